@@ -1,0 +1,1 @@
+"""Keys to results of earlier builds."""

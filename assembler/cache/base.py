@@ -1,0 +1,37 @@
+"""The cache seam: what a step's key led to before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The result of a step.
+
+    `identity` is the step's content key: what later steps' keys build on. `created` is when it
+    ran (RFC 3339, UTC). `layer` is its packed form, None until an image contained it. `empty`
+    says that the changeset has no entries. `inputs` is JSON text of what went into the key.
+    """
+
+    identity: Digest
+    created: str
+    layer: Layer | None = None
+    empty: bool = False
+    inputs: str = "{}"
+
+
+class Cache(Protocol):
+    """Looks up and records. Both may be called from several threads."""
+
+    def lookup(self, key: Digest) -> Record | None:
+        """What is recorded under `key` (a definition key or an identity), None when nothing is."""
+        ...
+
+    def record(self, key: Digest, record: Record) -> None:
+        """Remember `record` under `key`, replacing what was there."""
+        ...

@@ -1,0 +1,1 @@
+"""Displays: folds over events."""

@@ -1,0 +1,1 @@
+"""Where COPY and ADD read."""

@@ -1,0 +1,1 @@
+"""Dockerfile text to a tree. Pure: text in, values out."""

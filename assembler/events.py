@@ -1,0 +1,79 @@
+"""What happened, as small frozen values. Displays are folds over them; nothing else prints.
+
+Times are seconds since the epoch. A `vertex` is the string id of a piece of work: a step of a
+stage (`build/3`), the pull of a base image, the export. It is display data, never part of a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class VertexStarted:
+    """Work began; `name` is what buildx would print (`[build 2/5] RUN make`)."""
+
+    vertex: str
+    name: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class VertexOutput:
+    """Bytes a process wrote, as they came: any encoding, any line length."""
+
+    vertex: str
+    output: bytes
+    time: float
+    stream: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VertexProgress:
+    """`current` of `total` bytes of the thing named `item` (total 0: not known)."""
+
+    vertex: str
+    item: str
+    current: int
+    total: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class VertexDone:
+    """Work ended well. `cached` says that nothing was done; `detail` is one short remark."""
+
+    vertex: str
+    name: str
+    time: float
+    cached: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VertexFailed:
+    """Work ended badly; the error itself is raised as well."""
+
+    vertex: str
+    name: str
+    message: str
+    time: float
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know that stops nothing."""
+
+    message: str
+    time: float
+
+
+Event = VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned
+Sink = Callable[[Event], None]
+"""A function of one event. It may be called from several threads at once, and must not block long."""
+
+
+def discard(event: Event) -> None:
+    """A sink for callers that want to hear nothing."""

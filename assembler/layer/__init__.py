@@ -1,0 +1,1 @@
+"""Tree to changeset to blob, and back. Standard library and the compressors only."""

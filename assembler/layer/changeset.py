@@ -1,0 +1,99 @@
+"""Changesets: what a step changed, as entries whose bytes live somewhere else.
+
+A changeset becomes a directory only when a process needs one, and a tar only when an image that
+is written contains it (image-spec layer.md, "Creating").
+
+Paths are relative to the root, without leading or trailing slash; "" is the root itself. They are
+text with surrogateescape, so any file name survives (`os.fsencode` gives the bytes).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import BinaryIO, Protocol
+
+
+class Kind(Enum):
+    """What an entry is. HARDLINK names an earlier entry of the same changeset in `link`."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    SYMLINK = "symlink"
+    HARDLINK = "hardlink"
+    CHARACTER = "character"
+    BLOCK = "block"
+    FIFO = "fifo"
+    WHITEOUT = "whiteout"
+    """The path, which a lower layer holds, is gone."""
+    OPAQUE = "opaque"
+    """Nothing of the directory at this path shows from lower layers."""
+
+
+class ByteSource(Protocol):
+    """Where a file's bytes live."""
+
+    def open(self) -> BinaryIO:
+        """The bytes from the start, unbuffered or buffered; the caller closes it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InlineBytes:
+    """Bytes held in memory: here-documents, scripts."""
+
+    content: bytes
+
+    def open(self) -> BinaryIO:
+        """The bytes as a stream."""
+        import io
+
+        return io.BytesIO(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class PathBytes:
+    """A regular file on disk below a directory that only we write (a layer directory)."""
+
+    path: str
+
+    def open(self) -> BinaryIO:
+        """The file, opened without following a symlink in the last component."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.fdopen(descriptor, "rb", buffering=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a changeset or tree. `mtime` is nanoseconds since the epoch, `size` bytes.
+
+    `mode` are the permission bits (07777). `link` is a symlink's text, verbatim, or the path a
+    hard link names. `xattrs` are (name, value), sorted.
+    """
+
+    path: str
+    kind: Kind
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    link: str = ""
+    device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+    source: ByteSource | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The last component."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> str:
+        """The path without its last component."""
+        return self.path.rpartition("/")[0]
+
+
+Changeset = tuple[Entry, ...]
+"""Entries in an order in which parents come before children and files before their hard links."""

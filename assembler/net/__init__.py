@@ -1,0 +1,1 @@
+"""HTTP: one client, one policy."""

@@ -1,0 +1,1 @@
+"""The image specification's nouns. Pure: no files, no network, no clock."""

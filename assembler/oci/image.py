@@ -1,0 +1,58 @@
+"""An image: a manifest, its configuration, its layers. Complete at construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assembler.oci.config import ImageConfig
+from assembler.oci.descriptor import CONFIG, Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.manifest import Manifest, build
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A packed layer: `descriptor` is of the stored blob, `diff_id` of the tar inside it."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A manifest and the configuration it names. `config_content` are the bytes of the latter."""
+
+    manifest: Manifest
+    config: ImageConfig
+    config_content: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """The manifest's digest."""
+        return self.manifest.descriptor.digest
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, lowest first."""
+        return tuple(map(Layer, self.manifest.layers, self.config.diff_ids))
+
+    @classmethod
+    def read(cls, manifest: Manifest, config_content: bytes) -> Image:
+        """An image from stored documents. Raises ValueError where they contradict each other."""
+        if not manifest.config.digest.matches(config_content):
+            raise ValueError(f"image config does not have digest {manifest.config.digest}")
+        config = ImageConfig.parse(config_content)
+        if len(config.diff_ids) != len(manifest.layers):
+            raise ValueError(
+                f"image config names {len(config.diff_ids)} layers, its manifest {len(manifest.layers)}"
+            )
+        return cls(manifest, config, config_content)
+
+    @classmethod
+    def create(cls, config: ImageConfig, layers: tuple[Layer, ...]) -> Image:
+        """A new OCI image of `layers`; the configuration's diff_ids are taken from them."""
+        if config.diff_ids != tuple(layer.diff_id for layer in layers):
+            raise ValueError("configuration and layers disagree")
+        content = config.serialise()
+        described = Descriptor(CONFIG, Digest.of(content), len(content))
+        return cls(build(described, (layer.descriptor for layer in layers)), config, content)

@@ -1,0 +1,1 @@
+"""Tree to plan: what will happen, complete and serialisable before anything happens. Pure."""

@@ -1,0 +1,122 @@
+"""The plan: a value to print, compare, save as JSON, or hand to a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from assembler.oci.config import History, ImageConfig
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.platform import Platform
+from assembler.plan.steps import Step
+from assembler.source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedImage:
+    """An image pinned for this build: its name, manifest, configuration and layers, lowest first.
+
+    `layers[i]` is the packed form of `config.diff_ids[i]`.
+    """
+
+    name: str
+    manifest: Descriptor
+    config: ImageConfig
+    layers: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchBase:
+    """FROM scratch: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageBase:
+    """FROM an earlier stage."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBase:
+    """FROM an image; `image` is a key of `Plan.images`."""
+
+    image: str
+
+
+Base = ScratchBase | StageBase | ImageBase
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """A history entry made by this build; `step` is the index of the step whose layer it
+    describes, None for an empty layer. `created` is filled in when the image is assembled."""
+
+    history: History
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage: its base, its steps in order, and the configuration its image would have.
+
+    `config.history` and `config.diff_ids` are the base image's; `history` are the lines of this
+    stage and of the stages it is built from (those lines' `step` is None-or-index into their own
+    stage's steps, so an inherited line is never listed here: the engine chains them).
+    """
+
+    index: int
+    name: str
+    base: Base
+    steps: tuple[Step, ...]
+    config: ImageConfig
+    history: tuple[HistoryLine, ...]
+    platform: Platform
+    span: Span = field(compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """The name progress shows: the AS-name, else `stage-N` (rule S18)."""
+        return self.name or f"stage-{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWarning:
+    """A remark about the Dockerfile or the command line."""
+
+    message: str
+    span: Span | None = None
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every stage the target needs, in an order in which each comes after what it needs."""
+
+    stages: tuple[PlannedStage, ...]
+    target: int
+    images: Mapping[str, ResolvedImage]
+    platform: Platform
+    epoch: int | None = None
+    """SOURCE_DATE_EPOCH in seconds, None when not set."""
+    warnings: tuple[PlanWarning, ...] = ()
+
+    def stage(self, index: int) -> PlannedStage:
+        """The stage with this index in the Dockerfile."""
+        return next(stage for stage in self.stages if stage.index == index)
+
+    def sources(self, stage: PlannedStage) -> frozenset[int]:
+        """Indexes of the stages that `stage` needs directly: its base, COPY --from, mounts."""
+        from assembler.plan.steps import BindMount, CacheMount, Copy, Run, StageOrigin
+
+        needed: set[int] = set()
+        if isinstance(stage.base, StageBase):
+            needed.add(stage.base.index)
+        for step in stage.steps:
+            origins: list[object] = []
+            if isinstance(step, Copy):
+                origins.append(step.origin)
+            elif isinstance(step, Run):
+                origins += [m.origin for m in step.mounts if isinstance(m, BindMount | CacheMount)]
+            needed.update(origin.index for origin in origins if isinstance(origin, StageOrigin))
+        return frozenset(needed)

@@ -1,0 +1,161 @@
+"""The steps a build is made of. Eighteen instructions become three kinds of step; the rest only
+change configuration and history while the plan is made.
+
+What depends on file contents (wildcards, owners by name, digests) is data in a step, resolved by
+the engine. Spans and names are display data: `compare=False`, and never in a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from assembler.source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOrigin:
+    """Files of the build context (`name` empty) or of a named context."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageOrigin:
+    """Files of the finished stage with this index."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOrigin:
+    """Files of an image; `image` is a key of `Plan.images`."""
+
+    image: str
+
+
+Origin = ContextOrigin | StageOrigin | ImageOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class InlineFile:
+    """A here-document source of COPY/ADD, already expanded: name and content (rule H7)."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """--mount=type=bind. `target` is absolute; `read_only` false means writes are thrown away."""
+
+    target: str
+    source: str
+    origin: Origin
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMount:
+    """--mount=type=cache. `id` includes the namespace; `sharing` is shared, private or locked."""
+
+    target: str
+    id: str
+    sharing: str = "shared"
+    read_only: bool = False
+    origin: Origin | None = None
+    source: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class TmpfsMount:
+    """--mount=type=tmpfs; `size` in bytes, 0 for the kernel's default."""
+
+    target: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMount:
+    """--mount=type=secret. `target` empty: only in the environment as `env`."""
+
+    id: str
+    target: str
+    env: str = ""
+    required: bool = False
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o400
+
+
+@dataclass(frozen=True, slots=True)
+class SshMount:
+    """--mount=type=ssh: an agent socket."""
+
+    id: str
+    target: str
+    required: bool = False
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o600
+
+
+Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
+
+    `proxies` are exported too but are in no key, history or configuration (rule A11).
+    `scripts` are files under /dev/pipes (rule H9): name, content.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    user: str
+    mounts: tuple[Mount, ...] = ()
+    network: str = "default"
+    security: str = "sandbox"
+    scripts: tuple[tuple[str, str], ...] = ()
+    proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    span: Span = field(compare=False, repr=False)
+    name: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Take `sources` out of `origin` to `destination`; ADD is the same with `unpack`.
+
+    `destination` is absolute, and keeps its trailing `/` or `/.` (rule C9). `chown` and `chmod`
+    are expanded text, empty when not given. `unpack` true: local archives are extracted (C26).
+    """
+
+    origin: Origin
+    sources: tuple[str, ...]
+    destination: str
+    inline: tuple[InlineFile, ...] = ()
+    chown: str = ""
+    chmod: str = ""
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    unpack: bool = False
+    span: Span = field(compare=False, repr=False)
+    name: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDirectory:
+    """WORKDIR: make `path` with its parents, mode 0755, owned by `user` (rule K1)."""
+
+    path: str
+    user: str
+    span: Span = field(compare=False, repr=False)
+    name: str = field(compare=False)
+
+
+Step = Run | Copy | MakeDirectory

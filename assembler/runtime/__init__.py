@@ -1,0 +1,1 @@
+"""What executes a RUN. One seam, several runtimes, the same bytes from each."""

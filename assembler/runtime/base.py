@@ -1,0 +1,99 @@
+"""The runtime seam: a process, a root, some mounts; out comes output and an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from assembler.cancellation import Cancellation
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What to execute. `user` is `name|uid[:group|gid]`, looked up in the root's own files.
+
+    `argv[0]` is searched in the PATH of `env` inside the root. `network` is default, none or host.
+    Nothing of the host's environment is added except what the runtime documents.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    hostname: str = "buildkitsandbox"
+    network: str = "default"
+    insecure: bool = False
+    add_hosts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """An overlay to be mounted for one process: layer directories, TOPMOST FIRST, and where
+    writes go. `scratch` is a private directory beside `upper` on the same file system, for the
+    runtime's own needs (work directory, stub layer); it is removed by whoever made it."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    scratch: str
+
+
+@dataclass(frozen=True, slots=True)
+class BindSource:
+    """A host directory or file to show at `target` (absolute, inside the root).
+
+    With `read_only` false and `discard` true, writes go to a throw-away overlay.
+    """
+
+    target: str
+    source: str
+    read_only: bool = True
+    discard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryFiles:
+    """A tmpfs at `target`, `size` in bytes (0: the kernel's default)."""
+
+    target: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file at `target` that exists only in memory: secrets, here-document scripts."""
+
+    target: str
+    content: bytes = field(repr=False)
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+RunMount = BindSource | TemporaryFiles | FileContent
+
+
+class Runtime(Protocol):
+    """Executes one process at a time per call; calls come from several threads at once."""
+
+    name: str
+
+    def run(
+        self,
+        process: Process,
+        root: Root,
+        mounts: Sequence[RunMount],
+        output: Callable[[bytes], None],
+        cancellation: Cancellation,
+    ) -> int:
+        """The exit status: 0-255, or 128 + N after signal N.
+
+        `output` receives stdout and stderr as they come. When this returns or raises, no process
+        and no mount of the call is left. Raises Cancelled, HostError, StepError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; the runtime is not used afterwards."""
+        ...

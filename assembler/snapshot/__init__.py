@@ -1,0 +1,1 @@
+"""Layer directories: where changesets live while a process needs directories."""

@@ -1,0 +1,3 @@
+"""The version, and nothing else: `assemble --version` imports only this."""
+
+__version__ = "0.1.0"
