@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.platform import Platform
-from assembler.plan.steps import Step
+from assembler.plan.steps import BindMount, CacheMount, Copy, Run, StageOrigin, Step
 from assembler.source import Span
 
 
@@ -107,16 +107,17 @@ class Plan:
 
     def sources(self, stage: PlannedStage) -> frozenset[int]:
         """Indexes of the stages that `stage` needs directly: its base, COPY --from, mounts."""
-        from assembler.plan.steps import BindMount, CacheMount, Copy, Run, StageOrigin
-
-        needed: set[int] = set()
+        needed = {index for step in stage.steps for index in self.step_sources(step)}
         if isinstance(stage.base, StageBase):
             needed.add(stage.base.index)
-        for step in stage.steps:
-            origins: list[object] = []
-            if isinstance(step, Copy):
-                origins.append(step.origin)
-            elif isinstance(step, Run):
-                origins += [m.origin for m in step.mounts if isinstance(m, BindMount | CacheMount)]
-            needed.update(origin.index for origin in origins if isinstance(origin, StageOrigin))
         return frozenset(needed)
+
+    @staticmethod
+    def step_sources(step: Step) -> tuple[int, ...]:
+        """Indexes of the stages whose files `step` reads."""
+        origins: list[object] = []
+        if isinstance(step, Copy):
+            origins = [step.origin]
+        elif isinstance(step, Run):
+            origins = [m.origin for m in step.mounts if isinstance(m, BindMount | CacheMount)]
+        return tuple(origin.index for origin in origins if isinstance(origin, StageOrigin))

@@ -1,0 +1,28 @@
+"""`assemble import`: a layout or archive into the store under a name."""
+
+from __future__ import annotations
+
+import click
+
+from assembler.cli.main import cancellable
+from assembler.cli.options import store_option
+from assembler.environment import Environment
+
+
+@click.command("import")
+@store_option
+@click.argument("source", metavar="LAYOUT|ARCHIVE")
+@click.argument("name", metavar="NAME")
+def command(source: str, name: str, store: str) -> None:
+    """Put the image in an OCI layout, OCI archive or docker archive into the store as NAME."""
+    environment = Environment.read()
+    with cancellable() as cancellation:
+        from assembler.builder import Builder, host_platform
+        from assembler.images import parse_reference
+        from assembler.store.importing import import_image
+
+        reference = parse_reference(name)
+        with Builder(environment, store=store, cancellation=cancellation) as builder:
+            image = import_image(builder.store, source, "", host_platform())
+            builder.tag(image, [reference])
+            click.echo(str(image.digest))

@@ -1,0 +1,79 @@
+"""`assemble inspect`: one image, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from assembler.cli.main import cancellable
+from assembler.cli.options import store_option
+from assembler.environment import Environment
+
+if TYPE_CHECKING:
+    from assembler.oci.image import Image
+
+
+@click.command("inspect")
+@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text")
+@store_option
+@click.argument("image", metavar="IMAGE|LAYOUT|ARCHIVE")
+def command(image: str, style: str, store: str) -> None:
+    """Show digest, platform, configuration, layers and history of IMAGE."""
+    with cancellable() as cancellation:
+        from assembler.builder import Builder
+        from assembler.cli.subjects import find
+
+        with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:
+            found = find(builder, image)
+    click.echo(_json(found) if style == "json" else _text(found))
+
+
+def _json(image: Image) -> str:
+    document = {
+        "digest": str(image.digest),
+        "manifest": json.loads(image.manifest.content),
+        "config": json.loads(image.config_content),
+    }
+    return json.dumps(document, indent=2)
+
+
+def _text(image: Image) -> str:
+    from assembler.source import printable
+
+    execution = image.config.execution
+    lines = [
+        f"Digest:      {image.digest}",
+        f"Config:      {image.manifest.config.digest}",
+        f"Platform:    {image.config.platform}",
+        f"Created:     {image.config.created}",
+        f"Size:        {sum(layer.size for layer in image.manifest.layers)} bytes in "
+        f"{len(image.manifest.layers)} layers",
+    ]
+    for title, value in (
+        ("Entrypoint", execution.entrypoint),
+        ("Cmd", execution.cmd),
+        ("Env", execution.env),
+        ("Ports", execution.exposed_ports),
+        ("Volumes", execution.volumes),
+    ):
+        if value:
+            lines.append(f"{title + ':':<12} {printable(json.dumps(list(value)))}")
+    for title, text in (
+        ("User", execution.user),
+        ("Workdir", execution.working_dir),
+        ("StopSignal", execution.stop_signal),
+    ):
+        if text:
+            lines.append(f"{title + ':':<12} {printable(text)}")
+    for key, label in sorted(execution.labels.items()):
+        lines.append(f"Label:       {printable(key)}={printable(label)}")
+    lines.append("Layers:")
+    for layer in image.layers:
+        lines.append(f"  {layer.descriptor.digest}  {layer.descriptor.size:>12}  {layer.diff_id}")
+    lines.append("History:")
+    for entry in image.config.history:
+        mark = "-" if entry.empty_layer else "+"
+        lines.append(f"  {mark} {printable(entry.created_by)}")
+    return "\n".join(lines)

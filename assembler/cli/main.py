@@ -1,0 +1,119 @@
+"""`assemble`: commands, loaded when they are called; errors to excerpts and exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from assembler.cancellation import Cancellation
+from assembler.errors import AssemblerError, Cancelled
+from assembler.version import __version__
+
+COMMANDS = {
+    "build": "Build an image from a Dockerfile",
+    "push": "Push an image from the store, an OCI layout or an archive",
+    "pull": "Pull an image into the store",
+    "import": "Put an OCI layout or archive into the store under a name",
+    "images": "List the images in the store",
+    "tag": "Give an image of the store another name",
+    "rmi": "Remove names from the store",
+    "inspect": "Show an image of the store, an OCI layout or an archive",
+}
+
+
+class Commands(click.Group):
+    """The commands of `COMMANDS`, each in the module of its name, imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = "import_" if cmd_name == "import" else cmd_name
+        command: click.Command = importlib.import_module(f"assembler.cli.{module}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from assembler.dockerfile.suggest import did_you_mean
+
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            ctx.fail(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="assemble %(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Build images from Dockerfiles without a daemon and without root."""
+    ctx.ensure_object(dict)["debug"] = debug
+
+
+def run() -> int:
+    """Run the command line of this process; the exit status is returned."""
+    debug = "--debug" in sys.argv
+    try:
+        cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except (AssemblerError, OSError, MemoryError, KeyboardInterrupt, click.Abort) as error:
+        return _fail(error, debug)
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        return _fail(error, True)
+    return 0
+
+
+def _fail(error: BaseException, debug: bool) -> int:
+    from assembler.cli.display.failure import exit_status, failure
+
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        error = Cancelled(signal=signal.SIGINT)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    click.echo(failure(error), err=True)
+    return exit_status(error)
+
+
+@contextmanager
+def cancellable() -> Iterator[Cancellation]:
+    """A cancellation that SIGINT, SIGTERM and SIGHUP set; a third signal ends the process at once."""
+    received = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        if received > 2:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        cancellation.cancel(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    with Cancellation() as cancellation:
+        before = [(number, signal.signal(number, on_signal)) for number in numbers]
+        try:
+            yield cancellation
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)

@@ -1,0 +1,47 @@
+"""What a command is about: an image named by a store name, a layout directory, or an archive."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from assembler.errors import NotFound
+
+if TYPE_CHECKING:
+    from assembler.builder import Builder
+    from assembler.oci.image import Image
+
+
+def is_path(subject: str) -> bool:
+    """Whether `subject` means a file or directory: it says so, or is a layout or archive."""
+    if subject.startswith(("/", "./", "../")):
+        return True
+    return os.path.isfile(os.path.join(subject, "oci-layout")) or os.path.isfile(subject)
+
+
+def find(builder: Builder, subject: str) -> Image:
+    """The image `subject` means, in the store (a layout or archive is read into it).
+
+    Raises NotFound, UsageError.
+    """
+    from assembler.builder import host_platform
+    from assembler.images import parse_reference
+
+    if is_path(subject):
+        from assembler.store.importing import import_image
+
+        path, name = subject, ""
+        if not os.path.exists(path):
+            head, colon, name = subject.rpartition(":")
+            path = head if colon else subject
+        if not os.path.exists(path):
+            raise NotFound(f"{subject}: no such file or directory")
+        return import_image(builder.store, path, name, host_platform())
+    reference = parse_reference(subject)
+    image = builder.images.stored(reference, None)
+    if image is None:
+        raise NotFound(
+            f"the store holds no image named {reference.familiar}",
+            hint="`assemble images` lists what it holds",
+        )
+    return image

@@ -1,0 +1,97 @@
+"""Layers, configuration and history to an image (dockerfile-language.md 8.3, image-spec config.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from assembler.engine.change import Snapshot, StepChange
+from assembler.engine.recorder import timestamp
+from assembler.engine.services import Services
+from assembler.oci.config import History, ImageConfig
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.image import Image, Layer
+from assembler.plan.plan import Plan, PlannedStage, StageBase
+
+COMMENT = "buildkit.dockerfile.v0"  # rule Y5: what tools that read histories look for
+
+Pack = Callable[[Snapshot], tuple[Layer, ...]]
+
+
+def assemble(
+    plan: Plan,
+    changes: Mapping[int, tuple[StepChange, ...]],
+    layers: tuple[Layer, ...],
+    services: Services,
+) -> Image:
+    """The image of the plan's target, its manifest and configuration in the store.
+
+    `changes` are the step results of the target and of the stages it is built from; `layers` are
+    the packed layers of the whole stack. An image assembled before is read back, not made anew.
+    """
+    config = configuration(plan, changes, layers)
+    key = _key(config, layers)
+    found = services.packed.recall(key)
+    if found is not None and services.store.blobs.has(found.digest):
+        return services.store.image(found)
+    image = Image.create(config, layers)
+    services.store.put_image(image)
+    services.packed.remember(key, image.manifest.descriptor)
+    return image
+
+
+def configuration(
+    plan: Plan, changes: Mapping[int, tuple[StepChange, ...]], layers: tuple[Layer, ...]
+) -> ImageConfig:
+    """The target's configuration with its history and diff_ids (rules Y2-Y5, T2)."""
+    stages = _chain(plan)
+    config = stages[-1].config
+    history = list(config.history)
+    created = _latest(config)
+    fixed = "" if plan.epoch is None else timestamp(plan.epoch)
+    for stage in stages:
+        for line in stage.history:
+            if line.step is not None:
+                created = changes[stage.index][line.step].created
+            history.append(_line(line.history, fixed or created, line.step is None))
+    return replace(
+        config,
+        history=tuple(history),
+        diff_ids=tuple(layer.diff_id for layer in layers),
+        created=fixed or created or timestamp(0),
+    )
+
+
+def _line(history: History, created: str, empty: bool) -> History:
+    return replace(history, created=created, comment=history.comment or COMMENT, empty_layer=empty)
+
+
+def _latest(config: ImageConfig) -> str:
+    return max((entry.created for entry in config.history if entry.created), default="")
+
+
+def _chain(plan: Plan) -> list[PlannedStage]:
+    stage = plan.stage(plan.target)
+    stages = [stage]
+    while isinstance(stage.base, StageBase):
+        stage = plan.stage(stage.base.index)
+        stages.append(stage)
+    return stages[::-1]
+
+
+def _key(config: ImageConfig, layers: tuple[Layer, ...]) -> Digest:
+    parts = [config.serialise()]
+    parts += [descriptor_text(layer.descriptor) for layer in layers]
+    framed = b"".join(b"%d:%s" % (len(part), part) for part in parts)
+    return Digest.of(b"image/1:" + framed)
+
+
+def descriptor_text(descriptor: Descriptor) -> bytes:
+    """A descriptor's identity as bytes."""
+    return f"{descriptor.media_type} {descriptor.digest} {descriptor.size}".encode()
+
+
+def chain_indexes(plan: Plan) -> tuple[int, ...]:
+    """The stages whose layers the target's image has, lowest first."""
+    return tuple(stage.index for stage in _chain(plan))

@@ -1,0 +1,125 @@
+"""What the cache already knows of a plan, before anything runs. One thread, no namespace.
+
+Keys chain on identities: a step's key holds the identity of what is below it and of what it
+reads, so one walk in plan order finds every step whose result is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assembler.cache.base import Record
+from assembler.engine.change import Snapshot, StepChange, base_snapshot
+from assembler.engine.realisation import Realisation
+from assembler.engine.services import Services
+from assembler.engine.sources import Sources
+from assembler.oci.digest import Digest
+from assembler.plan import keys
+from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
+from assembler.plan.steps import Run
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStage:
+    """The part of a stage that the cache knows: `changes` of its first steps, with their keys."""
+
+    stage: PlannedStage
+    base: Snapshot | None
+    changes: tuple[StepChange, ...]
+    identity: Digest | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every step's result is known."""
+        return self.identity is not None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The stage's whole stack. Only of a complete stage."""
+        assert self.base is not None
+        return self.base + self.changes
+
+
+def base_identity(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Digest | None:
+    """The identity a stage starts from; None while its base stage is not known."""
+    if isinstance(stage.base, ImageBase):
+        return keys.base_key(plan.images[stage.base.image])
+    if isinstance(stage.base, StageBase):
+        return known[stage.base.index].identity
+    return keys.scratch_key(stage.platform)
+
+
+def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, KnownStage]:
+    """Every stage of `plan` with what is known of it, by stage index."""
+    known: dict[int, KnownStage] = {}
+    for stage in plan.stages:
+        known[stage.index] = _look_up_stage(plan, stage, services, sources, known)
+    return known
+
+
+def recorded(services: Services, key: Digest) -> Record | None:
+    """The cache's record for `key`, unless the build was told not to use it."""
+    return None if services.no_cache else services.cache.lookup(key)
+
+
+def _look_up_stage(
+    plan: Plan,
+    stage: PlannedStage,
+    services: Services,
+    sources: Sources,
+    known: dict[int, KnownStage],
+) -> KnownStage:
+    identity = base_identity(plan, stage, known)
+    base = _base(plan, stage, known)
+    changes: list[StepChange] = []
+    for step in stage.steps:
+        if identity is None:
+            break
+        origins = sources.origins(step, lambda index: known[index].identity)
+        record = None
+        if origins is not None:
+            record = recorded(services, keys.step_key(identity, step, origins))
+        identity = None if record is None else record.identity
+        if record is not None:
+            changes.append(StepChange(record.identity, record.created, isinstance(step, Run)))
+    return KnownStage(stage, base, tuple(changes), identity)
+
+
+def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snapshot | None:
+    if isinstance(stage.base, ImageBase):
+        return base_snapshot(plan.images[stage.base.image])
+    if isinstance(stage.base, StageBase):
+        below = known[stage.base.index]
+        return below.snapshot if below.complete else None
+    return ()
+
+
+def demanded(plan: Plan, known: dict[int, KnownStage], realisation: Realisation) -> frozenset[int]:
+    """The stages whose content is needed to write the target; empty when all of it is packed.
+
+    A stage is needed when something above it must execute, when files are taken out of it, or
+    when one of its own layers is in no packed form yet.
+    """
+    target = known[plan.target]
+    if target.complete and all(realisation.packed(change) for change in target.snapshot):
+        return frozenset()
+    needed: set[int] = set()
+    pending = [plan.target]
+    while pending:
+        index = pending.pop()
+        if index in needed:
+            continue
+        needed.add(index)
+        pending += _sources_of_missing(plan, known[index], realisation)
+    return frozenset(needed)
+
+
+def _sources_of_missing(plan: Plan, known: KnownStage, realisation: Realisation) -> list[int]:
+    stage = known.stage
+    found: list[int] = [stage.base.index] if isinstance(stage.base, StageBase) else []
+    have = [realisation.available(change) for change in known.changes]
+    for number, step in enumerate(stage.steps):
+        if number < len(have) and have[number]:
+            continue
+        found += plan.step_sources(step)
+    return found

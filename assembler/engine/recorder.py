@@ -1,0 +1,50 @@
+"""Times and events of one vertex of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from assembler.errors import Cancelled
+from assembler.events import Sink, VertexDone, VertexFailed, VertexOutput, VertexStarted
+
+
+@dataclass(slots=True)
+class Vertex:
+    """A piece of work being reported. `output` is what the display shows of a process."""
+
+    id: str
+    name: str
+    sink: Sink
+    clock: Callable[[], float]
+    cached: bool = False
+    detail: str = ""
+
+    def output(self, chunk: bytes) -> None:
+        """Report output of a process."""
+        self.sink(VertexOutput(self.id, chunk, self.clock()))
+
+
+@contextmanager
+def vertex(id: str, name: str, sink: Sink, clock: Callable[[], float]) -> Iterator[Vertex]:
+    """Report the start of a piece of work, then how it ended; the error goes on."""
+    work = Vertex(id, name, sink, clock)
+    sink(VertexStarted(id, name, clock()))
+    try:
+        yield work
+    except BaseException as error:
+        cancelled = isinstance(error, Cancelled | KeyboardInterrupt)
+        sink(VertexFailed(id, name, str(error), clock(), cancelled))
+        raise
+    sink(VertexDone(id, name, clock(), work.cached, work.detail))
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC: whole seconds as `2026-01-02T03:04:05Z`, else with nanoseconds."""
+    import time
+
+    whole = int(seconds)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    nanoseconds = int((seconds - whole) * 1_000_000_000)
+    return f"{text}.{nanoseconds:09d}Z" if nanoseconds else f"{text}Z"

@@ -1,0 +1,74 @@
+"""What the engine is given. Every member is a seam; `builder` chooses the concrete ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from assembler.cache.base import Cache
+from assembler.cancellation import Cancellation
+from assembler.context.base import Context
+from assembler.events import Sink
+from assembler.layer.compression import Compression
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
+from assembler.plan.plan import ResolvedImage
+from assembler.runtime.base import Runtime
+from assembler.snapshot.base import Snapshotter
+from assembler.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Where directories can be made and processes run: inside the user namespace, if any."""
+
+    snapshotter: Snapshotter
+    runtime: Runtime
+
+
+class PackedLayers(Protocol):
+    """Remembers in which blob a changeset was packed, and which manifest a configuration led to."""
+
+    def packed(self, identity: Digest, variant: str) -> Layer | None:
+        """The packed form of the change `identity` under the compressor `variant`."""
+        ...
+
+    def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
+        """Remember a packed form."""
+        ...
+
+    def recall(self, key: Digest) -> Descriptor | None:
+        """The manifest that was assembled for `key`."""
+        ...
+
+    def remember(self, key: Digest, descriptor: Descriptor) -> None:
+        """Remember an assembled manifest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The engine's surroundings for one build.
+
+    `sandbox` enters the user namespace; it is called once, before any thread, and only when
+    something must be executed or unpacked. `fetch` brings a base layer's blob into the store.
+    `secrets` maps an id to its value. `clock` is seconds since the epoch.
+    """
+
+    store: Store
+    cache: Cache
+    packed: PackedLayers
+    contexts: Mapping[str, Context]
+    sandbox: Callable[[], AbstractContextManager[Sandbox]]
+    fetch: Callable[[ResolvedImage, Descriptor], None]
+    compression: Compression
+    sink: Sink
+    cancellation: Cancellation
+    clock: Callable[[], float]
+    secrets: Mapping[str, Callable[[], bytes]]
+    jobs: int = 4
+    no_cache: bool = False
+    add_hosts: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,147 @@
+"""Where steps read from: contexts, finished stages, images; and the digests of what they select."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from assembler.context.base import Context
+from assembler.engine import content
+from assembler.engine.change import Snapshot, base_snapshot
+from assembler.engine.realisation import Realisation
+from assembler.engine.selection import Selection, select
+from assembler.engine.services import Services
+from assembler.errors import StepError
+from assembler.layer.tree import EmptyTree, Tree
+from assembler.oci.digest import Digest
+from assembler.plan import keys
+from assembler.plan.plan import Plan
+from assembler.plan.steps import (
+    BindMount,
+    CacheMount,
+    ContextOrigin,
+    Copy,
+    ImageOrigin,
+    Mount,
+    Origin,
+    Run,
+    StageOrigin,
+    Step,
+)
+
+StageIdentity = Callable[[int], Digest | None]
+"""The identity of a finished stage, None while it is not known."""
+
+
+class Sources:
+    """Opens origins. Selections of the context are hashed once, however often they are asked for."""
+
+    def __init__(self, plan: Plan, services: Services) -> None:
+        self._plan = plan
+        self._services = services
+        self._lock = threading.Lock()
+        self._digests: dict[tuple[object, ...], Digest] = {}
+
+    def context(self, origin: ContextOrigin, step: Step) -> Context:
+        """The context named by `origin`. Raises StepError when the build has none."""
+        context = self._services.contexts.get(origin.name)
+        if context is None:
+            raise StepError(
+                f"there is no build context to take files from for {step.name}",
+                step.span,
+                hint="give a directory as the last argument of `assemble build`",
+            )
+        return context
+
+    def identity(self, origin: Origin, step: Step, stage_identity: StageIdentity) -> Digest | None:
+        """What identifies `origin` in the key of `step`: the digest of the selected context files,
+        the identity of a stage, or of an image. None while a stage is not finished."""
+        if isinstance(origin, StageOrigin):
+            return stage_identity(origin.index)
+        if isinstance(origin, ImageOrigin):
+            return keys.base_key(self._plan.images[origin.image])
+        if isinstance(step, Copy):
+            return self._context_digest(origin, step)
+        raise StepError(f"{step.name} reads no context", step.span)
+
+    def origins(
+        self, step: Step, stage_identity: StageIdentity
+    ) -> tuple[tuple[Origin, Digest], ...] | None:
+        """Every origin that `step` reads with its identity; None while one is not known."""
+        found: list[tuple[Origin, Digest]] = []
+        for origin, reader in _readers(step):
+            identity = self.identity(origin, reader, stage_identity)
+            if identity is None:
+                return None
+            found.append((origin, identity))
+        return tuple(found)
+
+    def select(self, step: Copy, tree: Tree) -> Selection:
+        """What `step` selects from `tree`. Raises CopySourceMissing."""
+        if isinstance(step.origin, ContextOrigin) and step.sources:
+            return select(step, tree, ignored=self.context(step.origin, step).ignored)
+        return select(step, tree)
+
+    def _context_digest(self, origin: ContextOrigin, step: Copy) -> Digest:
+        key = (origin, step.sources, step.exclude, step.parents, step.inline)
+        with self._lock:
+            known = self._digests.get(key)
+        if known is None:
+            tree = EmptyTree() if not step.sources else self.context(origin, step).tree()
+            known = content.digest(self.select(step, tree))
+            with self._lock:
+                self._digests[key] = known
+        return known
+
+
+def origin_snapshot(origin: ImageOrigin, plan: Plan) -> Snapshot:
+    """The layers of an image that files are taken from."""
+    return base_snapshot(plan.images[origin.image])
+
+
+def origin_tree(
+    origin: Origin,
+    step: Step,
+    *,
+    plan: Plan,
+    sources: Sources,
+    realisation: Realisation,
+    stage_snapshot: Callable[[int], Snapshot],
+) -> Tree:
+    """The files of `origin`; waits for a stage that is still being built."""
+    if isinstance(origin, StageOrigin):
+        return realisation.tree(stage_snapshot(origin.index))
+    if isinstance(origin, ImageOrigin):
+        return realisation.tree(origin_snapshot(origin, plan))
+    if isinstance(step, Copy) and not step.sources:
+        return EmptyTree()
+    return sources.context(origin, step).tree()
+
+
+def mount_copy(mount: BindMount | CacheMount, origin: Origin, run: Run) -> Copy:
+    """The COPY that selects what a bind mount shows: one path, nothing dereferenced away."""
+    return Copy(
+        origin=origin,
+        sources=(mount.source or "/",),
+        destination="/",
+        span=run.span,
+        name=run.name,
+    )
+
+
+def _readers(step: Step) -> list[tuple[Origin, Step]]:
+    if isinstance(step, Copy):
+        return [(step.origin, step)]
+    if isinstance(step, Run):
+        return [
+            (origin, mount_copy(mount, origin, step))
+            for mount in step.mounts
+            for origin in _origins_of(mount)
+        ]
+    return []
+
+
+def _origins_of(mount: Mount) -> list[Origin]:
+    if isinstance(mount, BindMount):
+        return [mount.origin]
+    return []  # what seeds a cache mount is in no key (rule R7)

@@ -1,0 +1,203 @@
+"""One stage, step by step: look up, else execute; each result becomes a change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from assembler.cache.base import Record
+from assembler.engine import content, copy, directories
+from assembler.engine.change import Snapshot, StepChange, base_snapshot
+from assembler.engine.lookup import KnownStage, recorded
+from assembler.engine.realisation import Realisation
+from assembler.engine.recorder import Vertex, timestamp, vertex
+from assembler.engine.run import execute
+from assembler.engine.scheduler import Scheduler
+from assembler.engine.services import Sandbox, Services
+from assembler.engine.sources import Sources, origin_tree
+from assembler.layer.tree import EmptyTree
+from assembler.oci.digest import Digest
+from assembler.plan import keys
+from assembler.plan.make import base_name
+from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
+from assembler.plan.steps import Copy, MakeDirectory, Run, Step
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltStage:
+    """A finished stage: its whole stack, its own changes on top, and its identity."""
+
+    snapshot: Snapshot
+    changes: tuple[StepChange, ...]
+    identity: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StageBuilder:
+    """Builds stages of one plan. `build` is called from the scheduler's threads."""
+
+    plan: Plan
+    services: Services
+    sources: Sources
+    realisation: Realisation
+    sandbox: Sandbox | None
+    known: Mapping[int, KnownStage]
+
+    def build(self, index: int, scheduler: Scheduler[BuiltStage]) -> BuiltStage:
+        """The finished stage `index`; stages it needs are taken from `scheduler`."""
+        stage = self.plan.stage(index)
+        snapshot: Snapshot
+        if isinstance(stage.base, StageBase):
+            below = scheduler.result(stage.base.index)
+            snapshot, identity = below.snapshot, below.identity
+        else:
+            snapshot = self._import(stage)
+            identity = self._base_identity(stage)
+        changes: list[StepChange] = []
+        for number, step in enumerate(stage.steps):
+            self.services.cancellation.check()
+            change = self._step(stage, number, step, snapshot, identity, scheduler)
+            changes.append(change)
+            snapshot, identity = (*snapshot, change), change.identity
+        return BuiltStage(snapshot, tuple(changes), identity)
+
+    def _import(self, stage: PlannedStage) -> Snapshot:
+        if not isinstance(stage.base, ImageBase):
+            return ()
+        name = base_name(self.plan, stage)
+        with vertex(f"{stage.index}/base", name, self.services.sink, self.services.clock) as work:
+            work.cached = True  # pulling is a vertex of its own, where it happens
+            return base_snapshot(self.plan.images[stage.base.image])
+
+    def _base_identity(self, stage: PlannedStage) -> Digest:
+        if isinstance(stage.base, ImageBase):
+            return keys.base_key(self.plan.images[stage.base.image])
+        return keys.scratch_key(stage.platform)
+
+    def _identity_of(self, index: int, scheduler: Scheduler[BuiltStage]) -> Digest:
+        known = self.known[index].identity
+        return scheduler.result(index).identity if known is None else known
+
+    def _step(
+        self,
+        stage: PlannedStage,
+        number: int,
+        step: Step,
+        below: Snapshot,
+        parent: Digest,
+        scheduler: Scheduler[BuiltStage],
+    ) -> StepChange:
+        origins = self.sources.origins(step, lambda index: self._identity_of(index, scheduler))
+        assert origins is not None  # every stage is finished once `identity_of` returned
+        key = keys.step_key(parent, step, origins)
+        with vertex(
+            f"{stage.index}/{number}", step.name, self.services.sink, self.services.clock
+        ) as work:
+            change = self._known(key, step)
+            if change is not None:
+                work.cached = True
+                return change
+            return self._execute(work, step, key, parent, below, scheduler)
+
+    def _known(self, key: Digest, step: Step) -> StepChange | None:
+        record = recorded(self.services, key)
+        if record is None:
+            return None
+        change = StepChange(record.identity, record.created, isinstance(step, Run))
+        return change if self.realisation.available(change) else None
+
+    def _execute(
+        self,
+        work: Vertex,
+        step: Step,
+        key: Digest,
+        parent: Digest,
+        below: Snapshot,
+        scheduler: Scheduler[BuiltStage],
+    ) -> StepChange:
+        created = timestamp(self._now())
+        if isinstance(step, Run):
+            self._run(work, step, key, below, scheduler)
+            change = StepChange(key, created, True)
+        elif isinstance(step, MakeDirectory):
+            made = directories.make_directory(step, self.realisation.tree(below), self._now_ns())
+            change = StepChange(key, created, False, made)
+        else:
+            change, known = self._copy(step, parent, below, scheduler, created)
+            work.cached = known
+        self._record(key, change, step)
+        return change
+
+    def _run(
+        self,
+        work: Vertex,
+        step: Run,
+        key: Digest,
+        below: Snapshot,
+        scheduler: Scheduler[BuiltStage],
+    ) -> None:
+        assert self.sandbox is not None  # a plan with a RUN always enters one
+        lowers = self.realisation.directories(below)
+        with scheduler.working:
+            execute(
+                step,
+                key.hex,
+                lowers,
+                sandbox=self.sandbox,
+                services=self.services,
+                mounts=self._mount_directories(step, scheduler),
+                output=work.output,
+            )
+
+    def _mount_directories(
+        self, step: Run, scheduler: Scheduler[BuiltStage]
+    ) -> Callable[[int], tuple[str, ...]]:
+        def directories_of(index: int) -> tuple[str, ...]:
+            return self.realisation.directories(scheduler.result(index).snapshot)
+
+        return directories_of
+
+    def _copy(
+        self,
+        step: Copy,
+        parent: Digest,
+        below: Snapshot,
+        scheduler: Scheduler[BuiltStage],
+        created: str,
+    ) -> tuple[StepChange, bool]:
+        source = origin_tree(
+            step.origin,
+            step,
+            plan=self.plan,
+            sources=self.sources,
+            realisation=self.realisation,
+            stage_snapshot=lambda index: scheduler.result(index).snapshot,
+        )
+        with scheduler.working:
+            selection = self.sources.select(step, source)
+            identity = keys.content_key(parent, step, content.digest(selection))
+            known = self._known(identity, step)
+            if known is not None:
+                return known, True
+            destination = EmptyTree() if step.link else self.realisation.tree(below)
+            with self.services.store.scratch() as spool:
+                made = copy.changeset(step, selection, destination, now=self._now_ns(), spool=spool)
+                change = StepChange(identity, created, False, made)
+                if step.unpack and self.sandbox is not None:
+                    # An extracted archive's bytes live in the spool: keep them as a directory.
+                    self.realisation.directory(change, below)
+                    change = StepChange(identity, created, False)
+            return change, False
+
+    def _record(self, key: Digest, change: StepChange, step: Step) -> None:
+        record = Record(change.identity, change.created, inputs=json.dumps({"step": step.name}))
+        self.services.cache.record(key, record)
+        if change.identity != key:
+            self.services.cache.record(change.identity, record)
+
+    def _now(self) -> float:
+        return self.services.clock() if self.plan.epoch is None else float(self.plan.epoch)
+
+    def _now_ns(self) -> int:
+        return int(self._now() * 1_000_000_000)

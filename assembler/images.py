@@ -1,0 +1,156 @@
+"""Names to images: the store first, else a registry; and base layers' blobs when they are needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from assembler.cancellation import Cancellation
+from assembler.engine.recorder import vertex
+from assembler.environment import Environment
+from assembler.errors import AssemblerError, DockerfileError, NotFound, UsageError
+from assembler.events import Sink, VertexProgress
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.image import Image
+from assembler.oci.platform import Platform
+from assembler.oci.reference import Reference
+from assembler.plan.plan import ResolvedImage
+from assembler.source import Span
+from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.registry.client import RegistryClient
+
+
+class Images:
+    """Resolves image names for one build or command. The registry client is made on first use."""
+
+    def __init__(
+        self,
+        store: Store,
+        environment: Environment,
+        *,
+        insecure: frozenset[str],
+        sink: Sink,
+        cancellation: Cancellation,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._environment = environment
+        self._insecure = insecure
+        self._sink = sink
+        self._cancellation = cancellation
+        self._clock = clock
+        self._stack = ExitStack()
+        self._client: RegistryClient | None = None
+
+    def __enter__(self) -> Images:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def client(self) -> RegistryClient:
+        """The registry client, its configuration read from the environment's files."""
+        if self._client is None:
+            from assembler.registry.client import RegistryClient
+            from assembler.registry.configuration import RegistryConfiguration
+
+            configuration = RegistryConfiguration.read(self._environment, self._insecure)
+            self._client = self._stack.enter_context(
+                RegistryClient(self._environment, configuration, cancellation=self._cancellation)
+            )
+        return self._client
+
+    def resolve(
+        self, name: str, platform: Platform, *, pull: bool = False, span: Span | None = None
+    ) -> ResolvedImage:
+        """The image `name` for `platform`: what the store has, unless `pull`, else the registry's.
+
+        Its manifest and configuration are in the store afterwards. Raises RegistryError; a name
+        that no registry knows is a DockerfileError at `span` when there is one.
+        """
+        reference = Reference.parse(name)
+        if not pull and (image := self.stored(reference, platform)) is not None:
+            return _resolved(name, image)
+        try:
+            return _resolved(name, self.pull_manifest(reference, platform))
+        except NotFound as error:
+            if span is None:
+                raise
+            raise DockerfileError(
+                f"{reference.familiar}: {error.message}", span, hint=error.hint
+            ) from error
+
+    def stored(self, reference: Reference, platform: Platform | None) -> Image | None:
+        """The image the store holds under `reference`, if it is for `platform`."""
+        descriptor = self._store.refs.get(str(reference))
+        if descriptor is None or not self._store.blobs.has(descriptor.digest):
+            return None
+        try:
+            image = self._store.image(descriptor)
+        except AssemblerError:
+            return None  # an incomplete image is as good as none: it is pulled anew
+        fits = platform is None or platform.matches(image.config.platform)
+        return image if fits else None
+
+    def pull_manifest(self, reference: Reference, platform: Platform) -> Image:
+        """Ask the registry; manifest and configuration are stored under `reference`."""
+        from assembler.registry.pull import resolve
+
+        title = f"[internal] load metadata for {reference}"
+        with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+            resolved = resolve(self.client, reference, platform)
+            image = Image.read(resolved.manifest, resolved.config_content)
+            descriptor = self._store.put_image(image)
+            self._store.refs.set(str(reference), descriptor)
+            work.detail = str(descriptor.digest)
+            return image
+
+    def fetch(self, image: ResolvedImage, layer: Descriptor) -> None:
+        """Bring the blob of a base layer into the store."""
+        from assembler.registry.pull import fetch_blob
+
+        reference = Reference.parse(image.name)
+        vertex_id = f"pull {layer.digest}"
+        title = f"[internal] pull {reference.familiar} {layer.digest.hex[:12]}"
+        with (
+            vertex(vertex_id, title, self._sink, self._clock),
+            self._store.blobs.ingest() as ingest,
+        ):
+            item = str(layer.digest)
+
+            def progress(current: int, total: int) -> None:
+                self._sink(VertexProgress(vertex_id, item, current, total, self._clock()))
+
+            fetch_blob(
+                self.client,
+                reference,
+                layer,
+                ingest.write,
+                progress=progress,
+                cancellation=self._cancellation,
+            )
+            ingest.commit(layer)
+
+    def complete(self, name: str, image: Image) -> None:
+        """Bring every layer of `image` that the store lacks into it."""
+        resolved = _resolved(name, image)
+        for layer in image.manifest.layers:
+            if not self._store.blobs.has(layer.digest):
+                self.fetch(resolved, layer)
+
+
+def parse_reference(text: str) -> Reference:
+    """The reference `text` spells. Raises UsageError."""
+    try:
+        return Reference.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error), hint="a name is [registry/]repository[:tag]") from error
+
+
+def _resolved(name: str, image: Image) -> ResolvedImage:
+    return ResolvedImage(name, image.manifest.descriptor, image.config, image.manifest.layers)

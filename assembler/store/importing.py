@@ -1,0 +1,194 @@
+"""Images from elsewhere into the store: OCI layouts, OCI archives, docker archives.
+
+Names inside an archive are looked up in the archive only (reliability M11); blobs of a layout are
+opened without following links (M10); every byte is verified on the way in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from assembler.errors import BadArchive, BlobMissing, NotFound, StoreError
+from assembler.layer.changeset import Kind
+from assembler.layer.compression import reader
+from assembler.layer.tar_reader import read
+from assembler.oci.config import ImageConfig
+from assembler.oci.descriptor import CONFIG, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, REF_NAME, Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.image import Image
+from assembler.oci.manifest import Index, build, parse
+from assembler.oci.platform import Platform
+from assembler.store.store import Store
+
+MAX_DOCUMENT = 8 << 20
+MAX_INDEX_DEPTH = 4
+
+
+def import_image(store: Store, path: str, name: str, platform: Platform) -> Image:
+    """The image in the layout directory or archive at `path`, all its blobs in the store.
+
+    `name` selects among several (a tag or full name), empty takes the only one. Raises NotFound,
+    BadArchive, StoreError.
+    """
+    if os.path.isdir(path):
+        return _import_layout(store, path, name, platform)
+    return _import_archive(store, path, name, platform)
+
+
+def _import_layout(store: Store, path: str, name: str, platform: Platform) -> Image:
+    with _open_regular(os.path.join(path, "index.json")) as stream:
+        index = parse(_bounded(stream))
+    if not isinstance(index, Index):
+        raise BadArchive(f"{path}: index.json is not an image index")
+
+    def fetch(descriptor: Descriptor) -> None:
+        if store.blobs.has(descriptor.digest):
+            return
+        digest = descriptor.digest
+        source = os.path.join(path, "blobs", digest.algorithm, digest.hex)
+        with _open_regular(source) as stream, store.blobs.ingest() as ingest:
+            while chunk := stream.read(1 << 20):
+                ingest.write(chunk)
+            ingest.commit(descriptor)
+
+    return _from_index(store, index, name, platform, path, fetch)
+
+
+def _from_index(
+    store: Store, index: Index, name: str, platform: Platform, path: str, fetch: Any
+) -> Image:
+    descriptor = _choose(index, name, platform, path)
+    for _ in range(MAX_INDEX_DEPTH):
+        fetch(descriptor)
+        document = parse(store.blobs.read(descriptor, MAX_DOCUMENT), descriptor.media_type)
+        if not isinstance(document, Index):
+            for blob in (document.config, *document.layers):
+                fetch(blob)
+            return store.image(document.descriptor)
+        descriptor = _choose(document, "", platform, path)
+    raise BadArchive(f"{path}: indexes nested deeper than {MAX_INDEX_DEPTH}")
+
+
+def _choose(index: Index, name: str, platform: Platform, path: str) -> Descriptor:
+    names = {entry.annotations.get(REF_NAME, ""): entry for entry in index.manifests}
+    full = {
+        entry.annotations.get("io.containerd.image.name", ""): entry for entry in index.manifests
+    }
+    if name:
+        found = full.get(name) or names.get(name)
+        if found is None:
+            raise NotFound(
+                f"{path} holds no image named {name}",
+                hint=f"it holds: {', '.join(sorted(filter(None, names))) or 'one without a name'}",
+            )
+        return found
+    if len(index.manifests) == 1:
+        return index.manifests[0]
+    selected = index.select(platform)
+    if selected is None or len(set(names)) > 1:
+        raise NotFound(
+            f"{path} holds {len(index.manifests)} images; say which",
+            hint=", ".join(sorted(filter(None, names))),
+        )
+    return selected
+
+
+def _import_archive(store: Store, path: str, name: str, platform: Platform) -> Image:
+    members: dict[str, Descriptor] = {}
+    documents: dict[str, bytes] = {}
+    with _open_regular(path) as stream:
+        for entry, body in read(reader(stream)):
+            if entry.kind is Kind.FILE and entry.path.endswith(".json") and "/" not in entry.path:
+                documents[entry.path] = _bounded(body)
+                digest = store.blobs.put(documents[entry.path])
+                members[entry.path] = Descriptor("", digest, len(documents[entry.path]))
+            elif entry.kind is Kind.FILE:
+                with store.blobs.ingest() as ingest:
+                    while chunk := body.read(1 << 20):
+                        ingest.write(chunk)
+                    digest, size = ingest.commit()
+                members[entry.path] = Descriptor("", digest, size)
+            elif entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
+                target = os.path.normpath(os.path.join(entry.parent, entry.link))
+                target = entry.link if entry.kind is Kind.HARDLINK else target
+                if target in members:
+                    members[entry.path] = members[target]
+    if "index.json" in documents:
+        index = parse(documents["index.json"])
+        if isinstance(index, Index):
+            return _from_index(
+                store, index, name, platform, path, lambda d: _present(store, d, path)
+            )
+    if "manifest.json" in documents:
+        return _docker_archive(store, json.loads(documents["manifest.json"]), members, name, path)
+    raise BadArchive(f"{path}: neither an OCI layout nor a docker archive")
+
+
+def _docker_archive(
+    store: Store, document: Any, members: Mapping[str, Descriptor], name: str, path: str
+) -> Image:
+    images = (
+        [one for one in document if isinstance(one, dict)] if isinstance(document, list) else []
+    )
+    if name:
+        images = [one for one in images if name in (one.get("RepoTags") or ())]
+    if len(images) != 1:
+        raise NotFound(f"{path} holds {len(images)} images that match; say which by its full name")
+    config = _member(members, images[0].get("Config"), path)
+    content = store.blobs.read(Descriptor(CONFIG, config.digest, config.size), MAX_DOCUMENT)
+    ImageConfig.parse(content)
+    layers = [
+        _layer(store, _member(members, layer, path)) for layer in images[0].get("Layers") or ()
+    ]
+    manifest = build(Descriptor(CONFIG, config.digest, config.size), layers)
+    image = Image.read(manifest, content)
+    store.put_image(image)
+    return image
+
+
+def _layer(store: Store, member: Descriptor) -> Descriptor:
+    with store.blobs.open(member.digest) as stream:
+        magic = stream.read(4)
+    media_type = LAYER_TAR
+    if magic[:2] == b"\x1f\x8b":
+        media_type = LAYER_GZIP
+    elif magic == b"\x28\xb5\x2f\xfd":
+        media_type = LAYER_ZSTD
+    return Descriptor(media_type, member.digest, member.size)
+
+
+def _member(members: Mapping[str, Descriptor], name: object, path: str) -> Descriptor:
+    found = members.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise BadArchive(f"{path}: manifest.json names {name!r}, which the archive does not hold")
+    return found
+
+
+def _present(store: Store, descriptor: Descriptor, path: str) -> None:
+    if not store.blobs.has(descriptor.digest):
+        raise BlobMissing(f"{path} does not hold the blob {descriptor.digest} it names", path)
+
+
+def _open_regular(path: str) -> BinaryIO:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}", path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StoreError(f"{path} is not a regular file", path)
+    return os.fdopen(descriptor, "rb")
+
+
+def _bounded(stream: BinaryIO) -> bytes:
+    content = stream.read(MAX_DOCUMENT + 1)
+    if len(content) > MAX_DOCUMENT:
+        raise BadArchive(f"a JSON document larger than {MAX_DOCUMENT} bytes")
+    return content
+
+
+__all__ = ["Digest", "import_image"]

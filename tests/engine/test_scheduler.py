@@ -1,0 +1,78 @@
+"""Stages as threads: they run at once, wait for each other, and fail together."""
+
+import threading
+
+import pytest
+
+from assembler.cancellation import Cancellation
+from assembler.engine.scheduler import Scheduler
+from assembler.errors import Cancelled, StepError
+
+
+def test_independent_stages_run_at_once() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    def work(index: int) -> int:
+        if index < 2:
+            meeting.wait()  # passes only when both branches are inside
+        else:
+            scheduler.result(0)
+            scheduler.result(1)
+        return index
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=2)
+        assert scheduler.run([0, 1, 2], target=2) == 2
+
+
+def test_a_stage_runs_once_however_many_need_it() -> None:
+    ran: list[int] = []
+
+    def work(index: int) -> int:
+        ran.append(index)
+        return index if index == 0 else scheduler.result(0) + index
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=1)
+        assert scheduler.run([1, 2, 3], target=3) == 3
+    assert sorted(ran) == [0, 1, 2, 3]
+
+
+def test_the_first_error_is_raised_and_cancels_the_rest() -> None:
+    def work(index: int) -> int:
+        if index == 0:
+            raise StepError("it broke")
+        assert cancellation.wait(10), "the failure of another stage cancels this one"
+        cancellation.check()
+        return index
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=4)
+        with pytest.raises(StepError, match="it broke"):
+            scheduler.run([0, 1], target=1)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stage-")]
+
+
+def test_waiting_for_a_failed_stage_is_a_cancellation_not_a_second_error() -> None:
+    def work(index: int) -> int:
+        if index == 0:
+            raise StepError("it broke")
+        return scheduler.result(0)
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=4)
+        with pytest.raises(StepError, match="it broke"):
+            scheduler.run([1], target=1)
+
+
+def test_a_cancelled_build_raises_cancelled_with_the_signal() -> None:
+    def work(index: int) -> int:
+        cancellation.cancel(2)
+        cancellation.check()
+        return index
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=1)
+        with pytest.raises(Cancelled) as caught:
+            scheduler.run([0], target=0)
+    assert caught.value.signal == 2
