@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assembler.cache.base import Record
 from assembler.engine import content, copy, directories
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
 from assembler.engine.lookup import KnownStage, recorded
+from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
 from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, origin_tree
-from assembler.layer.tree import EmptyTree
+from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import Copy, MakeDirectory, Run, Step
+from assembler.plan.steps import Copy, MakeDirectory, Origin, Run, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +140,31 @@ class StageBuilder:
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
         lowers = self.realisation.directories(below)
-        with scheduler.working:
+
+        def open_tree(origin: Origin, reader: Step) -> Tree:
+            return self._tree(origin, reader, scheduler)
+
+        given = MountSources(self.services, self.sandbox, self.sources, open_tree)
+        with mounted(step, given) as mounts, scheduler.working:
             execute(
                 step,
                 key.hex,
                 lowers,
                 sandbox=self.sandbox,
                 services=self.services,
-                mounts=self._mount_directories(step, scheduler),
+                mounted=mounts,
                 output=work.output,
             )
 
-    def _mount_directories(
-        self, step: Run, scheduler: Scheduler[BuiltStage]
-    ) -> Callable[[int], tuple[str, ...]]:
-        def directories_of(index: int) -> tuple[str, ...]:
-            return self.realisation.directories(scheduler.result(index).snapshot)
-
-        return directories_of
+    def _tree(self, origin: Origin, step: Step, scheduler: Scheduler[BuiltStage]) -> Tree:
+        return origin_tree(
+            origin,
+            step,
+            plan=self.plan,
+            sources=self.sources,
+            realisation=self.realisation,
+            stage_snapshot=lambda index: scheduler.result(index).snapshot,
+        )
 
     def _copy(
         self,
@@ -166,14 +174,7 @@ class StageBuilder:
         scheduler: Scheduler[BuiltStage],
         created: str,
     ) -> tuple[StepChange, bool]:
-        source = origin_tree(
-            step.origin,
-            step,
-            plan=self.plan,
-            sources=self.sources,
-            realisation=self.realisation,
-            stage_snapshot=lambda index: scheduler.result(index).snapshot,
-        )
+        source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
             selection = self.sources.select(step, source)
             identity = keys.content_key(parent, step, content.digest(selection))

@@ -1,0 +1,180 @@
+"""What RUN --mount shows a process, as values for the runtime (rules M6-M9).
+
+A bind mount shows exactly what a COPY of the same source would take, so ignore rules, ownership
+and symlinks mean the same; the selection becomes a layer directory under its content digest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from assembler.cancellation import Cancellation
+from assembler.engine import content, copy
+from assembler.engine.services import Sandbox, Services
+from assembler.engine.sources import Sources, mount_copy
+from assembler.errors import StepError, Unsupported
+from assembler.layer.changeset import Kind
+from assembler.layer.realise import realise
+from assembler.layer.tree import EmptyTree, Tree
+from assembler.plan.steps import (
+    BindMount,
+    CacheMount,
+    Mount,
+    Origin,
+    Run,
+    SecretMount,
+    Step,
+    TmpfsMount,
+)
+from assembler.runtime.base import BindSource, FileContent, RunMount, TemporaryFiles
+
+OpenTree = Callable[[Origin, Step], Tree]
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What a step's mounts amount to: variables for its environment, mounts for its root."""
+
+    env: tuple[tuple[str, str], ...]
+    mounts: tuple[RunMount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MountSources:
+    """Where mounts take their content from."""
+
+    services: Services
+    sandbox: Sandbox
+    sources: Sources
+    open_tree: OpenTree
+
+
+@contextmanager
+def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
+    """The mounts of `step`, with locks of cache mounts held until the block ends.
+
+    Raises Unsupported for a mount this version cannot provide, StepError for a missing secret.
+    """
+    if step.security != "sandbox":
+        raise Unsupported(f"RUN --security={step.security} is not supported yet", step.span)
+    mounts: list[RunMount] = [
+        FileContent(f"/dev/pipes/{name}", text.encode("utf-8", "surrogateescape"), 0o755)
+        for name, text in step.scripts
+    ]
+    env: list[tuple[str, str]] = []
+    with ExitStack() as stack:
+        for mount in step.mounts:
+            if isinstance(mount, SecretMount):
+                _secret(mount, step, given.services, env, mounts)
+            else:
+                mounts.append(_mount(mount, step, given, stack))
+        yield Mounted(tuple(env), tuple(mounts))
+
+
+def _mount(mount: Mount, step: Run, given: MountSources, stack: ExitStack) -> RunMount:
+    if isinstance(mount, TmpfsMount):
+        return TemporaryFiles(mount.target, mount.size)
+    if isinstance(mount, BindMount):
+        return _bind(mount, step, given)
+    if isinstance(mount, CacheMount):
+        if mount.origin is not None:
+            raise Unsupported("RUN --mount=type=cache,from=… is not supported yet", step.span)
+        path = stack.enter_context(cache_directory(mount, given.services))
+        return BindSource(mount.target, path, read_only=mount.read_only)
+    raise Unsupported("RUN --mount=type=ssh is not supported yet", step.span)
+
+
+def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
+    asked = mount_copy(mount, mount.origin, step)
+    selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
+    id = hashlib.sha256(f"bind/1:{content.digest(selection)}".encode()).hexdigest()
+    snapshotter = given.sandbox.snapshotter
+    changes = copy.changeset(asked, selection, EmptyTree(), now=0, spool="")
+    if snapshotter.find(id) is None:
+        with snapshotter.create(id) as path:
+            realise(changes, path)
+    source = snapshotter.find(id)
+    if source is None:
+        raise StepError(f"the files of {mount.target} vanished", step.span)
+    if selection.is_file:
+        files = [entry for entry in changes if entry.kind is not Kind.DIRECTORY]
+        source = os.path.join(source, files[0].path)
+    return BindSource(mount.target, source, read_only=mount.read_only, discard=not mount.read_only)
+
+
+def _secret(
+    mount: SecretMount,
+    step: Run,
+    services: Services,
+    env: list[tuple[str, str]],
+    mounts: list[RunMount],
+) -> None:
+    value = services.secrets.get(mount.id)
+    if value is None:
+        if mount.required:
+            raise StepError(
+                f"secret {mount.id}: not found",
+                step.span,
+                hint=f"give it with --secret id={mount.id},src=FILE",
+            )
+        return
+    secret = value()
+    if mount.env:
+        env.append((mount.env, secret.decode("utf-8", "surrogateescape")))
+    if mount.target:
+        mounts.append(FileContent(mount.target, secret, mount.mode, mount.uid, mount.gid))
+
+
+@contextmanager
+def cache_directory(mount: CacheMount, services: Services) -> Iterator[str]:
+    """The directory of a cache mount, made with its owner and mode when it is new (rule M7).
+
+    `locked` waits for other builds that use it; `private` takes another directory when it is
+    busy; `shared` does not lock.
+    """
+    identity = f"{len(mount.id)}:{mount.id}:{mount.uid}:{mount.gid}:{mount.mode:o}"
+    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    parent = services.store.cache_mounts_directory
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        number = 0
+        while mount.sharing != "shared":
+            path = os.path.join(parent, f"{name}.{number}.lock")
+            if _locked(path, mount.sharing == "locked", services.cancellation, stack):
+                break
+            number += 1
+        directory = os.path.join(parent, f"{name}.{number}")
+        _make(directory, mount)
+        yield directory
+
+
+def _locked(path: str, wait: bool, cancellation: Cancellation, stack: ExitStack) -> bool:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                os.close(descriptor)
+                return False
+            cancellation.wait(0.1)
+            if cancellation.cancelled:
+                os.close(descriptor)
+                cancellation.check()
+        else:
+            stack.callback(os.close, descriptor)
+            return True
+
+
+def _make(directory: str, mount: CacheMount) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return
+    os.chown(directory, mount.uid, mount.gid)
+    os.chmod(directory, mount.mode)
