@@ -1,0 +1,132 @@
+"""Text to tree: the phases of `lexer`, `statement` and `arguments`, and stages out of
+instructions (rules P4, I7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from assembler.dockerfile.arguments import instruction, refuse_trigger
+from assembler.dockerfile.instructions import (
+    Arg,
+    Dockerfile,
+    From,
+    Instruction,
+    Stage,
+    Warning,
+)
+from assembler.dockerfile.lexer import Lexer, LogicalLine
+from assembler.dockerfile.statement import Statement, json_form, split_statement
+from assembler.errors import DockerfileError, SyntaxProblem
+from assembler.source import Source, Span
+
+_FORMS = frozenset("ADD CMD COPY ENTRYPOINT HEALTHCHECK RUN VOLUME".split())
+_LIKE_JSON = re.compile(r"""(CMD\s+)?\[["'“‘]""", re.IGNORECASE)
+_OUR_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@].*)?")
+
+
+def parse(source: Source) -> Dockerfile:
+    """The tree of a Dockerfile.
+
+    Raises `SyntaxProblem`, `UnknownInstruction` and `BadFlag`, with the lines and, where one is
+    to blame, the word.
+    """
+    if not source.text:
+        raise DockerfileError("the Dockerfile cannot be empty", Span(source, 1, 1))
+    lexer = Lexer(source)
+    warnings = list(_syntax_warnings(source, lexer.directives.syntax))
+    instructions: list[Instruction] = []
+    while line := lexer.next():
+        statement = _statement(lexer, line)
+        instructions.append(instruction(statement))
+        warnings += _warnings(statement, line)
+    arguments, stages = _stages(source, instructions)
+    return Dockerfile(
+        source,
+        arguments,
+        stages,
+        escape=lexer.directives.escape,
+        syntax=lexer.directives.syntax,
+        check=lexer.directives.check,
+        warnings=tuple(warnings),
+    )
+
+
+def parse_trigger(text: str, span: Span, escape: str) -> Instruction:
+    """The instruction of an ONBUILD trigger, here-document bodies after its first line.
+
+    Everything in it, and every error, is placed at `span`: the FROM that fires it (rule K14).
+    """
+    lexer = Lexer(Source("ONBUILD", text), escape=escape, at=span)
+    line = lexer.next()
+    if line is None:
+        raise SyntaxProblem("onbuild trigger should be a single expression", span)
+    statement = _statement(lexer, line)
+    if lexer.next() is not None:
+        raise SyntaxProblem("onbuild trigger should be a single expression", span)
+    refuse_trigger(statement, statement.word)
+    return instruction(statement)
+
+
+def _statement(lexer: Lexer, line: LogicalLine) -> Statement:
+    statement = split_statement(line.text, line.span, lexer.directives.escape, line.comment)
+    if not statement.openings:
+        return statement
+    return statement.with_heredocs(*lexer.bodies(line, statement.openings))
+
+
+def _stages(
+    source: Source, instructions: Sequence[Instruction]
+) -> tuple[tuple[Arg, ...], tuple[Stage, ...]]:
+    if not instructions:
+        last = max(1, len(source.lines()) - 1)
+        raise DockerfileError("file with no instructions", Span(source, last, last))
+    arguments: list[Arg] = []
+    groups: list[tuple[From, list[Instruction]]] = []
+    for item in instructions:
+        if isinstance(item, From):
+            groups.append((item, []))
+        elif groups:
+            groups[-1][1].append(item)
+        elif isinstance(item, Arg):
+            arguments.append(item)
+        else:
+            message = "no build stage in current context"
+            hint = "only ARG may stand before the first FROM"
+            raise SyntaxProblem(message, item.span, hint=hint)
+    if not groups:
+        message = "dockerfile contains no stages to build"
+        raise DockerfileError(message, arguments[-1].span, hint="add a FROM")
+    stages = (Stage(base, tuple(body), index) for index, (base, body) in enumerate(groups))
+    return tuple(arguments), tuple(stages)
+
+
+def _warnings(statement: Statement, line: LogicalLine) -> list[Warning]:
+    found = []
+    if line.blanks:
+        found.append(Warning("Empty continuation line", statement.span, "NoEmptyContinuation"))
+    if statement.name in _FORMS and _is_broken_json(statement):
+        message = f"{statement.name} looks like a JSON array but is none, so it is plain text"
+        found.append(Warning(message, statement.span))
+    return found
+
+
+def _is_broken_json(statement: Statement) -> bool:
+    """Whether the text seems meant as JSON form: a bracket and at once a quote (rule I5)."""
+    match = _LIKE_JSON.match(statement.rest)
+    if match is None or (match[1] and statement.name != "HEALTHCHECK"):
+        return False
+    return (
+        json_form(statement.rest[match.end(1) :] if match[1] else statement.rest, statement.span)
+        is None
+    )
+
+
+def _syntax_warnings(source: Source, syntax: str) -> tuple[Warning, ...]:
+    """Rule D6: another frontend is not run."""
+    reference = syntax.split()[0] if syntax else ""
+    if not reference or _OUR_SYNTAX.fullmatch(reference):
+        return ()
+    number = next(n for n, line in enumerate(source.lines(), start=1) if reference in line)
+    message = f"syntax={reference} is ignored: other frontends are not run"
+    return (Warning(message, Span(source, number, number, reference)),)

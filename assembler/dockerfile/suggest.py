@@ -1,0 +1,53 @@
+"""The word that was probably meant (rule LN2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_FARTHEST = 2
+
+
+def nearest(word: str, candidates: Iterable[str], ignore_case: bool = False) -> str:
+    """The first candidate nearest to `word`, at most two edits away; empty when there is none.
+
+    An exact match gives nothing: then the word was not the mistake. With `ignore_case` the answer
+    is cased like `word`.
+    """
+    wanted = word.lower() if ignore_case else word
+    best, distance = "", _FARTHEST + 1
+    for candidate in candidates:
+        option = candidate.lower() if ignore_case else candidate
+        if option == wanted:
+            return ""
+        found = _distance(wanted, option)
+        if found < distance:
+            best, distance = option, found
+    return _cased_like(word, best) if ignore_case else best
+
+
+def did_you_mean(word: str, candidates: Iterable[str], ignore_case: bool = False) -> str:
+    """` (did you mean X?)` with a leading blank, or nothing."""
+    match = nearest(word, candidates, ignore_case)
+    return f" (did you mean {match}?)" if match else ""
+
+
+def _distance(left: str, right: str) -> int:
+    """Levenshtein distance, or any number above `_FARTHEST` when it is larger than that."""
+    if abs(len(left) - len(right)) > _FARTHEST:
+        return _FARTHEST + 1
+    row = list(range(len(right) + 1))
+    for i, char in enumerate(left, start=1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(right, start=1):
+            change = diagonal + (char != other)
+            diagonal = row[j]
+            row[j] = min(change, row[j] + 1, row[j - 1] + 1)
+        if min(row) > _FARTHEST:
+            return _FARTHEST + 1
+    return row[-1]
+
+
+def _cased_like(word: str, match: str) -> str:
+    if word.islower():
+        return match
+    return match.title() if word.istitle() and len(word) > 1 else match.upper()
