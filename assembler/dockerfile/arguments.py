@@ -154,8 +154,9 @@ def _command(statement: Statement, text: str) -> CommandLine:
 def _run(statement: Statement) -> Run:
     flags = statement.checked(_RUN)
     common = _common(statement)
-    if statement.heredocs:
-        common["text"] = f"{statement.line} ({_summary(statement.heredocs[0].body)})"
+    summary = _summary(statement.heredocs[0].body) if statement.heredocs else ""
+    if summary:
+        common["text"] = f"{statement.line} ({summary})"
     return Run(
         command=_command(statement, statement.rest),
         mounts=flags.all("mount"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from assembler.dockerfile.words import WHITESPACE
 
-_OPENING = re.compile(r"([0-9]*)<<(-?)\s*([^<]+)", re.DOTALL)
+_OPENING = re.compile(r"([0-9]*)<<(-?+)\s*([^<]+)", re.DOTALL)
 _LARGEST_DESCRIPTOR = 1 << 20
 
 

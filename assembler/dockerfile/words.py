@@ -32,7 +32,7 @@ _PLAIN = {
 _PIECES = {
     escape: re.compile(
         rf"""'[^']*'?|"(?:[^"{e}]|{e}.)*(?:"|{e}?$)|{e}.|{e}$"""
-        rf"""|(?P<blank>[{WHITESPACE}]+)|[^'"{e}{WHITESPACE}]+""",
+        rf"""|(?P<blank>[{WHITESPACE}]+)|[$}}]|[^$}}'"{e}{WHITESPACE}]+""",
         re.DOTALL,
     )
     for escape, e in (("\\", r"\\"), ("`", "`"))
@@ -66,22 +66,46 @@ def _quoted_char(char: str) -> str:
 
 
 def split_words(text: str, escape: str) -> list[str]:
-    """The words of `text`, quotes and escapes still in them (rule W1)."""
+    """The words of `text`, quotes and escapes still in them (rule W1).
+
+    Blanks inside an unquoted `${…}` do not split: cut there, it could never be expanded.
+    """
     words: list[str] = []
     word: list[str] = []
-    for match in _PIECES[escape].finditer(text):
+    position = 0
+    unclosed = False
+    while match := _PIECES[escape].match(text, position):
         piece = match[0]
+        if piece == "$" and not unclosed and text.startswith("{", match.end()):
+            end = _past_braces(text, position, escape)
+            unclosed = not end
+            piece = text[position:end] if end else piece
+        position += len(piece)
         if match.lastgroup == "blank":
             if word:
                 words.append("".join(word))
             word = []
-        elif piece[0] == '"' and match.end() == len(text):
+        elif piece[0] == '"' and position == len(text):
             word.append(_without_last_escape(piece, escape))
         elif piece != escape:
             word.append(piece)
     if word:
         words.append("".join(word))
     return words
+
+
+def _past_braces(text: str, position: int, escape: str) -> int:
+    """The end of the `${…}` at `position`; 0 when it is not closed."""
+    depth = 0
+    while match := _PIECES[escape].match(text, position):
+        position = match.end()
+        if match[0] == "$" and text.startswith("{", position):
+            depth += 1
+        elif match[0] == "}":
+            depth -= 1
+            if not depth:
+                return position
+    return 0
 
 
 def _without_last_escape(piece: str, escape: str) -> str:

@@ -1,0 +1,41 @@
+"""Suggestions (rule LN2)."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assembler.dockerfile.suggest import did_you_mean, nearest
+
+NAMES = ("RUN", "COPY", "ADD", "ENTRYPOINT")
+
+
+def test_LN2_the_nearest_within_two_edits() -> None:
+    assert nearest("CPOY", NAMES) == "COPY"
+    assert nearest("RUNN", NAMES) == "RUN"
+    assert nearest("ENTRYPINT", NAMES) == "ENTRYPOINT"
+    assert nearest("FOOBAR", NAMES) == ""
+
+
+def test_LN2_an_exact_match_suggests_nothing() -> None:
+    assert nearest("RUN", NAMES) == ""
+    assert nearest("run", NAMES, ignore_case=True) == ""
+
+
+def test_LN2_case_follows_the_user() -> None:
+    assert nearest("cpoy", NAMES, ignore_case=True) == "copy"
+    assert nearest("Cpoy", NAMES, ignore_case=True) == "Copy"
+    assert nearest("CPOY", NAMES, ignore_case=True) == "COPY"
+    assert nearest("cpoy", NAMES) == ""
+
+
+def test_LN2_as_text() -> None:
+    assert did_you_mean("chwon", ["chown", "chmod"]) == " (did you mean chown?)"
+    assert did_you_mean("zzz", ["chown"]) == ""
+
+
+@given(st.text("ab", min_size=1, max_size=6), st.integers(0, 5), st.sampled_from("ab"))
+def test_LN2_one_edit_is_always_found(word: str, at: int, char: str) -> None:
+    edited = word[:at] + char + word[at:]
+    assert nearest(edited, [word]) == word
+    assert nearest(word, [edited]) == edited
