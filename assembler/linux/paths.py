@@ -1,0 +1,182 @@
+"""Paths below a root that cannot be escaped, and trees removed without following a link.
+
+Every function takes a directory's descriptor and a relative path. Links inside the tree resolve as
+if the tree were the root (`openat2(2)`, RESOLVE_IN_ROOT); no function follows a link in the last
+component unless it says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from assembler.errors import HostError
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_REMOVAL_DEPTH = 64
+
+
+def open_root(path: str) -> int:
+    """A descriptor of the directory at `path`; links in `path` are the caller's and are followed."""
+    return os.open(path, _DIRECTORY)
+
+
+def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` with `root` as the root of every link and `..` in it (openat2(2)).
+
+    Raises OSError as open(2) would, HostError where the kernel has no openat2 (before 5.6).
+    """
+    from assembler.linux import syscalls
+
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    while True:
+        try:
+            return syscalls.openat2(root, path or ".", flags | os.O_CLOEXEC, mode, resolve)
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise HostError(
+                    "this kernel cannot confine paths to a directory (openat2)",
+                    "openat2",
+                    hint="use Linux 5.6 or newer, or allow openat2 in the seccomp profile",
+                ) from error
+            if error.errno != errno.EAGAIN:  # a rename somewhere raced with `..`
+                raise
+
+
+def open_directory(root: int, path: str) -> int:
+    """A descriptor of the directory at `path` below `root`, links followed inside the root."""
+    return open_in_root(root, path, _DIRECTORY)
+
+
+def make_directories(root: int, path: str, mode: int = 0o755) -> int:
+    """A descriptor of the directory at `path` below `root`, made with its parents where missing.
+
+    Links in existing components are followed inside the root. Raises OSError: ENOTDIR where a
+    component is something else, ENOENT where one is a link that leads nowhere.
+    """
+    try:
+        return open_directory(root, path)
+    except FileNotFoundError:
+        pass
+    parent, _, name = path.rpartition("/")
+    above = make_directories(root, parent, mode)
+    try:
+        try:
+            os.mkdir(name, mode, dir_fd=above)
+        except FileExistsError:
+            return open_directory(root, path)
+        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    finally:
+        os.close(above)
+
+
+def remove_tree(path: str) -> None:
+    """Remove `path` and everything below it; nothing happens when there is nothing.
+
+    Links are removed, never followed. Directories that their owner closed (mode 000) are opened
+    first. Trees of any depth and any number of entries work with a bounded number of descriptors.
+    Raises OSError, for one when something else keeps adding files.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    try:
+        descriptor = open_root(parent)
+    except FileNotFoundError:
+        return
+    try:
+        remove_at(descriptor, name)
+    finally:
+        os.close(descriptor)
+
+
+def remove_at(parent: int, name: str) -> None:
+    """`remove_tree` of the entry `name` of the directory open as `parent`."""
+    try:
+        os.unlink(name, dir_fd=parent)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError) as error:
+        try:
+            top = _open_closed(parent, name)
+        except NotADirectoryError:
+            raise error from None
+        except FileNotFoundError:
+            return
+    try:
+        deferred: list[str] = []
+        _clear(top, 0, top, deferred)
+        while deferred:
+            remove_at(top, deferred.pop())
+    finally:
+        os.close(top)
+    _forced(os.rmdir, name, parent)
+
+
+def _clear(directory: int, depth: int, top: int, deferred: list[str]) -> None:
+    with os.scandir(directory) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_directory in entries:
+        if not is_directory:
+            _forced(os.unlink, name, directory)
+        elif depth >= _REMOVAL_DEPTH:
+            deferred.append(_hoist(directory, name, top))
+        else:
+            child = _open_closed(directory, name)
+            try:
+                _clear(child, depth + 1, top, deferred)
+            finally:
+                os.close(child)
+            _forced(os.rmdir, name, directory)
+
+
+def _hoist(directory: int, name: str, top: int) -> str:
+    """Move a directory that lies too deep up to `top`; returns its name there."""
+    number = 0
+    while True:
+        target = f"deep-{number}"
+        try:
+            _forced(
+                lambda old, dir_fd, new=target: os.rename(
+                    old, new, src_dir_fd=dir_fd, dst_dir_fd=top
+                ),
+                name,
+                directory,
+            )
+            return target
+        except (FileExistsError, NotADirectoryError):
+            number += 1
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            number += 1
+
+
+def _open_closed(parent: int, name: str) -> int:
+    """Open a directory that may have mode 000; its mode is changed where that is needed."""
+    flags = _DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except PermissionError:
+        handle = os.open(
+            name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
+        )
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        finally:
+            os.close(handle)
+        return os.open(name, flags, dir_fd=parent)
+
+
+def _forced(remove: Callable[..., None], name: str, directory: int) -> None:
+    """Apply `remove` to an entry, after making its directory writable where that is needed."""
+    try:
+        remove(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        os.fchmod(directory, 0o700)
+        remove(name, dir_fd=directory)
