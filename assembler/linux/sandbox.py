@@ -1,0 +1,469 @@
+"""One RUN's sandbox: the first process of its pid namespace, which makes the root and waits.
+
+Runs in a fork of the zygote, single-threaded; the order is rootless-runtime.md section 3. Every
+mount is in this process' own mount namespace, so its death removes all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import stat
+import struct
+from dataclasses import dataclass
+
+from assembler.linux import seccomp, syscalls
+from assembler.linux.mounts import Bind, FileSystem, Overlay
+from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+
+CAPABILITIES = 0xA80425FB  # Docker's fourteen
+_LAST_CAPABILITY = 63
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_MASKED = (
+    "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
+    "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
+    "sys/devices/virtual/powercap",
+)  # fmt: skip
+_READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+_MAX_ACCOUNTS = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileMount:
+    """A file that exists only in memory."""
+
+    target: str
+    content: bytes
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryMount:
+    """A host path, or (with `source` empty) a tmpfs of `size` bytes."""
+
+    target: str
+    source: str = ""
+    read_only: bool = False
+    discard: bool = False
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything one sandbox needs; it travels to the zygote by pickle."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    user: str
+    hostname: str
+    private_network: bool
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    scratch: str
+    files: tuple[FileMount, ...]
+    directories: tuple[DirectoryMount, ...]
+    single_id: bool
+
+
+class SetupFailed(Exception):
+    """A step of the set-up failed; the text names it."""
+
+
+def run(job: Job, output: int) -> int:
+    """Be the first process of a sandbox for `job`, its output going to the descriptor `output`.
+
+    Returns the payload's status. Raises SetupFailed, OSError.
+    """
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+    syscalls.unshare(flags | (syscalls.CLONE_NEWNET if job.private_network else 0))
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    if job.private_network:
+        _loopback_up()
+    socket.sethostname(job.hostname)
+    created = _make_root(job)
+    root = os.path.join(job.scratch, "merged")
+    os.chdir(root)
+    syscalls.pivot_root(".", ".")
+    syscalls.umount(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+    try:
+        return _run_payload(job, output)
+    finally:
+        _remove(created)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        import fcntl
+
+        fcntl.ioctl(control, 0x8914, struct.pack("16sH14s", b"lo", 0x41, b""))
+
+
+def _make_root(job: Job) -> list[str]:
+    """Mount the overlay and everything in it at scratch/merged; returns what had to be created
+    in the upper directory because a layer hides the stub below it."""
+    scratch = job.scratch
+    for name in ("merged", "stub", "void", "memory"):
+        os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
+    merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
+    memory = os.path.join(scratch, "memory")
+    FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
+    targets = _targets(job)
+    Overlay((*job.lowers, stub, os.path.join(scratch, "void")), merged).execute()
+    resolved = {target: _resolve(merged, target) for target in targets}
+    syscalls.umount(merged)
+    for target, is_directory in targets.items():
+        _make_stub(stub, resolved[target], is_directory)
+    Overlay((*job.lowers, stub), merged, job.upper, job.work).execute()
+    created: list[str] = []
+    for target, is_directory in targets.items():
+        created += _ensure(merged, resolved[target], is_directory)
+    _system_mounts(merged, job, resolved)
+    for number, file in enumerate(job.files):
+        source = os.path.join(memory, str(number))
+        _write_file(source, file)
+        Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
+    for number, directory in enumerate(job.directories):
+        _mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
+    return created
+
+
+def _targets(job: Job) -> dict[str, bool]:
+    """Every mount point, true for directories."""
+    targets = {"/proc": True, "/sys": True, "/dev": True}
+    targets |= {file.target: False for file in job.files if not file.target.startswith("/dev/")}
+    for directory in job.directories:
+        targets[directory.target] = not directory.source or os.path.isdir(directory.source)
+    return targets
+
+
+def _resolve(root: str, path: str) -> str:
+    """`path` with every symlink inside `root` followed; components that do not exist stay."""
+    pending = [part for part in path.split("/") if part]
+    done: list[str] = []
+    links = 0
+    while pending:
+        part = pending.pop(0)
+        if part == ".":
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        try:
+            link = os.readlink(os.path.join(root, *done, part))
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > 40:
+            raise SetupFailed(f"mount target {path}: too many levels of symbolic links")
+        if link.startswith("/"):
+            done = []
+        pending = [step for step in link.split("/") if step] + pending
+    return "/" + "/".join(done)
+
+
+def _make_stub(stub: str, target: str, is_directory: bool) -> None:
+    path = stub + target
+    parent = path if is_directory else os.path.dirname(path)
+    os.makedirs(parent, mode=0o755, exist_ok=True)
+    if not is_directory and not os.path.lexists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _ensure(merged: str, target: str, is_directory: bool) -> list[str]:
+    """Create a mount point that a whiteout hides; the paths made, deepest last."""
+    missing: list[str] = []
+    path = target
+    while path != "/" and not os.path.lexists(merged + path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    missing.reverse()
+    for step in missing:
+        if step == target and not is_directory:
+            os.close(os.open(merged + step, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        else:
+            os.mkdir(merged + step, 0o755)
+    return missing
+
+
+def _remove(created: list[str]) -> None:
+    for path in reversed(created):
+        parent = os.path.dirname(path)
+        before = os.stat(parent)
+        while True:
+            try:
+                syscalls.umount(path, syscalls.MNT_DETACH)
+            except OSError:
+                break
+        try:
+            if os.path.isdir(path):
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            continue  # the step put files there: it is a directory of the image now
+        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _system_mounts(merged: str, job: Job, resolved: dict[str, str]) -> None:
+    proc, sys = merged + resolved["/proc"], merged + resolved["/sys"]
+    try:
+        FileSystem("proc", proc).execute()
+    except OSError as error:
+        if error.errno != errno.EPERM:  # nested in a container whose own /proc is masked
+            raise
+        Bind("/proc", proc).execute()
+    _device_mounts(merged + resolved["/dev"], job)
+    if job.private_network:
+        FileSystem("sysfs", sys, "", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY).execute()
+    else:
+        Bind("/sys", sys, read_only=True).execute()
+    for name in _MASKED:
+        _mask(os.path.join(merged, name))
+    for name in _READ_ONLY:
+        path = os.path.join(merged, name)
+        if os.path.exists(path):
+            Bind(path, path, read_only=True).execute()
+
+
+def _mask(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # not on this kernel, or already out of reach
+    if stat.S_ISDIR(mode):
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
+        FileSystem("tmpfs", path, "size=0k", flags).execute()
+    else:
+        Bind("/dev/null", path).execute()
+
+
+def _device_mounts(dev: str, job: Job) -> None:
+    FileSystem("tmpfs", dev, "mode=755,size=64m", MS_NOSUID).execute()
+    for name in _DEVICES:
+        path = os.path.join(dev, name)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        Bind(f"/dev/{name}", path).execute()
+    links = (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx"), ("core", "/proc/kcore"))
+    streams = (("stdin", 0), ("stdout", 1), ("stderr", 2))
+    for name, target in (*links, *((s, f"/proc/self/fd/{n}") for s, n in streams)):
+        os.symlink(target, os.path.join(dev, name))
+    for name in ("pts", "shm", "mqueue", "pipes"):
+        os.mkdir(os.path.join(dev, name), 0o755)
+    pts = "newinstance,ptmxmode=0666,mode=0620" + ("" if job.single_id else ",gid=5")
+    FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
+    FileSystem("tmpfs", f"{dev}/shm", "mode=1777,size=64m").execute()
+    FileSystem("mqueue", f"{dev}/mqueue").execute()
+    for file in job.files:
+        if file.target.startswith("/dev/"):
+            path = os.path.join(dev, os.path.relpath(file.target, "/dev"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _write_file(path: str, file: FileMount) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(file.content)
+        os.fchown(descriptor, file.uid, file.gid)
+        os.fchmod(descriptor, file.mode)
+
+
+def _mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
+    if not mount.source:
+        size = f",size={mount.size}" if mount.size else ""
+        FileSystem("tmpfs", target, f"mode=1777{size}", MS_NOSUID | MS_NODEV).execute()
+    elif mount.discard and os.path.isdir(mount.source):
+        for name in ("upper", "work"):
+            os.makedirs(os.path.join(private, name))
+        Overlay((mount.source,), target, f"{private}/upper", f"{private}/work").execute()
+    elif mount.discard:
+        with open(mount.source, "rb") as source, open(private, "xb") as copy:
+            while chunk := source.read(1 << 20):
+                copy.write(chunk)
+        Bind(private, target).execute()
+    else:
+        Bind(mount.source, target, read_only=mount.read_only).execute()
+
+
+def _run_payload(job: Job, output: int) -> int:
+    uid, gid, groups, home = _account(job.user)
+    os.makedirs(job.cwd, mode=0o755, exist_ok=True)
+    env = dict(job.env)
+    env.setdefault("HOME", home)
+    problem_reader, problem_writer = os.pipe()
+    payload = os.fork()
+    if payload == 0:
+        os.close(problem_reader)
+        _become(job, output, problem_writer, (uid, gid, groups), env)
+    os.close(problem_writer)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
+        os.dup2(null, descriptor)
+    signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
+    problem = b""
+    while part := os.read(problem_reader, 4096):
+        problem += part
+    status = _wait(payload)
+    if problem:
+        raise SetupFailed(problem.decode("utf-8", "replace"))
+    return status
+
+
+def _terminate(payload: int) -> None:
+    try:
+        os.killpg(payload, signal.SIGTERM)
+    except ProcessLookupError:
+        os.kill(payload, signal.SIGTERM)
+
+
+def _wait(payload: int) -> int:
+    """Reap everything until `payload` ends; its status as shells count it."""
+    while True:
+        pid, status = os.wait()
+        if pid == payload:
+            if os.WIFSIGNALED(status):
+                return 128 + os.WTERMSIG(status)
+            return os.WEXITSTATUS(status)
+
+
+def _become(
+    job: Job,
+    output: int,
+    problem: int,
+    ids: tuple[int, int, list[int]],
+    env: dict[str, str],
+) -> None:
+    """Turn this fork into the payload; never returns."""
+    try:
+        os.setsid()
+        os.umask(0o022)
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP):
+                try:
+                    signal.signal(number, signal.SIG_DFL)
+                except (OSError, ValueError):
+                    continue  # numbers that the C library keeps for itself
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        _restrict(*ids, job.single_id)
+        os.dup2(problem, 3, inheritable=False)
+        syscalls.close_range(4)
+        os.chdir(job.cwd)
+        message = _execute(job.argv, env)
+        os.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
+        os._exit(127 if "not found" in message else 126)
+    except BaseException as error:  # the parent raises it
+        os.write(3 if _is_open(3) else problem, f"{error}".encode("utf-8", "replace"))
+    finally:
+        os._exit(125)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _restrict(uid: int, gid: int, groups: list[int], single_id: bool) -> None:
+    """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
+    capabilities, then ids: capabilities(7)."""
+    syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
+    for capability in range(_LAST_CAPABILITY + 1):
+        if not CAPABILITIES >> capability & 1:
+            try:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                break  # the kernel's last capability is behind us
+    if not single_id:
+        os.setgroups(groups)
+    if (uid, gid) != (0, 0) or not single_id:
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    if uid == 0:
+        syscalls.capset(CAPABILITIES, CAPABILITIES, 0)
+
+
+def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
+    """Replace the process; only returns, with the reason, when nothing could be executed."""
+    name = argv[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        directories = env.get(
+            "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
+        candidates = [os.path.join(part or ".", name) for part in directories.split(":")]
+    failure: OSError | None = None
+    for candidate in candidates:
+        try:
+            os.execve(candidate, argv, env)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                failure = error
+    if failure is not None:
+        return f'exec: "{name}": {(failure.strerror or "").lower()}'
+    if "/" in name:
+        return f'exec: "{name}": stat {name}: no such file or directory (not found)'
+    return f'exec: "{name}": executable file not found in $PATH'
+
+
+def _account(user: str) -> tuple[int, int, list[int], str]:
+    """(uid, gid, supplementary groups, home) of `name|uid[:group|gid]` in this root's files."""
+    name, _, group = user.partition(":")
+    name = name or "0"
+    found = None
+    for row in _rows("/etc/passwd", 7):
+        if row[0] == name or (name.isdigit() and row[2] == name):
+            found = row
+            break
+    if found is None and not name.isdigit():
+        raise SetupFailed(f"unable to find user {name}: no matching entries in passwd file")
+    uid = int(found[2]) if found else int(name)
+    gid = int(found[3]) if found else 0
+    home = (found[5] if found else "") or "/"
+    if group:
+        return uid, _group(group), [], home
+    account = found[0] if found else name
+    groups = [int(row[2]) for row in _rows("/etc/group", 4) if account in row[3].split(",")]
+    return uid, gid, sorted({gid, *groups}), home
+
+
+def _group(group: str) -> int:
+    for row in _rows("/etc/group", 4):
+        if row[0] == group:
+            return int(row[2])
+    if group.isdigit():
+        return int(group)
+    raise SetupFailed(f"unable to find group {group}: no matching entries in group file")
+
+
+def _rows(path: str, columns: int) -> list[list[str]]:
+    """The well-formed rows of an account file; never blocks, never reads a device."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return []
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return []
+        text = stream.read(_MAX_ACCOUNTS).decode("utf-8", "surrogateescape")
+    rows = [line.split(":") for line in text.splitlines()]
+    return [row for row in rows if len(row) >= columns and row[2].isdigit()]

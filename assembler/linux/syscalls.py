@@ -1,0 +1,167 @@
+"""System calls that the standard library lacks, one to one. Raises OSError; the only ctypes here.
+
+Numbers above 424 are the same on every architecture (the kernel's unified table).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Any
+
+CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+MOUNT_ATTR_RDONLY = 1
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+MOVE_MOUNT_F_EMPTY_PATH = 4
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+PR_SET_PDEATHSIG = 1
+PR_CAPBSET_DROP = 24
+
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
+_CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, what: str = "") -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what or None)
+    return result
+
+
+def _bytes(text: str | bytes | None) -> bytes | None:
+    return os.fsencode(text) if isinstance(text, str) else text
+
+
+def machine() -> str:
+    """`x86_64` or `aarch64`: the architecture whose tables are used."""
+    return os.uname().machine
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(flags))
+
+
+def setns(descriptor: int, flags: int = 0) -> None:
+    """setns(2)."""
+    _check(_libc.setns(descriptor, flags))
+
+
+def mount(
+    source: str | None, target: str, kind: str | None, flags: int = 0, options: str | None = None
+) -> None:
+    """mount(2)."""
+    _check(
+        _libc.mount(
+            _bytes(source), _bytes(target), _bytes(kind), ctypes.c_ulong(flags), _bytes(options)
+        ),
+        target,
+    )
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(_bytes(target), flags), target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
+    _check(_libc.syscall(_PIVOT_ROOT[machine()], _bytes(new), _bytes(old)), new)
+
+
+def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2); the descriptor."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    buffer = ctypes.create_string_buffer(how, len(how))
+    return _check(
+        _libc.syscall(_OPENAT2, dir_fd, _bytes(path), buffer, len(how)), os.fsdecode(path)
+    )
+
+
+def mount_setattr(path: str, attributes: int) -> None:
+    """mount_setattr(2), recursively, on a path."""
+    buffer = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    _check(
+        _libc.syscall(_MOUNT_SETATTR, AT_FDCWD, _bytes(path), AT_RECURSIVE, buffer, len(buffer)),
+        path,
+    )
+
+
+def fsopen(kind: str) -> int:
+    """fsopen(2) with FSOPEN_CLOEXEC."""
+    return _check(_libc.syscall(_FSOPEN, _bytes(kind), 1), kind)
+
+
+def fsconfig(
+    descriptor: int, command: int, key: str | None = None, value: str | None = None
+) -> None:
+    """fsconfig(2)."""
+    _check(_libc.syscall(_FSCONFIG, descriptor, command, _bytes(key), _bytes(value), 0), key or "")
+
+
+def fsmount(descriptor: int) -> int:
+    """fsmount(2) with FSMOUNT_CLOEXEC."""
+    return _check(_libc.syscall(_FSMOUNT, descriptor, 1, 0))
+
+
+def move_mount(descriptor: int, target: str) -> None:
+    """move_mount(2) of a detached mount onto `target`."""
+    _check(
+        _libc.syscall(
+            _MOVE_MOUNT, descriptor, b"", AT_FDCWD, _bytes(target), MOVE_MOUNT_F_EMPTY_PATH
+        ),
+        target,
+    )
+
+
+def close_range(first: int) -> None:
+    """close_range(2) from `first` to the end."""
+    _check(_libc.syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0))
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with one argument."""
+    _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2), version 3, of this thread."""
+    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
+    words = [
+        (value >> shift) & 0xFFFFFFFF
+        for shift in (0, 32)
+        for value in (effective, permitted, inheritable)
+    ]
+    _check(_libc.syscall(_CAPSET[machine()], header, struct.pack("=6I", *words)))
+
+
+def seccomp_filter(program: bytes) -> None:
+    """seccomp(2), SECCOMP_SET_MODE_FILTER with the BPF in `program`."""
+    code = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    _check(_libc.syscall(_SECCOMP[machine()], 1, 0, fprog))

@@ -1,0 +1,161 @@
+"""A small single-threaded process that forks one sandbox per RUN (rootless-runtime.md 0.2, 1).
+
+It is the first process of a pid namespace of its own: when it ends, for whatever reason, every
+sandbox ends with it, and it ends when the process that started it does. Jobs come as a memfd with
+three descriptors: the job, a reply socket, the output pipe. The reply is the sandbox's pidfd, then
+a line `exit N` or `failed TEXT`; a socket that closes without one means the sandbox was killed.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import pickle
+import select
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from assembler.linux import syscalls
+from assembler.linux.sandbox import Job, run
+
+_DESCRIPTORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Zygote:
+    """The starting side: `control` takes jobs, `shim` is the child to wait for in the end."""
+
+    control: socket.socket
+    shim: int
+
+    def submit(self, job: Job, reply: socket.socket, output: int) -> None:
+        """Have `job` forked; the reply comes on the other end of `reply`. Thread-safe: one
+        packet. Raises OSError when the zygote is gone."""
+        payload = os.memfd_create("job", os.MFD_CLOEXEC)
+        try:
+            content = memoryview(pickle.dumps(job))
+            while content:
+                content = content[os.write(payload, content) :]
+            os.lseek(payload, 0, os.SEEK_SET)
+            socket.send_fds(self.control, [b"j"], [payload, reply.fileno(), output])
+        finally:
+            os.close(payload)
+
+    def close(self) -> None:
+        """End the zygote and every sandbox, and wait until they are gone."""
+        self.control.close()
+        os.waitpid(self.shim, 0)
+
+
+def start() -> Zygote:
+    """Fork the zygote. Call it before any thread, inside the user namespace."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    shim = os.fork()
+    if shim == 0:
+        _child(lambda: _shim(theirs))
+    theirs.close()
+    return Zygote(ours, shim)
+
+
+def _child(body: Callable[[], None]) -> None:
+    status = 1
+    try:
+        body()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _shim(control: socket.socket) -> None:
+    """The zygote's parent: it stays outside the new pid namespace, and reaps the zygote."""
+    os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    keep = os.dup(control.fileno())
+    _close_others(keep)
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    zygote = os.fork()
+    if zygote == 0:
+        _child(lambda: _serve(socket.socket(fileno=keep)))
+    os.close(keep)
+    os.waitpid(zygote, 0)
+
+
+def _close_others(keep: int) -> None:
+    """Close every descriptor but the standard streams and `keep`: locks and databases of the
+    main process must not live on here."""
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor > 2 and descriptor != keep:
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue  # the listing's own descriptor
+
+
+def _serve(control: socket.socket) -> None:
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    while True:
+        ready = poller.poll(1000)
+        _reap()
+        if not ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(control, 16, _DESCRIPTORS)
+        if not message:
+            return
+        _fork_sandbox(control, own, descriptors)
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> None:
+    payload, reply_fd, output = descriptors
+    with socket.socket(fileno=reply_fd) as reply:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                os.close(own)
+                _child(lambda: _sandbox(payload, reply, output))
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+            pidfd = os.pidfd_open(pid)
+            socket.send_fds(reply, [b"p"], [pidfd])
+            os.close(pidfd)
+        except OSError as error:
+            reply.send(b"failed " + str(error).encode("utf-8", "replace"))
+        finally:
+            os.close(payload)
+            os.close(output)
+
+
+def _sandbox(payload: int, reply: socket.socket, output: int) -> None:
+    try:
+        with os.fdopen(payload, "rb") as stream:
+            job: Job = pickle.load(stream)
+        status = run(job, output)
+        reply.send(b"exit %d" % status)
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}"
+        reply.send(b"failed " + text.encode("utf-8", "replace")[:4000])
+
+
+def receive_pidfd(reply: socket.socket) -> tuple[bytes, int]:
+    """The first reply: (b"p", pidfd), or (b"failed …", -1), or (b"", -1) when all is over."""
+    message, ancillary, _, _ = reply.recvmsg(8192, socket.CMSG_SPACE(4))
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return message, array.array("i", content[:4])[0]
+    return message, -1

@@ -1,0 +1,201 @@
+"""The embedded runtime: sandboxes of our own, forked by the zygote. Needs nothing installed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from assembler.cancellation import Cancellation
+from assembler.errors import Cancelled, HostError, StepError
+from assembler.linux import zygote
+from assembler.linux.sandbox import DirectoryMount, FileMount, Job
+from assembler.linux.userns import IdMap
+from assembler.runtime.base import (
+    BindSource,
+    FileContent,
+    Process,
+    Root,
+    RunMount,
+    TemporaryFiles,
+)
+
+GRACE = 2.0  # seconds between SIGTERM to the step's processes and SIGKILL
+_CHUNK = 1 << 16
+
+
+class Native:
+    """Runs each process in its own pid, mount, IPC and UTS namespace."""
+
+    name = "native"
+
+    def __init__(self, started: zygote.Zygote, id_map: IdMap) -> None:
+        self._zygote = started
+        self._id_map = id_map
+
+    @classmethod
+    def start(cls, id_map: IdMap) -> Native:
+        """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
+        return cls(zygote.start(), id_map)
+
+    def run(
+        self,
+        process: Process,
+        root: Root,
+        mounts: Sequence[RunMount],
+        output: Callable[[bytes], None],
+        cancellation: Cancellation,
+    ) -> int:
+        """See `runtime.base.Runtime.run`."""
+        cancellation.check()
+        job = _job(process, root, mounts, self._id_map.kind == "single")
+        return run_job(self._zygote, job, output, cancellation)
+
+    def close(self) -> None:
+        """End the zygote and with it every sandbox."""
+        self._zygote.close()
+
+
+def run_job(
+    started: zygote.Zygote,
+    job: Job,
+    output: Callable[[bytes], None],
+    cancellation: Cancellation,
+) -> int:
+    """Have the zygote run `job`, stream its output, and return its status.
+
+    When this returns or raises, the sandbox's first process has ended, and with it all others.
+    """
+    with ExitStack() as stack:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, reader)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(ours)
+        try:
+            started.submit(job, theirs, writer)
+        except OSError as error:
+            raise HostError(f"the sandbox process is gone: {error.strerror}", "zygote") from error
+        finally:
+            os.close(writer)
+            theirs.close()
+        message, pidfd = zygote.receive_pidfd(ours)
+        if pidfd < 0:
+            raise _failure(message)
+        stack.callback(os.close, pidfd)
+        stack.callback(_end, pidfd)
+        return _follow(reader, ours, pidfd, output, cancellation)
+
+
+def _follow(
+    reader: int,
+    reply: socket.socket,
+    pidfd: int,
+    output: Callable[[bytes], None],
+    cancellation: Cancellation,
+) -> int:
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    poller.register(reply, select.POLLIN)
+    poller.register(cancellation.fileno(), select.POLLIN)
+    deadline = float("inf")
+    message: bytes | None = None
+    open_output = True
+    while message is None or open_output:
+        timeout = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+        ready = {fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000)}
+        if reader in ready:
+            chunk = os.read(reader, _CHUNK)
+            if chunk:
+                output(chunk)
+            else:
+                open_output = False
+                poller.unregister(reader)
+        if reply.fileno() in ready:
+            message = reply.recv(8192)
+            poller.unregister(reply)
+        if cancellation.fileno() in ready:
+            poller.unregister(cancellation.fileno())
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE
+        if time.monotonic() >= deadline:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            deadline = float("inf")
+    if cancellation.cancelled:
+        raise Cancelled(signal=cancellation.signal)
+    kind, _, text = message.partition(b" ")
+    if kind != b"exit":
+        raise _failure(message)
+    return int(text)
+
+
+def _end(pidfd: int) -> None:
+    """Kill what is left, and wait until the first process is a corpse."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.poll(10_000)
+
+
+def _failure(message: bytes) -> Exception:
+    text = message.removeprefix(b"failed ").decode("utf-8", "replace")
+    if text.startswith("SetupFailed: "):
+        return StepError(text.removeprefix("SetupFailed: "))
+    if not text:
+        return StepError("the sandbox was killed from outside (out of memory?)")
+    return HostError(f"the sandbox could not be made: {text}", "namespaces")
+
+
+def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool) -> Job:
+    files = [
+        FileMount(mount.target, mount.content, mount.mode, mount.uid, mount.gid)
+        for mount in mounts
+        if isinstance(mount, FileContent)
+    ]
+    directories = [
+        DirectoryMount(mount.target, mount.source, mount.read_only, mount.discard)
+        if isinstance(mount, BindSource)
+        else DirectoryMount(mount.target, size=mount.size)
+        for mount in mounts
+        if isinstance(mount, BindSource | TemporaryFiles)
+    ]
+    return Job(
+        argv=process.argv,
+        env=process.env,
+        cwd=process.cwd,
+        user=process.user,
+        hostname=process.hostname,
+        private_network=process.network == "none",
+        lowers=root.lowers,
+        upper=root.upper,
+        work=root.work,
+        scratch=root.scratch,
+        files=(*network_files(process), *files),
+        directories=tuple(directories),
+        single_id=single,
+    )
+
+
+def network_files(process: Process) -> tuple[FileMount, ...]:
+    """/etc/hosts, /etc/hostname and /etc/resolv.conf of the step (rule R3)."""
+    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    hosts += f"127.0.1.1\t{process.hostname}\n"
+    hosts += "".join(f"{address}\t{name}\n" for name, address in process.add_hosts)
+    resolv = b""
+    if process.network != "none":
+        try:
+            with open("/etc/resolv.conf", "rb") as stream:
+                resolv = stream.read(1 << 20)
+        except OSError:
+            resolv = b""  # a host without a resolver has none to lend
+    return (
+        FileMount("/etc/hosts", hosts.encode(), 0o644, 0, 0),
+        FileMount("/etc/hostname", f"{process.hostname}\n".encode(), 0o644, 0, 0),
+        FileMount("/etc/resolv.conf", resolv, 0o644, 0, 0),
+    )
