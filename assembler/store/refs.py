@@ -1,0 +1,106 @@
+"""Names of images, in the `index.json` of an OCI layout that other tools can read.
+
+Read-modify-write is under a lock; the file is replaced whole, so a reader never sees half of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from assembler.errors import StoreError
+from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor
+from assembler.store.blobs import sync_directory
+
+
+class Refs:
+    """The names in the layout at `directory`."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._path = os.path.join(directory, "index.json")
+
+    def get(self, name: str) -> Descriptor | None:
+        """The manifest that `name` means, None when it means nothing."""
+        return dict(self.items()).get(name)
+
+    def items(self) -> tuple[tuple[str, Descriptor], ...]:
+        """Every name with its manifest."""
+        return tuple((entry.annotations.get(REF_NAME, ""), entry) for entry in self._read())
+
+    def set(self, name: str, descriptor: Descriptor) -> None:
+        """Let `name` mean the manifest `descriptor`."""
+        annotations = {**descriptor.annotations, REF_NAME: name}
+        entry = replace(descriptor, annotations=annotations)
+        self._change(lambda entries: [*_without(entries, name), entry])
+
+    def remove(self, name: str) -> None:
+        """Forget `name`; nothing happens when it means nothing."""
+        self._change(lambda entries: _without(entries, name))
+
+    def _change(self, change: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
+        with locked(os.path.join(self._directory, "index.lock")):
+            entries = change(self._read())
+            write_index(self._path, entries)
+
+    def _read(self) -> list[Descriptor]:
+        return read_index(self._path)
+
+
+def read_index(path: str) -> list[Descriptor]:
+    """The entries of the `index.json` at `path`; none when there is no such file."""
+    try:
+        with open(path, "rb") as stream:
+            document = json.load(stream)
+        return [Descriptor.from_document(entry) for entry in document.get("manifests") or ()]
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{path} is not an image index: {error}", path, hint="move the file away"
+        ) from error
+
+
+def write_index(path: str, entries: list[Descriptor]) -> None:
+    """Replace the `index.json` at `path` whole: write, fsync, rename, fsync of the directory."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [entry.to_document() for entry in entries],
+    }
+    replace_file(path, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def replace_file(path: str, content: bytes) -> None:
+    """Give the file at `path` new content so that every reader sees the old or the new."""
+    temporary = f"{path}.{os.getpid()}.{id(content):x}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """An exclusive lock on the file at `path`, waited for; other threads and processes wait too."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _without(entries: list[Descriptor], name: str) -> list[Descriptor]:
+    return [entry for entry in entries if entry.annotations.get(REF_NAME) != name]
