@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.platform import Platform
-from assembler.plan.steps import BindMount, CacheMount, Copy, Run, StageOrigin, Step
+from assembler.plan.steps import StageOrigin, Step, origins_of
 from assembler.source import Span
 
 
@@ -115,9 +115,5 @@ class Plan:
     @staticmethod
     def step_sources(step: Step) -> tuple[int, ...]:
         """Indexes of the stages whose files `step` reads."""
-        origins: list[object] = []
-        if isinstance(step, Copy):
-            origins = [step.origin]
-        elif isinstance(step, Run):
-            origins = [m.origin for m in step.mounts if isinstance(m, BindMount | CacheMount)]
-        return tuple(origin.index for origin in origins if isinstance(origin, StageOrigin))
+        found = origins_of(step)
+        return tuple(origin.index for origin in found if isinstance(origin, StageOrigin))

@@ -159,3 +159,13 @@ class MakeDirectory:
 
 
 Step = Run | Copy | MakeDirectory
+
+
+def origins_of(step: Step) -> tuple[Origin, ...]:
+    """Everything `step` reads from, in order."""
+    if isinstance(step, Copy):
+        return (step.origin,)
+    if isinstance(step, Run):
+        mounts = [mount for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
+        return tuple(mount.origin for mount in mounts if mount.origin is not None)
+    return ()
