@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 
 class Kind(Enum):
@@ -62,6 +62,41 @@ class PathBytes:
         """The file, opened without following a symlink in the last component."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         return os.fdopen(descriptor, "rb", buffering=0)
+
+
+@dataclass(frozen=True, slots=True)
+class RangeBytes:
+    """`size` bytes at `offset` of a file that only we write (the spooled files of an archive)."""
+
+    path: str
+    offset: int
+    size: int
+
+    def open(self) -> BinaryIO:
+        """The range as a stream that ends where the range does."""
+        import io
+
+        class Range(io.FileIO):
+            left = self.size
+
+            def readinto(self, buffer: Any) -> int:
+                view = memoryview(buffer).cast("B")[: self.left]
+                count = super().readinto(view) or 0
+                self.left -= count
+                return count
+
+            def read(self, size: int | None = -1) -> bytes:
+                wanted = self.left if size is None or size < 0 else min(size, self.left)
+                data = super().read(wanted) or b""
+                self.left -= len(data)
+                return data
+
+            def readall(self) -> bytes:
+                return self.read(self.left)
+
+        stream = Range(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+        stream.seek(self.offset)
+        return io.BufferedReader(stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 
 from assembler.errors import HostError
+from assembler.linux import syscalls
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
@@ -30,8 +31,6 @@ def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
 
     Raises OSError as open(2) would, HostError where the kernel has no openat2 (before 5.6).
     """
-    from assembler.linux import syscalls
-
     resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
     while True:
         try:

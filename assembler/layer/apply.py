@@ -1,0 +1,93 @@
+"""A packed layer to a layer directory, verified on the way (image-spec layer.md, "Applying")."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from assembler.errors import BadArchive
+from assembler.layer.changeset import Entry
+from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.directory import LayerDirectory, Lower, nowhere
+from assembler.layer.pipe import Ahead
+from assembler.layer.realise import fill_from_source
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.write import nothing
+from assembler.oci.digest import Digest
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """The number of entries, and the device nodes that could not be made in this namespace."""
+
+    entries: int
+    skipped_devices: tuple[str, ...]
+
+
+def unpack(
+    blob: BinaryIO,
+    into: str,
+    *,
+    diff_id: Digest | None = None,
+    check: Callable[[], None] = nothing,
+    lower: Lower = nowhere,
+    limit: int = DEFAULT_LIMIT,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Unpacked:
+    """Fill the existing, empty directory `into` with the layer in `blob`, compressed or not.
+
+    `lower` tells what the layers below have at a path: the attributes of directories and the links
+    that this layer's names go through without naming them, and the files that its hard links mean.
+    `limit` is the most bytes the tar may have. `check` is called for each entry and MiB and may
+    raise. Raises BadArchive, also when the tar's digest is not `diff_id` (T17), and what
+    `LayerDirectory` raises; `into` is to be thrown away then.
+    """
+    tar = hashlib.new(diff_id.algorithm if diff_id else "sha256")
+    decompressed = reader(blob, limit)
+
+    def produce() -> bytes:
+        piece = decompressed.read(_PIECE)
+        tar.update(piece)
+        return piece
+
+    count = 0
+    with Ahead(produce, "unpack") as ahead, LayerDirectory(into, lower) as directory:
+        for entry, body in read(io.BufferedReader(ahead, _PIECE), limits, layers=True):
+            check()
+            directory.place(entry, _filler(entry, body, check))
+            count += 1
+        directory.finish()
+        skipped = tuple(directory.skipped_devices)
+    if diff_id is not None and tar.hexdigest() != diff_id.hex:
+        raise BadArchive(
+            f"a layer's content is not what the image configuration says: it has the digest "
+            f"{diff_id.algorithm}:{tar.hexdigest()}, not {diff_id}"
+        )
+    return Unpacked(count, skipped)
+
+
+def _filler(
+    member: Entry, body: BinaryIO, check: Callable[[], None]
+) -> Callable[[int, Entry], None]:
+    def fill(descriptor: int, entry: Entry) -> None:
+        if entry.source is not None:  # a lower layer's file, for a hard link to it
+            fill_from_source(descriptor, entry)
+            return
+        left = member.size
+        while left:
+            piece = memoryview(body.read(min(left, _PIECE)))
+            if not piece:
+                raise BadArchive(f"{member.path!r} has fewer bytes than it says", member.path)
+            left -= len(piece)
+            while piece:
+                piece = piece[os.write(descriptor, piece) :]
+            if left:
+                check()
+
+    return fill

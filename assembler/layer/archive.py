@@ -1,0 +1,178 @@
+"""Archives that ADD unpacks: recognised by their bytes, their names made harmless (rule C26)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from typing import BinaryIO
+
+from assembler.errors import BadArchive, NoSpace
+from assembler.layer.changeset import ByteSource, Changeset, Entry, Kind, RangeBytes
+from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.write import canonical, nothing
+
+__all__ = ["RangeBytes", "expand", "is_archive"]
+
+_MAX_LINKS = 40
+_PIECE = 1 << 20
+
+
+def is_archive(source: ByteSource) -> bool:
+    """Whether `source` is a tar, compressed by gzip, bzip2, xz or zstd or not at all.
+
+    True when its first header is sound; an empty file is none.
+    """
+    with source.open() as stream:
+        try:
+            return next(iter(read(reader(stream))), None) is not None
+        except BadArchive:
+            return False
+
+
+def expand(
+    source: ByteSource,
+    spool: str,
+    *,
+    check: Callable[[], None] = nothing,
+    limit: int = DEFAULT_LIMIT,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Changeset:
+    """The files of the archive `source`, in canonical order, as `tar -x` would leave them.
+
+    File bytes are put into one new file in the directory `spool`, which the caller removes when the
+    changeset is used no more. `..` and `/` stop at the archive's own root, and names that go
+    through the archive's links are followed inside it. Directories that the archive does not name
+    are not in the changeset. Whiteouts mean nothing here: `.wh.x` is a file. Raises BadArchive,
+    NoSpace; the spooled file is removed then.
+    """
+    descriptor, path = tempfile.mkstemp(prefix="archive-", dir=spool)
+    try:
+        with os.fdopen(descriptor, "wb") as out, source.open() as stream:
+            expansion = _Expansion(path, out)
+            for entry, body in read(reader(stream, limit), limits):
+                check()
+                expansion.take(entry, body, check)
+        return expansion.changeset()
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise NoSpace("no space left to unpack an archive", spool) from error
+        raise
+
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class _Expansion:
+    """What is at each path, while members come. Names of one file share one entry."""
+
+    def __init__(self, path: str, out: BinaryIO) -> None:
+        self._path = path
+        self._out = out
+        self._offset = 0
+        self._found: dict[str, Entry] = {}
+        self._parents: dict[str, int] = {}
+
+    def take(self, entry: Entry, body: BinaryIO, check: Callable[[], None]) -> None:
+        if not entry.path:
+            self._found[""] = entry
+            return
+        path = self._inside(entry.path)
+        if not path:
+            raise BadArchive(f"{entry.path!r} would replace the root directory", entry.path)
+        if entry.kind is Kind.HARDLINK:
+            target = self._found.get(self._inside(entry.link)) if entry.link else None
+            if target is None or target.kind is Kind.DIRECTORY:
+                raise BadArchive(
+                    f"{entry.path!r} is a hard link to {entry.link!r}, which the archive does not "
+                    "hold before it",
+                    entry.path,
+                )
+            entry = target
+        elif entry.kind is Kind.CHARACTER and entry.device == (0, 0):
+            raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
+        elif entry.kind is Kind.FILE:
+            entry = replace(entry, path=path, source=self._spool(body, check))
+        else:
+            entry = replace(entry, path=path)
+        self._put(path, entry)
+
+    def changeset(self) -> Changeset:
+        """The entries; of a file's names the first in order carries it."""
+        first: dict[int, str] = {}
+        result: list[Entry] = []
+        ordered = canonical(replace(entry, path=path) for path, entry in self._found.items())
+        for entry in ordered:
+            shared = self._found[entry.path]
+            name = first.setdefault(id(shared), entry.path)
+            if name != entry.path:
+                entry = replace(
+                    entry, kind=Kind.HARDLINK, link=name, size=0, xattrs=(), source=None
+                )
+            result.append(entry)
+        return tuple(result)
+
+    def _put(self, path: str, entry: Entry) -> None:
+        before = self._found.get(path)
+        if before is not None and before.kind is Kind.DIRECTORY:
+            if entry.kind is not Kind.DIRECTORY:
+                self._remove_below(path)
+        elif before is None and entry.kind is not Kind.DIRECTORY and path in self._parents:
+            self._remove_below(path)
+        self._found[path] = entry
+        above = path.rpartition("/")[0]
+        while above and above not in self._parents:
+            self._parents[above] = 1
+            above = above.rpartition("/")[0]
+
+    def _remove_below(self, path: str) -> None:
+        below = f"{path}/"
+        for one in [one for one in self._found if one.startswith(below)]:
+            del self._found[one]
+        for one in [one for one in self._parents if f"{one}/".startswith(below)]:
+            del self._parents[one]
+
+    def _inside(self, path: str) -> str:
+        """`path` with the links among its parents followed inside the archive."""
+        above, _, name = path.rpartition("/")
+        if not above:
+            return path
+        parent = self._follow(above)
+        return f"{parent}/{name}" if parent else name
+
+    def _follow(self, path: str) -> str:
+        pending = path.split("/")[::-1]
+        current = ""
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                current = current.rpartition("/")[0]
+                continue
+            step = f"{current}/{part}" if current else part
+            found = self._found.get(step)
+            if found is None or found.kind is Kind.DIRECTORY:
+                current = step
+            elif found.kind is Kind.SYMLINK:
+                links += 1
+                if links > _MAX_LINKS:
+                    raise BadArchive(f"too many symbolic links in {path[:200]!r}", path)
+                pending += found.link.split("/")[::-1]
+                current = "" if found.link.startswith("/") else current
+            else:
+                raise BadArchive(f"{step!r} is no directory, but something is below it", path)
+        return current
+
+    def _spool(self, body: BinaryIO, check: Callable[[], None]) -> RangeBytes:
+        start = self._offset
+        while piece := body.read(_PIECE):
+            self._out.write(piece)
+            self._offset += len(piece)
+            check()
+        return RangeBytes(self._path, start, self._offset - start)

@@ -1,0 +1,367 @@
+"""A layer directory being filled: entries in any order become overlay form on disk.
+
+Every name is made relative to a descriptor of its parent, and the parent is found by a walk in
+which links lead nowhere but into the root (decision 10; reliability.md T1 to T9). The walk looks at
+this directory first and then at the layers below it, because a layer's tar may name files under a
+link, or in a directory, that only a lower layer holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+
+from assembler.errors import BadArchive, LayerError, NoSpace, OwnershipLost
+from assembler.layer import overlay
+from assembler.layer.changeset import Entry, Kind
+from assembler.linux import paths
+
+Lower = Callable[[str], Entry | None]
+"""What the layers below have at a path (no link is followed), None for nothing."""
+
+Fill = Callable[[int, Entry], None]
+"""Writes an entry's bytes to a descriptor."""
+
+_MAX_LINKS = 40
+_MAX_OPEN = 128
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def nowhere(path: str) -> Entry | None:
+    """The layers below a bottom layer."""
+    return None
+
+
+class LayerDirectory:
+    """Fills the existing, empty directory `into`; use it by `with`, and call `finish` at the end.
+
+    `skipped_devices` are the device nodes that the kernel does not let us make here. Methods raise
+    BadArchive for entries that cannot be, OwnershipLost, NoSpace, and LayerError for the rest.
+    """
+
+    def __init__(self, into: str, lower: Lower = nowhere) -> None:
+        self._lower = lower
+        self._owner = (os.geteuid(), os.getegid())
+        self._known: dict[str, str] = {}
+        self._open: dict[str, int] = {}
+        self._directories: dict[str, tuple[Entry, bool]] = {}
+        self.skipped_devices: list[str] = []
+        self._root = paths.open_root(into)
+
+    def place(self, entry: Entry, fill: Fill) -> None:
+        """Make `entry`. A later entry for the same path replaces an earlier one (T9)."""
+        try:
+            self._place(entry, fill)
+        except OSError as error:
+            raise _failure(entry, error) from error
+
+    def finish(self) -> None:
+        """Give directories their owners, modes and times, deepest first."""
+        if "" not in self._directories:
+            self._directories[""] = (self._below(""), True)
+        for path in sorted(self._directories, reverse=True):
+            entry, implied = self._directories[path]
+            try:
+                descriptor = paths.open_in_root(self._root, path, _OPEN)
+                try:
+                    self._finish_directory(descriptor, entry, implied)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise _failure(entry, error) from error
+
+    def __enter__(self) -> LayerDirectory:
+        status = os.fstat(self._root)
+        if status.st_mode & stat.S_ISGID:  # would be inherited by everything below
+            os.fchmod(self._root, 0o700)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+        os.close(self._root)
+
+    def _place(self, entry: Entry, fill: Fill) -> None:
+        kind = entry.kind
+        if not entry.path:
+            self._place_root(entry)
+            return
+        if kind is Kind.OPAQUE:
+            overlay.mark(self._descriptor(self._resolve(entry.path)), overlay.OPAQUE)
+            return
+        above, _, name = entry.path.rpartition("/")
+        above = self._resolve(above)
+        path = f"{above}/{name}" if above else name
+        if kind is Kind.DIRECTORY:
+            self._make_directory(above, name, path, entry, implied=False)
+            self._known[entry.path] = path
+        elif kind is Kind.WHITEOUT:
+            self._make_whiteout(above, name, path)
+        elif kind is Kind.HARDLINK:
+            self._make_link(above, name, path, entry, fill)
+        else:
+            try:
+                self._make(above, name, entry, fill)
+            except FileExistsError:
+                self._clear(above, name, path)
+                self._make(above, name, entry, fill)
+
+    def _place_root(self, entry: Entry) -> None:
+        if entry.kind is Kind.OPAQUE:
+            overlay.mark(self._root, overlay.OPAQUE)
+        elif entry.kind is Kind.DIRECTORY:
+            self._directories[""] = (entry, False)
+        else:
+            raise BadArchive("an entry would replace the root directory")
+
+    # Finding directories
+
+    def _resolve(self, path: str, links: int = 0) -> str:
+        """The real path of the directory at `path`, which is made where it is missing."""
+        missing: list[tuple[str, str]] = []
+        known = "" if not path else self._known.get(path)
+        while known is None:
+            above, _, name = path.rpartition("/")
+            missing.append((path, name))
+            path = above
+            known = "" if not path else self._known.get(path)
+        for named, name in reversed(missing):
+            known = self._step(known, name, links)
+            self._known[named] = known
+        return known
+
+    def _step(self, above: str, name: str, links: int) -> str:
+        path = f"{above}/{name}" if above else name
+        status = self._status(above, name)
+        if status is None:
+            below = self._lower(path)
+            if below is not None and below.kind is Kind.SYMLINK:
+                return self._follow(above, below.link, links + 1)
+            self._make_directory(above, name, path, self._below(path, below), implied=True)
+        elif stat.S_ISLNK(status.st_mode):
+            target = os.readlink(name, dir_fd=self._descriptor(above))
+            return self._follow(above, target, links + 1)
+        elif overlay.is_whiteout(status):
+            self._make_directory(above, name, path, self._below(path, None), implied=True)
+        elif not stat.S_ISDIR(status.st_mode):
+            raise BadArchive(f"{path!r} is no directory, but something is to be below it", path)
+        return path
+
+    def _follow(self, above: str, target: str, links: int) -> str:
+        if links > _MAX_LINKS:
+            raise BadArchive(f"too many symbolic links below {above!r}", above)
+        current = "" if target.startswith("/") else above
+        for part in target.split("/"):
+            if part == "..":
+                current = current.rpartition("/")[0]
+            elif part not in ("", "."):
+                current = self._resolve(f"{current}/{part}" if current else part, links)
+        return current
+
+    def _below(self, path: str, found: Entry | None = None) -> Entry:
+        """The attributes of a directory that no entry names: those it has below, if it has any."""
+        found = found or self._lower(path)
+        if found is not None and found.kind is Kind.DIRECTORY:
+            return found
+        return Entry(path, Kind.DIRECTORY, 0o755, *self._owner)
+
+    def _status(self, above: str, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._descriptor(above), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _descriptor(self, path: str) -> int:
+        """A descriptor of a real directory, valid until a few more were asked for."""
+        if not path:
+            return self._root
+        found = self._open.pop(path, None)
+        if found is None:
+            found = paths.open_in_root(self._root, path, _OPEN)
+            if len(self._open) >= _MAX_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+        self._open[path] = found
+        return found
+
+    def _forget(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+        self._known.clear()
+
+    # Making entries
+
+    def _make_directory(
+        self, above: str, name: str, path: str, entry: Entry, *, implied: bool
+    ) -> None:
+        parent = self._descriptor(above)
+        opaque = False
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            status = self._status(above, name)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                opaque = status is not None and overlay.is_whiteout(status)
+                self._clear(above, name, path)
+                os.mkdir(name, 0o700, dir_fd=self._descriptor(above))
+        self._directories[path] = (entry, implied)
+        if opaque:  # the whiteout hid what is below; the directory must go on hiding it
+            overlay.mark(self._descriptor(path), overlay.OPAQUE)
+
+    def _make_whiteout(self, above: str, name: str, path: str) -> None:
+        status = self._status(above, name)
+        if status is None:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._descriptor(above))
+        elif stat.S_ISDIR(status.st_mode):  # of this layer: only what is below it is gone
+            overlay.mark(self._descriptor(path), overlay.OPAQUE)
+
+    def _make_link(self, above: str, name: str, path: str, entry: Entry, fill: Fill) -> None:
+        target_above, _, target_name = entry.link.rpartition("/")
+        target_above = self._resolve(target_above)
+        target = f"{target_above}/{target_name}" if target_above else target_name
+        status = self._status(target_above, target_name) if target_name else None
+        if target == path:
+            raise BadArchive(f"{entry.path!r} is a hard link to itself", entry.path)
+        if status is None or overlay.is_whiteout(status):
+            below = self._lower(target) if status is None and target else None
+            if below is None or below.kind in (Kind.DIRECTORY, Kind.WHITEOUT, Kind.OPAQUE):
+                raise BadArchive(
+                    f"{entry.path!r} is a hard link to {entry.link!r}, which is not there",
+                    entry.path,
+                )
+            self._place(replace(below, path=entry.path), fill)
+            return
+        if stat.S_ISDIR(status.st_mode):
+            raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)
+        for last in (False, True):
+            try:
+                os.link(
+                    target_name,
+                    name,
+                    src_dir_fd=self._descriptor(target_above),
+                    dst_dir_fd=self._descriptor(above),
+                    follow_symlinks=False,
+                )
+                return
+            except FileExistsError:
+                if last:
+                    raise
+                self._clear(above, name, path)
+
+    def _make(self, above: str, name: str, entry: Entry, fill: Fill) -> None:
+        parent = self._descriptor(above)
+        kind = entry.kind
+        if kind is Kind.FILE:
+            descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            try:
+                fill(descriptor, entry)
+                self._finish_open(descriptor, entry)
+            finally:
+                os.close(descriptor)
+            return
+        if kind is Kind.SYMLINK:
+            os.symlink(entry.link, name, dir_fd=parent)
+        elif kind is Kind.FIFO:
+            os.mkfifo(name, 0o600, dir_fd=parent)
+        elif not self._make_device(name, parent, entry):
+            return
+        if (entry.uid, entry.gid) != self._owner:
+            self._chown(name, entry, parent)
+        if kind is not Kind.SYMLINK:
+            os.chmod(name, entry.mode, dir_fd=parent)
+        times = (entry.mtime, entry.mtime)
+        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def _make_device(self, name: str, parent: int, entry: Entry) -> bool:
+        if entry.device == (0, 0) and entry.kind is Kind.CHARACTER:
+            raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
+        kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER else stat.S_IFBLK
+        try:
+            os.mknod(name, kind | 0o600, os.makedev(*entry.device), dir_fd=parent)
+        except FileExistsError:
+            raise
+        except PermissionError:
+            self.skipped_devices.append(entry.path)
+            return False
+        return True
+
+    def _clear(self, above: str, name: str, path: str) -> None:
+        """Remove what is in the way of an entry that replaces it."""
+        status = self._status(above, name)
+        if status is None:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            below = f"{path}/"
+            for directory in [one for one in self._directories if f"{one}/".startswith(below)]:
+                del self._directories[directory]
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            self._forget()  # paths may have led through it
+        paths.remove_at(self._descriptor(above), name)
+
+    # Metadata: owner first (it clears setuid and capabilities), then mode, attributes, times
+
+    def _finish_open(self, descriptor: int, entry: Entry) -> None:
+        if (entry.uid, entry.gid) != self._owner:
+            self._chown(descriptor, entry)
+        os.fchmod(descriptor, entry.mode)
+        for name, value in entry.xattrs:
+            if (stored := overlay.stored_name(name)) is not None:
+                _set_attribute(descriptor, stored, value, entry)
+        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
+
+    def _finish_directory(self, descriptor: int, entry: Entry, implied: bool) -> None:
+        if implied:
+            overlay.mark(descriptor, overlay.IMPLIED)
+        status = os.fstat(descriptor)
+        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+            self._chown(descriptor, entry)
+        os.fchmod(descriptor, entry.mode)
+        for name, value in entry.xattrs:
+            if (stored := overlay.stored_name(name)) is not None:
+                _set_attribute(descriptor, stored, value, entry)
+        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
+
+    def _chown(self, target: int | str, entry: Entry, parent: int | None = None) -> None:
+        try:
+            if isinstance(target, int):
+                os.fchown(target, entry.uid, entry.gid)
+            else:
+                os.chown(target, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+            raise OwnershipLost(
+                f"{entry.path or '/'!r} belongs to {entry.uid}:{entry.gid}, which this user "
+                "namespace cannot express",
+                entry.path,
+                hint="install newuidmap (package uidmap) and give this user ranges of at least "
+                "65536 ids in /etc/subuid and /etc/subgid",
+            ) from error
+
+
+def _set_attribute(descriptor: int, name: str, value: bytes, entry: Entry) -> None:
+    try:
+        os.setxattr(descriptor, name, value)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        raise LayerError(
+            f"{entry.path!r} cannot be given its attribute {name} here: {error.strerror}",
+            entry.path,
+            hint="keep the store on a file system with extended attributes, and build in a user "
+            "namespace with subordinate ids (see assemble doctor)",
+        ) from error
+
+
+def _failure(entry: Entry, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(
+            f"no space left for {entry.path!r}", entry.path, hint="make room, or assemble prune"
+        )
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
+        return BadArchive(f"{entry.path[:200]!r} cannot be made: {reason}", entry.path)
+    return LayerError(f"{entry.path[:200]!r} cannot be made: {reason}", entry.path)

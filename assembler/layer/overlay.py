@@ -1,0 +1,154 @@
+"""Overlay form: how a directory on disk says what a changeset says (rootless-runtime.md 2, 2b).
+
+A whiteout is a character device 0:0, an opaque directory has an xattr. Names below `user.overlay.`
+belong to the kernel's overlay, which hides them from processes; a file's own attribute of such a
+name is stored with the prefix doubled, as the kernel does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from assembler.errors import HostError
+from assembler.layer.changeset import Entry, Kind, PathBytes
+
+OPAQUE = "user.overlay.opaque"
+IMPLIED = "user.overlay.assemble"
+"""Ours: the directory is only there because something below it is; no entry names it."""
+
+_PRIVATE = "user.overlay."
+_ESCAPED = "user.overlay.overlay."
+_CAPABILITY = "security.capability"
+
+_SPECIAL = {
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+Xattrs = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The extended attributes of a directory or file: those an image keeps, and overlay's marks."""
+
+    kept: Xattrs = ()
+    opaque: bool = False
+    implied: bool = False
+
+
+_NONE = Attributes()
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether a file in overlay form hides what is below (its mode and link count mean nothing)."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def attributes(path: str) -> Attributes:
+    """The attributes of the regular file or directory at `path` (links are not followed).
+
+    Kept are `user.*` and `security.capability` (rule Z4); the rest belongs to the host.
+    """
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return _NONE
+        raise
+    if not names:
+        return _NONE
+    kept: list[tuple[str, bytes]] = []
+    for name in names:
+        if name.startswith(_ESCAPED):
+            kept.append((_PRIVATE + name[len(_ESCAPED) :], _value(path, name)))
+        elif name == _CAPABILITY or (name.startswith("user.") and not name.startswith(_PRIVATE)):
+            kept.append((name, _value(path, name)))
+    opaque = OPAQUE in names and _value(path, OPAQUE) == b"y"
+    return Attributes(tuple(sorted(kept)), opaque, IMPLIED in names)
+
+
+def _value(path: str, name: str) -> bytes:
+    return os.getxattr(path, name, follow_symlinks=False)
+
+
+def stored_name(name: str) -> str | None:
+    """The name under which an image's attribute is stored on disk, None when it is not kept."""
+    if name.startswith(_PRIVATE):
+        return _ESCAPED + name[len(_PRIVATE) :]
+    return name if name.startswith("user.") or name == _CAPABILITY else None
+
+
+def mark(directory: int, name: str) -> None:
+    """Put the mark OPAQUE or IMPLIED on the directory open as `directory`. Raises HostError."""
+    try:
+        os.setxattr(directory, name, b"y")
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        raise HostError(
+            "the file system of the store has no user extended attributes",
+            "xattr",
+            hint="keep the store on ext4, xfs, btrfs, or tmpfs of Linux 6.6 or newer",
+        ) from error
+
+
+def unmark(directory: int, name: str) -> None:
+    """Take a mark off again; nothing happens when it is not there."""
+    try:
+        os.removexattr(directory, name)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
+
+
+def describe(
+    path: str, location: str, status: os.stat_result, xattrs: Xattrs | None = None
+) -> Entry | None:
+    """The entry `path` for the file at `location`; None for a socket, which no layer holds.
+
+    `xattrs` spares reading them again.
+    """
+    kind = stat.S_IFMT(status.st_mode)
+    mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+    mtime = status.st_mtime_ns
+    if kind in (stat.S_IFREG, stat.S_IFDIR) and xattrs is None:
+        xattrs = attributes(location).kept
+    if kind == stat.S_IFREG:
+        return Entry(
+            path, Kind.FILE, mode, uid, gid, mtime, status.st_size,
+            xattrs=xattrs or (), source=PathBytes(location),
+        )  # fmt: skip
+    if kind == stat.S_IFDIR:
+        return Entry(path, Kind.DIRECTORY, mode, uid, gid, mtime, xattrs=xattrs or ())
+    if kind not in _SPECIAL:
+        return None
+    special = _SPECIAL[kind]
+    link = os.readlink(location) if special is Kind.SYMLINK else ""
+    device = (0, 0)
+    if special in (Kind.CHARACTER, Kind.BLOCK):
+        device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    return Entry(path, special, mode, uid, gid, mtime, link=link, device=device)
+
+
+class HardLinks:
+    """Names of one inode: the first is the file, the others link to it (rule Z3)."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[int, int], str] = {}
+
+    def link(self, entry: Entry, status: os.stat_result) -> Entry:
+        """`entry`, or the hard link it is where its inode was seen before."""
+        if status.st_nlink < 2:
+            return entry
+        first = self._first.setdefault((status.st_dev, status.st_ino), entry.path)
+        if first == entry.path:
+            return entry
+        return Entry(
+            entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=first
+        )

@@ -1,0 +1,75 @@
+"""A changeset to a layer directory, for a step that needs a file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+
+from assembler.layer.changeset import Entry
+from assembler.layer.directory import LayerDirectory, Lower, nowhere
+from assembler.layer.reading import Reading
+from assembler.layer.write import nothing
+
+_PIECE = 1 << 20
+_NOT_HERE = frozenset(
+    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+)
+
+
+def realise(
+    changeset: Iterable[Entry],
+    into: str,
+    *,
+    lower: Lower = nowhere,
+    check: Callable[[], None] = nothing,
+) -> None:
+    """Fill the existing, empty directory `into` with `changeset`.
+
+    `lower` tells what is below, as for `apply.unpack`: without it, directories that the changeset
+    does not name, the root too, become 0755. Raises ContextChanged where a source has other bytes
+    than its entry says, and what `LayerDirectory` raises; `into` is to be thrown away then.
+    """
+    with LayerDirectory(into, lower) as directory:
+        for entry in changeset:
+            check()
+            directory.place(entry, fill_from_source)
+        directory.finish()
+
+
+def fill_from_source(descriptor: int, entry: Entry) -> None:
+    """Copy the bytes of `entry.source`, by the kernel where both are files (it may share blocks)."""
+    if not entry.size and entry.source is None:
+        return
+    with Reading(entry) as source:
+        left = entry.size
+        if source.descriptor >= 0:
+            left -= _copy_in_kernel(source, descriptor, left)
+        buffer = memoryview(bytearray(min(_PIECE, left + 1)))
+        while left:
+            count = source.readinto(buffer[:left])
+            if not count:
+                raise source.changed("shorter")
+            left -= count
+            piece = buffer[:count]
+            while piece:
+                piece = piece[os.write(descriptor, piece) :]
+        if source.readinto(buffer[:1]):
+            raise source.changed("longer")
+
+
+def _copy_in_kernel(source: Reading, target: int, size: int) -> int:
+    """How many of `size` bytes copy_file_range(2) copied; 0 where it does not work."""
+    copied = 0
+    while copied < size:
+        try:
+            count = os.copy_file_range(source.descriptor, target, size - copied, source.offset)
+        except OSError as error:
+            if error.errno in _NOT_HERE:
+                break
+            raise
+        if not count:
+            break
+        copied += count
+        source.skip(count)
+    return copied

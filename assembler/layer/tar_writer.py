@@ -1,0 +1,256 @@
+"""Entries to tar bytes: ustar, with pax records only where ustar cannot say it (rules Z1 to Z5).
+
+The same entries always give the same bytes. Written by hand because it is ten times as fast as
+the standard library's (speed.md 4): headers are one formatting expression, bytes are read straight
+into one arena, and the checksum is the low half of an Adler-32.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+
+from assembler.errors import StepError
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.reading import Reading
+
+BLOCK = 512
+ARENA = 1 << 20
+WHITEOUT_PREFIX = ".wh."
+OPAQUE_NAME = ".wh..wh..opq"
+
+_MAX_ID = 0o7777777
+_MAX_SIZE = 0o77777777777
+_TYPES = {
+    Kind.DIRECTORY: b"5",
+    Kind.FILE: b"0",
+    Kind.SYMLINK: b"2",
+    Kind.HARDLINK: b"1",
+    Kind.CHARACTER: b"3",
+    Kind.BLOCK: b"4",
+    Kind.FIFO: b"6",
+}
+_MAGIC = b"ustar\x0000" + bytes(64)
+_NO_DEVICE = b"0000000\x000000000\x00"
+_ZEROS = bytes(BLOCK)
+
+
+class TarWriter:
+    """Writes a tar to `sink` in pieces of at most 1 MiB.
+
+    `epoch` caps modification times (seconds; rule T3). Nothing is closed on error: a tar without
+    its end is no tar.
+    """
+
+    def __init__(self, sink: Callable[[bytes], object], *, epoch: int | None = None) -> None:
+        self._sink = sink
+        self._epoch = epoch
+        self._arena = bytearray(ARENA)
+        self._view = memoryview(self._arena)
+        self._at = 0
+        self._owners: dict[tuple[int, int, int], bytes] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Append `entry` with the bytes of its source.
+
+        Raises ContextChanged where the source holds fewer or more than `entry.size` bytes, and
+        StepError where it cannot be read or the entry has no form in a layer.
+        """
+        kind = entry.kind
+        if kind is Kind.WHITEOUT:
+            directory, slash, name = entry.path.rpartition("/")
+            self._marker(f"{directory}{slash}{WHITEOUT_PREFIX}{name}")
+        elif kind is Kind.OPAQUE:
+            self._marker(f"{entry.path}/{OPAQUE_NAME}" if entry.path else OPAQUE_NAME)
+        else:
+            if WHITEOUT_PREFIX in entry.path and entry.name.startswith(WHITEOUT_PREFIX):
+                raise StepError(
+                    f"{entry.path!r} cannot be in an image: in a layer, names that begin with "
+                    f"{WHITEOUT_PREFIX} mean that a file is deleted",
+                    hint="remove or rename the file, or exclude it",
+                )
+            size = entry.size if kind is Kind.FILE else 0
+            self._header(entry, size)
+            if kind is Kind.FILE and (size or entry.source is not None):
+                self._body(entry, size)
+
+    def close(self) -> None:
+        """Write the end of the archive; the sink has everything afterwards."""
+        for _ in range(2):
+            self._put(_ZEROS)
+        self._flush()
+
+    def _marker(self, path: str) -> None:
+        self._header(Entry(path, Kind.FILE, mode=0), 0)
+
+    def _header(self, entry: Entry, size: int) -> None:
+        kind = entry.kind
+        path, link = os.fsencode(entry.path), os.fsencode(entry.link) if entry.link else b""
+        if kind is Kind.DIRECTORY:
+            path = path + b"/" if path else b"./"
+        seconds = entry.mtime // 1_000_000_000
+        if self._epoch is not None and seconds > self._epoch:
+            seconds = self._epoch
+        uid, gid = entry.uid, entry.gid
+        prefix = b""
+        if (
+            len(path) > 100
+            or len(link) > 100
+            or entry.xattrs
+            or size > _MAX_SIZE
+            or uid > _MAX_ID
+            or gid > _MAX_ID
+            or not 0 <= seconds <= _MAX_SIZE
+            or not path.isascii()
+            or not link.isascii()
+        ):
+            records: dict[bytes, bytes] = {}
+            path, prefix = _path_record(records, path)
+            link = _text_record(records, b"linkpath", link)
+            size = _number_record(records, b"size", size, _MAX_SIZE)
+            seconds = _number_record(records, b"mtime", seconds, _MAX_SIZE)
+            uid = _number_record(records, b"uid", uid, _MAX_ID)
+            gid = _number_record(records, b"gid", gid, _MAX_ID)
+            if kind is not Kind.HARDLINK:  # a link has its file's
+                for name, value in entry.xattrs:
+                    records[b"SCHILY.xattr." + os.fsencode(name)] = value
+            if records:
+                self._records(records, path)
+        owner = self._owners.get((entry.mode, uid, gid))
+        if owner is None:
+            owner = b"%07o\0%07o\0%07o\0" % (entry.mode & 0o7777, uid, gid)
+            self._owners[(entry.mode, uid, gid)] = owner
+        device = _NO_DEVICE
+        if kind is Kind.CHARACTER or kind is Kind.BLOCK:
+            device = b"%07o\0%07o\0" % entry.device
+        self._block(path, owner, size, seconds, _TYPES[kind], link, device, prefix)
+
+    def _block(
+        self,
+        path: bytes,
+        owner: bytes,
+        size: int,
+        seconds: int,
+        kind: bytes,
+        link: bytes,
+        device: bytes,
+        prefix: bytes,
+    ) -> None:
+        header = b"%s%s%011o\0%011o\0        %s%s%s%s%s" % (
+            path.ljust(100, b"\0"),
+            owner,
+            size,
+            seconds,
+            kind,
+            link.ljust(100, b"\0"),
+            _MAGIC,
+            device,
+            prefix.ljust(167, b"\0"),
+        )
+        # The low half of Adler-32 is the sum of bytes, exact while 512 × 127 < 65521.
+        total = (zlib.adler32(header) & 0xFFFF) - 1 if header.isascii() else sum(header)
+        at = self._at
+        if at + BLOCK > ARENA:
+            self._flush()
+            at = 0
+        arena = self._arena
+        arena[at : at + BLOCK] = header
+        arena[at + 148 : at + 156] = b"%06o\0 " % total
+        self._at = at + BLOCK
+
+    def _records(self, records: dict[bytes, bytes], path: bytes) -> None:
+        """A pax extended header (POSIX pax, "pax Header Block")."""
+        content = b"".join(_record(key, records[key]) for key in sorted(records))
+        name = (b"PaxHeaders/" + _ascii(path.rstrip(b"/").rpartition(b"/")[2]))[:100]
+        owner = b"0000644\x000000000\x000000000\x00"
+        self._block(name, owner, len(content), 0, b"x", b"", _NO_DEVICE, b"")
+        self._put(content)
+        self._pad()
+
+    def _body(self, entry: Entry, size: int) -> None:
+        left = size
+        with Reading(entry) as source:
+            while left:
+                if self._at == ARENA:
+                    self._flush()
+                count = source.readinto(self._view[self._at : self._at + left])
+                if not count:
+                    raise source.changed("shorter")
+                self._at += count
+                left -= count
+            if source.readinto(memoryview(bytearray(1))):
+                raise source.changed("longer")
+        self._pad()
+
+    def _pad(self) -> None:
+        short = -self._at % BLOCK  # the arena is a whole number of blocks
+        if short:
+            self._arena[self._at : self._at + short] = _ZEROS[:short]
+            self._at += short
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if self._at == ARENA:
+                self._flush()
+            part = view[: ARENA - self._at]
+            self._view[self._at : self._at + len(part)] = part
+            self._at += len(part)
+            view = view[len(part) :]
+
+    def _flush(self) -> None:
+        if self._at:
+            piece = bytes(self._view[: self._at])
+            self._at = 0
+            self._sink(piece)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`, where LENGTH counts itself."""
+    size = len(key) + len(value) + 3
+    digits = len(str(size))
+    digits = len(str(size + digits))
+    return b"%d %s=%s\n" % (size + digits, key, value)
+
+
+def _path_record(records: dict[bytes, bytes], path: bytes) -> tuple[bytes, bytes]:
+    """The name and prefix fields for `path`, which goes into a record where they cannot hold it."""
+    if path.isascii() or not _is_utf8(path):
+        if len(path) <= 100:
+            return path, b""
+        at = path.rfind(b"/", 1, min(156, len(path) - 1))
+        if at > 0 and len(path) - at - 1 <= 100:
+            return path[at + 1 :], path[:at]
+    return _text_record(records, b"path", path, force=True), b""
+
+
+def _text_record(
+    records: dict[bytes, bytes], key: bytes, text: bytes, *, force: bool = False
+) -> bytes:
+    utf8 = _is_utf8(text)
+    if not force and len(text) <= 100 and (text.isascii() or not utf8):
+        return text
+    records[key] = text
+    if not utf8:
+        records[b"hdrcharset"] = b"BINARY"
+    return _ascii(text)[:100]
+
+
+def _number_record(records: dict[bytes, bytes], key: bytes, value: int, most: int) -> int:
+    if 0 <= value <= most:
+        return value
+    records[key] = b"%d" % value
+    return 0
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _ascii(text: bytes) -> bytes:
+    return bytes(byte if byte < 128 else 0x5F for byte in text)

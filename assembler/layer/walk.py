@@ -1,0 +1,51 @@
+"""A layer directory back to the changeset it is the form of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.overlay import HardLinks, attributes, describe, is_whiteout
+
+
+def entries(directory: str) -> Iterator[Entry]:
+    """The changeset that the layer directory `directory` holds, in the order of a sorted walk.
+
+    Directories that are only there because something is below them are left out, as the changeset
+    did not name them; the root likewise. Sources are paths. Raises OSError.
+    """
+    links = HardLinks()
+    yield from _directory("", directory)
+    pending = [_listing("", directory)]
+    while pending:
+        found = next(pending[-1], None)
+        if found is None:
+            pending.pop()
+            continue
+        path, item = found
+        status = item.stat(follow_symlinks=False)
+        if is_whiteout(status):
+            yield Entry(path, Kind.WHITEOUT)
+        elif item.is_dir(follow_symlinks=False):
+            yield from _directory(path, item.path)
+            pending.append(_listing(path, item.path))
+        elif (entry := describe(path, item.path, status)) is not None:
+            yield links.link(entry, status)
+
+
+def _directory(path: str, location: str) -> Iterator[Entry]:
+    marks = attributes(location)
+    if not marks.implied:
+        entry = describe(path, location, os.lstat(location), marks.kept)
+        if entry is not None:
+            yield entry
+    if marks.opaque:
+        yield Entry(path, Kind.OPAQUE)
+
+
+def _listing(path: str, location: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(location) as found:
+        items = sorted(found, key=lambda item: item.name)
+    prefix = f"{path}/" if path else ""
+    return ((prefix + item.name, item) for item in items)

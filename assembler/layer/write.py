@@ -1,0 +1,168 @@
+"""A changeset to a packed layer in one pass: read, tar, hash, compress, hash, write (decision 1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.compression import Compression
+from assembler.layer.pipe import Behind
+from assembler.layer.tar_writer import TarWriter
+from assembler.oci.digest import Digest
+
+
+class Writable(Protocol):
+    """Where the packed bytes go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take `data`; an int is the number of bytes taken, anything else means all of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was written: `digest` and `size` of the blob, `diff_id` and `uncompressed_size` of the
+    tar inside it, and the number of tar members."""
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+    entries: int
+    uncompressed_size: int
+
+
+def nothing() -> None:
+    """A check that never stops anything."""
+
+
+def pack(
+    entries: Iterable[Entry],
+    sink: Writable,
+    compression: Compression,
+    *,
+    epoch: int | None = None,
+    check: Callable[[], None] = nothing,
+) -> Packed:
+    """Write `entries` as a layer to `sink`; the order they come in does not show in the bytes.
+
+    Modification times later than `epoch` (seconds) become it. `check` is called for each entry and
+    each MiB and may raise. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
+    then, and what reached `sink` is to be thrown away.
+    """
+    blob = _Blob(sink, compression)
+    count = 0
+    try:
+        with Behind(blob.take, "pack") as behind:
+
+            def hand_over(piece: bytes) -> None:
+                check()
+                behind.put(piece)
+
+            writer = TarWriter(hand_over, epoch=epoch)
+            for entry in canonical(entries):
+                check()
+                writer.add(entry)
+                count += 1
+            writer.close()
+        return blob.finish(count)
+    finally:
+        blob.abort()
+
+
+def canonical(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries in the order of a sorted walk: each directory before what is in it.
+
+    At one path a whiteout comes before what replaces it, and an opaque mark after its directory.
+    Of several entries for a path the last one counts. Of a file's hard links the first one in this
+    order carries the data, whichever did before.
+    """
+    ordered = {(_walk_key(entry.path), _RANK.get(entry.kind, 1)): entry for entry in entries}
+    result = [ordered[key] for key in sorted(ordered)]
+    links = [entry for entry in result if entry.kind is Kind.HARDLINK]
+    return _with_data_first(result, links) if links else result
+
+
+_RANK = {Kind.WHITEOUT: 0, Kind.OPAQUE: 2}
+
+
+def _walk_key(path: str) -> str:
+    return path.replace("/", "\0")
+
+
+def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
+    place = {
+        entry.path: number
+        for number, entry in enumerate(result)
+        if entry.kind not in (Kind.WHITEOUT, Kind.OPAQUE)
+    }
+    groups: dict[str, list[int]] = {}
+    for link in links:
+        target = link.link
+        for _ in links:  # a link may name another link
+            found = place.get(target)
+            if found is None or result[found].kind is not Kind.HARDLINK:
+                break
+            target = result[found].link
+        if target in place:
+            groups.setdefault(target, []).append(place[link.path])
+    original = list(result)
+    for target, numbers in groups.items():
+        data = original[place[target]]
+        if data.kind is Kind.HARDLINK:  # links in a circle: left as they are
+            continue
+        first, *rest = sorted([place[target], *numbers])
+        result[first] = replace(data, path=original[first].path)
+        for number in rest:
+            result[number] = replace(
+                data,
+                path=original[number].path,
+                kind=Kind.HARDLINK,
+                link=original[first].path,
+                size=0,
+                xattrs=(),
+                source=None,
+            )
+    return result
+
+
+class _Blob:
+    """The worker's side: hash, compress, hash, write."""
+
+    def __init__(self, sink: Writable, compression: Compression) -> None:
+        self._sink = sink
+        self._tar = hashlib.sha256()
+        self._blob = hashlib.sha256()
+        self._tar_size = 0
+        self._blob_size = 0
+        self._stream = compression.writer(self._write)
+
+    def take(self, piece: bytes) -> None:
+        self._tar.update(piece)
+        self._tar_size += len(piece)
+        self._stream.write(piece)
+
+    def finish(self, entries: int) -> Packed:
+        self._stream.close()
+        return Packed(
+            diff_id=Digest("sha256", self._tar.hexdigest()),
+            digest=Digest("sha256", self._blob.hexdigest()),
+            size=self._blob_size,
+            entries=entries,
+            uncompressed_size=self._tar_size,
+        )
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+    def _write(self, data: bytes) -> None:
+        self._blob.update(data)
+        self._blob_size += len(data)
+        rest = memoryview(data)
+        while rest:
+            taken = self._sink.write(data if len(rest) == len(data) else bytes(rest))
+            if not isinstance(taken, int) or taken >= len(rest):
+                return
+            rest = rest[taken:]
