@@ -118,6 +118,8 @@ class Entry:
     device: tuple[int, int] = (0, 0)
     xattrs: tuple[tuple[str, bytes], ...] = ()
     source: ByteSource | None = field(default=None, compare=False)
+    inode: tuple[int, int] | None = field(default=None, compare=False)
+    """What names of one file share, in a tree; None where the file has one name."""
 
     @property
     def name(self) -> str:

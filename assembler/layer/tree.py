@@ -1,15 +1,31 @@
-"""Read-only trees: one view of layer directories, changesets and contexts, merged by overlay rules.
+"""Read-only trees: one view of layer directories and changesets, merged by overlay rules.
 
 Everything that asks "what is at this path of the stage?" asks a `Tree`; nobody opens stage paths
-on the host by name. Implementations are in this module; `resolve` walks symlinks inside the tree.
+on the host by name. `resolve` walks symlinks inside a tree and cannot leave it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from assembler.layer.changeset import Entry
+from assembler.errors import StepError
+from assembler.layer.changeset import Entry, Kind, PathBytes
+
+MAX_LINKS = 40  # as the kernel, path_resolution(7)
+_OPAQUE = "user.overlay.opaque"
+_KINDS = {
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
 
 
 class Tree(Protocol):
@@ -22,3 +38,218 @@ class Tree(Protocol):
     def children(self, path: str) -> Iterable[Entry]:
         """The entries directly below the directory at `path`, sorted by name."""
         ...
+
+
+class LayerTree(Tree, Protocol):
+    """A tree that is one layer: entries may be whiteouts, directories may be opaque."""
+
+    def opaque(self, path: str) -> bool:
+        """Whether nothing of the directory at `path` shows from lower layers."""
+        ...
+
+
+def join(directory: str, name: str) -> str:
+    """The path of `name` in `directory`."""
+    return f"{directory}/{name}" if directory else name
+
+
+class EmptyTree:
+    """A tree with only its root."""
+
+    def lookup(self, path: str) -> Entry | None:
+        """The root, and nothing else."""
+        return Entry("", Kind.DIRECTORY, mode=0o755) if path == "" else None
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """Nothing."""
+        return ()
+
+
+class DirectoryTree:
+    """A layer directory in overlay form. It is ours and immutable; entries are read on demand."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`. Parents of `path` must be directories of this layer."""
+        host = os.path.join(self._directory, path) if path else self._directory
+        try:
+            found = os.lstat(host)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return directory_entry(path, host, found)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """See `Tree.children`; whiteouts are among them."""
+        host = os.path.join(self._directory, path)
+        with os.scandir(host) as names:
+            items = sorted(names, key=lambda item: item.name)
+        found = []
+        for item in items:
+            entry = directory_entry(
+                join(path, item.name), item.path, item.stat(follow_symlinks=False)
+            )
+            if entry is not None:
+                found.append(entry)
+        return found
+
+    def opaque(self, path: str) -> bool:
+        """See `LayerTree.opaque`."""
+        try:
+            return os.getxattr(os.path.join(self._directory, path), _OPAQUE) == b"y"
+        except OSError:
+            return False
+
+
+def directory_entry(path: str, host: str, found: os.stat_result) -> Entry | None:
+    """The entry of a layer directory's file; None for a socket, which no layer holds."""
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+    if kind is None:
+        return None
+    if kind is Kind.CHARACTER and found.st_rdev == 0:
+        return Entry(path, Kind.WHITEOUT)
+    regular = kind is Kind.FILE
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=stat.S_IMODE(found.st_mode),
+        uid=found.st_uid,
+        gid=found.st_gid,
+        mtime=found.st_mtime_ns,
+        size=found.st_size if regular else 0,
+        link=os.readlink(host) if kind is Kind.SYMLINK else "",
+        device=(os.major(found.st_rdev), os.minor(found.st_rdev)),
+        xattrs=_xattrs(host) if kind is not Kind.SYMLINK else (),
+        source=PathBytes(host) if regular else None,
+        inode=(found.st_dev, found.st_ino) if regular and found.st_nlink > 1 else None,
+    )
+
+
+def _xattrs(host: str) -> tuple[tuple[str, bytes], ...]:
+    try:
+        names = os.listxattr(host, follow_symlinks=False)
+        kept = sorted(
+            name
+            for name in names
+            if name == "security.capability"
+            or (name.startswith("user.") and not name.startswith("user.overlay."))
+        )
+        return tuple((name, os.getxattr(host, name, follow_symlinks=False)) for name in kept)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
+            return ()
+        raise
+
+
+class ChangesetTree:
+    """A changeset in memory as a layer."""
+
+    def __init__(self, changeset: Iterable[Entry]) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._below: dict[str, list[str]] = {}
+        self._opaque: set[str] = set()
+        for number, entry in enumerate(changeset):
+            if entry.kind is Kind.OPAQUE:
+                self._opaque.add(entry.path)
+                continue
+            if entry.path and entry.path not in self._entries:
+                self._below.setdefault(entry.parent, []).append(entry.path)
+            self._entries[entry.path] = self._file(entry, number)
+        self._entries.setdefault("", Entry("", Kind.DIRECTORY, mode=0o755))
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`."""
+        return self._entries.get(path)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """See `Tree.children`."""
+        return [self._entries[below] for below in sorted(self._below.get(path, ()))]
+
+    def opaque(self, path: str) -> bool:
+        """See `LayerTree.opaque`."""
+        return path in self._opaque
+
+    def _file(self, entry: Entry, number: int) -> Entry:
+        """A hard link as the file it is, sharing an identity with its other names."""
+        if entry.kind is not Kind.HARDLINK:
+            return entry
+        first = self._entries[entry.link]
+        inode = first.inode or (-1, number)
+        self._entries[entry.link] = replace(first, inode=inode)
+        return replace(first, path=entry.path, inode=inode)
+
+
+class MergedTree:
+    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories)."""
+
+    def __init__(self, layers: Sequence[LayerTree]) -> None:
+        self._layers = tuple(layers)
+        self._showing: dict[str, tuple[LayerTree, ...]] = {"": self._layers}
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`."""
+        if path == "":
+            for layer in self._layers:
+                root = layer.lookup("")
+                if root is not None:
+                    return root
+            return Entry("", Kind.DIRECTORY, mode=0o755)
+        for layer in self._layers_of(path.rpartition("/")[0]):
+            entry = layer.lookup(path)
+            if entry is not None:
+                return None if entry.kind is Kind.WHITEOUT else entry
+        return None
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """See `Tree.children`."""
+        found: dict[str, Entry] = {}
+        for layer in self._layers_of(path):
+            for entry in layer.children(path):
+                found.setdefault(entry.path, entry)
+        return [entry for _, entry in sorted(found.items()) if entry.kind is not Kind.WHITEOUT]
+
+    def _layers_of(self, directory: str) -> tuple[LayerTree, ...]:
+        """The layers that contribute to `directory`; none where it is no directory."""
+        known = self._showing.get(directory)
+        if known is not None:
+            return known
+        showing: list[LayerTree] = []
+        for layer in self._layers_of(directory.rpartition("/")[0]):
+            entry = layer.lookup(directory)
+            if entry is None:
+                continue
+            if entry.kind is not Kind.DIRECTORY:
+                break
+            showing.append(layer)
+            if layer.opaque(directory):
+                break
+        self._showing[directory] = tuple(showing)
+        return tuple(showing)
+
+
+def resolve(tree: Tree, path: str, *, follow_last: bool = True) -> str:
+    """`path` with every symlink in it followed inside `tree`; `..` stops at the root.
+
+    Components that do not exist are kept. Raises StepError after 40 links.
+    """
+    pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    done: list[str] = []
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            del done[-1:]
+            continue
+        here = "/".join((*done, part))
+        entry = tree.lookup(here) if pending or follow_last else None
+        if entry is None or entry.kind is not Kind.SYMLINK:
+            done.append(part)
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise StepError(f"/{path.lstrip('/')}: too many levels of symbolic links")
+        if entry.link.startswith("/"):
+            done = []
+        pending += [step for step in entry.link.split("/") if step not in ("", ".")][::-1]
+    return "/".join(done)
