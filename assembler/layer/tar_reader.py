@@ -360,7 +360,7 @@ def _whiteout(path: str, shown: str) -> Entry | None:
 
 def _xattrs(pax: dict[bytes, bytes]) -> tuple[tuple[str, bytes], ...]:
     found = [
-        (os.fsdecode(key[len(_XATTR) :]), value)
+        (os.fsdecode(key[len(_XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")), value)
         for key, value in pax.items()
         if key.startswith(_XATTR)
     ]

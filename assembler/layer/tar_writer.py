@@ -114,7 +114,7 @@ class TarWriter:
             gid = _number_record(records, b"gid", gid, _MAX_ID)
             if kind is not Kind.HARDLINK:  # a link has its file's
                 for name, value in entry.xattrs:
-                    records[b"SCHILY.xattr." + os.fsencode(name)] = value
+                    records[b"SCHILY.xattr." + _keyword(name)] = value
             if records:
                 self._records(records, path)
         owner = self._owners.get((entry.mode, uid, gid))
@@ -242,6 +242,11 @@ def _number_record(records: dict[bytes, bytes], key: bytes, value: int, most: in
         return value
     records[key] = b"%d" % value
     return 0
+
+
+def _keyword(name: str) -> bytes:
+    """An attribute's name as part of a pax keyword, which `=` would end (as GNU tar spells it)."""
+    return os.fsencode(name.replace("%", "%25").replace("=", "%3D"))
 
 
 def _is_utf8(text: bytes) -> bool:
