@@ -90,7 +90,7 @@ def _mount(mount: Mount, step: Run, given: MountSources, stack: ExitStack) -> Ru
 
 
 def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
-    asked = mount_copy(mount, mount.origin, step)
+    asked = mount_copy(mount, step)
     selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
     id = hashlib.sha256(f"bind/1:{content.digest(selection)}".encode()).hexdigest()
     snapshotter = given.sandbox.snapshotter

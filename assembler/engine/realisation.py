@@ -12,7 +12,7 @@ from assembler.layer.apply import unpack
 from assembler.layer.changeset import Changeset
 from assembler.layer.diff import changes
 from assembler.layer.realise import realise
-from assembler.layer.tree import ChangesetTree, DirectoryTree, MergedTree, Tree
+from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
 from assembler.oci.descriptor import Descriptor
@@ -75,7 +75,7 @@ class Realisation:
 
     def tree(self, snapshot: Snapshot) -> Tree:
         """A merged view of `snapshot`. Changesets in memory are used as they are."""
-        layers: list[Tree] = []
+        layers: list[LayerTree] = []
         for number, change in enumerate(snapshot):
             if isinstance(change, StepChange) and change.changeset is not None:
                 layers.append(ChangesetTree(change.changeset))

@@ -18,11 +18,9 @@ from assembler.plan import keys
 from assembler.plan.plan import Plan
 from assembler.plan.steps import (
     BindMount,
-    CacheMount,
     ContextOrigin,
     Copy,
     ImageOrigin,
-    Mount,
     Origin,
     Run,
     StageOrigin,
@@ -118,10 +116,10 @@ def origin_tree(
     return sources.context(origin, step).tree()
 
 
-def mount_copy(mount: BindMount | CacheMount, origin: Origin, run: Run) -> Copy:
+def mount_copy(mount: BindMount, run: Run) -> Copy:
     """The COPY that selects what a bind mount shows: one path, nothing dereferenced away."""
     return Copy(
-        origin=origin,
+        origin=mount.origin,
         sources=(mount.source or "/",),
         destination="/",
         span=run.span,
@@ -133,15 +131,7 @@ def _readers(step: Step) -> list[tuple[Origin, Step]]:
     if isinstance(step, Copy):
         return [(step.origin, step)]
     if isinstance(step, Run):
-        return [
-            (origin, mount_copy(mount, origin, step))
-            for mount in step.mounts
-            for origin in _origins_of(mount)
-        ]
+        # What seeds a cache mount is in no key (rule R7).
+        binds = [mount for mount in step.mounts if isinstance(mount, BindMount)]
+        return [(mount.origin, mount_copy(mount, step)) for mount in binds]
     return []
-
-
-def _origins_of(mount: Mount) -> list[Origin]:
-    if isinstance(mount, BindMount):
-        return [mount.origin]
-    return []  # what seeds a cache mount is in no key (rule R7)

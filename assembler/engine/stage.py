@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, origin_tree
+from assembler.layer.changeset import RangeBytes
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
@@ -119,8 +121,11 @@ class StageBuilder:
     ) -> StepChange:
         created = timestamp(self._now())
         if isinstance(step, Run):
-            self._run(work, step, key, below, scheduler)
-            change = StepChange(key, created, True)
+            # A RUN asked for anew may give other files: its result gets an identity of its own.
+            nonce = uuid.uuid4().hex
+            identity = keys.fresh_key(key, nonce) if self.services.no_cache else key
+            self._run(work, step, identity, below, scheduler)
+            change = StepChange(identity, created, True)
         elif isinstance(step, MakeDirectory):
             made = directories.make_directory(step, self.realisation.tree(below), self._now_ns())
             change = StepChange(key, created, False, made)
@@ -134,7 +139,7 @@ class StageBuilder:
         self,
         work: Vertex,
         step: Run,
-        key: Digest,
+        identity: Digest,
         below: Snapshot,
         scheduler: Scheduler[BuiltStage],
     ) -> None:
@@ -148,7 +153,7 @@ class StageBuilder:
         with mounted(step, given) as mounts, scheduler.working:
             execute(
                 step,
-                key.hex,
+                identity.hex,
                 lowers,
                 sandbox=self.sandbox,
                 services=self.services,
@@ -185,7 +190,7 @@ class StageBuilder:
             with self.services.store.scratch() as spool:
                 made = copy.changeset(step, selection, destination, now=self._now_ns(), spool=spool)
                 change = StepChange(identity, created, False, made)
-                if step.unpack and self.sandbox is not None:
+                if any(isinstance(entry.source, RangeBytes) for entry in made):
                     # An extracted archive's bytes live in the spool: keep them as a directory.
                     self.realisation.directory(change, below)
                     change = StepChange(identity, created, False)

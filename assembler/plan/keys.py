@@ -46,6 +46,11 @@ def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:
     return _digest("content", (below, _definition(copy), str(selection)))
 
 
+def fresh_key(key: Digest, nonce: str) -> Digest:
+    """The identity of a result that must not be taken for an earlier one of the same key."""
+    return _digest("fresh", (str(key), nonce))
+
+
 def _definition(step: Step) -> tuple[object, ...]:
     return (type(step).__name__, *_fields(step))
 

@@ -52,7 +52,7 @@ def expanded(word: str, scope: Scope, escape: str, span: Span) -> str:
 
 def automatic(target: Platform, build: Platform, stage: str) -> dict[str, str]:
     """The automatic arguments of the global scope (rule A9)."""
-    found = {}
+    found: dict[str, str] = {}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):
         found |= {
             f"{prefix}PLATFORM": str(platform),

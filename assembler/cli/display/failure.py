@@ -1,0 +1,54 @@
+"""How a command ends badly: the excerpt, the sentence, the hint, the exit status."""
+
+from __future__ import annotations
+
+import signal
+
+from assembler.errors import (
+    AssemblerError,
+    Cancelled,
+    DockerfileError,
+    NoSpace,
+    StepError,
+    UsageError,
+)
+from assembler.source import excerpt, printable
+
+FAILED, USAGE, BUG, EXHAUSTED = 1, 2, 100, 102
+
+
+def failure(error: BaseException) -> str:
+    """The text for stderr: Dockerfile excerpt, `ERROR: …`, then the hint."""
+    lines = []
+    span = error.span if isinstance(error, DockerfileError | StepError) else None
+    if span is not None:
+        lines.append(excerpt(span))
+    lines.append(f"ERROR: {printable(message(error))}")
+    hint = error.hint if isinstance(error, AssemblerError) else ""
+    if hint:
+        lines.append(f"hint: {printable(hint)}")
+    return "\n".join(lines)
+
+
+def message(error: BaseException) -> str:
+    """One sentence that says what went wrong."""
+    if isinstance(error, Cancelled) and error.signal:
+        return f"cancelled by {signal.Signals(error.signal).name}"
+    if isinstance(error, AssemblerError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit status (ecosystem: exit codes of buildx)."""
+    if isinstance(error, Cancelled) and error.signal:
+        return 128 + error.signal
+    if isinstance(error, NoSpace | MemoryError):
+        return EXHAUSTED
+    if isinstance(error, UsageError):
+        return USAGE
+    return FAILED if isinstance(error, AssemblerError | OSError) else BUG

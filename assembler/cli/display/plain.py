@@ -1,0 +1,106 @@
+"""Progress as buildx prints it without a terminal: `#N [stage n/m] …`, output lines, `DONE`."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from typing import TextIO
+
+from assembler.events import (
+    Event,
+    VertexDone,
+    VertexFailed,
+    VertexOutput,
+    VertexProgress,
+    VertexStarted,
+    Warned,
+)
+from assembler.source import printable
+
+LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
+_ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+
+
+@dataclass(slots=True)
+class _Vertex:
+    number: int
+    name: str
+    started: float
+    pending: bytes = b""
+
+
+class Plain:
+    """A sink that writes to `stream`. A stream that is closed under it is written to no more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._vertexes: dict[str, _Vertex] = {}
+        self._shown = 0
+        self._closed = False
+
+    def __call__(self, event: Event) -> None:
+        """Show `event`."""
+        with self._lock:
+            match event:
+                case VertexStarted():
+                    self._start(event)
+                case VertexOutput():
+                    self._output(self._vertexes[event.vertex], event)
+                case VertexDone():
+                    vertex = self._flush(event.vertex, event.time)
+                    if event.detail:
+                        self._line(vertex, event.detail)
+                    done = "CACHED" if event.cached else f"DONE {event.time - vertex.started:.1f}s"
+                    self._line(vertex, done)
+                case VertexFailed():
+                    vertex = self._flush(event.vertex, event.time)
+                    error = "CANCELED" if event.cancelled else f"ERROR: {printable(event.message)}"
+                    self._line(vertex, error)
+                case Warned():
+                    self._write(f"WARNING: {printable(event.message)}\n")
+                case VertexProgress():
+                    pass  # lines for every megabyte would bury the rest
+
+    def _start(self, event: VertexStarted) -> None:
+        number = len(self._vertexes) + 1
+        vertex = self._vertexes[event.vertex] = _Vertex(number, event.name, event.time)
+        self._line(vertex, printable(event.name))
+
+    def _output(self, vertex: _Vertex, event: VertexOutput) -> None:
+        *lines, vertex.pending = (vertex.pending + event.output).split(b"\n")
+        if len(vertex.pending) > LINE_LIMIT:
+            lines.append(vertex.pending)
+            vertex.pending = b""
+        for line in lines:
+            self._text(vertex, line, event.time)
+
+    def _flush(self, id: str, time: float) -> _Vertex:
+        vertex = self._vertexes[id]
+        if vertex.pending:
+            self._text(vertex, vertex.pending, time)
+            vertex.pending = b""
+        return vertex
+
+    def _text(self, vertex: _Vertex, line: bytes, time: float) -> None:
+        clean = _ESCAPES.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2])
+        text = printable(clean.decode("utf-8", "replace"))
+        self._line(vertex, f"{time - vertex.started:.3f} {text}")
+
+    def _line(self, vertex: _Vertex, text: str) -> None:
+        if self._shown and self._shown != vertex.number:
+            self._write("\n")
+            if text != printable(vertex.name):
+                self._write(f"#{vertex.number} {printable(vertex.name)}\n")
+        self._shown = vertex.number
+        self._write(f"#{vertex.number} {text}\n")
+
+    def _write(self, text: str) -> None:
+        if self._closed:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            self._closed = True  # nobody reads any more; the build goes on

@@ -1,0 +1,84 @@
+"""Progress as BuildKit's `SolveStatus`, one JSON object a line."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from typing import Any, TextIO
+
+from assembler.events import (
+    Event,
+    VertexDone,
+    VertexFailed,
+    VertexOutput,
+    VertexProgress,
+    VertexStarted,
+    Warned,
+)
+
+
+class RawJson:
+    """A sink that writes to `stream`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._started: dict[str, tuple[str, float]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Write `event`."""
+        with self._lock:
+            document = self._document(event)
+            try:
+                self._stream.write(json.dumps(document, separators=(",", ":")) + "\n")
+                self._stream.flush()
+            except (BrokenPipeError, ValueError):
+                return  # nobody reads any more; the build goes on
+
+    def _document(self, event: Event) -> dict[str, Any]:
+        match event:
+            case VertexStarted():
+                self._started[event.vertex] = (event.name, event.time)
+                return {"vertexes": [self._vertex(event.vertex)]}
+            case VertexDone():
+                ended = {"completed": _time(event.time), "cached": event.cached}
+                return {"vertexes": [self._vertex(event.vertex) | ended]}
+            case VertexFailed():
+                ended = {"completed": _time(event.time), "error": event.message}
+                return {"vertexes": [self._vertex(event.vertex) | ended]}
+            case VertexOutput():
+                log = {
+                    "vertex": _digest(event.vertex),
+                    "stream": event.stream,
+                    "data": base64.b64encode(event.output).decode(),
+                    "timestamp": _time(event.time),
+                }
+                return {"logs": [log]}
+            case VertexProgress():
+                status = {
+                    "id": event.item,
+                    "vertex": _digest(event.vertex),
+                    "current": event.current,
+                    "total": event.total,
+                    "timestamp": _time(event.time),
+                }
+                return {"statuses": [status]}
+            case Warned():
+                return {"warnings": [{"short": base64.b64encode(event.message.encode()).decode()}]}
+
+    def _vertex(self, id: str) -> dict[str, Any]:
+        name, started = self._started[id]
+        return {"digest": _digest(id), "name": name, "started": _time(started)}
+
+
+def _digest(id: str) -> str:
+    return f"sha256:{hashlib.sha256(id.encode()).hexdigest()}"
+
+
+def _time(seconds: float) -> str:
+    import datetime
+
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

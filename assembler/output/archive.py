@@ -1,0 +1,98 @@
+"""One tar that is an OCI layout, and for `docker` a docker archive too (ecosystem 1.6)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from assembler.layer.changeset import ByteSource, Entry, InlineBytes, Kind
+from assembler.layer.tar_writer import TarWriter
+from assembler.oci.descriptor import INDEX, Descriptor
+from assembler.oci.image import Image
+from assembler.oci.reference import Reference
+from assembler.output.base import Blobs
+from assembler.output.layout import named
+from assembler.store.blobs import sync_directory, translated
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    descriptor: Descriptor
+    blobs: Blobs
+
+    def open(self) -> BinaryIO:
+        return self.blobs(self.descriptor)
+
+
+class Archive:
+    """Writes one image to the file `path`, or to stdout for `-`. Files appear whole or not at all."""
+
+    def __init__(self, path: str, references: Sequence[str], *, docker: bool) -> None:
+        self._path = path
+        self._references = tuple(references)
+        self._docker = docker
+        self.name = f"exporting to {'docker' if docker else 'OCI'} archive {path}"
+
+    def write(self, image: Image, blobs: Blobs) -> Descriptor:
+        """See `output.base.Output.write`."""
+        if self._path == "-":
+            self._pack(image, blobs, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return image.manifest.descriptor
+        temporary = f"{self._path}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "xb") as stream:
+                self._pack(image, blobs, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, self._path)
+            sync_directory(os.path.dirname(os.path.abspath(self._path)))
+        except OSError as error:
+            raise translated(error, os.path.dirname(os.path.abspath(self._path))) from error
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        return image.manifest.descriptor
+
+    def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO) -> None:
+        writer = TarWriter(stream.write)
+        for path in ("blobs", "blobs/sha256"):
+            writer.add(Entry(path, Kind.DIRECTORY, mode=0o755))
+        manifest = image.manifest
+        inline = ((manifest.config, image.config_content), (manifest.descriptor, manifest.content))
+        for descriptor, content in inline:
+            writer.add(_file(_path(descriptor), len(content), InlineBytes(content)))
+        for layer in dict.fromkeys((layer.digest, layer.size) for layer in manifest.layers):
+            descriptor = next(one for one in manifest.layers if one.digest == layer[0])
+            writer.add(_file(_path(descriptor), descriptor.size, _Blob(descriptor, blobs)))
+        for name, content in self._documents(image).items():
+            writer.add(_file(name, len(content), InlineBytes(content)))
+        writer.close()
+
+    def _documents(self, image: Image) -> dict[str, bytes]:
+        entries = [named(image, name).to_document() for name in self._references or ("",)]
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+        documents = {
+            "index.json": json.dumps(index, separators=(",", ":")).encode(),
+            "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+        }
+        if self._docker:
+            legacy = {
+                "Config": _path(image.manifest.config),
+                "RepoTags": [Reference.parse(name).familiar for name in self._references] or None,
+                "Layers": [_path(layer) for layer in image.manifest.layers],
+            }
+            documents["manifest.json"] = json.dumps([legacy], separators=(",", ":")).encode()
+        return documents
+
+
+def _path(descriptor: Descriptor) -> str:
+    return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
+
+
+def _file(path: str, size: int, source: ByteSource) -> Entry:
+    return Entry(path, Kind.FILE, mode=0o644, size=size, source=source)

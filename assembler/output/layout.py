@@ -1,0 +1,76 @@
+"""An OCI image layout directory (image-layout.md)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from assembler.oci.descriptor import REF_NAME, Descriptor
+from assembler.oci.image import Image
+from assembler.oci.reference import Reference
+from assembler.output.base import Blobs
+from assembler.store.blobs import Blobs as BlobDirectory
+from assembler.store.blobs import translated
+from assembler.store.refs import locked, read_index, replace_file, write_index
+
+FULL_NAME = "io.containerd.image.name"
+
+
+class LayoutDirectory:
+    """Writes images into the layout at `path`, beside what it holds; a reader never sees half."""
+
+    def __init__(self, path: str, reference: str = "") -> None:
+        self._path = path
+        self._reference = reference
+        self.name = f"exporting to OCI layout {path}"
+
+    def write(self, image: Image, blobs: Blobs) -> Descriptor:
+        """See `output.base.Output.write`."""
+        try:
+            return self._write(image, blobs)
+        except OSError as error:
+            raise translated(error, _existing(self._path)) from error
+
+    def _write(self, image: Image, blobs: Blobs) -> Descriptor:
+        os.makedirs(os.path.join(self._path, "blobs", "sha256"), exist_ok=True)
+        target = BlobDirectory(self._path)
+        for layer in image.manifest.layers:
+            if not target.has(layer.digest):
+                with blobs(layer) as source, target.ingest() as ingest:
+                    while chunk := source.read(1 << 20):
+                        ingest.write(chunk)
+                    ingest.commit(layer)
+        target.put(image.config_content)
+        target.put(image.manifest.content)
+        if os.path.isdir(os.path.join(self._path, "ingest")):
+            os.rmdir(os.path.join(self._path, "ingest"))
+        replace_file(os.path.join(self._path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+        entry = named(image, self._reference)
+        index = os.path.join(self._path, "index.json")
+        with locked(f"{self._path}/.lock"):
+            tag = entry.annotations.get(REF_NAME)
+            kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
+            write_index(index, [*kept, entry])
+        return entry
+
+
+def named(image: Image, reference: str) -> Descriptor:
+    """The manifest's descriptor as an index entry: platform, and the names other tools look for."""
+    annotations = {}
+    if reference:
+        annotations = {FULL_NAME: reference, REF_NAME: Reference.parse(reference).tag}
+    return replace(
+        image.manifest.descriptor, annotations=annotations, platform=image.config.platform
+    )
+
+
+def _replaced(old: Descriptor, new: Descriptor, tag: str | None) -> bool:
+    if tag:
+        return old.annotations.get(REF_NAME) == tag
+    return old.digest == new.digest and not old.annotations.get(REF_NAME)
+
+
+def _existing(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "."
+    return path

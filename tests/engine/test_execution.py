@@ -1,0 +1,297 @@
+"""Whole builds over a runtime that is a Python function: what runs, what is cached, what is kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from assembler.cache.local import LocalCache
+from assembler.cancellation import Cancellation
+from assembler.context.directory import DirectoryContext
+from assembler.dockerfile.parser import parse
+from assembler.engine.execution import execute
+from assembler.engine.services import Sandbox, Services
+from assembler.errors import AssemblerError, CopySourceMissing, ProcessFailed
+from assembler.events import Event, VertexDone, VertexStarted
+from assembler.layer.compression import by_name
+from assembler.oci.image import Image
+from assembler.oci.platform import Platform
+from assembler.plan.make import PlanRequest, make
+from assembler.runtime.base import Process, Root, RunMount
+from assembler.source import Source
+from assembler.store.store import Store
+
+LINUX = Platform("linux", "amd64")
+
+
+class PlainDirectories:
+    """A snapshotter without mounts: enough for a runtime that only looks at `upper`."""
+
+    name = "plain"
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+
+    def find(self, id: str) -> str | None:
+        path = self.directory / id
+        return str(path) if path.is_dir() else None
+
+    @contextmanager
+    def create(self, id: str) -> Iterator[str]:
+        work = self.directory / f"{id}.work"
+        work.mkdir()
+        try:
+            yield str(work)
+            work.rename(self.directory / id)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    @contextmanager
+    def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
+        with self.create(id) as upper:
+            yield Root(tuple(lowers), upper, upper, upper)
+
+    def remove(self, id: str) -> None:
+        shutil.rmtree(self.directory / id, ignore_errors=True)
+
+
+class ScriptedRuntime:
+    """A runtime whose commands are `write PATH TEXT`, `fail N` and `meet`; it records argv."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.meeting = threading.Barrier(2, timeout=20)
+
+    def run(
+        self,
+        process: Process,
+        root: Root,
+        mounts: Sequence[RunMount],
+        output: Callable[[bytes], None],
+        cancellation: Cancellation,
+    ) -> int:
+        words = process.argv[-1].split()
+        self.ran.append(process.argv[-1])
+        output(b"+ " + process.argv[-1].encode() + b"\n")
+        if words[0] == "fail":
+            return int(words[1])
+        if words[0] == "meet":
+            self.meeting.wait()
+        path = Path(root.upper, words[1].lstrip("/"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(" ".join(words[2:]))
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class Workshop:
+    """A store, a context directory, and `build`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.context = directory / "context"
+        self.context.mkdir()
+        self.runtime = ScriptedRuntime()
+        self.events: list[Event] = []
+        self.entered = 0
+
+    def build(self, text: str, *, no_cache: bool = False, **request: object) -> Image:
+        self.runtime.ran.clear()
+        self.events.clear()
+        plan = make(
+            PlanRequest(
+                dockerfile=parse(Source("Dockerfile", text)),
+                build_args={},
+                platform=LINUX,
+                build_platform=LINUX,
+                labels={},
+                contexts=frozenset(),
+                epoch=1_700_000_000,
+                **request,  # type: ignore[arg-type]
+            ),
+            {},
+        )
+        with (
+            Store.open(str(self.directory / "store")) as store,
+            LocalCache(str(self.directory / "cache.db")) as cache,
+            Cancellation() as cancellation,
+        ):
+            return execute(plan, self.services(store, cache, cancellation, no_cache))
+
+    def services(
+        self, store: Store, cache: LocalCache, cancellation: Cancellation, no_cache: bool
+    ) -> Services:
+        @contextmanager
+        def sandbox() -> Iterator[Sandbox]:
+            self.entered += 1
+            yield Sandbox(PlainDirectories(self.directory / "layers"), self.runtime)
+
+        return Services(
+            store=store,
+            cache=cache,
+            packed=cache,
+            contexts={"": DirectoryContext(str(self.context), None)},
+            sandbox=sandbox,
+            fetch=lambda image, layer: pytest.fail("nothing is pulled"),
+            compression=by_name("uncompressed", None),
+            sink=self.events.append,
+            cancellation=cancellation,
+            clock=lambda: 1_700_000_000.0,
+            secrets={},
+            no_cache=no_cache,
+        )
+
+    def files(self, image: Image) -> dict[str, str]:
+        """Paths to contents of the image's regular files, later layers winning."""
+        found: dict[str, str] = {}
+        with Store.open(str(self.directory / "store")) as store:
+            for layer in image.manifest.layers:
+                with store.blobs.open(layer.digest) as blob:
+                    archive = tarfile.open(fileobj=io.BytesIO(blob.read()))
+                    for member in archive.getmembers():
+                        stream = archive.extractfile(member) if member.isfile() else None
+                        if stream is not None:
+                            found[member.name] = stream.read().decode()
+        return found
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    os.umask(0o022)
+    return Workshop(tmp_path)
+
+
+TWO_BRANCHES = """\
+FROM scratch AS base
+RUN ["sh", "write /base 1"]
+FROM base AS foo
+RUN ["sh", "meet /foo made-of-foo"]
+FROM base AS bar
+RUN ["sh", "meet /bar made-of-bar"]
+FROM scratch AS unused
+RUN ["sh", "fail 1"]
+FROM scratch
+COPY --from=foo /foo /out/
+COPY --from=bar /bar /out/
+CMD ["/out/foo"]
+"""
+
+
+def test_branches_run_at_once_and_only_their_files_reach_the_image(workshop: Workshop) -> None:
+    image = workshop.build(TWO_BRANCHES)  # `meet` passes only when both branches are inside
+    assert workshop.files(image) == {"out/foo": "made-of-foo", "out/bar": "made-of-bar"}
+    assert len(image.layers) == 2
+    assert image.config.execution.cmd == ("/out/foo",)
+
+
+def test_S11_stages_nobody_needs_are_not_built(workshop: Workshop) -> None:
+    workshop.build(TWO_BRANCHES)
+    assert "fail 1" not in workshop.runtime.ran
+
+
+def test_the_second_build_runs_nothing_and_enters_no_namespace(workshop: Workshop) -> None:
+    first = workshop.build(TWO_BRANCHES)
+    entered = workshop.entered
+    second = workshop.build(TWO_BRANCHES)
+    assert second.digest == first.digest
+    assert workshop.runtime.ran == []
+    assert workshop.entered == entered
+    done = [event for event in workshop.events if isinstance(event, VertexDone)]
+    assert done and all(event.cached for event in done)
+
+
+def test_no_cache_runs_everything_and_gives_the_same_image(workshop: Workshop) -> None:
+    text = 'FROM scratch\nRUN ["sh", "write /a 1"]\n'
+    first = workshop.build(text)
+    second = workshop.build(text, no_cache=True)
+    assert workshop.runtime.ran == ["write /a 1"]
+    assert second.digest == first.digest
+
+
+def test_a_changed_context_file_runs_exactly_what_sees_it(workshop: Workshop) -> None:
+    text = """\
+FROM scratch AS one
+COPY a /a
+RUN ["sh", "write /one 1"]
+FROM scratch AS two
+COPY b /b
+RUN ["sh", "write /two 2"]
+FROM scratch
+COPY --from=one /one /
+COPY --from=two /two /
+"""
+    (workshop.context / "a").write_text("a")
+    (workshop.context / "b").write_text("b")
+    workshop.build(text)
+    (workshop.context / "b").write_text("changed")
+    workshop.build(text)
+    assert workshop.runtime.ran == ["write /two 2"]
+
+
+def test_a_rebuilt_stage_with_the_same_files_still_hits(workshop: Workshop) -> None:
+    text = """\
+FROM scratch AS one
+COPY a /a
+RUN ["sh", "write /one same"]
+FROM scratch
+COPY --from=one /one /
+RUN ["sh", "write /late 1"]
+"""
+    (workshop.context / "a").write_text("a")
+    first = workshop.build(text)
+    (workshop.context / "a").write_text("other")
+    second = workshop.build(text)
+    assert workshop.runtime.ran == ["write /one same"]
+    assert second.digest == first.digest
+
+
+def test_a_failing_run_names_its_line_and_leaves_no_layer(workshop: Workshop) -> None:
+    with pytest.raises(ProcessFailed) as caught:
+        workshop.build('FROM scratch\nRUN ["sh", "fail 3"]\n')
+    assert caught.value.exit_code == 3
+    assert caught.value.span is not None and caught.value.span.start == 2
+    assert "did not complete successfully: exit code: 3" in caught.value.message
+    assert list((workshop.directory / "layers").iterdir()) == []
+
+
+def test_C6_a_missing_source_names_its_line(workshop: Workshop) -> None:
+    with pytest.raises(CopySourceMissing) as caught:
+        workshop.build("FROM scratch\nCOPY nope /\n")
+    assert caught.value.span is not None and caught.value.span.start == 2
+
+
+def test_a_step_sees_files_of_the_steps_before_it(workshop: Workshop) -> None:
+    (workshop.context / "f").write_text("content")
+    image = workshop.build(
+        "FROM scratch AS a\nCOPY f /d/f\nFROM a AS b\nWORKDIR /d\nFROM scratch\nCOPY --from=b /d /\n"
+    )
+    assert workshop.files(image) == {"f": "content"}
+    assert workshop.entered == 0, "no RUN, no base image: no namespace"
+
+
+def test_events_tell_the_start_and_end_of_every_step(workshop: Workshop) -> None:
+    workshop.build(TWO_BRANCHES)
+    started = {event.vertex for event in workshop.events if isinstance(event, VertexStarted)}
+    done = {event.vertex for event in workshop.events if isinstance(event, VertexDone)}
+    assert started == done
+    assert any("RUN" in e.name for e in workshop.events if isinstance(e, VertexStarted))
+
+
+def test_the_store_survives_a_failed_build(workshop: Workshop) -> None:
+    with pytest.raises(AssemblerError):
+        workshop.build('FROM scratch\nRUN ["sh", "fail 1"]\n')
+    image = workshop.build('FROM scratch\nRUN ["sh", "write /a 1"]\n')
+    assert workshop.files(image) == {"a": "1"}
