@@ -21,6 +21,7 @@ from assembler.layer.realise import realise
 from assembler.layer.tar_writer import TarWriter
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
+from assembler.linux.paths import remove_tree
 from assembler.oci.digest import Digest
 
 UID, GID = os.geteuid(), os.getegid()
@@ -228,6 +229,7 @@ def test_refused(tmp_path: Path, root: Path, name: str, monkeypatch: pytest.Monk
 def test_deep_paths_do_not_recurse(root: Path) -> None:
     unpack(layer(file("a/" * 1500 + "f", b"1")), str(root))
     assert (root / ("a/" * 1500 + "f")).read_bytes() == b"1"
+    remove_tree(str(root / "a"))  # pytest itself would recurse
 
 
 def test_modes_times_and_attributes(root: Path) -> None:
@@ -273,6 +275,7 @@ def test_parents_that_no_entry_names_look_as_below(root: Path) -> None:
     assert stat.S_IMODE((root / "d" / "e").stat().st_mode) == 0o755
     assert stat.S_IMODE(root.stat().st_mode) == 0o555
     assert [entry.path for entry in entries(str(root))] == ["d/e/f"]
+    root.chmod(0o755)  # for pytest's own cleaning
 
 
 def test_links_of_lower_layers_are_followed(root: Path) -> None:
