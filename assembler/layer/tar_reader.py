@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import io
 import os
-import posixpath
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from assembler.errors import BadArchive
+from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.fields import normalise
 from assembler.layer.sparse import SparseBody, gnu_map, pax_map
 
 BLOCK = 512
@@ -84,14 +84,6 @@ def read(
     source.drain()
 
 
-def normalise(path: str) -> str:
-    """`path` relative to the root, where `..` stops, without `.` and superfluous slashes."""
-    plain = (path[2:] if path.startswith("./") else path).rstrip("/")
-    if "//" not in plain and "/." not in plain and not plain.startswith(("/", ".")):
-        return plain
-    return posixpath.normpath("/" + path).lstrip("/")
-
-
 class _Source:
     """The archive as blocks, with the body of the current member."""
 
@@ -111,7 +103,7 @@ class _Source:
             raise BadArchive("truncated in a header")
         if block[:1] == b"\0" and not block.strip(b"\0"):
             return None
-        _check_sum(block)
+        fields.check_sum(block)
         return block
 
     def start_body(self, size: int) -> None:
@@ -200,7 +192,7 @@ class _Extensions:
             self.name = self.link = b""
 
     def take(self, kind: bytes, source: _Source, header: bytes) -> None:
-        size = _number(header[124:136], "size")
+        size = fields.number(header[124:136], "size")
         if not 0 <= size <= self.limits.record:
             raise BadArchive(f"an extended header of {size} bytes")
         content = source.whole(size)
@@ -263,9 +255,9 @@ def _member(
         raise BadArchive(f"{shown!r} has an unknown member type {header[156:157]!r}", shown)
     if kind is Kind.FILE and raw.endswith(b"/"):
         kind = Kind.DIRECTORY
-    size = _decimal(state.pax, b"size", shown)
+    size = fields.decimal(state.pax, b"size", shown)
     if size is None:
-        size = _number(header[124:136], "size")
+        size = fields.number(header[124:136], "size")
     if size < 0:
         raise BadArchive(f"{shown!r} has a negative size", shown)
     if kind is not Kind.FILE:
@@ -280,7 +272,7 @@ def _member(
     path = normalise(shown)
     if not path and kind is not Kind.DIRECTORY:
         raise BadArchive(f"{shown!r} would replace the root directory", shown)
-    mode = _number(header[100:108], "mode") & 0o7777
+    mode = fields.number(header[100:108], "mode") & 0o7777
     link = os.fsdecode(link_text) if kind in (Kind.SYMLINK, Kind.HARDLINK) else ""
     if kind is Kind.SYMLINK and not link:
         raise BadArchive(f"{shown!r} is a symbolic link to nothing", shown)
@@ -288,18 +280,18 @@ def _member(
         marker = _whiteout(path, shown)
         if marker is not None:
             return marker if marker.path != _SKIPPED else None, body
-    uid = _decimal(state.pax, b"uid", shown)
-    gid = _decimal(state.pax, b"gid", shown)
+    uid = fields.decimal(state.pax, b"uid", shown)
+    gid = fields.decimal(state.pax, b"gid", shown)
     entry = Entry(
         path,
         kind,
         mode,
-        _id(_number(header[108:116], "uid") if uid is None else uid, shown),
-        _id(_number(header[116:124], "gid") if gid is None else gid, shown),
-        _mtime(header, state.pax, shown),
+        fields.identity(fields.number(header[108:116], "uid") if uid is None else uid, shown),
+        fields.identity(fields.number(header[116:124], "gid") if gid is None else gid, shown),
+        fields.mtime(header, state.pax, shown),
         size,
         normalise(link) if kind is Kind.HARDLINK else link,
-        _device(header, kind),
+        fields.device(header, kind),
         _xattrs(state.pax) if state.pax else (),
     )
     if layers and kind is Kind.CHARACTER and entry.device == (0, 0):
@@ -324,7 +316,7 @@ def _names(header: bytes, state: _Extensions) -> tuple[bytes, bytes]:
 def _sparse(source: _Source, header: bytes, state: _Extensions, size: int) -> Any:
     """The segments of a sparse file, None for an ordinary one."""
     if header[156:157] == b"S":
-        return gnu_map(header, source, size, _number)
+        return gnu_map(header, source, size, fields.number)
     if any(key.startswith(b"GNU.sparse.") for key in state.pax):
         return pax_map(state.pax, state.sparse, source, size)
     return None
@@ -365,76 +357,3 @@ def _xattrs(pax: dict[bytes, bytes]) -> tuple[tuple[str, bytes], ...]:
         if key.startswith(_XATTR)
     ]
     return tuple(sorted(found))
-
-
-def _device(header: bytes, kind: Kind) -> tuple[int, int]:
-    if kind is not Kind.CHARACTER and kind is not Kind.BLOCK:
-        return (0, 0)
-    major, minor = _number(header[329:337], "device"), _number(header[337:345], "device")
-    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):  # dev_t of Linux
-        raise BadArchive(f"device {major}:{minor} is out of range")
-    return major, minor
-
-
-def _id(value: int, shown: str) -> int:
-    if not 0 <= value < 0xFFFFFFFF:
-        raise BadArchive(f"{shown!r} has an impossible owner {value}", shown)
-    return value
-
-
-def _mtime(header: bytes, pax: dict[bytes, bytes], shown: str) -> int:
-    """Nanoseconds; pax has decimals, which may be negative."""
-    text = pax.get(b"mtime")
-    if not text:
-        seconds, nanoseconds = _number(header[136:148], "mtime"), 0
-    else:
-        whole, _, fraction = text.partition(b".")
-        negative = whole.startswith(b"-")
-        digits = whole[1:] if negative else whole
-        if not digits.isdigit() or (fraction and not fraction.isdigit()) or len(text) > 40:
-            raise BadArchive(f"{shown!r} has an impossible time", shown)
-        seconds, nanoseconds = int(digits), int(fraction[:9].ljust(9, b"0"))
-        if negative:
-            seconds, nanoseconds = -seconds, -nanoseconds
-    if not -(1 << 40) < seconds < 1 << 40:
-        raise BadArchive(f"{shown!r} has an impossible time", shown)
-    return seconds * 1_000_000_000 + nanoseconds
-
-
-def _decimal(pax: dict[bytes, bytes], key: bytes, shown: str) -> int | None:
-    text = pax.get(key)
-    if not text:
-        return None
-    if not text.isdigit() or len(text) > 19 or int(text) >= 1 << 63:
-        raise BadArchive(f"{shown!r} has an impossible {key.decode()}", shown)
-    return int(text)
-
-
-def _number(field: bytes, what: str) -> int:
-    """A numeric field: octal text, or base-256 where the first bit is set (GNU, star)."""
-    if field[0] & 0x80:
-        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-        if field[0] & 0x40:
-            value -= 1 << (8 * len(field) - 1)
-        if not -(1 << 63) <= value < 1 << 63:
-            raise BadArchive(f"a header with an impossible {what}")
-        return value
-    text = field.strip(b" \0")
-    if not text:
-        return 0
-    if text.strip(b"01234567"):
-        text = text.split(b"\0", 1)[0].rstrip(b" ")
-        if not text or text.strip(b"01234567"):
-            raise BadArchive(f"a header with an impossible {what}")
-    return int(text, 8)
-
-
-def _check_sum(header: bytes) -> None:
-    stored = _number(header[148:156], "checksum")
-    blanked = header[:148] + b"        " + header[156:]
-    if (zlib.adler32(blanked) & 0xFFFF) - 1 == stored:
-        return
-    total = sum(blanked)
-    signed = total - 256 * sum(byte > 127 for byte in blanked)  # what some old writers summed
-    if stored not in (total, signed):
-        raise BadArchive("a header with a wrong checksum")

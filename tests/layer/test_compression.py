@@ -13,12 +13,13 @@ import zlib
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assembler.errors import BadArchive, UsageError
 from assembler.layer.compression import Compression, Gzip, Plain, Zstd, by_name, reader
 
+RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = b"".join(b"line %d of a text that compresses\n" % number for number in range(120_000))
 NOISE = random.Random(1).randbytes(300_000)
 
@@ -52,6 +53,7 @@ def test_gzip_is_one_member_that_anyone_reads() -> None:
     assert not stream.unused_data
 
 
+@RELAXED
 @given(st.binary(max_size=5000), st.sampled_from(["gzip", "zstd", "uncompressed"]))
 def test_round_trip(data: bytes, name: str) -> None:
     blob = compressed(by_name(name), data, 997)
@@ -142,6 +144,7 @@ def test_refuses(name: str) -> None:
         reader(io.BytesIO(BAD[name])).read()
 
 
+@RELAXED
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 1 << 20), st.integers(1, 255))
 def test_damage_is_an_error_or_harmless_but_never_a_traceback(
     name: str, at: int, change: int

@@ -10,14 +10,16 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assembler.errors import BadArchive, ContextChanged, StepError
 from assembler.layer.changeset import Entry, InlineBytes, Kind, PathBytes, RangeBytes
-from assembler.layer.tar_reader import Limits, normalise, read
+from assembler.layer.fields import normalise
+from assembler.layer.tar_reader import Limits, read
 from assembler.layer.tar_writer import TarWriter
 
+RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 SECOND = 1_000_000_000
 
 
@@ -85,6 +87,7 @@ def entries(draw: st.DrawFn) -> Entry:
     )
 
 
+@RELAXED
 @given(st.lists(entries(), max_size=6))
 def test_what_is_written_is_read(changeset: list[Entry]) -> None:
     found = members(tar(*changeset))
@@ -100,6 +103,7 @@ def test_what_is_written_is_read(changeset: list[Entry]) -> None:
     ]
 
 
+@RELAXED
 @given(st.lists(entries(), max_size=4))
 def test_the_standard_library_agrees(changeset: list[Entry]) -> None:
     with tarfile.open(fileobj=io.BytesIO(tar(*changeset))) as archive:
@@ -366,6 +370,7 @@ def test_whiteouts(name: str, expected: list[tuple[str, Kind]]) -> None:
     assert [(entry.path, entry.kind) for entry, _ in found] == expected
 
 
+@RELAXED
 @given(st.integers(0, len(TWO) - 1), st.integers(1, 255))
 def test_damage_is_an_error_or_harmless(at: int, change: int) -> None:
     content = bytearray(TWO)
@@ -374,6 +379,7 @@ def test_damage_is_an_error_or_harmless(at: int, change: int) -> None:
         members(bytes(content))
 
 
+@RELAXED
 @given(st.binary(min_size=300, max_size=345), st.integers(0, 200))
 def test_headers_with_a_right_checksum_and_wrong_fields(noise: bytes, at: int) -> None:
     header = (ONE[:at] + noise + ONE[at + len(noise) : 512])[:512]

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assembler.errors import Cancelled, ContextChanged
@@ -17,6 +17,8 @@ from assembler.layer.changeset import Entry, InlineBytes, Kind, PathBytes
 from assembler.layer.compression import Compression, Gzip, Plain, Zstd, reader
 from assembler.layer.tar_reader import read
 from assembler.layer.write import Packed, canonical, pack
+
+RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def file(path: str, content: bytes = b"") -> Entry:
@@ -50,6 +52,7 @@ CHANGESET = [
 ]
 
 
+@RELAXED
 @given(st.permutations(CHANGESET))
 def test_the_order_of_entries_does_not_show(entries: list[Entry]) -> None:
     assert packed(entries) == packed(CHANGESET)
