@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.compression import Compression
+from assembler.layer.compression import Compression, Plain
 from assembler.layer.pipe import Behind
 from assembler.layer.tar_writer import TarWriter
 from assembler.oci.digest import Digest
@@ -134,7 +134,8 @@ class _Blob:
     def __init__(self, sink: Writable, compression: Compression) -> None:
         self._sink = sink
         self._tar = hashlib.sha256()
-        self._blob = hashlib.sha256()
+        self._plain = isinstance(compression, Plain)  # then both digests are one
+        self._blob = self._tar if self._plain else hashlib.sha256()
         self._tar_size = 0
         self._blob_size = 0
         self._stream = compression.writer(self._write)
@@ -158,7 +159,8 @@ class _Blob:
         self._stream.abort()
 
     def _write(self, data: bytes) -> None:
-        self._blob.update(data)
+        if not self._plain:
+            self._blob.update(data)
         self._blob_size += len(data)
         rest = memoryview(data)
         while rest:
