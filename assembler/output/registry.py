@@ -1,0 +1,38 @@
+"""A registry as output: every name of the image, pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.image import Image
+from assembler.oci.reference import Reference
+from assembler.output.base import Blobs
+from assembler.registry.client import RegistryClient
+from assembler.registry.push import push_image
+
+
+class RegistryOutput:
+    """Pushes to `references`; blobs may be mounted from the repositories of `mount_from`."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        references: Sequence[Reference],
+        mount_from: Sequence[Reference] = (),
+    ) -> None:
+        self._client = client
+        self._references = tuple(references)
+        self._mount_from = tuple(mount_from)
+        self.name = f"pushing {', '.join(map(str, references))}"
+
+    def write(self, image: Image, blobs: Blobs) -> Descriptor:
+        """See `output.base.Output.write`."""
+        return push_image(
+            self._client,
+            self._references,
+            image,
+            blobs,
+            mount_from=self._mount_from,
+            cancellation=self._client.cancellation,
+        )
