@@ -46,9 +46,9 @@ def sink_for(progress: str, environment: Environment) -> Sink:
     if progress == "auto":
         asked = environment.get("BUILDKIT_PROGRESS")
         progress = asked if asked in ("plain", "rawjson", "quiet") else "plain"
-    stream = click.get_text_stream("stderr")
     if progress == "quiet":
         return discard
+    stream = click.get_text_stream("stderr")
     if progress == "rawjson":
         from assembler.cli.display.rawjson import RawJson
 

@@ -70,16 +70,19 @@ class Job:
     directories: tuple[DirectoryMount, ...]
     single_id: bool
 
+    def run(self, output: int) -> int:
+        """Be the first process of a sandbox, its output going to the descriptor `output`.
+
+        Returns the payload's status. Raises SetupFailed, OSError.
+        """
+        return _run(self, output)
+
 
 class SetupFailed(Exception):
     """A step of the set-up failed; the text names it."""
 
 
-def run(job: Job, output: int) -> int:
-    """Be the first process of a sandbox for `job`, its output going to the descriptor `output`.
-
-    Returns the payload's status. Raises SetupFailed, OSError.
-    """
+def _run(job: Job, output: int) -> int:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if job.private_network else 0))
@@ -96,7 +99,7 @@ def run(job: Job, output: int) -> int:
     try:
         return _run_payload(job, output)
     finally:
-        _remove(created)
+        remove_made(created)
 
 
 def _loopback_up() -> None:
@@ -110,29 +113,50 @@ def _make_root(job: Job) -> list[str]:
     """Mount the overlay and everything in it at scratch/merged; returns what had to be created
     in the upper directory because a layer hides the stub below it."""
     scratch = job.scratch
-    for name in ("merged", "stub", "void", "memory"):
+    merged, memory = os.path.join(scratch, "merged"), os.path.join(scratch, "memory")
+    os.makedirs(memory, mode=0o755, exist_ok=True)
+    FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
+    resolved, created = mount_root(job.lowers, job.upper, job.work, scratch, _targets(job))
+    _system_mounts(merged, job, resolved)
+    for number, file in enumerate(job.files):
+        source = os.path.join(memory, str(number))
+        write_file(source, file)
+        Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
+    for number, directory in enumerate(job.directories):
+        mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
+    return created
+
+
+def mount_root(
+    lowers: tuple[str, ...],
+    upper: str,
+    work: str,
+    scratch: str,
+    targets: dict[str, bool],
+    links: tuple[tuple[str, str], ...] = (),
+) -> tuple[dict[str, str], list[str]]:
+    """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
+    directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
+
+    Returns where each target is inside the root, links followed, and what had to be made in the
+    upper directory after all, because a layer hides the bottom one there.
+    """
+    for name in ("merged", "stub", "void"):
         os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
     merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
-    memory = os.path.join(scratch, "memory")
-    FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
-    targets = _targets(job)
-    Overlay((*job.lowers, stub, os.path.join(scratch, "void")), merged).execute()
+    Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
     resolved = {target: _resolve(merged, target) for target in targets}
     syscalls.umount(merged)
     for target, is_directory in targets.items():
         _make_stub(stub, resolved[target], is_directory)
-    Overlay((*job.lowers, stub), merged, job.upper, job.work).execute()
+    for path, text in links:
+        os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
+        os.symlink(text, stub + path)
+    Overlay((*lowers, stub), merged, upper, work).execute()
     created: list[str] = []
     for target, is_directory in targets.items():
         created += _ensure(merged, resolved[target], is_directory)
-    _system_mounts(merged, job, resolved)
-    for number, file in enumerate(job.files):
-        source = os.path.join(memory, str(number))
-        _write_file(source, file)
-        Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
-    for number, directory in enumerate(job.directories):
-        _mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
-    return created
+    return resolved, created
 
 
 def _targets(job: Job) -> dict[str, bool]:
@@ -194,7 +218,8 @@ def _ensure(merged: str, target: str, is_directory: bool) -> list[str]:
     return missing
 
 
-def _remove(created: list[str]) -> None:
+def remove_made(created: list[str]) -> None:
+    """Remove mount points made in the upper directory, and give their parents their times back."""
     for path in reversed(created):
         parent = os.path.dirname(path)
         before = os.stat(parent)
@@ -271,7 +296,7 @@ def _device_mounts(dev: str, job: Job) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
-def _write_file(path: str, file: FileMount) -> None:
+def write_file(path: str, file: FileMount) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(file.content)
@@ -279,7 +304,8 @@ def _write_file(path: str, file: FileMount) -> None:
         os.fchmod(descriptor, file.mode)
 
 
-def _mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
+def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
+    """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away."""
     if not mount.source:
         size = f",size={mount.size}" if mount.size else ""
         FileSystem("tmpfs", target, f"mode=1777{size}", MS_NOSUID | MS_NODEV).execute()

@@ -16,11 +16,19 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from assembler.linux import syscalls
-from assembler.linux.sandbox import Job, run
 
 _DESCRIPTORS = 3
+
+
+class Work(Protocol):
+    """What a fork does as the first process of its pid namespace; it can be pickled."""
+
+    def run(self, output: int) -> int:
+        """Do it, output going to the descriptor `output`; the status of what was run."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Zygote:
     control: socket.socket
     shim: int
 
-    def submit(self, job: Job, reply: socket.socket, output: int) -> None:
+    def submit(self, job: Work, reply: socket.socket, output: int) -> None:
         """Have `job` forked; the reply comes on the other end of `reply`. Thread-safe: one
         packet. Raises OSError when the zygote is gone."""
         payload = os.memfd_create("job", os.MFD_CLOEXEC)
@@ -144,8 +152,8 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
 def _sandbox(payload: int, reply: socket.socket, output: int) -> None:
     try:
         with os.fdopen(payload, "rb") as stream:
-            job: Job = pickle.load(stream)
-        status = run(job, output)
+            job: Work = pickle.load(stream)
+        status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"

@@ -62,7 +62,7 @@ class Native:
 
 def run_job(
     started: zygote.Zygote,
-    job: Job,
+    job: zygote.Work,
     output: Callable[[bytes], None],
     cancellation: Cancellation,
 ) -> int:
@@ -152,7 +152,10 @@ def _failure(message: bytes) -> Exception:
     return HostError(f"the sandbox could not be made: {text}", "namespaces")
 
 
-def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool) -> Job:
+def split_mounts(
+    mounts: Sequence[RunMount],
+) -> tuple[list[FileMount], list[DirectoryMount]]:
+    """`mounts` as files in memory, and as directories."""
     files = [
         FileMount(mount.target, mount.content, mount.mode, mount.uid, mount.gid)
         for mount in mounts
@@ -165,6 +168,11 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool)
         for mount in mounts
         if isinstance(mount, BindSource | TemporaryFiles)
     ]
+    return files, directories
+
+
+def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool) -> Job:
+    files, directories = split_mounts(mounts)
     return Job(
         argv=process.argv,
         env=process.env,

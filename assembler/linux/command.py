@@ -1,0 +1,116 @@
+"""A host program over a mounted root, alone in a pid namespace: how other runtimes are called.
+
+Whatever the program leaves behind (conmon, containers) dies with the first process here, and every
+mount is in this process' own mount namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from assembler.linux import syscalls
+from assembler.linux.mounts import Bind, FileSystem
+from assembler.linux.sandbox import (
+    DirectoryMount,
+    FileMount,
+    SetupFailed,
+    mount_directory,
+    mount_root,
+    remove_made,
+    write_file,
+)
+from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`argv` with `{root}` and `{N}` standing for the root's path and that of mount number N.
+
+    With `cover_cgroups`, /sys/fs/cgroup is an empty tmpfs: crun refuses hybrid hierarchies.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    scratch: str
+    files: tuple[FileMount, ...]
+    directories: tuple[DirectoryMount, ...]
+    targets: tuple[tuple[str, bool], ...]
+    shown: tuple[tuple[str, str], ...]
+    """Host directories bound to other host paths for this command: source, target."""
+    links: tuple[tuple[str, str], ...]
+    """Symlinks the program would make in the root where they are missing: path, text."""
+    cover_cgroups: bool
+
+    def run(self, output: int) -> int:
+        """Mount, run, wait; the program's status. Raises SetupFailed, OSError."""
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        FileSystem("proc", "/proc").execute()
+        if self.cover_cgroups and os.path.isdir("/sys/fs/cgroup"):
+            FileSystem("tmpfs", "/sys/fs/cgroup", "mode=755").execute()
+        for source, target in self.shown:
+            Bind(source, target).execute()
+        names = {"root": os.path.join(self.scratch, "merged")}
+        created = self._mount(names)
+        try:
+            return self._execute(output, names)
+        finally:
+            remove_made([names["root"] + path for path in created])
+
+    def _mount(self, names: dict[str, str]) -> list[str]:
+        memory = os.path.join(self.scratch, "memory")
+        os.makedirs(memory, exist_ok=True)
+        FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
+        targets = dict(self.targets)
+        _, created = mount_root(
+            self.lowers, self.upper, self.work, self.scratch, targets, self.links
+        )
+        for number, file in enumerate(self.files):
+            names[f"f{number}"] = os.path.join(memory, f"f{number}")
+            write_file(names[f"f{number}"], file)
+        for number, directory in enumerate(self.directories):
+            target = names[f"d{number}"] = os.path.join(memory, f"d{number}")
+            if not directory.source or os.path.isdir(directory.source):
+                os.mkdir(target)
+            else:
+                os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
+            mount_directory(directory, target, f"{target}.private")
+        return created
+
+    def _execute(self, output: int, names: dict[str, str]) -> int:
+        argv = [_filled(word, names) for word in self.argv]
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setsid()
+                os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                syscalls.close_range(3)
+                os.execvpe(argv[0], argv, dict(self.env))
+            finally:
+                os._exit(127)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in (0, 1, 2, output):  # else the log pipe never ends
+            os.dup2(null, descriptor)
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+        while True:
+            pid, status = os.wait()
+            if pid == child:
+                return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _filled(word: str, names: dict[str, str]) -> str:
+    for name, path in names.items():
+        word = word.replace("{" + name + "}", path)
+    return word
+
+
+__all__ = ["Command", "SetupFailed"]
