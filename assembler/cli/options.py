@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ def sink_for(progress: str, environment: Environment) -> Sink:
         progress = asked if asked in ("plain", "rawjson", "quiet") else "plain"
     if progress == "quiet":
         return discard
-    stream = click.get_text_stream("stderr")
+    stream = sys.stderr
     if progress == "rawjson":
         from assembler.cli.display.rawjson import RawJson
 

@@ -1,0 +1,343 @@
+"""Fixtures for tests with real parts: a registry, base images, the command line."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
+
+hypothesis.settings.register_profile("repeatable", database=None, derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `root` are left to a run as root."""
+    for item in items:
+        if "root" in item.keywords and os.getuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """In CI a skipped test is a failure: everything it needs is installed there."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+def needs(*programs: str) -> None:
+    """Skip the test unless every program is installed."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@dataclass(frozen=True)
+class Assemble:
+    """The command line, run as users run it. `env` is its whole environment."""
+
+    env: Mapping[str, str]
+
+    def __call__(
+        self, *arguments: str | Path, code: int | None = 0, timeout: float = 600, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it; fails the test unless it ends with `code` (None: any)."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        if code is not None:
+            assert done.returncode == code, (
+                f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+            assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The argument vector."""
+        return [sys.executable, "-m", "assembler", *map(str, arguments)]
+
+
+def environment(store: Path, **more: str) -> dict[str, str]:
+    """The environment of a user with an empty home."""
+    home = store.parent / "home"
+    home.mkdir(exist_ok=True)
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(home),
+        "ASSEMBLE_STORE": str(store),
+        "LANG": "C.UTF-8",
+        **more,
+    }
+
+
+@pytest.fixture
+def require() -> Callable[..., None]:
+    """`needs`, for tests that drive other tools."""
+    return needs
+
+
+@pytest.fixture
+def mirror_of_apt() -> str:
+    """`apt_mirror`, for Dockerfiles that install packages."""
+    return apt_mirror()
+
+
+@pytest.fixture
+def assemble(tmp_path: Path) -> Iterator[Assemble]:
+    """The command line with a store of its own that holds `busybox`."""
+    store = tmp_path / "store"
+    run_fixture("busybox", store, "docker.io/library/busybox:latest", cache_directory() / "busybox")
+    yield Assemble(environment(store))
+    remove(tmp_path)
+
+
+def run_fixture(kind: str, store: Path, name: str, *rest: str | Path) -> None:
+    """Make a base image with fixtures/base/image.py."""
+    script = ROOT / "fixtures/base/image.py"
+    command = [sys.executable, script, kind, store, name, *rest]
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, capture_output=True)
+
+
+def remove(directory: Path) -> None:
+    """Remove a tree whose files belong to subordinate ids."""
+    code = (
+        "import sys; from assembler.linux import userns; from assembler.linux.paths import "
+        "remove_tree; userns.enter(); [remove_tree(p) for p in sys.argv[1:]]"
+    )
+    below = [str(path) for path in directory.iterdir()]
+    subprocess.run([sys.executable, "-c", code, *below], check=True)
+
+
+def cache_directory() -> Path:
+    """Where base images are kept between runs."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    path = Path(home) / "assembler-tests"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def apt_mirror() -> str:
+    """The first package mirror of this machine's apt."""
+    done = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.split()[0]
+
+
+def base_tar(name: str) -> Path:
+    """The root file system `name` of `BASES` as a tar, made by mmdebstrap and kept."""
+    include = BASES[name]
+    key = hashlib.sha256(f"bookworm minbase {include} 1".encode()).hexdigest()[:12]
+    path = cache_directory() / f"{name}-{key}.tar"
+    with lock(cache_directory() / f"{name}.lock"):
+        if not path.exists():
+            partial = path.with_suffix(".partial.tar")
+            extra = [f"--include={include}"] if include else []
+            command = ["mmdebstrap", "--quiet", "--variant=minbase", *extra, "bookworm"]
+            subprocess.run([*command, str(partial), apt_mirror()], check=True)
+            partial.rename(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running docker-registry; `mirror` is a registries.conf that makes it docker.io."""
+
+    host: str
+    mirror: Path
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Debian's docker-registry on a free loopback port."""
+    needs("docker-registry")
+    directory = tmp_path_factory.mktemp("registry")
+    with serving(directory) as host:
+        mirror = directory / "registries.conf"
+        mirror.write_text(
+            '[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n'
+            f'[[registry.mirror]]\nlocation = "{host}"\ninsecure = true\n'
+        )
+        yield Registry(host, mirror)
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    """Run docker-registry with its storage below `directory`; yields host:port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = directory / "config.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(config)], stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            _ready(f"http://127.0.0.1:{port}/v2/")
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _ready(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def hub(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Puts a base image (`debian`, `golang`, `busybox`) into the registry, once."""
+    done: set[str] = set()
+    directory = tmp_path_factory.mktemp("hub")
+
+    def provide(name: str) -> None:
+        if name in done:
+            return
+        store = directory / name
+        full = f"docker.io/library/{name}:latest"
+        if name == "busybox":
+            run_fixture("busybox", store, full, cache_directory() / "busybox")
+        else:
+            needs("mmdebstrap")
+            run_fixture("tar", store, full, base_tar(name))
+        command = Assemble(environment(store))
+        command("push", name, f"{registry.host}/library/{name}:latest", "--progress", "quiet")
+        shutil.rmtree(store)
+        done.add(name)
+
+    return provide
+
+
+@dataclass(frozen=True)
+class Podman:
+    """podman for an unprivileged user without a login session, on storage of its own."""
+
+    directory: Path
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run it; its stdout."""
+        short = self.directory / "r"
+        command = [
+            "podman", f"--root={self.directory}/root", f"--runroot={short}",
+            f"--tmpdir={self.directory}/tmp", "--storage-driver=vfs", "--cgroup-manager=cgroupfs",
+            "--events-backend=none", "--runtime=runc", *arguments,
+        ]  # fmt: skip
+        env = {**environment(self.directory / "store"), "XDG_RUNTIME_DIR": str(self.directory)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def skopeo(self, *arguments: str) -> str:
+        """skopeo's stdout."""
+        return self._run("skopeo", "--insecure-policy", *arguments)
+
+    def buildah(self, *arguments: str) -> str:
+        """buildah's stdout, on the same storage directories' sibling."""
+        options = [f"--root={self.directory}/broot", f"--runroot={self.directory}/brun"]
+        return self._run("buildah", *options, "--storage-driver=vfs", *arguments)
+
+    def umoci_unpack(self, layout: Path, tag: str, bundle: Path) -> None:
+        """Unpack an image for a user with one id."""
+        self._run("umoci", "unpack", "--rootless", "--image", f"{layout}:{tag}", str(bundle))
+
+    def _run(self, *command: str) -> str:
+        env = {**environment(self.directory / "store"), "XDG_RUNTIME_DIR": str(self.directory)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Debian's podman; its runroot must be short."""
+    needs("podman", "runc")
+    import tempfile
+
+    directory = Path(tempfile.mkdtemp(prefix="p", dir="/var/tmp"))
+    yield Podman(directory)
+    remove(directory)
+    directory.rmdir()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A registry of the test's own, and the directory its blobs are in."""
+    needs("docker-registry")
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    with serving(directory) as host:
+        yield host, directory / "data"
+
+
+@pytest.fixture
+def without_namespaces() -> list[str]:
+    """A command prefix under which no user namespace can be made."""
+    code = (
+        "import os, sys, errno, struct, ctypes\n"
+        "from assembler.linux import seccomp, syscalls\n"
+        "syscalls.prctl(38, 1)\n"
+        "syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    return [sys.executable, "-c", code]
+
+
+@pytest.fixture
+def single_id() -> list[str]:
+    """A command prefix under which newuidmap is not found."""
+    return ["env", f"PATH={os.path.dirname(sys.executable)}:/bin-without-newuidmap"]

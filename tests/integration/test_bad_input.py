@@ -1,0 +1,215 @@
+"""Mistakes and misfortunes: a clear message, the right status, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+def context(tmp_path: Path, dockerfile: str) -> Path:
+    """A context directory with this Dockerfile."""
+    path = tmp_path / "context"
+    path.mkdir()
+    (path / "Dockerfile").write_text(dockerfile)
+    return path
+
+
+def last_error(stderr: str) -> str:
+    """The `ERROR:` line."""
+    return next(line for line in reversed(stderr.splitlines()) if line.startswith("ERROR: "))
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "message", "marked"),
+    [
+        ("FROM busybox\nRUNN ls\n", "unknown instruction: RUNN (did you mean RUN?)", "RUNN ls"),
+        ("FROM busybox\nCOPY --from=5 a /\n", "invalid stage index 5", "COPY --from=5"),
+        ("FROM busybox\nCOPY nope /\n", '"/nope": not found', "COPY nope /"),
+        ("FROM busybox\nRUN echo hi && exit 7\n", "exit code: 7", "RUN echo hi"),
+        (
+            "FROM busybox\nCOPY --chwon=1 a /\n",
+            "unknown flag: --chwon (did you mean chown?)",
+            "COPY",
+        ),
+        ("FROM busybox\nADD http://h/x /\n", "ADD of a URL", "ADD http"),
+        ("FROM ${NOPE}\n", "should not be blank", "FROM"),
+    ],
+)
+def test_the_authors_mistakes_name_their_line(
+    assemble: Any, tmp_path: Path, dockerfile: str, message: str, marked: str
+) -> None:
+    done = assemble("build", context(tmp_path, dockerfile), code=1)
+    assert message in last_error(done.stderr)
+    assert any(">>>" in line and marked in line for line in done.stderr.splitlines())
+
+
+def test_an_unknown_target_is_suggested(assemble: Any, tmp_path: Path) -> None:
+    path = context(tmp_path, "FROM busybox AS release\n")
+    done = assemble("build", "--target", "relese", path, code=1)
+    assert "(did you mean release?)" in last_error(done.stderr)
+
+
+def test_an_unknown_flag_is_a_usage_error(assemble: Any, tmp_path: Path) -> None:
+    done = assemble("build", "--tga", "x", context(tmp_path, "FROM busybox\n"), code=2)
+    assert "--tga" in done.stderr and "--tag" in done.stderr
+
+
+def test_an_unreachable_registry_is_named(assemble: Any, tmp_path: Path, free_port: int) -> None:
+    path = context(tmp_path, f"FROM 127.0.0.1:{free_port}/a/b\n")
+    done = assemble("build", path, code=1, ASSEMBLE_RETRIES="1")
+    assert f"127.0.0.1:{free_port}" in last_error(done.stderr)
+
+
+def test_a_missing_image_is_named_with_its_line(
+    assemble: Any, registry: Any, tmp_path: Path
+) -> None:
+    path = context(tmp_path, f"FROM {registry.host}/no/such:tag\n")
+    done = assemble("build", path, code=1)
+    assert "not found" in last_error(done.stderr) and "no/such" in last_error(done.stderr)
+    assert ">>>" in done.stderr
+
+
+def test_a_wrong_digest_is_refused(assemble: Any, registry: Any, tmp_path: Path) -> None:
+    name = f"{registry.host}/digest/test:1"
+    assemble("push", "busybox", name)
+    path = context(tmp_path, f"FROM {name}@sha256:{'0' * 64}\n")
+    done = assemble("build", path, code=1)
+    assert "not found" in last_error(done.stderr)
+
+
+def test_a_changed_blob_in_the_registry_is_refused(
+    assemble: Any, own_registry: Any, tmp_path: Path
+) -> None:
+    host, data = own_registry
+    name = f"{host}/corrupt/test:1"
+    assemble("push", "busybox", name)
+    blobs = sorted(data.rglob("blobs/sha256/*/*/data"), key=lambda path: path.stat().st_size)
+    content = bytearray(blobs[-1].read_bytes())
+    content[len(content) // 2] ^= 1
+    blobs[-1].write_bytes(content)
+    path = context(tmp_path, f"FROM {name}\nRUN true\n")
+    fresh = tmp_path / "fresh"
+    done = assemble("build", path, code=1, ASSEMBLE_STORE=str(fresh))
+    assert "other bytes than its digest" in last_error(done.stderr)
+    assert list((fresh / "ingest").iterdir()) == [] and no_layers(fresh)
+
+
+def no_layers(store: Path) -> bool:
+    """Whether the store holds no layer directory, finished or not."""
+    return not [path for kind in (store / "layers").iterdir() for path in kind.iterdir()]
+
+
+def test_no_namespaces_is_said_with_what_would_help(
+    assemble: Any, tmp_path: Path, without_namespaces: list[str]
+) -> None:
+    path = context(tmp_path, "FROM busybox\nRUN true\n")
+    done = subprocess.run(
+        [*without_namespaces, *assemble.command("build", path)],
+        env=dict(assemble.env), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "user namespace" in last_error(done.stderr) and "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_named_and_the_store_stays_whole(assemble: Any, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE would be another error: a small tmpfs in a namespace of its own is the disk."""
+    path = context(tmp_path, "FROM busybox\nRUN head -c 30000000 /dev/urandom > /big\n")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=8m tmpfs {disk} && cp -r {assemble.env['ASSEMBLE_STORE']} {disk}/s && "
+        f"ASSEMBLE_STORE={disk}/s {' '.join(assemble.command('build', path))}; code=$?; "
+        f"ASSEMBLE_STORE={disk}/s {' '.join(assemble.command('inspect', 'busybox'))} >/dev/null && "
+        f"ls -A {disk}/s/ingest {disk}/s/scratch; exit $code"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        env=dict(assemble.env), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode in (1, 102), done.stdout + done.stderr
+    assert "No space left" in done.stderr or "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of processes that hold `text`."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if text in line and int(directory.name) != os.getpid():
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_run_leaves_nothing(assemble: Any, tmp_path: Path, number: int) -> None:
+    mark = f"31{os.getpid()}{number:02d}"
+    path = context(
+        tmp_path,
+        f"FROM busybox\nRUN trap '' TERM; (setsid sleep {mark} &); echo ready; sleep {mark}\n",
+    )
+    before = Path("/proc/self/mountinfo").read_text()
+    process = subprocess.Popen(
+        assemble.command("build", path), env=dict(assemble.env), stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if "ready" in line and "echo" not in line:
+                break
+        process.send_signal(number)
+        started = time.monotonic()
+        rest = process.stderr.read()
+        code = process.wait(30)
+    assert code == 128 + number, rest
+    assert time.monotonic() - started < 10
+    assert processes_with(f"sleep {mark}") == []
+    assert Path("/proc/self/mountinfo").read_text() == before
+    store = Path(assemble.env["ASSEMBLE_STORE"])
+    assert no_layers_in_progress(store) and list((store / "ingest").iterdir()) == []
+    assert list((store / "scratch").iterdir()) == []
+
+
+def no_layers_in_progress(store: Path) -> bool:
+    """Whether no work directory is left beside the published layers."""
+    work = [p for kind in (store / "layers").iterdir() for p in kind.iterdir()]
+    return not [path for path in work if path.name.startswith(".")]
+
+
+def test_killed_outright_the_step_dies_and_the_next_build_sweeps(
+    assemble: Any, tmp_path: Path
+) -> None:
+    mark = f"32{os.getpid()}"
+    path = context(
+        tmp_path, f"FROM busybox\nRUN (setsid sleep {mark} &); echo ready; sleep {mark}\n"
+    )
+    process = subprocess.Popen(
+        assemble.command("build", path), env=dict(assemble.env), stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if "ready" in line and "echo" not in line:
+                break
+        process.kill()
+        process.wait(10)
+    deadline = time.monotonic() + 5
+    while processes_with(f"sleep {mark}") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_with(f"sleep {mark}") == []
+    (path / "Dockerfile").write_text("FROM busybox\nRUN echo fine > /fine\n")
+    assemble("build", path)
+    assert no_layers_in_progress(Path(assemble.env["ASSEMBLE_STORE"]))
