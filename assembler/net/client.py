@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
 MAX_REDIRECTS = 10
+CONNECTIONS = 3  # tries of a request that gets no answer at all: a refused port stays refused
 MAX_ERROR_BODY = 64 << 10
 SLOWEST = 1024  # bytes a second, over WINDOW seconds, below which a transfer has failed
 WINDOW = 60.0
@@ -121,7 +122,7 @@ class HttpClient:
             try:
                 response = self._once(request, limit)
             except Unreachable:
-                if last:
+                if last or attempt >= CONNECTIONS - 1:
                     raise
                 self._pause(self._policy.delay(attempt))
                 continue

@@ -64,7 +64,7 @@ def test_an_unknown_flag_is_a_usage_error(assemble: Any, tmp_path: Path) -> None
 
 def test_an_unreachable_registry_is_named(assemble: Any, tmp_path: Path, free_port: int) -> None:
     path = context(tmp_path, f"FROM 127.0.0.1:{free_port}/a/b\n")
-    done = assemble("build", path, code=1, ASSEMBLE_RETRIES="1")
+    done = assemble("build", path, code=1)
     assert f"127.0.0.1:{free_port}" in last_error(done.stderr)
 
 
