@@ -85,8 +85,10 @@ class StepError(AssemblerError):
 class ProcessFailed(StepError):
     """RUN ended with another status than 0 (128 + N for signal N, as shells have it)."""
 
-    def __init__(self, message: str, exit_code: int, span: Span | None = None) -> None:
-        super().__init__(message, span)
+    def __init__(
+        self, message: str, exit_code: int, span: Span | None = None, *, hint: str = ""
+    ) -> None:
+        super().__init__(message, span, hint=hint)
         self.exit_code = exit_code
 
 

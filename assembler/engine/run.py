@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from assembler.engine.mounts import Mounted
@@ -41,4 +42,13 @@ def execute(
                 f"exit code: {status}",
                 status,
                 step.span,
+                hint=_full(root.upper),
             )
+
+
+def _full(path: str) -> str:
+    """A hint when the step may have failed because nothing could be written any more."""
+    found = os.statvfs(path)
+    if found.f_bavail * found.f_frsize >= 1 << 20:
+        return ""
+    return f"no space left on the file system of {path}; free some, or set ASSEMBLE_STORE elsewhere"

@@ -297,6 +297,7 @@ def _device_mounts(dev: str, job: Job) -> None:
 
 
 def write_file(path: str, file: FileMount) -> None:
+    """Write `file` to the new file `path`, with its owner and mode."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(file.content)

@@ -31,6 +31,11 @@ class IdMap:
     outer_uid: int
     outer_gid: int
 
+    @property
+    def single(self) -> bool:
+        """Whether only one id is mapped, so that no other owner can be expressed."""
+        return sum(count for _, _, count in self.gids) == 1
+
 
 def enter() -> IdMap:
     """Enter a new user and mount namespace; this process is uid 0 in it afterwards.

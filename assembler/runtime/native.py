@@ -52,7 +52,7 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        job = _job(process, root, mounts, self._id_map.kind == "single")
+        job = _job(process, root, mounts, self._id_map.single)
         return run_job(self._zygote, job, output, cancellation)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -120,24 +121,38 @@ def test_no_namespaces_is_said_with_what_would_help(
     assert "Traceback" not in done.stderr
 
 
-def test_a_full_disk_is_named_and_the_store_stays_whole(assemble: Any, tmp_path: Path) -> None:
-    """RLIMIT_FSIZE would be another error: a small tmpfs in a namespace of its own is the disk."""
-    path = context(tmp_path, "FROM busybox\nRUN head -c 30000000 /dev/urandom > /big\n")
+@pytest.mark.parametrize(
+    ("dockerfile", "code"),
+    [
+        ("FROM busybox\nRUN head -c 30000000 /dev/urandom > /big\n", 1),
+        ("FROM scratch\nCOPY big /\n", 102),
+    ],
+)
+def test_a_full_disk_is_named_and_the_store_stays_whole(
+    assemble: Any, tmp_path: Path, dockerfile: str, code: int
+) -> None:
+    """A small tmpfs in a namespace of its own is the disk."""
+    path = context(tmp_path, dockerfile)
+    (path / "big").write_bytes(os.urandom(30_000_000))
     disk = tmp_path / "disk"
     disk.mkdir()
+    build, inspect = assemble.command("build", path), assemble.command("inspect", "busybox")
     script = (
-        f"mount -t tmpfs -o size=8m tmpfs {disk} && cp -r {assemble.env['ASSEMBLE_STORE']} {disk}/s && "
-        f"ASSEMBLE_STORE={disk}/s {' '.join(assemble.command('build', path))}; code=$?; "
-        f"ASSEMBLE_STORE={disk}/s {' '.join(assemble.command('inspect', 'busybox'))} >/dev/null && "
-        f"ls -A {disk}/s/ingest {disk}/s/scratch; exit $code"
+        f"mount -t tmpfs -o size=8m tmpfs {disk} && cp -r $ASSEMBLE_STORE {disk}/s && "
+        f"export ASSEMBLE_STORE={disk}/s && {shlex.join(build)}; code=$?; "
+        f"{shlex.join(inspect)} > {tmp_path}/inspected && "
+        f"ls -A {disk}/s/ingest {disk}/s/scratch > {tmp_path}/left; exit $code"
     )
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
         env=dict(assemble.env), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode in (1, 102), done.stdout + done.stderr
-    assert "No space left" in done.stderr or "no space left" in done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "no space left on the file system of" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "Digest:" in (tmp_path / "inspected").read_text(), "the store is still readable"
+    left = (tmp_path / "left").read_text().split()
+    assert left == [f"{disk}/s/ingest:", f"{disk}/s/scratch:"], "nothing half-written is left"
 
 
 def processes_with(text: str) -> list[str]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 DOCKERFILE = """\
 FROM busybox AS build
 RUN mkdir -p /out/deep && echo made > /out/deep/file && chown -R 1000:50 /out
-RUN --mount=type=tmpfs,target=/scratch echo gone > /scratch/x && adduser -D -u 1234 someone
+RUN --mount=type=tmpfs,target=/scratch echo gone > /scratch/x && echo someone:x:1234:1234::/:/bin/sh >> /etc/passwd
 WORKDIR /work
 COPY --chown=someone file .
 USER someone

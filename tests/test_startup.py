@@ -1,0 +1,57 @@
+"""Start-up pays for nothing it does not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from assembler.version import __version__
+
+
+def imported(*arguments: str) -> set[str]:
+    """The modules that a run of the command line imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "assembler", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def test_version_imports_nothing_of_ours_but_itself() -> None:
+    ours = {name for name in imported("--version") if name.startswith("assembler")}
+    assert ours <= {"assembler", "assembler.version"}
+    assert not {"click", "re", "json", "dataclasses", "typing"} & (
+        imported("--version") - imported_by_python()
+    )
+
+
+def imported_by_python() -> set[str]:
+    """What Python itself imports for `-m`."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "this"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("build", "--help")])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    heavy = {"httpx", "ssl", "asyncio", "zstandard", "pyoci", "rich", "sqlite3", "urllib.request"}
+    assert not heavy & imported(*arguments)
+
+
+def test_version_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "assembler", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"assemble {__version__}\n"
