@@ -9,7 +9,7 @@ from typing import Any
 
 from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
-from assembler.net.origin import is_loopback
+from assembler.net.origin import Origin, is_loopback
 from assembler.oci.reference import Reference
 
 
@@ -25,8 +25,8 @@ class Endpoint:
     @property
     def schemes(self) -> tuple[str, ...]:
         """The schemes to try, in order. Loopback may be plain http, as under Docker."""
-        name = self.host.rpartition(":")[0] or self.host
-        if is_loopback(self.host if self.host.count(":") > 1 else name):
+        name = Origin.of(f"http://{self.host}").host
+        if is_loopback(name):
             return ("http",)
         return ("https", "http") if self.insecure else ("https",)
 
