@@ -1,0 +1,74 @@
+"""The seccomp program, interpreted: what is allowed, refused, and unknown."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from assembler.linux import seccomp
+
+ALLOW = 0x7FFF0000
+AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def verdict(machine: str, number: int, argument: int = 0, audit: int | None = None) -> int:
+    """Run the BPF program over one system call (seccomp_data: nr, arch, ip, args)."""
+    architecture = AUDIT[machine] if audit is None else audit
+    memory = struct.pack("=IIQ6Q", number, architecture, 0, argument, 0, 0, 0, 0, 0)
+    code = list(struct.iter_unpack("=HBBI", seccomp.profile(machine)))
+    accumulator, at = 0, 0
+    while True:
+        operation, true, false, value = code[at]
+        at += 1
+        if operation == 0x20:
+            accumulator = struct.unpack_from("=I", memory, value)[0]
+        elif operation == 0x06:
+            return int(value)
+        else:
+            holds = {
+                0x15: accumulator == value,
+                0x25: accumulator > value,
+                0x45: bool(accumulator & value),
+            }
+            at += true if holds[operation] else false
+
+
+def refused(number: int) -> int:
+    return 0x50000 | number
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_dangerous_calls_are_refused_and_new_ones_unknown(machine: str) -> None:
+    calls = {"x86_64": {"mount": 165, "unshare": 272}, "aarch64": {"mount": 40, "unshare": 97}}
+    for number in calls[machine].values():
+        assert verdict(machine, number) == refused(errno.EPERM)
+    assert verdict(machine, 435) == refused(errno.ENOSYS), "clone3: C libraries fall back to clone"
+    assert verdict(machine, 9999) == refused(errno.ENOSYS)
+
+
+@pytest.mark.parametrize(("machine", "read"), [("x86_64", 0), ("aarch64", 63)])
+def test_ordinary_calls_are_allowed(machine: str, read: int) -> None:
+    assert verdict(machine, read) == ALLOW
+
+
+def test_clone_may_make_threads_but_no_namespaces() -> None:
+    assert verdict("x86_64", 56, 0x3D0F00) == ALLOW
+    assert verdict("x86_64", 56, 0x10000000) == refused(errno.EPERM)
+
+
+def test_netlink_is_open_for_useradd_and_alg_sockets_are_not() -> None:
+    assert verdict("x86_64", 41, 16) == ALLOW
+    assert verdict("x86_64", 41, 38) == refused(errno.EPERM)
+
+
+def test_personality_may_only_be_harmless() -> None:
+    assert verdict("x86_64", 135, 0) == ALLOW
+    assert verdict("x86_64", 135, 0xFFFFFFFF) == ALLOW
+    assert verdict("x86_64", 135, 0x400000) == refused(errno.EPERM)
+
+
+def test_another_abi_of_the_kernel_is_unknown() -> None:
+    assert verdict("x86_64", 0, audit=0x40000003) == refused(errno.ENOSYS)
+    assert verdict("x86_64", 0x40000000) == refused(errno.ENOSYS)

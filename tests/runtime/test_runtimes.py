@@ -1,0 +1,307 @@
+"""Processes in sandboxes: what they see, how they end, and that nothing of them stays.
+
+Each test is a script run by a child process, since entering the namespace changes a process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+PRELUDE = """
+import os, shutil, sys, threading, time
+from assembler.cancellation import Cancellation
+from assembler.errors import *
+from assembler.linux import userns
+from assembler.linux.paths import remove_tree
+from assembler.runtime.base import *
+from assembler.snapshot.overlay import OverlaySnapshotter
+
+busybox, directory, kind = sys.argv[1:4]
+id_map = userns.enter()
+if kind == "podman":
+    from assembler.runtime.podman import Podman as Runtime
+else:
+    from assembler.runtime.native import Native as Runtime
+runtime = Runtime.start(id_map)
+cancellation = Cancellation()
+snapshots = OverlaySnapshotter(os.path.join(directory, "layers"))
+
+with snapshots.create("ba5e") as base:
+    os.makedirs(base + "/bin"); os.makedirs(base + "/etc"); os.makedirs(base + "/tmp")
+    os.chmod(base + "/tmp", 0o1777)
+    shutil.copy(busybox, base + "/bin/busybox")
+    for name in "sh ls cat true id mkdir rm sleep chown grep mount ip kill stat env su".split():
+        os.symlink("busybox", base + "/bin/" + name)
+    with open(base + "/etc/passwd", "w") as stream:
+        stream.write("root:x:0:0:root:/root:/bin/sh\\nbob:x:1000:1001::/home/bob:/bin/sh\\n")
+    with open(base + "/etc/group", "w") as stream:
+        stream.write("root:x:0:\\nbobs:x:1001:\\nextra:x:50:bob\\n")
+BASE = snapshots.find("ba5e")
+count = 0
+
+def run(command, *mounts, lowers=(BASE,), **process):
+    '''(status, output, what the upper directory holds)'''
+    global count
+    count += 1
+    said = []
+    argv = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
+    with snapshots.prepare(f"{count:04x}", lowers) as root:
+        asked = Process(argv=argv, env=(("PATH", "/bin"),), **process)
+        status = runtime.run(asked, root, mounts, said.append, cancellation)
+        held = sorted(
+            os.path.relpath(os.path.join(d, n), root.upper)
+            for d, names, files in os.walk(root.upper) for n in names + files
+        )
+    return status, b"".join(said).decode(), held
+
+def show(command, *mounts, **process):
+    return run(command, *mounts, **process)[1].strip()
+
+try:
+    exec(sys.stdin.read())
+finally:
+    runtime.close()
+    snapshots.close()
+    remove_tree(os.path.join(directory, "layers"))
+"""
+
+
+@pytest.fixture
+def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a script that has `run` and `show`; fails the test unless it ends well."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("not installed: busybox-static")
+
+    def execute(
+        script: str, kind: str = "native", code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE, str(busybox), str(tmp_path), kind],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return execute
+
+
+Sandboxed = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize("kind", ["native", "podman"])
+def test_nothing_is_left_of_a_process_that_writes_nothing(sandboxed: Sandboxed, kind: str) -> None:
+    if kind == "podman" and os.getuid() == 0:
+        kind = "native"  # podman as a runtime needs an unprivileged user
+    sandboxed("assert run('true') == (0, '', []), run('true')", kind)
+
+
+def test_the_status_is_the_commands_own(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+assert run("exit 7")[0] == 7
+assert run("kill -TERM $$")[0] == 143
+assert run("kill -9 $$")[0] == 137
+assert run(["nope"])[:2] == (127, 'exec: "nope": executable file not found in $PATH\\n')
+assert run(["/etc/passwd"])[0] == 126
+"""
+    )
+
+
+def test_privileges_are_dockers(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+status = dict(l.split(":", 1) for l in show("cat /proc/self/status").splitlines() if ":" in l)
+assert {status[k].strip() for k in ("CapPrm", "CapEff", "CapBnd")} == {"00000000a80425fb"}
+assert status["NoNewPrivs"].strip() == "0" and status["Seccomp"].strip() == "2"
+assert run("mount -t tmpfs x /tmp")[0] != 0
+assert run("echo 1 > /proc/sys/kernel/hostname")[0] != 0
+assert "PermissionError" not in show("cat /proc/1/environ || true")
+assert run("cat /proc/1/environ")[0] != 0
+"""
+    )
+
+
+def test_users_come_from_the_roots_own_files(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+if id_map.single: sys.exit(0)
+assert show("id", user="bob") == "uid=1000(bob) gid=1001(bobs) groups=50(extra),1001(bobs)"
+assert show("id -g; id -u", user="1000:50") == "50\\n1000"
+assert show("echo $HOME", user="bob") == "/home/bob"
+try: run("true", user="nobody-here")
+except StepError as error: assert "nobody-here" in error.message
+else: raise AssertionError("an unknown user is an error")
+"""
+    )
+
+
+def test_mounts_show_and_leave_no_trace(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+secret = FileContent("/run/secrets/key", b"hush", 0o400)
+assert run("cat /run/secrets/key", secret) == (0, "hush", [])
+assert run("ls /t", TemporaryFiles("/t", 1 << 20)) == (0, "", [])
+os.makedirs(directory + "/shared"); open(directory + "/shared/f", "w").write("x")
+shared = directory + "/shared"
+assert run("echo y > /s/f", BindSource("/s", shared))[0] != 0, "read-only"
+assert run("echo y > /s/f; cat /s/f", BindSource("/s", shared, False, True)) == (0, "y\\n", [])
+assert open(shared + "/f").read() == "x", "writes were thrown away"
+assert run("echo z > /s/f", BindSource("/s", shared, False))[0] == 0
+assert open(shared + "/f").read() == "z\\n"
+shutil.rmtree(shared)
+"""
+    )
+
+
+def test_a_hidden_mount_point_is_made_and_removed_again(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+with snapshots.prepare("ab", [BASE]) as root:
+    runtime.run(Process(("/bin/rm", "-r", "/etc")), root, (), print, cancellation)
+lowers = (snapshots.find("ab"), BASE)
+status, output, held = run("cat /etc/hosts", lowers=lowers)
+assert status == 0 and "localhost" in output
+assert [p for p in held if "hosts" in p] == [], held
+"""
+    )
+
+
+def test_the_network_can_be_none(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+assert show("ip -o link | cat", network="none").count("\\n") == 0
+assert "LOOPBACK,UP" in show("ip -o link", network="none")
+"""
+    )
+
+
+def test_background_processes_die_with_the_step(sandboxed: Sandboxed) -> None:
+    mark = f"41{os.getpid()}"
+    sandboxed(f"assert run('(sleep {mark} &) ; true')[0] == 0")
+    assert not running(f"sleep {mark}")
+
+
+def test_cancelling_ends_a_process_that_will_not(sandboxed: Sandboxed) -> None:
+    mark = f"42{os.getpid()}"
+    sandboxed(
+        f"""
+threading.Timer(0.3, cancellation.cancel, (2,)).start()
+started = time.monotonic()
+try: run("trap '' TERM; sleep {mark}; sleep {mark}")
+except Cancelled as error: assert error.signal == 2
+else: raise AssertionError("it was not cancelled")
+assert time.monotonic() - started < 6
+"""
+    )
+    assert not running(f"sleep {mark}")
+
+
+def test_many_run_at_once_from_threads(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+import concurrent.futures
+def one(number):
+    said = []
+    with snapshots.prepare(f"c{number:03x}", [BASE]) as root:
+        status = runtime.run(
+            Process(("/bin/sh", "-c", f"echo {number}; exit {number}")), root, (), said.append, cancellation)
+    return status, b"".join(said)
+with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    results = list(pool.map(one, range(48)))
+assert results == [(n, b"%d\\n" % n) for n in range(48)]
+"""
+    )
+
+
+@pytest.mark.parametrize("layers", [130, 400])
+def test_many_layers_are_one_root(sandboxed: Sandboxed, layers: int) -> None:
+    sandboxed(
+        f"""
+lowers = [BASE]
+for number in range({layers}):
+    with snapshots.create(f"d{{number:04x}}") as path:
+        open(f"{{path}}/f{{number}}", "w").close()
+    lowers.insert(0, snapshots.find(f"d{{number:04x}}"))
+assert show("ls / | grep -c ^f", lowers=tuple(lowers)) == "{layers}"
+"""
+    )
+
+
+def test_long_output_without_line_ends_streams(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+import resource
+total = 0
+def count_bytes(chunk):
+    global total
+    total += len(chunk)
+with snapshots.prepare("ee", [BASE]) as root:
+    command = "head -c 100000000 /dev/zero"
+    os.symlink("busybox", root.upper + "/head")
+    asked = Process(("/bin/sh", "-c", "busybox " + command), env=(("PATH", "/bin"),))
+    assert runtime.run(asked, root, (), count_bytes, cancellation) == 0
+assert total == 100000000
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 120_000
+"""
+    )
+
+
+def test_when_the_builder_is_killed_its_sandboxes_die(tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("not installed: busybox-static")
+    mark = f"43{os.getpid()}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRELUDE, busybox, str(tmp_path), "native"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(f"run('sleep {mark} & sleep {mark}')".encode())
+    wait_until(lambda: running(f"sleep {mark}"))
+    process.kill()
+    process.wait(10)
+    wait_until(lambda: not running(f"sleep {mark}"))
+    sweep = "import sys; from assembler.linux import userns; userns.enter()\n"
+    sweep += "from assembler.snapshot.overlay import OverlaySnapshotter\n"
+    sweep += "import os\nOverlaySnapshotter(sys.argv[1]).close()\n"
+    sweep += "assert not [n for n in os.listdir(sys.argv[1]) if n.startswith('.')]\n"
+    sweep += "from assembler.linux.paths import remove_tree\nremove_tree(sys.argv[1])\n"
+    subprocess.run([sys.executable, "-c", sweep, str(tmp_path / "layers")], check=True)
+
+
+def running(text: str) -> bool:
+    """Whether any process's command line holds `text`."""
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if text in line:
+                return True
+    return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll for up to ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

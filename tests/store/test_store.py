@@ -1,0 +1,126 @@
+"""The store: durable, verified, swept; several writers lose nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
+from assembler.oci.descriptor import MANIFEST, Descriptor
+from assembler.oci.digest import Digest
+from assembler.store.store import Store
+
+CONTENT = b"some content"
+DIGEST = Digest.of(CONTENT)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+def test_what_is_put_is_read_back_verified(store: Store) -> None:
+    assert store.blobs.put(CONTENT) == DIGEST
+    assert store.blobs.read(Descriptor(MANIFEST, DIGEST, len(CONTENT))) == CONTENT
+    assert store.blobs.size(DIGEST) == len(CONTENT)
+    assert os.stat(store.blobs.path(DIGEST)).st_mode & 0o777 == 0o444
+    assert os.stat(store.path).st_mode & 0o777 == 0o700
+
+
+def test_M1_wrong_bytes_get_no_name(store: Store) -> None:
+    with store.blobs.ingest() as ingest, pytest.raises(BlobCorrupt):
+        ingest.write(CONTENT)
+        ingest.commit(Descriptor(MANIFEST, Digest.of(b"other"), len(CONTENT)))
+    assert not store.blobs.has(DIGEST) and not store.blobs.has(Digest.of(b"other"))
+    assert os.listdir(os.path.join(store.path, "ingest")) == []
+
+
+def test_a_flipped_byte_is_noticed_when_it_is_read(store: Store) -> None:
+    store.blobs.put(CONTENT)
+    path = store.blobs.path(DIGEST)
+    os.chmod(path, 0o644)
+    Path(path).write_bytes(CONTENT[:-1] + b"X")
+    with pytest.raises(BlobCorrupt):
+        store.blobs.read(Descriptor(MANIFEST, DIGEST, len(CONTENT)))
+
+
+def test_M10_a_blob_that_is_a_link_is_not_followed(store: Store) -> None:
+    os.symlink("/etc/hostname", store.blobs.path(DIGEST))
+    with pytest.raises(BlobMissing):
+        store.blobs.open(DIGEST)
+    assert not store.blobs.has(DIGEST)
+
+
+def test_names_are_kept_and_forgotten(store: Store) -> None:
+    descriptor = Descriptor(MANIFEST, DIGEST, 1)
+    store.refs.set("a:1", descriptor)
+    store.refs.set("b:1", descriptor)
+    store.refs.set("a:1", Descriptor(MANIFEST, DIGEST, 2))
+    found = store.refs.get("a:1")
+    assert found is not None and found.size == 2
+    store.refs.remove("a:1")
+    assert [name for name, _ in store.refs.items()] == ["b:1"]
+
+
+def test_CR09_eight_writers_of_names_lose_none(store: Store) -> None:
+    code = (
+        "import sys; from assembler.store.store import Store; from assembler.oci.digest import Digest\n"
+        "from assembler.oci.descriptor import Descriptor\n"
+        "s = Store.open(sys.argv[1])\n"
+        "for n in range(10): s.refs.set(f'{sys.argv[2]}:{n}', Descriptor('m', Digest.of(b'x'), n))\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, store.path, f"w{n}"]) for n in range(8)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0] * 8
+    assert len(store.refs.items()) == 80
+
+
+def test_CR12_a_newer_store_is_refused_untouched(store: Store) -> None:
+    Path(store.path, "version").write_text("99\n")
+    with pytest.raises(StoreUnusable, match="version"):
+        Store.open(store.path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnusable) as caught:
+        Store.open(str(tmp_path / "file" / "store"))
+    assert "ASSEMBLE_STORE" in caught.value.hint
+
+
+def test_a_scratch_directory_is_gone_after_its_block(store: Store) -> None:
+    with store.scratch() as path:
+        Path(path, "x").write_text("x")
+    assert not os.path.exists(path)
+
+
+def test_killed_writers_leave_no_wrong_blob_and_are_swept(store: Store) -> None:
+    code = (
+        "import os, sys; from assembler.store.store import Store\n"
+        "s = Store.open(sys.argv[1])\n"
+        "with s.scratch():\n"
+        "    while True: s.blobs.put(os.urandom(300_000))\n"
+    )
+    random.seed(1)
+    for _ in range(12):
+        writer = subprocess.Popen([sys.executable, "-c", code, store.path])
+        time.sleep(0.15 + random.random() / 5)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait(10)
+    with Store.open(store.path) as again, again.scratch():
+        pass
+    assert os.listdir(os.path.join(store.path, "ingest")) == []
+    assert os.listdir(os.path.join(store.path, "scratch")) == []
+    blobs = list(Path(store.path, "blobs/sha256").iterdir())
+    assert blobs
+    for blob in blobs:
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
