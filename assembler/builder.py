@@ -14,7 +14,7 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
 from assembler.errors import UsageError
-from assembler.events import Sink, discard
+from assembler.events import Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.userns import IdMap
@@ -119,6 +119,8 @@ class Builder:
         from assembler.engine.execution import execute
 
         with LocalCache(os.path.join(self.store.path, "cache.db")) as cache:
+            if cache.notice:
+                self._sink(Warned(cache.notice, self._clock()))
             services = Services(
                 store=self.store,
                 cache=cache,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from assembler.oci.digest import Digest
-from assembler.oci.image import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,14 +13,11 @@ class Record:
     """The result of a step.
 
     `identity` is the step's content key: what later steps' keys build on. `created` is when it
-    ran (RFC 3339, UTC). `layer` is its packed form, None until an image contained it. `empty`
-    says that the changeset has no entries. `inputs` is JSON text of what went into the key.
+    ran (RFC 3339, UTC). `inputs` is JSON text of what went into the key.
     """
 
     identity: Digest
     created: str
-    layer: Layer | None = None
-    empty: bool = False
     inputs: str = "{}"
 
 

@@ -74,10 +74,10 @@ def run() -> int:
     except click.ClickException as error:
         error.show(sys.stderr)
         return 2
+    except BrokenPipeError:
+        return 141  # 128 + SIGPIPE: whoever read our output has gone
     except (AssemblerError, OSError, MemoryError, KeyboardInterrupt, click.Abort) as error:
         return _fail(error, debug)
-    except BrokenPipeError:
-        return 141
     except Exception as error:
         return _fail(error, True)
     return 0

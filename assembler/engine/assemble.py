@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from assembler.engine.change import Snapshot, StepChange
+from assembler.engine.change import StepChange
 from assembler.engine.recorder import timestamp
 from assembler.engine.services import Services
 from assembler.oci.config import History, ImageConfig
@@ -15,8 +15,6 @@ from assembler.oci.image import Image, Layer
 from assembler.plan.plan import Plan, PlannedStage, StageBase
 
 COMMENT = "buildkit.dockerfile.v0"  # rule Y5: what tools that read histories look for
-
-Pack = Callable[[Snapshot], tuple[Layer, ...]]
 
 
 def assemble(

@@ -64,10 +64,6 @@ class Reference:
             name = self.repository.removeprefix("library/")
         return name + self._suffix()
 
-    def with_digest(self, digest: Digest) -> Reference:
-        """The same name pinned to `digest`."""
-        return Reference(self.registry, self.repository, self.tag, digest)
-
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{tag}@{self.digest}" if self.digest else tag

@@ -114,7 +114,6 @@ class Ingest:
         self._path = os.path.join(self._work, "data")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
-        self._hashing = True
 
     def write(self, chunk: bytes | bytearray | memoryview) -> int:
         """Append `chunk`; how many bytes that were."""
