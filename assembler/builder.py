@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
+from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import UsageError
+from assembler.errors import DockerfileError, UsageError
 from assembler.events import Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
@@ -24,6 +25,7 @@ from assembler.oci.reference import Reference
 from assembler.output.base import Output
 from assembler.plan.make import PlanRequest, make, needs
 from assembler.plan.plan import Plan, ResolvedImage
+from assembler.plan.resolution import Need
 from assembler.runtime.base import Runtime
 from assembler.store.store import Store
 
@@ -108,10 +110,18 @@ class Builder:
         resolved: dict[str, ResolvedImage] = {}
         while missing := needs(asked, resolved):
             for need in missing:
-                resolved[need.key] = self.images.resolve(
-                    need.image, need.platform, pull=request.pull, span=need.span
-                )
+                resolved[need.key] = self._resolve(need, request)
         return make(asked, resolved)
+
+    def _resolve(self, need: Need, request: BuildRequest) -> ResolvedImage:
+        try:
+            return self.images.resolve(need.image, need.platform, pull=request.pull, span=need.span)
+        except DockerfileError as error:
+            # A misspelt stage is taken for an image (rule S7): say which stage was meant.
+            stages = [stage.name for stage in request.dockerfile.stages if stage.name]
+            suggestion = did_you_mean(need.span.word, stages)
+            message = f"{error.message}{suggestion}"
+            raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
         """Execute `plan`; the image is complete in the store."""

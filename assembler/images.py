@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
-from assembler.errors import AssemblerError, DockerfileError, NotFound, UsageError
+from assembler.errors import AssemblerError, DockerfileError, RegistryError, UsageError
 from assembler.events import Sink, VertexProgress
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
@@ -70,20 +70,18 @@ class Images:
     ) -> ResolvedImage:
         """The image `name` for `platform`: what the store has, unless `pull`, else the registry's.
 
-        Its manifest and configuration are in the store afterwards. Raises RegistryError; a name
-        that no registry knows is a DockerfileError at `span` when there is one.
+        Its manifest and configuration are in the store afterwards. Raises RegistryError, as a
+        DockerfileError at `span` when there is one.
         """
         reference = Reference.parse(name)
         if not pull and (image := self.stored(reference, platform)) is not None:
             return _resolved(name, image)
         try:
             return _resolved(name, self.pull_manifest(reference, platform))
-        except NotFound as error:
+        except RegistryError as error:
             if span is None:
                 raise
-            raise DockerfileError(
-                f"{reference.familiar}: {error.message}", span, hint=error.hint
-            ) from error
+            raise DockerfileError(error.message, span, hint=error.hint) from error
 
     def stored(self, reference: Reference, platform: Platform | None) -> Image | None:
         """The image the store holds under `reference`, if it is for `platform`."""

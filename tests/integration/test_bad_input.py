@@ -52,6 +52,16 @@ def test_the_authors_mistakes_name_their_line(
     assert any(">>>" in line and marked in line for line in done.stderr.splitlines())
 
 
+def test_a_missing_stage_is_suggested(assemble: Any, registry: Any, tmp_path: Path) -> None:
+    hub = tmp_path / "registries.conf"
+    hub.write_text(f'[[registry]]\nprefix = "docker.io"\nlocation = "{registry.host}"\n')
+    path = context(tmp_path, "FROM busybox AS build\nFROM busybox\nCOPY --from=biuld /x /\n")
+    done = assemble("build", path, code=1, CONTAINERS_REGISTRIES_CONF=str(hub))
+    assert "library/biuld" in last_error(done.stderr)
+    assert "(did you mean build?)" in last_error(done.stderr)
+    assert any(">>>" in line and "--from=biuld" in line for line in done.stderr.splitlines())
+
+
 def test_an_unknown_target_is_suggested(assemble: Any, tmp_path: Path) -> None:
     path = context(tmp_path, "FROM busybox AS release\n")
     done = assemble("build", "--target", "relese", path, code=1)
