@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs
 from assembler.store.blobs import Blobs as BlobDirectory
 from assembler.store.blobs import translated
-from assembler.store.refs import locked, read_index, replace_file, write_index
+from assembler.store.refs import read_index, replace_file, write_index
 
 FULL_NAME = "io.containerd.image.name"
 
@@ -33,6 +34,17 @@ class LayoutDirectory:
 
     def _write(self, image: Image, blobs: Blobs) -> Descriptor:
         os.makedirs(os.path.join(self._path, "blobs", "sha256"), exist_ok=True)
+        with held(self._path):  # writers take turns: a reader sees one after the other
+            self._put_blobs(image, blobs)
+            replace_file(os.path.join(self._path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+            entry = named(image, self._reference)
+            index = os.path.join(self._path, "index.json")
+            tag = entry.annotations.get(REF_NAME)
+            kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
+            write_index(index, [*kept, entry])
+        return entry
+
+    def _put_blobs(self, image: Image, blobs: Blobs) -> None:
         target = BlobDirectory(self._path)
         for layer in image.manifest.layers:
             if not target.has(layer.digest):
@@ -42,16 +54,10 @@ class LayoutDirectory:
                     ingest.commit(layer)
         target.put(image.config_content)
         target.put(image.manifest.content)
-        if os.path.isdir(os.path.join(self._path, "ingest")):
-            os.rmdir(os.path.join(self._path, "ingest"))
-        replace_file(os.path.join(self._path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
-        entry = named(image, self._reference)
-        index = os.path.join(self._path, "index.json")
-        with locked(f"{self._path}/.lock"):
-            tag = entry.annotations.get(REF_NAME)
-            kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
-            write_index(index, [*kept, entry])
-        return entry
+        work = os.path.join(self._path, "ingest")
+        if os.path.isdir(work):
+            sweep(work)
+            os.rmdir(work)
 
 
 def named(image: Image, reference: str) -> Descriptor:

@@ -1,7 +1,7 @@
 """Layer directories for kernel overlays: published by rename, swept by lock, deleted last.
 
     <directory>/<id>/        a published layer, immutable
-    <directory>/.<uuid>/     work of a live build; its `lock` is held for life
+    <directory>/.<uuid>/     work of a live build, claimed for its life
     <directory>/.<uuid>/trash/   trees to remove when the build ends
 
 Trees are removed only at the end: on ext4, creating files right after removing as many stalls for
@@ -10,13 +10,12 @@ seconds (rootless-runtime.md 2).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from assembler.linux.paths import remove_tree
+from assembler.linux.claims import claim, sweep
 from assembler.runtime.base import Root
 
 
@@ -28,12 +27,10 @@ class OverlaySnapshotter:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._sweep()
-        self._work = os.path.join(directory, f".{uuid.uuid4().hex}")
-        os.makedirs(os.path.join(self._work, "trash"), mode=0o700)
-        path = os.path.join(self._work, "lock")
-        self._lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        sweep(directory, ".")
+        self._claim = claim(directory, ".")
+        self._work = self._claim.path
+        os.mkdir(os.path.join(self._work, "trash"), 0o700)
 
     def __enter__(self) -> OverlaySnapshotter:
         return self
@@ -43,8 +40,7 @@ class OverlaySnapshotter:
 
     def close(self) -> None:
         """Remove everything this object left in progress or threw away."""
-        remove_tree(self._work)
-        os.close(self._lock)
+        self._claim.close()
 
     def find(self, id: str) -> str | None:
         """See `snapshot.base.Snapshotter.find`."""
@@ -97,24 +93,6 @@ class OverlaySnapshotter:
 
     def _discard(self, path: str) -> None:
         os.rename(path, os.path.join(self._work, "trash", uuid.uuid4().hex))
-
-    def _sweep(self) -> None:
-        """Remove the work of builds that died: whoever can take the lock may."""
-        for name in os.listdir(self._directory):
-            if not name.startswith("."):
-                continue
-            path = os.path.join(self._directory, name)
-            try:
-                lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CLOEXEC)
-            except OSError:
-                continue  # being made or removed right now by somebody else
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(path)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(lock)
 
 
 def _like_below(upper: str, lowers: Sequence[str]) -> None:

@@ -7,17 +7,15 @@ writing, compare, fsync, chmod 0444, rename, fsync of the directory.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from assembler.errors import BlobCorrupt, BlobMissing, NoSpace, StoreError
-from assembler.linux.paths import remove_tree
+from assembler.linux.claims import claim
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 
@@ -105,13 +103,11 @@ class Ingest:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._work = os.path.join(directory, "ingest", uuid.uuid4().hex)
         self._hasher = hashlib.sha256()
         self._size = 0
-        os.makedirs(self._work, mode=0o700)
-        self._lock = os.open(self._work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._path = os.path.join(self._work, "data")
+        os.makedirs(os.path.join(directory, "ingest"), mode=0o700, exist_ok=True)
+        self._claim = claim(os.path.join(directory, "ingest"))
+        self._path = os.path.join(self._claim.path, "data")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
 
@@ -151,26 +147,7 @@ class Ingest:
     def close(self) -> None:
         """Remove what was not committed."""
         os.close(self._file)
-        remove_tree(self._work)
-        os.close(self._lock)
-
-
-def sweep(directory: str) -> None:
-    """Remove the ingests of dead processes below `directory`: whoever can take the lock may."""
-    parent = os.path.join(directory, "ingest")
-    for name in os.listdir(parent):
-        path = os.path.join(parent, name)
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue  # removed by its owner meanwhile
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(path)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(lock)
+        self._claim.close()
 
 
 def sync_directory(path: str) -> None:

@@ -8,18 +8,16 @@ version                        the layout's version; a newer one is refused
 
 from __future__ import annotations
 
-import fcntl
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from assembler.errors import BlobCorrupt, StoreUnusable
-from assembler.linux.paths import remove_tree
+from assembler.linux.claims import claim, sweep
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Manifest, parse
-from assembler.store.blobs import Blobs, sweep
+from assembler.store.blobs import Blobs
 from assembler.store.refs import Refs, replace_file
 
 VERSION = 1
@@ -44,7 +42,8 @@ class Store:
             for name in ("blobs/sha256", "ingest", "scratch", "layers"):
                 os.makedirs(os.path.join(path, name), mode=0o700, exist_ok=True)
             _check_version(path)
-            sweep(path)
+            sweep(os.path.join(path, "ingest"))
+            sweep(os.path.join(path, "scratch"))
         except OSError as error:
             raise StoreUnusable(
                 f"the store {path} cannot be used: {error.strerror}",
@@ -87,17 +86,8 @@ class Store:
     def scratch(self) -> Iterator[str]:
         """A private directory that is removed when the block ends, or by a later process when
         this one dies."""
-        parent = os.path.join(self.path, "scratch")
-        _sweep_scratch(parent)
-        path = os.path.join(parent, uuid.uuid4().hex)
-        os.mkdir(path, 0o700)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield path
-        finally:
-            remove_tree(path)
-            os.close(lock)
+        with claim(os.path.join(self.path, "scratch")) as claimed:
+            yield claimed.path
 
 
 def _check_version(path: str) -> None:
@@ -116,19 +106,3 @@ def _check_version(path: str) -> None:
             path,
             hint="use a newer assemble, or set ASSEMBLE_STORE to another directory",
         )
-
-
-def _sweep_scratch(parent: str) -> None:
-    for name in os.listdir(parent):
-        path = os.path.join(parent, name)
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue  # its owner has just removed it
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(path)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(lock)
