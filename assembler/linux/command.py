@@ -15,7 +15,6 @@ from assembler.linux.mounts import Bind, FileSystem
 from assembler.linux.sandbox import (
     DirectoryMount,
     FileMount,
-    SetupFailed,
     mount_directory,
     mount_root,
     remove_made,
@@ -111,6 +110,3 @@ def _filled(word: str, names: dict[str, str]) -> str:
     for name, path in names.items():
         word = word.replace("{" + name + "}", path)
     return word
-
-
-__all__ = ["Command", "SetupFailed"]

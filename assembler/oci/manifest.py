@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assembler.oci.descriptor import (
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
     INDEX,
     INDEXES,
     MANIFEST,
@@ -124,6 +122,3 @@ def _items(document: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"manifest: {key} is not a list")
     return value
-
-
-__all__ = ["DOCKER_LIST", "DOCKER_MANIFEST", "Index", "Manifest", "build", "parse"]

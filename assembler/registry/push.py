@@ -11,7 +11,7 @@ from typing import BinaryIO
 from urllib.parse import urlencode, urljoin
 
 from assembler.cancellation import Cancellation
-from assembler.errors import ProtocolViolation, RegistryError, Unreachable
+from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import Request, Response
 from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
@@ -265,6 +265,3 @@ def _location(push: _Push, response: Response, default: str = "") -> str:
             operation="an upload",
         )
     return urljoin(push.repository.url, found)
-
-
-__all__ = ["RegistryError", "push_image"]

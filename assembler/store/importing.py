@@ -18,7 +18,6 @@ from assembler.layer.decompression import reader
 from assembler.layer.tar_reader import read
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, REF_NAME, Descriptor
-from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, build, parse
 from assembler.oci.platform import Platform
@@ -189,6 +188,3 @@ def _bounded(stream: BinaryIO) -> bytes:
     if len(content) > MAX_DOCUMENT:
         raise BadArchive(f"a JSON document larger than {MAX_DOCUMENT} bytes")
     return content
-
-
-__all__ = ["Digest", "import_image"]
