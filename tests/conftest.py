@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +57,16 @@ class Assemble:
     env: Mapping[str, str]
 
     def __call__(
-        self, *arguments: str | Path, code: int | None = 0, timeout: float = 600, **env: str
+        self,
+        *arguments: str | Path,
+        code: int | None = 0,
+        timeout: float = 600,
+        prefix: Sequence[str] = (),
+        **env: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run it; fails the test unless it ends with `code` (None: any)."""
+        """Run it, behind `prefix`; fails the test unless it ends with `code` (None: any)."""
         done = subprocess.run(
-            self.command(*arguments),
+            [*prefix, *self.command(*arguments)],
             env={**self.env, **env},
             capture_output=True,
             text=True,

@@ -20,6 +20,7 @@ def test_the_seed_is_built_pushed_and_answers(
     hub: Callable[[str], None],
     podman: Any,
     require: Callable[..., None],
+    without_namespaces: list[str],
     free_port: int,
     tmp_path: Path,
 ) -> None:
@@ -31,7 +32,7 @@ def test_the_seed_is_built_pushed_and_answers(
     build = ("build", "-t", name, "--push", "-o", f"type=oci,dest={layout},tar=false", CONTEXT)
 
     first = assemble(*build, **mirrored)
-    second = assemble(*build, **mirrored)
+    second = assemble(*build, prefix=without_namespaces, **mirrored)  # it starts none
     assert second.stdout == first.stdout
     assert second.stderr.count(" CACHED") >= 6 and "#1 0." not in second.stderr
 
