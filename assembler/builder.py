@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
@@ -19,40 +20,53 @@ from assembler.events import Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.userns import IdMap
-from assembler.oci.image import Image
+from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.output.base import Output
+from assembler.plan.contexts import Contexts
+from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, make, needs
 from assembler.plan.plan import Plan, ResolvedImage
 from assembler.plan.resolution import Need
+from assembler.remotes import Remotes
 from assembler.runtime.base import Runtime
 from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.cache.local import LocalCache
 
 RUNTIMES = ("auto", "native", "podman")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """One build as asked for. `secrets` maps an id to a function that reads the value."""
+    """One build as asked for. `files` are the named contexts that are trees of files, by the names
+    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all."""
 
     dockerfile: Dockerfile
     context: Context | None = None
+    files: Mapping[str, Context] = field(default_factory=dict)
+    contexts: Contexts = field(default_factory=Contexts)
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Annotations = field(default_factory=Annotations)
     network: str = "default"
+    allow: frozenset[str] = frozenset()
     epoch: int | None = None
     pull: bool = False
-    no_cache: bool = False
+    no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
-    secrets: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
     add_hosts: tuple[tuple[str, str], ...] = ()
 
 
 class Builder:
-    """Plans and builds on one store. Use it with `with`; one build at a time per object."""
+    """Plans and builds on one store. Use it with `with`; one build at a time per object.
+
+    `secrets` maps an id to a function that reads the value; `agent` is the socket of an ssh agent.
+    """
 
     def __init__(
         self,
@@ -62,6 +76,8 @@ class Builder:
         runtime: str = "auto",
         insecure: frozenset[str] = frozenset(),
         jobs: int = 0,
+        secrets: Mapping[str, Callable[[], bytes]] | None = None,
+        agent: str = "",
         sink: Sink = discard,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
@@ -71,10 +87,12 @@ class Builder:
         self._environment = environment
         self._runtime = runtime
         self._jobs = jobs or max(4, 2 * (os.cpu_count() or 1))
+        self._secrets = secrets or {}
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
         self._id_map: IdMap | None = None
+        self._cache: LocalCache | None = None
         self._stack = ExitStack()
         self.store = self._stack.enter_context(Store.open(store or environment.store))
         self.images = self._stack.enter_context(
@@ -87,6 +105,18 @@ class Builder:
                 clock=clock,
             )
         )
+        self.remotes = self._stack.enter_context(
+            Remotes(
+                self.store,
+                environment,
+                known=lambda: self.cache,
+                secrets=self._secrets,
+                sink=sink,
+                cancellation=cancellation,
+                agent=agent,
+                clock=clock,
+            )
+        )
 
     def __enter__(self) -> Builder:
         return self
@@ -94,60 +124,118 @@ class Builder:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def plan(self, request: BuildRequest) -> Plan:
-        """The complete plan, every image it needs resolved. Asks registries for missing ones."""
-        asked = PlanRequest(
-            dockerfile=request.dockerfile,
-            build_args=request.build_args,
-            target=request.target,
-            platform=request.platform,
-            build_platform=host_platform(),
-            labels=request.labels,
-            contexts=frozenset(),
-            network=request.network,
-            epoch=request.epoch,
-        )
+    @property
+    def cache(self) -> LocalCache:
+        """The store's cache, opened on first use."""
+        if self._cache is None:
+            from assembler.cache.local import LocalCache
+
+            path = os.path.join(self.store.path, "cache.db")
+            self._cache = self._stack.enter_context(LocalCache(path))
+            if self._cache.notice:
+                self._sink(Warned(self._cache.notice, self._clock()))
+        return self._cache
+
+    def plan(
+        self,
+        request: BuildRequest,
+        *,
+        offline: bool = False,
+        lenient: bool = False,
+        every_stage: bool = False,
+    ) -> Plan:
+        """The plan, every image it needs resolved by the store or a registry.
+
+        With `offline` no registry is asked, and what the store lacks is the plan's `missing`; with
+        `lenient` also what a registry does not give, which is a warning then. With `every_stage`
+        stages that the target does not need are in it too. Raises DockerfileError,
+        RegistryError.
+        """
+        asked = plan_request(request, every_stage=every_stage)
+        return make(asked, self.resolved(request, asked, offline=offline, lenient=lenient))
+
+    def resolved(
+        self,
+        request: BuildRequest,
+        asked: PlanRequest,
+        *,
+        offline: bool = False,
+        lenient: bool = False,
+    ) -> dict[str, ResolvedImage]:
+        """The images that `asked`, made from `request`, needs, by their needs' keys; see `plan`."""
         resolved: dict[str, ResolvedImage] = {}
-        while missing := needs(asked, resolved):
+        unknown: set[str] = set()
+        while missing := [need for need in needs(asked, resolved) if need.key not in unknown]:
             for need in missing:
-                resolved[need.key] = self._resolve(need, request)
-        return make(asked, resolved)
+                found = self._found(need, request, offline, lenient)
+                if found is None:
+                    unknown.add(need.key)
+                else:
+                    resolved[need.key] = found
+        return resolved
+
+    def checked(self, plan: Plan) -> Plan:
+        """`plan`, its warnings told. Raises DockerfileError where lint is an error (rule D7)."""
+        for warning in plan.warnings:
+            self._sink(Warned(warning.message, self._clock(), warning.rule, warning.span))
+        if plan.violations:
+            raise DockerfileError(
+                f"lint violation found for rules: {', '.join(plan.violations)}",
+                hint="mend them, or leave error=true out of the check directive",
+            )
+        return plan
+
+    def _found(
+        self, need: Need, request: BuildRequest, offline: bool, lenient: bool
+    ) -> ResolvedImage | None:
+        if offline:
+            return self.images.known(need.image, need.platform, exact=need.exact)
+        try:
+            return self._resolve(need, request)
+        except DockerfileError as error:
+            if not lenient:
+                raise
+            self._sink(Warned(error.message, self._clock(), span=error.span))
+            return None
 
     def _resolve(self, need: Need, request: BuildRequest) -> ResolvedImage:
         try:
-            return self.images.resolve(need.image, need.platform, pull=request.pull, span=need.span)
+            return self.images.resolve(
+                need.image, need.platform, pull=request.pull, span=need.span, exact=need.exact
+            )
         except DockerfileError as error:
-            # A misspelt stage is taken for an image (rule S7): say which stage was meant.
+            # A misspelt stage is taken for an image (rules S7, S15): say what was meant.
             stages = [stage.name for stage in request.dockerfile.stages if stage.name]
-            suggestion = did_you_mean(need.span.word, stages)
+            suggestion = did_you_mean(need.span.word, (*stages, *COMMON_IMAGES))
             message = f"{error.message}{suggestion}"
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
         """Execute `plan`; the image is complete in the store."""
-        from assembler.cache.local import LocalCache
         from assembler.engine.execution import execute
 
-        with LocalCache(os.path.join(self.store.path, "cache.db")) as cache:
-            if cache.notice:
-                self._sink(Warned(cache.notice, self._clock()))
-            services = Services(
-                store=self.store,
-                cache=cache,
-                packed=cache,
-                contexts={} if request.context is None else {"": request.context},
-                sandbox=self._sandbox,
-                fetch=self.images.fetch,
-                compression=request.compression,
-                sink=self._sink,
-                cancellation=self._cancellation,
-                clock=self._clock,
-                secrets=request.secrets,
-                jobs=self._jobs,
-                no_cache=request.no_cache,
-                add_hosts=request.add_hosts,
-            )
-            return execute(plan, services)
+        return execute(plan, self.services(request))
+
+    def services(self, request: BuildRequest) -> Services:
+        """What the engine is given for `request`."""
+        main = {} if request.context is None else {"": request.context}
+        return Services(
+            store=self.store,
+            cache=self.cache,
+            packed=self.cache,
+            contexts={**main, **request.files},
+            remote=self.remotes,
+            sandbox=self._sandbox,
+            fetch=self.images.fetch,
+            compression=request.compression,
+            annotations=request.annotations,
+            sink=self._sink,
+            cancellation=self._cancellation,
+            clock=self._clock,
+            secrets=self._secrets,
+            jobs=self._jobs,
+            add_hosts=request.add_hosts,
+        )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
         """Write `image`, whose blobs are in the store, to every output."""
@@ -185,6 +273,30 @@ class Builder:
         from assembler.runtime.native import Native
 
         return Native.start(id_map)
+
+
+def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
+    """What the planner is asked for `request`."""
+    context = request.context
+    epochs = {name: one.epoch for name, one in request.files.items()}
+    if context is not None:
+        epochs["context"] = context.epoch
+    return PlanRequest(
+        dockerfile=request.dockerfile,
+        build_args=request.build_args,
+        target=request.target,
+        platform=request.platform,
+        build_platform=host_platform(),
+        labels=request.labels,
+        contexts=request.contexts,
+        network=request.network,
+        epoch=request.epoch,
+        epochs=epochs,
+        ignore=None if context is None else context.rules,
+        every_stage=every_stage,
+        allow=request.allow,
+        no_cache=request.no_cache,
+    )
 
 
 def host_platform() -> Platform:

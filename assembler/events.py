@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from assembler.source import Span
+
 
 @dataclass(frozen=True, slots=True)
 class VertexStarted:
@@ -64,10 +66,12 @@ class VertexFailed:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something the user should know that stops nothing."""
+    """Something the user should know that stops nothing; `rule` is the lint rule it comes from."""
 
     message: str
     time: float
+    rule: str = ""
+    span: Span | None = None
 
 
 Event = VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +23,9 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient
+
+
+LAYOUT = "oci-layout://"
 
 
 class Images:
@@ -66,22 +70,51 @@ class Images:
         return self._client
 
     def resolve(
-        self, name: str, platform: Platform, *, pull: bool = False, span: Span | None = None
+        self,
+        name: str,
+        platform: Platform,
+        *,
+        pull: bool = False,
+        span: Span | None = None,
+        exact: bool = True,
     ) -> ResolvedImage:
         """The image `name` for `platform`: what the store has, unless `pull`, else the registry's.
 
-        Its manifest and configuration are in the store afterwards. Raises RegistryError, as a
+        A name `oci-layout://PATH[:TAG|@DIGEST]` is an image of a layout on disk. Without `exact`,
+        an image the store has for another platform will do (rule S14). Its manifest and configuration are in the store afterwards. Raises RegistryError, as a
         DockerfileError at `span` when there is one.
         """
+        known = None if pull else self.known(name, platform, exact=exact)
+        if known is not None:
+            return known
         reference = Reference.parse(name)
-        if not pull and (image := self.stored(reference, platform)) is not None:
-            return _resolved(name, image)
         try:
             return _resolved(name, self.pull_manifest(reference, platform))
         except RegistryError as error:
             if span is None:
                 raise
             raise DockerfileError(error.message, span, hint=error.hint) from error
+
+    def known(self, name: str, platform: Platform, *, exact: bool) -> ResolvedImage | None:
+        """The image `name` if no registry need be asked for it."""
+        if name.startswith(LAYOUT):
+            return _resolved(name, self._from_layout(name, platform))
+        reference = Reference.parse(name)
+        image = self.stored(reference, platform)
+        if image is None and not exact:
+            image = self.stored(reference, None)
+        return None if image is None else _resolved(name, image)
+
+    def _from_layout(self, name: str, platform: Platform) -> Image:
+        from assembler.store.importing import import_image
+
+        path, at, choice = name.removeprefix(LAYOUT).partition("@")
+        if not at:
+            head, colon, tag = path.rpartition(":")
+            path, choice = (head, tag) if colon and "/" not in tag else (path, "")
+        if not os.path.isdir(path):
+            raise UsageError(f"{name}: no such directory")
+        return import_image(self._store, path, choice, platform)
 
     def stored(self, reference: Reference, platform: Platform | None) -> Image | None:
         """The image the store holds under `reference`, if it is for `platform`."""

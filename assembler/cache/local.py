@@ -11,13 +11,17 @@ import os
 import sqlite3
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from assembler.cache.base import Record
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from assembler.context.download import Download
+
+SCHEMA = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -28,6 +32,9 @@ CREATE TABLE IF NOT EXISTS layers(
 CREATE TABLE IF NOT EXISTS images(
     key TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS downloads(
+    url TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
+    modified TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -121,6 +128,23 @@ class LocalCache:
         self._write(
             "INSERT OR REPLACE INTO images VALUES(?, ?, ?, ?)",
             (str(key), descriptor.media_type, str(descriptor.digest), descriptor.size),
+        )
+
+    def downloaded(self, url: str) -> Download | None:
+        """See `context.download.Downloads.downloaded`."""
+        from assembler.context.download import Download
+
+        row = self._one("SELECT digest, size, etag, modified FROM downloads WHERE url = ?", url)
+        try:
+            return Download(Digest.parse(row[0]), int(row[1]), row[2], row[3]) if row else None
+        except ValueError:
+            return None
+
+    def record_download(self, url: str, download: Download) -> None:
+        """See `context.download.Downloads.record_download`."""
+        self._write(
+            "INSERT OR REPLACE INTO downloads VALUES(?, ?, ?, ?, ?)",
+            (url, str(download.digest), download.size, download.etag, download.modified),
         )
 
     def _one(self, query: str, *values: str) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from assembler.version import __version__
 
 COMMANDS = {
     "build": "Build an image from a Dockerfile",
+    "check": "Lint a Dockerfile without building it",
     "push": "Push an image from the store, an OCI layout or an archive",
     "pull": "Pull an image into the store",
     "import": "Put an OCI layout or archive into the store under a name",
@@ -68,7 +69,7 @@ def run() -> int:
     """Run the command line of this process; the exit status is returned."""
     debug = "--debug" in sys.argv
     try:
-        cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
+        status = cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.ClickException as error:
@@ -80,7 +81,7 @@ def run() -> int:
         return _fail(error, debug)
     except Exception as error:
         return _fail(error, True)
-    return 0
+    return status if isinstance(status, int) else 0  # of a command that chose its own
 
 
 def _fail(error: BaseException, debug: bool) -> int:

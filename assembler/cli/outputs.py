@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,9 +47,14 @@ def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
 
 
 def concrete(
-    request: OutputRequest, names: Sequence[Reference], builder: Builder, mount_from: Sequence[str]
+    request: OutputRequest,
+    names: Sequence[Reference],
+    builder: Builder,
+    mount_from: Sequence[str] = (),
+    annotations: Mapping[str, str] | None = None,
 ) -> Output:
-    """The output that `request` means. Layers may be mounted from the repositories `mount_from`."""
+    """The output that `request` means. Layers may be mounted from the repositories `mount_from`;
+    `annotations` are of the manifest's descriptor."""
     if request.type == "registry":
         from assembler.oci.reference import Reference
         from assembler.output.registry import RegistryOutput
@@ -60,10 +65,15 @@ def concrete(
     if request.type == "oci" and not request.archive:
         from assembler.output.layout import LayoutDirectory
 
-        return LayoutDirectory(request.destination, name)
+        return LayoutDirectory(request.destination, name, annotations)
     from assembler.output.archive import Archive
 
-    return Archive(request.destination, tuple(map(str, names)), docker=request.type == "docker")
+    return Archive(
+        request.destination,
+        tuple(map(str, names)),
+        docker=request.type == "docker",
+        annotations=annotations,
+    )
 
 
 def _read(word: str) -> OutputRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.tree import Tree
 
 
@@ -11,6 +12,16 @@ class Context(Protocol):
     """A build context."""
 
     name: str
+
+    @property
+    def rules(self) -> IgnoreRules | None:
+        """The ignore rules that are applied, None when there are none."""
+        ...
+
+    @property
+    def epoch(self) -> int | None:
+        """When the whole was made, in seconds since the epoch; None when that means nothing."""
+        ...
 
     def tree(self) -> Tree:
         """The files, ignore rules applied; entries' sources open the bytes."""

@@ -62,16 +62,17 @@ class DirectoryContext:
 
     def __init__(self, path: str, rules: IgnoreRules | None, name: str = "") -> None:
         self.name = name
+        self.rules = rules
+        self.epoch: int | None = None
         self._root = os.path.realpath(path)
-        self._rules = rules
 
     def tree(self) -> Tree:
         """The files as they are now; entries belong to 0:0 (rule C16)."""
-        return _ContextTree(self._root, self._rules)
+        return _ContextTree(self._root, self.rules)
 
     def ignored(self, path: str) -> str | None:
         """See `context.base.Context.ignored`."""
-        rule = None if self._rules is None else self._rules.match(path.strip("/"))
+        rule = None if self.rules is None else self.rules.match(path.strip("/"))
         return None if rule is None else str(rule)
 
 

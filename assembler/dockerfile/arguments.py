@@ -32,6 +32,7 @@ from assembler.dockerfile.instructions import (
     Volume,
     Workdir,
 )
+from assembler.dockerfile.remote import remote_kind
 from assembler.dockerfile.statement import NAMES, Statement, json_form
 from assembler.dockerfile.words import WHITESPACE, quoted, split_words
 from assembler.errors import SyntaxProblem
@@ -46,7 +47,6 @@ _HEALTHCHECK = Allowed((*_INTERVALS, "retries"))
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _MILLISECOND = 1_000_000
-_GIT = re.compile(r"(?:git|ssh)://|https?://[^?#]*\.git/?(?:[?#]|$)|[\w.-]+@[\w.-]+:(?!/?/)")
 _FROM_IS_FIXED = (
     "variable expansion is not supported for --from, define a new stage with FROM using ARG from"
     " global scope as a workaround"
@@ -239,10 +239,8 @@ def _without_openings(statement: Statement) -> str:
 
 def _refuse_remote(statement: Statement, sources: list[str]) -> None:
     for source in sources:
-        if _GIT.match(source):
-            raise statement.error("source can't be a git ref for COPY", source, "ADD can fetch it")
-        if source.startswith(("http://", "https://")):
-            raise statement.error("source can't be a URL for COPY", source, "ADD can fetch it")
+        if kind := remote_kind(source):
+            raise statement.error(f"source can't be a {kind} for COPY", source, "ADD can fetch it")
 
 
 def _workdir(statement: Statement) -> Workdir:

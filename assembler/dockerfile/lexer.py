@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from assembler.dockerfile.heredocs import Opening
 from assembler.dockerfile.instructions import Heredoc
+from assembler.dockerfile.lint import CheckOptions
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import SyntaxProblem
 from assembler.source import Source, Span
@@ -16,7 +17,6 @@ from assembler.source import Source, Span
 _LONGEST_LINE = 65535
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
 _KEYS = frozenset({"syntax", "escape", "check"})
-_TRUTHS = frozenset("1 t T TRUE true True 0 f F FALSE false False".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +171,7 @@ def _validate(key: str, value: str, span: Span) -> None:
         message = f"invalid escape token '{value}' does not match ` or \\"
         raise SyntaxProblem(message, span.blame(value))
     if key == "check":
-        for option in value.split(";"):
-            _validate_check(option.strip(WHITESPACE), span)
-
-
-def _validate_check(option: str, span: Span) -> None:
-    name, equals, value = option.partition("=")
-    name, value = name.strip(WHITESPACE), value.strip(WHITESPACE)
-    if not equals or name not in ("skip", "error", "experimental"):
-        raise SyntaxProblem(f'invalid check option "{name}"', span.blame(name))
-    if name == "error" and value not in _TRUTHS:
-        message = f'failed to parse check option "{option}": not a boolean'
-        raise SyntaxProblem(message, span.blame(value))
+        try:
+            CheckOptions.parse(value)
+        except ValueError as error:
+            raise SyntaxProblem(str(error), span.blame(value)) from None

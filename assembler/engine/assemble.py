@@ -29,11 +29,12 @@ def assemble(
     the packed layers of the whole stack. An image assembled before is read back, not made anew.
     """
     config = configuration(plan, changes, layers)
-    key = _key(config, layers)
+    annotations = services.annotations.manifest
+    key = _key(config, layers, annotations)
     found = services.packed.recall(key)
     if found is not None and services.store.blobs.has(found.digest):
         return services.store.image(found)
-    image = Image.create(config, layers)
+    image = Image.create(config, layers, annotations)
     services.store.put_image(image)
     services.packed.remember(key, image.manifest.descriptor)
     return image
@@ -78,8 +79,9 @@ def _chain(plan: Plan) -> list[PlannedStage]:
     return stages[::-1]
 
 
-def _key(config: ImageConfig, layers: tuple[Layer, ...]) -> Digest:
+def _key(config: ImageConfig, layers: tuple[Layer, ...], annotations: Mapping[str, str]) -> Digest:
     parts = [config.serialise()]
+    parts += [f"{key}={value}".encode() for key, value in sorted(annotations.items())]
     parts += [descriptor_text(layer.descriptor) for layer in layers]
     framed = b"".join(b"%d:%s" % (len(part), part) for part in parts)
     return Digest.of(b"image/1:" + framed)

@@ -64,7 +64,7 @@ class _Writer:
         source = item.entry.source
         if item.entry.kind is Kind.DIRECTORY:
             self.directory(item, selection)
-        elif self.copy.unpack and source is not None and is_archive(source):
+        elif item.unpack and source is not None and is_archive(source):
             self.archive(expand(source, spool))
         else:
             for path, parent in item.parents:

@@ -57,9 +57,9 @@ def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, Known
     return known
 
 
-def recorded(services: Services, key: Digest) -> Record | None:
-    """The cache's record for `key`, unless the build was told not to use it."""
-    return None if services.no_cache else services.cache.lookup(key)
+def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | None:
+    """The cache's record for `key`, unless the build was told not to use it for this stage."""
+    return None if stage.fresh else services.cache.lookup(key)
 
 
 def _look_up_stage(
@@ -78,7 +78,7 @@ def _look_up_stage(
         origins = sources.origins(step, lambda index: known[index].identity)
         record = None
         if origins is not None:
-            record = recorded(services, keys.step_key(identity, step, origins))
+            record = recorded(services, stage, keys.step_key(identity, step, origins))
         identity = None if record is None else record.identity
         if record is not None:
             changes.append(StepChange(record.identity, record.created, isinstance(step, Run)))

@@ -9,7 +9,7 @@ from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
 from assembler.errors import ProcessFailed
 from assembler.plan.steps import Run
-from assembler.runtime.base import Process
+from assembler.runtime.base import HOSTNAME, Process
 
 
 def execute(
@@ -32,6 +32,7 @@ def execute(
         cwd=step.cwd,
         user=step.user,
         network=step.network,
+        hostname=step.hostname or HOSTNAME,
         add_hosts=services.add_hosts,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:

@@ -11,7 +11,7 @@ from assembler.dockerfile.suggest import nearest
 from assembler.errors import CopySourceMissing, StepError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
-from assembler.plan.steps import Copy, InlineFile
+from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 
 _WILD = frozenset("*?[\\")
 
@@ -26,6 +26,10 @@ class Selected:
 
     entry: Entry
     name: str
+    tree: Tree = field(repr=False)
+    """Where the entry is, for what is below it."""
+    unpack: bool = False
+    """Whether an archive is extracted."""
     parents: tuple[tuple[str, Entry], ...] = ()
 
 
@@ -34,7 +38,6 @@ class Selection:
     """Everything one COPY selects."""
 
     items: tuple[Selected, ...]
-    tree: Tree = field(repr=False)
     exclude: IgnoreRules | None = None
     inline: tuple[InlineFile, ...] = ()
 
@@ -47,36 +50,55 @@ class Selection:
         """What is below a selected directory: (path relative to it, entry), parents first,
         without what --exclude names (rule C23)."""
         if item.entry.kind is Kind.DIRECTORY:
-            yield from self._walk(item.entry.path, "")
+            yield from self._walk(item.tree, item.entry.path, "")
 
-    def _walk(self, directory: str, relative: str) -> Iterator[tuple[str, Entry]]:
-        for entry in self.tree.children(directory):
+    def _walk(self, tree: Tree, directory: str, relative: str) -> Iterator[tuple[str, Entry]]:
+        for entry in tree.children(directory):
             path = join(relative, entry.name)
             excluded = self.exclude is not None and self.exclude.match(path) is not None
             is_directory = entry.kind is Kind.DIRECTORY
             if not excluded:
                 yield path, entry
                 if is_directory:
-                    yield from self._walk(entry.path, path)
+                    yield from self._walk(tree, entry.path, path)
             elif is_directory and self.exclude and self.exclude.may_reinclude_below(path):
-                found = list(self._walk(entry.path, path))
+                found = list(self._walk(tree, entry.path, path))
                 if found:
                     yield path, entry
                     yield from found
 
 
+Open = Callable[[UrlSource | GitSource], tuple[Entry, Tree]]
+"""The file or directory that is elsewhere, and the tree it is in."""
+
+
+def nowhere(source: UrlSource | GitSource) -> tuple[Entry, Tree]:
+    """For copies that fetch nothing."""
+    raise StepError(f"{source} cannot be fetched here")
+
+
 def select(
-    copy: Copy, source: Tree, *, ignored: Callable[[str], str | None] = lambda path: None
+    copy: Copy,
+    tree: Tree,
+    *,
+    ignored: Callable[[str], str | None] = lambda path: None,
+    fetch: Open = nowhere,
 ) -> Selection:
-    """What `copy` takes out of `source`. `ignored` tells the ignore rule that hides a path.
+    """What `copy` takes out of `tree`, and of what `fetch` opens. `ignored` tells the ignore rule
+    that hides a path.
 
     Raises CopySourceMissing for a plain path that is not there, StepError for a bad pattern.
     """
     items: list[Selected] = []
-    for text in copy.sources:
-        items += _one_source(copy, text, source, ignored)
+    for source in copy.sources:
+        if isinstance(source, str):
+            items += _one_source(copy, source, tree, ignored)
+            continue
+        entry, its_tree = fetch(source)
+        unpack = isinstance(source, UrlSource) and source.unpack
+        items.append(Selected(entry, entry.name, its_tree, unpack))
     exclude = IgnoreRules.from_patterns(copy.exclude) if copy.exclude else None
-    return Selection(tuple(items), source, exclude, copy.inline)
+    return Selection(tuple(items), exclude, copy.inline)
 
 
 def _one_source(
@@ -104,7 +126,7 @@ def _selected(copy: Copy, path: str, tree: Tree, pivot: int) -> Selected:
         raise CopySourceMissing(f'"/{path}": not found (a link to nothing)', copy.span)
     name = path.rpartition("/")[2]
     if not copy.parents:
-        return Selected(entry, name)
+        return Selected(entry, name, tree, copy.unpack)
     parts = path.split("/") if path else []
     kept = parts[min(pivot, len(parts)) :]
     above = []
@@ -112,7 +134,7 @@ def _selected(copy: Copy, path: str, tree: Tree, pivot: int) -> Selected:
         source = tree.lookup(resolve(tree, "/".join(parts[: len(parts) - len(kept) + depth])))
         if source is not None:
             above.append(("/".join(kept[:depth]), source))
-    return Selected(entry, "/".join(kept), tuple(above))
+    return Selected(entry, "/".join(kept), tree, copy.unpack, tuple(above))
 
 
 def _pivot(text: str) -> tuple[int, str]:

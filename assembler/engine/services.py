@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.events import Sink
+from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
+from assembler.layer.tree import Tree
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Layer
+from assembler.oci.image import Annotations, Layer
 from assembler.plan.plan import ResolvedImage
+from assembler.plan.steps import GitSource, UrlSource
 from assembler.runtime.base import Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
@@ -49,6 +52,18 @@ class PackedLayers(Protocol):
         ...
 
 
+class Remote(Protocol):
+    """Files that are elsewhere: over http, in a git repository."""
+
+    def identity(self, source: UrlSource | GitSource) -> Digest:
+        """What identifies `source` now, for keys."""
+        ...
+
+    def open(self, source: UrlSource | GitSource) -> tuple[Entry, Tree]:
+        """The file or directory that `source` is, and the tree it is in."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The engine's surroundings for one build.
@@ -62,6 +77,7 @@ class Services:
     cache: Cache
     packed: PackedLayers
     contexts: Mapping[str, Context]
+    remote: Remote
     sandbox: Callable[[], AbstractContextManager[Sandbox]]
     fetch: Callable[[ResolvedImage, Descriptor], None]
     compression: Compression
@@ -69,6 +85,6 @@ class Services:
     cancellation: Cancellation
     clock: Callable[[], float]
     secrets: Mapping[str, Callable[[], bytes]]
+    annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
-    no_cache: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 
 from assembler.context.base import Context
 from assembler.engine import content
 from assembler.engine.change import Snapshot, base_snapshot
 from assembler.engine.realisation import Realisation
-from assembler.engine.selection import Selection, select
+from assembler.engine.selection import Open, Selection, select
 from assembler.engine.services import Services
-from assembler.errors import StepError
+from assembler.errors import AssemblerError, Cancelled, StepError
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
@@ -20,12 +22,16 @@ from assembler.plan.steps import (
     BindMount,
     ContextOrigin,
     Copy,
+    GitSource,
     ImageOrigin,
     Origin,
     Run,
     StageOrigin,
     Step,
+    UrlSource,
 )
+
+Result = TypeVar("Result")
 
 StageIdentity = Callable[[int], Digest | None]
 """The identity of a finished stage, None while it is not known."""
@@ -64,23 +70,35 @@ class Sources:
 
     def origins(
         self, step: Step, stage_identity: StageIdentity
-    ) -> tuple[tuple[Origin, Digest], ...] | None:
+    ) -> tuple[tuple[Origin | UrlSource | GitSource, Digest], ...] | None:
         """Every origin that `step` reads with its identity; None while one is not known."""
-        found: list[tuple[Origin, Digest]] = []
+        found: list[tuple[Origin | UrlSource | GitSource, Digest]] = []
         for origin, reader in _readers(step):
             identity = self.identity(origin, reader, stage_identity)
             if identity is None:
                 return None
             found.append((origin, identity))
+        for source in step.fetched if isinstance(step, Copy) else ():
+            found.append((source, self._fetched(step, source)))
         return tuple(found)
+
+    def _fetched(self, step: Step, source: UrlSource | GitSource) -> Digest:
+        return at_source(step, source, lambda: self._services.remote.identity(source))
 
     def select(self, step: Copy, tree: Tree) -> Selection:
         """What `step` selects from `tree`. Raises CopySourceMissing."""
-        if isinstance(step.origin, ContextOrigin) and step.sources:
-            return select(step, tree, ignored=self.context(step.origin, step).ignored)
-        return select(step, tree)
+        if isinstance(step.origin, ContextOrigin) and step.paths:
+            ignored = self.context(step.origin, step).ignored
+            return select(step, tree, ignored=ignored, fetch=self._opener(step))
+        return select(step, tree, fetch=self._opener(step))
+
+    def _opener(self, step: Copy) -> Open:
+        remote = self._services.remote
+        return lambda source: at_source(step, source, lambda: remote.open(source))
 
     def _context_digest(self, origin: ContextOrigin, step: Copy) -> Digest:
+        # what is fetched has an identity of its own in the key, and is not read here
+        step = replace(step, sources=step.paths)
         key = (origin, step.sources, step.exclude, step.parents, step.inline)
         with self._lock:
             known = self._digests.get(key)
@@ -90,6 +108,17 @@ class Sources:
             with self._lock:
                 self._digests[key] = known
         return known
+
+
+def at_source(step: Step, source: UrlSource | GitSource, work: Callable[[], Result]) -> Result:
+    """What `work` gives; its failure is blamed on the place of `source` in the Dockerfile."""
+    try:
+        return work()
+    except (Cancelled, StepError):
+        raise
+    except AssemblerError as error:
+        word = source.url if isinstance(source, UrlSource) else source.repository.remote
+        raise StepError(error.message, step.span.blame(word), hint=error.hint) from error
 
 
 def origin_snapshot(origin: ImageOrigin, plan: Plan) -> Snapshot:
@@ -111,7 +140,7 @@ def origin_tree(
         return realisation.tree(stage_snapshot(origin.index))
     if isinstance(origin, ImageOrigin):
         return realisation.tree(origin_snapshot(origin, plan))
-    if isinstance(step, Copy) and not step.sources:
+    if isinstance(step, Copy) and not step.paths:
         return EmptyTree()
     return sources.context(origin, step).tree()
 

@@ -97,14 +97,14 @@ class StageBuilder:
         with vertex(
             f"{stage.index}/{number}", step.name, self.services.sink, self.services.clock
         ) as work:
-            change = self._known(key, step)
+            change = self._known(key, stage, step)
             if change is not None:
                 work.cached = True
                 return change
-            return self._execute(work, step, key, parent, below, scheduler)
+            return self._execute(work, stage, step, key, parent, below, scheduler)
 
-    def _known(self, key: Digest, step: Step) -> StepChange | None:
-        record = recorded(self.services, key)
+    def _known(self, key: Digest, stage: PlannedStage, step: Step) -> StepChange | None:
+        record = recorded(self.services, stage, key)
         if record is None:
             return None
         change = StepChange(record.identity, record.created, isinstance(step, Run))
@@ -113,6 +113,7 @@ class StageBuilder:
     def _execute(
         self,
         work: Vertex,
+        stage: PlannedStage,
         step: Step,
         key: Digest,
         parent: Digest,
@@ -123,14 +124,14 @@ class StageBuilder:
         if isinstance(step, Run):
             # A RUN asked for anew may give other files: its result gets an identity of its own.
             nonce = uuid.uuid4().hex
-            identity = keys.fresh_key(key, nonce) if self.services.no_cache else key
+            identity = keys.fresh_key(key, nonce) if stage.fresh else key
             self._run(work, step, identity, below, scheduler)
             change = StepChange(identity, created, True)
         elif isinstance(step, MakeDirectory):
             made = directories.make_directory(step, self.realisation.tree(below), self._now_ns())
             change = StepChange(key, created, False, made)
         else:
-            change, known = self._copy(step, parent, below, scheduler, created)
+            change, known = self._copy(stage, step, parent, below, scheduler, created)
             work.cached = known
         self._record(key, change, step)
         return change
@@ -173,6 +174,7 @@ class StageBuilder:
 
     def _copy(
         self,
+        stage: PlannedStage,
         step: Copy,
         parent: Digest,
         below: Snapshot,
@@ -183,7 +185,7 @@ class StageBuilder:
         with scheduler.working:
             selection = self.sources.select(step, source)
             identity = keys.content_key(parent, step, content.digest(selection))
-            known = self._known(identity, step)
+            known = self._known(identity, stage, step)
             if known is not None:
                 return known, True
             destination = EmptyTree() if step.link else self.realisation.tree(below)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, Descriptor
@@ -16,6 +17,15 @@ class Layer:
 
     descriptor: Descriptor
     diff_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Annotations asked for, by what carries them (rule Y8)."""
+
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    descriptor: Mapping[str, str] = field(default_factory=dict)
+    """Of the manifest's descriptor, in a layout's index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +59,16 @@ class Image:
         return cls(manifest, config, config_content)
 
     @classmethod
-    def create(cls, config: ImageConfig, layers: tuple[Layer, ...]) -> Image:
+    def create(
+        cls,
+        config: ImageConfig,
+        layers: tuple[Layer, ...],
+        annotations: Mapping[str, str] | None = None,
+    ) -> Image:
         """A new OCI image of `layers`; the configuration's diff_ids are taken from them."""
         if config.diff_ids != tuple(layer.diff_id for layer in layers):
             raise ValueError("configuration and layers disagree")
         content = config.serialise()
         described = Descriptor(CONFIG, Digest.of(content), len(content))
-        return cls(build(described, (layer.descriptor for layer in layers)), config, content)
+        descriptors = (layer.descriptor for layer in layers)
+        return cls(build(described, descriptors, annotations), config, content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -31,10 +31,18 @@ class _Blob:
 class Archive:
     """Writes one image to the file `path`, or to stdout for `-`. Files appear whole or not at all."""
 
-    def __init__(self, path: str, references: Sequence[str], *, docker: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        references: Sequence[str],
+        *,
+        docker: bool,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
         self._path = path
         self._references = tuple(references)
         self._docker = docker
+        self._annotations = annotations or {}
         self.name = f"exporting to {'docker' if docker else 'OCI'} archive {path}"
 
     def write(self, image: Image, blobs: Blobs) -> Descriptor:
@@ -74,7 +82,10 @@ class Archive:
         writer.close()
 
     def _documents(self, image: Image) -> dict[str, bytes]:
-        entries = [named(image, name).to_document() for name in self._references or ("",)]
+        entries = [
+            named(image, name, self._annotations).to_document()
+            for name in self._references or ("",)
+        ]
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
         documents = {
             "index.json": json.dumps(index, separators=(",", ":")).encode(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 
 from assembler.linux.claims import held, sweep
@@ -20,9 +21,12 @@ FULL_NAME = "io.containerd.image.name"
 class LayoutDirectory:
     """Writes images into the layout at `path`, beside what it holds; a reader never sees half."""
 
-    def __init__(self, path: str, reference: str = "") -> None:
+    def __init__(
+        self, path: str, reference: str = "", annotations: Mapping[str, str] | None = None
+    ) -> None:
         self._path = path
         self._reference = reference
+        self._annotations = annotations or {}
         self.name = f"exporting to OCI layout {path}"
 
     def write(self, image: Image, blobs: Blobs) -> Descriptor:
@@ -37,7 +41,7 @@ class LayoutDirectory:
         with held(self._path):  # writers take turns: a reader sees one after the other
             self._put_blobs(image, blobs)
             replace_file(os.path.join(self._path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
-            entry = named(image, self._reference)
+            entry = named(image, self._reference, self._annotations)
             index = os.path.join(self._path, "index.json")
             tag = entry.annotations.get(REF_NAME)
             kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
@@ -60,11 +64,12 @@ class LayoutDirectory:
             os.rmdir(work)
 
 
-def named(image: Image, reference: str) -> Descriptor:
-    """The manifest's descriptor as an index entry: platform, and the names other tools look for."""
-    annotations = {}
+def named(image: Image, reference: str, asked: Mapping[str, str]) -> Descriptor:
+    """The manifest's descriptor as an index entry: platform, the annotations `asked` for, and the
+    names other tools look for."""
+    annotations = dict(asked)
     if reference:
-        annotations = {FULL_NAME: reference, REF_NAME: Reference.parse(reference).tag}
+        annotations |= {FULL_NAME: reference, REF_NAME: Reference.parse(reference).tag}
     return replace(
         image.manifest.descriptor, annotations=annotations, platform=image.config.platform
     )

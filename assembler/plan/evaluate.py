@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from assembler.dockerfile import instructions as syntax
 from assembler.dockerfile.instructions import Instruction, Stage
+from assembler.dockerfile.remote import is_url, parse_git
 from assembler.dockerfile.words import expand_heredoc
-from assembler.errors import DockerfileError, ExpansionFailed, SyntaxProblem, Unsupported
+from assembler.errors import DockerfileError, ExpansionFailed, SyntaxProblem
 from assembler.oci.config import Execution, History
 from assembler.plan import metadata
 from assembler.plan.metadata import command_arguments
 from assembler.plan.mounts import MountScope, parse_mount
 from assembler.plan.plan import HistoryLine
-from assembler.plan.scope import Scope, argument_value, expanded, proxies
+from assembler.plan.resolution import Use
+from assembler.plan.scope import UNSET_IN_RUN, Scope, argument_value, expanded, proxies
 from assembler.plan.steps import (
     ContextOrigin,
     Copy,
+    CopySource,
+    GitSource,
     InlineFile,
     MakeDirectory,
     Mount,
@@ -26,10 +31,12 @@ from assembler.plan.steps import (
     Run,
     SshMount,
     Step,
+    UrlSource,
 )
 from assembler.source import Span
 
-_REMOTE = ("http://", "https://", "git://", "git@", "ssh://")
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +65,11 @@ class StageScope:
     outer: Scope
     build_args: Mapping[str, str]
     network: str
-    origin: Callable[[str, Span, str], Origin]
+    origin: Callable[[Use], Origin]
     title: Callable[[Instruction, int], str]
     """Names a step for progress, given how many steps precede it."""
+    allow: frozenset[str] = frozenset()
+    """Entitlements: `network.host`, `security.insecure`, `device` (rules N1, N2, M12)."""
 
 
 def evaluate(state: StageState, instruction: Instruction, scope: StageScope) -> StageState:
@@ -113,7 +122,7 @@ def _arg(state: StageState, instruction: syntax.Arg, scope: StageScope) -> Stage
             span=instruction.span,
         )
         environment = dict(state.environment)
-        if value is not None:
+        if value is not None and pair.key not in UNSET_IN_RUN:
             environment[pair.key] = value
         arguments = {**state.arguments, pair.key: value}
         state = replace(state, environment=environment, arguments=arguments)
@@ -171,10 +180,9 @@ def _metadata(state: StageState, instruction: metadata.Metadata, scope: StageSco
 
 
 def _run(state: StageState, instruction: syntax.Run, scope: StageScope) -> StageState:
-    if instruction.devices:
-        raise Unsupported("RUN --device is not supported yet", instruction.span)
     _choose("network mode", instruction.network, ("default", "none", "host"), instruction.span)
     _choose("security", instruction.security, ("sandbox", "insecure"), instruction.span)
+    _entitled(instruction, scope)
     argv, scripts = _command(instruction, state.execution.shell)
     if not argv:
         raise SyntaxProblem("RUN needs a command", instruction.span)
@@ -186,6 +194,8 @@ def _run(state: StageState, instruction: syntax.Run, scope: StageScope) -> Stage
         mounts=_mounts(state, instruction, scope),
         network=_network(instruction.network, scope.network),
         security=instruction.security or "sandbox",
+        hostname=scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        devices=instruction.devices,
         scripts=scripts,
         proxies=proxies(scope.build_args, frozenset(state.arguments)),
         span=instruction.span,
@@ -208,6 +218,21 @@ def _choose(what: str, value: str, known: tuple[str, ...], span: Span) -> None:
             else f'security "{value}" is not valid'
         )
         raise DockerfileError(text, span.blame(value), hint=f"one of {', '.join(known)}")
+
+
+def _entitled(instruction: syntax.Run, scope: StageScope) -> None:
+    asked = {
+        "network.host": instruction.network == "host",
+        "security.insecure": instruction.security == "insecure",
+        "device": bool(instruction.devices),
+    }
+    for name, wanted in asked.items():
+        if wanted and name not in scope.allow:
+            raise DockerfileError(
+                f"RUN asks for the entitlement {name}, which is not allowed",
+                instruction.span,
+                hint=f"allow it with --allow {name}",
+            )
 
 
 def _command(
@@ -240,7 +265,7 @@ def _mounts(state: StageState, instruction: syntax.Run, scope: StageScope) -> tu
     mount_scope = MountScope(
         cwd=state.execution.working_dir or "/",
         expand=_expand(state, scope, instruction.span),
-        origin=lambda name: scope.origin(name, instruction.span, "mount from"),
+        origin=lambda name, target: scope.origin(Use(name, instruction.span, target)),
         cache_namespace=scope.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
     )
     found: list[Mount] = []
@@ -252,19 +277,16 @@ def _mounts(state: StageState, instruction: syntax.Run, scope: StageScope) -> tu
 
 def _copy(state: StageState, instruction: syntax.Copy, scope: StageScope) -> StageState:
     expand = _expand(state, scope, instruction.span)
-    sources = tuple(map(expand, instruction.sources))
+    texts = tuple(map(expand, instruction.sources))
     verb = "ADD" if instruction.add else "COPY"
-    for source in sources:
-        _refuse_remote(source, verb, instruction)
-    if instruction.checksum or instruction.keep_git_dir:
-        raise Unsupported(
-            "ADD --checksum and --keep-git-dir are not supported yet", instruction.span
-        )
+    checksum = expand(instruction.checksum)
+    sources = tuple(_source(text, checksum, instruction) for text in texts)
+    _check_checksum(checksum, sources, instruction)
     destination = expand(instruction.destination)
     chown, chmod = expand(instruction.chown), expand(instruction.chmod)
     origin: Origin = ContextOrigin()
     if instruction.from_:
-        origin = scope.origin(instruction.from_, instruction.span, "copy from")
+        origin = scope.origin(Use(instruction.from_, instruction.span))
     step = Copy(
         origin=origin,
         sources=sources,
@@ -282,7 +304,7 @@ def _copy(state: StageState, instruction: syntax.Copy, scope: StageScope) -> Sta
     words = [verb]
     words += ["--parents"] * instruction.parents
     words += [f"--chown={chown}"] * bool(chown) + [f"--chmod={chmod}"] * bool(chmod)
-    words += [*sources, *(f"<<{doc.name}" for doc in instruction.heredocs), destination]
+    words += [*texts, *(f"<<{doc.name}" for doc in instruction.heredocs), destination]
     return _stepped(state, step, f"{' '.join(words)} # buildkit")
 
 
@@ -304,11 +326,49 @@ def _inline(heredoc: syntax.Heredoc, state: StageState, span: Span) -> InlineFil
     return InlineFile(heredoc.name, body)
 
 
-def _refuse_remote(source: str, verb: str, instruction: syntax.Copy) -> None:
-    if not source.startswith(_REMOTE):
+def _source(text: str, checksum: str, instruction: syntax.Copy) -> CopySource:
+    """A source as written, or what is to be fetched for it (rules C3, C27-C29)."""
+    span = instruction.span.blame(text)
+    try:
+        repository = parse_git(text)
+    except ValueError as error:
+        raise DockerfileError(f"{text}: {error}", span) from error
+    if repository is None and not is_url(text):
+        return text
+    if not instruction.add:
+        kind = "git ref" if repository else "URL"
+        raise DockerfileError(f"source can't be a {kind} for COPY", span, hint="ADD can fetch it")
+    if repository is None:
+        if checksum and not _SHA256.fullmatch(checksum):
+            raise DockerfileError(
+                f'invalid checksum "{checksum}" for {text}',
+                instruction.span.blame(checksum),
+                hint="--checksum=sha256:<64 hexadecimal digits>",
+            )
+        return UrlSource(text, checksum, unpack=instruction.unpack is True)
+    if checksum:
+        if not _COMMIT.fullmatch(checksum):
+            raise DockerfileError(
+                f'invalid checksum "{checksum}" for {text}',
+                instruction.span.blame(checksum),
+                hint="of a git source it is the commit, or the first digits of it",
+            )
+        if repository.checksum and repository.checksum != checksum:
+            raise DockerfileError(
+                f'checksum conflicts: "{repository.checksum}" vs "{checksum}"', span
+            )
+        repository = replace(repository, checksum=checksum)
+    keep = repository.keep_git_dir
+    return GitSource(repository, instruction.keep_git_dir if keep is None else keep)
+
+
+def _check_checksum(
+    checksum: str, sources: tuple[CopySource, ...], instruction: syntax.Copy
+) -> None:
+    if not checksum:
         return
-    span = instruction.span.blame(source)
-    if instruction.add:
-        raise Unsupported("ADD of a URL or git repository is not supported yet", span)
-    kind = "URL" if source.startswith("http") else "git ref"
-    raise DockerfileError(f"source can't be a {kind} for {verb}", span)
+    span = instruction.span.blame("--checksum")
+    if len(sources) + len(instruction.heredocs) != 1:
+        raise DockerfileError("checksum can't be specified for multiple sources", span)
+    if not sources or isinstance(sources[0], str):
+        raise DockerfileError("checksum requires HTTP(S) or Git sources", span)

@@ -6,8 +6,8 @@ resolves `missing` and asks again until nothing is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile.instructions import (
     Copy,
@@ -20,15 +20,20 @@ from assembler.dockerfile.instructions import (
 )
 from assembler.dockerfile.parser import parse_trigger
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.errors import BadFlag, DockerfileError, StageCycle, UndefinedStage, Unsupported
+from assembler.dockerfile.words import expand, quoted
+from assembler.errors import BadFlag, DockerfileError, StageCycle, UndefinedStage
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.mounts import mount_from
-from assembler.plan.plan import Base, ImageBase, ResolvedImage, ScratchBase, StageBase
-from assembler.plan.resolution import Need
+from assembler.plan.contexts import Contexts, FilesContext, ImageContext
+from assembler.plan.mounts import mount_source
+from assembler.plan.plan import Base, ContextBase, ImageBase, ResolvedImage, ScratchBase, StageBase
+from assembler.plan.resolution import Need, Use
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, StageOrigin
 from assembler.source import Span
+
+COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python",
+                 "rockylinux", "ubuntu")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class StageNode:
     instructions: tuple[Instruction, ...]
     triggers: int = 0
     """How many of the instructions are ONBUILD triggers."""
+    adopts: bool = False
+    """No platform was asked for, so the stage has that of its base image (rule S14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,29 @@ class StageGraph:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What names mean in one file: stages, named contexts, images."""
+    """What names mean in one file: stages, named contexts, images.
+
+    `exact` says that the platform was asked for, so a base of another one is not adopted.
+    """
 
     dockerfile: Dockerfile
     outer: Scope
     platform: Platform
-    contexts: frozenset[str]
+    contexts: Contexts
+    exact: bool = False
+    _stages: Mapping[str, tuple[int, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found: dict[str, tuple[int, ...]] = {}
+        for stage in self.dockerfile.stages:
+            if stage.name:
+                found[stage.name] = (*found.get(stage.name, ()), stage.index)
+        object.__setattr__(self, "_stages", found)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names of stages, in order."""
+        return tuple(self._stages)
 
     def target(self, name: str) -> int:
         """The stage index that `--target` means; the last one when it is empty (rule S10)."""
@@ -68,19 +92,26 @@ class Names:
         if not name:
             return len(stages) - 1
         found = self._stage(name)
-        if found is None and name.isdigit() and int(name) < len(stages):
+        if found is None and name.isdecimal() and int(name) < len(stages):
             found = int(name)
         if found is None:
-            known = [stage.name for stage in stages if stage.name]
+            suggestion = did_you_mean(name.lower(), self.known)
             raise UndefinedStage(
-                f'target stage "{name}" could not be found{did_you_mean(name, known)}',
-                hint=f"stages with a name: {', '.join(known)}" if known else "",
+                f'target stage "{name}" could not be found{suggestion}',
+                hint=f"stages with a name: {', '.join(self.known)}" if self.known else "",
             )
         return found
+
+    def platform_of(self, stage: Stage) -> Platform:
+        """The platform that FROM of `stage` asks for, else the target's (rule S13)."""
+        return self._platform(stage.base)
 
     def base(self, stage: Stage) -> tuple[Base, Platform, Need | None]:
         """What `FROM` of `stage` means (rules S3, S4), with the image needed for it."""
         line = stage.base
+        platform = self._platform(line)
+        if stage.name and (replaced := self.contexts.find(stage.name, platform)):
+            return self._context(stage.name, replaced, platform, line.span)
         name = expanded(line.image, self.outer, self.dockerfile.escape, line.span)
         if not name:
             raise DockerfileError(
@@ -88,143 +119,244 @@ class Names:
                 line.span.blame(line.image),
                 hint="give the ARG a default, or a --build-arg",
             )
-        platform = self._platform(line)
         below = self._stage(name, before=stage.index)
         if below is not None:
             return StageBase(below), platform, None
         if name == "scratch":
             return ScratchBase(), platform, None
-        if name in self.contexts:
-            raise Unsupported(f"FROM a named context ({name}) is not supported yet", line.span)
-        need = self._need(name, platform, line.span.blame(line.image))
+        found = self.contexts.find(name, platform)
+        span = line.span.blame(line.image)
+        if found is not None:
+            return self._context(name, found, platform, span)
+        need = self._need(name, platform, span, bool(line.platform))
         return ImageBase(need.key), platform, need
 
-    def origin(self, name: str, stage: Stage, span: Span, verb: str = "copy from") -> Origin:
-        """What `COPY --from=name` in `stage` means (rules S7, S8)."""
-        found = self._stage(name)
-        if found is None and name.isdigit():
-            found = int(name)
-            if found >= len(self.dockerfile.stages):
-                raise UndefinedStage(f"invalid stage index {name}", span.blame(name))
+    def replaced(self, stage: Stage) -> bool:
+        """Whether a named context stands in for the whole stage (rule S4)."""
+        return bool(stage.name) and self.contexts.find(stage.name, self.platform) is not None
+
+    def origin(self, use: Use, stage: Stage) -> Origin:
+        """What `use` in `stage` means (rules S7, S8)."""
+        found = self.stage_of(use)
         if found is None:
-            if name in self.contexts:
-                return ContextOrigin(name)
-            return ImageOrigin(self._need(name, self.platform, span.blame(name)).key)
+            return self._outside(use)[0]
         if found >= stage.index:
             title = stage.name or str(stage.index)
-            raise UndefinedStage(
-                f'cannot {verb} stage "{name}", it needs to be defined before current stage "{title}"',
-                span.blame(name),
-            )
+            if use.target is not None:
+                message = (
+                    f'cannot mount from stage "{use.name}" to "{use.target}",'
+                    " stage needs to be defined before current command"
+                )
+            else:
+                message = (
+                    f'cannot copy from stage "{use.name}",'
+                    f' it needs to be defined before current stage "{title}"'
+                )
+            raise UndefinedStage(message, use.span.blame(use.name))
         return StageOrigin(found)
 
-    def image_need(self, name: str, span: Span) -> Need:
-        """The image that `COPY --from=name` needs."""
-        return self._need(name, self.platform, span)
+    def image_need(self, use: Use) -> Need | None:
+        """The image that `use` needs; None when it names a stage or a tree of files."""
+        return self._outside(use)[1] if self.stage_of(use) is None else None
+
+    def stage_of(self, use: Use) -> int | None:
+        """The index of the stage that `use` names, wherever in the file it is (rule S7)."""
+        found = self._stage(use.name)
+        if found is None and use.target is None and use.name.isdecimal():
+            found = int(use.name)
+            if found >= len(self.dockerfile.stages):
+                raise UndefinedStage(f"invalid stage index {use.name}", use.span.blame(use.name))
+        return found
+
+    def _outside(self, use: Use) -> tuple[Origin, Need | None]:
+        context = self.contexts.find(use.name, self.platform)
+        span = use.span.blame(use.name)
+        if isinstance(context, FilesContext):
+            return ContextOrigin(context.name), None
+        if isinstance(context, ImageContext):
+            need = Need(context.image, self.platform, span)
+        else:
+            need = self._need(use.name, self.platform, span, False)
+        return ImageOrigin(need.key), need
+
+    def _context(
+        self, name: str, found: FilesContext | ImageContext, platform: Platform, span: Span
+    ) -> tuple[Base, Platform, Need | None]:
+        if isinstance(found, FilesContext):
+            return ContextBase(found.name), platform, None
+        need = Need(found.image, platform, span, exact=self.exact)
+        return ImageBase(need.key), platform, need
 
     def _stage(self, name: str, before: int | None = None) -> int | None:
         """The last stage called `name` (any case), of those before index `before` if given."""
-        found = [
-            stage.index
-            for stage in self.dockerfile.stages[:before]
-            if stage.name and stage.name == name.lower()
-        ]
-        return found[-1] if found else None
+        found = self._stages.get(name.lower(), ())
+        return next((one for one in reversed(found) if before is None or one < before), None)
 
     def _platform(self, line: From) -> Platform:
         if not line.platform:
             return self.platform
         text = expanded(line.platform, self.outer, self.dockerfile.escape, line.span)
         span = line.span.blame(line.platform)
+        unset = expand(line.platform, self.outer.lookup, self.dockerfile.escape).unset
+        names = [*self.outer.declared, *self.outer.values]
+        suggestions = "".join(did_you_mean(name, names) for name in sorted(unset))
         if not text:
-            raise DockerfileError(f"empty platform value from expression {line.platform}", span)
+            raise DockerfileError(
+                f"empty platform value from expression {line.platform}{suggestions}", span
+            )
         try:
             return Platform.parse(text)
         except ValueError as error:
-            raise DockerfileError(f"failed to parse platform {text}: {error}", span) from error
+            raise DockerfileError(
+                f"failed to parse platform {text}: {error}{suggestions}", span
+            ) from error
 
-    def _need(self, name: str, platform: Platform, span: Span) -> Need:
-        known = [stage.name for stage in self.dockerfile.stages if stage.name]
+    def _need(self, name: str, platform: Platform, span: Span, given: bool) -> Need:
         try:
-            return Need(str(Reference.parse(name)), platform, span)
+            return Need(str(Reference.parse(name)), platform, span, exact=given or self.exact)
         except ValueError as error:
-            raise DockerfileError(f"{error}{did_you_mean(name, known)}", span) from error
+            suggestion = did_you_mean(name, self.known)
+            raise DockerfileError(
+                f"failed to parse stage name {quoted(name)}: {error}{suggestion}", span
+            ) from error
 
 
-def build(names: Names, target: str, resolved: Mapping[str, ResolvedImage]) -> StageGraph:
-    """The graph of what `target` needs, as far as `resolved` lets it be seen."""
-    index = names.target(target)
+def build(
+    names: Names, targets: tuple[int, ...], resolved: Mapping[str, ResolvedImage]
+) -> StageGraph:
+    """The graph of what the stages `targets` need, as far as `resolved` lets it be seen. The last
+    of them is the target. Raises StageCycle for stages that need each other."""
     explorer = _Explorer(names, resolved)
-    explorer.visit(index, ())
-    return StageGraph(tuple(explorer.nodes), index, tuple(dict.fromkeys(explorer.missing)))
+    explorer.refuse_cycles()
+    for target in targets:
+        explorer.visit(target)
+    return StageGraph(tuple(explorer.nodes.values()), targets[-1], tuple(explorer.missing))
 
 
 class _Explorer:
-    """A depth-first walk; lives only inside `build`."""
+    """A depth-first walk without recursion, for chains of any length; lives only inside `build`."""
 
     def __init__(self, names: Names, resolved: Mapping[str, ResolvedImage]) -> None:
         self._names = names
         self._resolved = resolved
-        self._done: set[int] = set()
-        self.nodes: list[StageNode] = []
-        self.missing: list[Need] = []
+        self._stages = names.dockerfile.stages
+        self.nodes: dict[int, StageNode] = {}
+        self.missing: dict[Need, None] = {}
 
-    def visit(self, index: int, path: tuple[int, ...]) -> None:
-        stage = self._names.dockerfile.stages[index]
-        if index in path:
-            raise StageCycle(
-                f"circular dependency detected on stage: {stage.name or index}", stage.base.span
-            )
-        if index in self._done:
-            return
-        node = self._node(stage)
-        path = (*path, index)
-        if isinstance(node.base, StageBase):
-            self.visit(node.base.index, path)
-            below = next(one for one in self.nodes if one.stage.index == node.base.index)
-            if not stage.base.platform:
-                node = replace(node, platform=below.platform)
-        for instruction in node.instructions:
-            for origin in self._origins(instruction, stage):
+    def refuse_cycles(self) -> None:
+        """Raise StageCycle for the first stage that needs itself, reachable or not."""
+        done: set[int] = set()
+        for stage in self._stages:
+            for _ in _walk(stage.index, self._static, done, self._cycle):
+                pass
+
+    def visit(self, index: int) -> None:
+        """Add the node of a stage, after those it needs."""
+        found: dict[int, StageNode] = {}
+
+        def needed(index: int) -> Iterator[int]:
+            node = found[index] = self._node(self._stages[index])
+            if isinstance(node.base, StageBase):
+                yield node.base.index
+            for use in _uses(node.instructions):
+                origin = self._names.origin(use, node.stage)
+                need = self._names.image_need(use)
+                if need is not None and need.key not in self._resolved:
+                    self.missing[need] = None
                 if isinstance(origin, StageOrigin):
-                    self.visit(origin.index, path)
-        self._done.add(index)
-        self.nodes.append(node)
+                    yield origin.index
+
+        done = set(self.nodes)
+        for one in _walk(index, needed, done, self._cycle):
+            self.nodes[one] = self._inheriting(found[one])
+
+    def _inheriting(self, node: StageNode) -> StageNode:
+        """A stage of a stage has the platform of that one (rule S5)."""
+        if isinstance(node.base, StageBase) and not node.stage.base.platform:
+            return replace(node, platform=self.nodes[node.base.index].platform)
+        return node
+
+    def _static(self, index: int) -> Iterator[int]:
+        """The stages that stage `index` names, without what triggers of images add."""
+        stage = self._stages[index]
+        if self._names.replaced(stage):
+            return
+        base = self._names.base(stage)[0]
+        if isinstance(base, StageBase):
+            yield base.index
+        for use in _uses(stage.instructions):
+            found = self._names.stage_of(use)
+            if found is not None:
+                yield found
+
+    def _cycle(self, index: int) -> StageCycle:
+        stage = self._stages[index]
+        return StageCycle(
+            f"circular dependency detected on stage: {stage.name or index}", stage.base.span
+        )
 
     def _node(self, stage: Stage) -> StageNode:
         base, platform, need = self._names.base(stage)
+        if self._names.replaced(stage):
+            if need is not None and need.key not in self._resolved:
+                self.missing[need] = None
+            return StageNode(stage, base, platform, ())
         triggers: tuple[str, ...] = ()
         if need is not None and need.key not in self._resolved:
-            self.missing.append(need)
+            self.missing[need] = None
         elif need is not None:
             triggers = self._resolved[need.key].config.execution.on_build
         elif isinstance(base, StageBase):
-            below = self._names.dockerfile.stages[base.index]
+            below = self._stages[base.index]
             triggers = tuple(i.trigger for i in below.instructions if isinstance(i, OnBuild))
         parsed = tuple(
             parse_trigger(text, stage.base.span, self._names.dockerfile.escape) for text in triggers
         )
         return StageNode(
-            stage, base, platform, (*parsed, *stage.instructions), triggers=len(parsed)
+            stage,
+            base,
+            platform,
+            (*parsed, *stage.instructions),
+            triggers=len(parsed),
+            adopts=need is not None and not need.exact,
         )
 
-    def _origins(self, instruction: Instruction, stage: Stage) -> list[Origin]:
-        found: list[Origin] = []
-        for name, verb in _from_names(instruction):
-            origin = self._names.origin(name, stage, instruction.span, verb)
-            if isinstance(origin, ImageOrigin) and origin.image not in self._resolved:
-                self.missing.append(self._names.image_need(name, instruction.span.blame(name)))
-            found.append(origin)
-        return found
+
+def _walk(
+    start: int,
+    below: Callable[[int], Iterator[int]],
+    done: set[int],
+    cycle: Callable[[int], Exception],
+) -> Iterator[int]:
+    """What `start` needs and then itself, each after what it needs. Raises what `cycle` gives."""
+    if start in done:
+        return
+    path = [(start, below(start))]
+    entered = {start}
+    while path:
+        index, pending = path[-1]
+        following = next((one for one in pending if one not in done), None)
+        if following is None:
+            path.pop()
+            entered.discard(index)
+            done.add(index)
+            yield index
+        elif following in entered:
+            raise cycle(following)
+        else:
+            entered.add(following)
+            path.append((following, below(following)))
 
 
-def _from_names(instruction: Instruction) -> list[tuple[str, str]]:
-    if isinstance(instruction, Copy):
-        return [(instruction.from_, "copy from")] if instruction.from_ else []
-    if isinstance(instruction, Run):
-        try:
-            names = [mount_from(text) for text in instruction.mounts]
-        except BadFlag as error:
-            raise BadFlag(error.message, instruction.span) from error
-        return [(name, "mount from") for name in names if name]
-    return []
+def _uses(instructions: tuple[Instruction, ...]) -> Iterator[Use]:
+    for instruction in instructions:
+        if isinstance(instruction, Copy) and instruction.from_:
+            yield Use(instruction.from_, instruction.span)
+        elif isinstance(instruction, Run):
+            for text in instruction.mounts:
+                try:
+                    name, target = mount_source(text)
+                except BadFlag as error:
+                    raise BadFlag(error.message, instruction.span) from error
+                if name:
+                    yield Use(name, instruction.span, target)

@@ -13,10 +13,10 @@ from dataclasses import fields, is_dataclass
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan.plan import ResolvedImage
-from assembler.plan.steps import CacheMount, Copy, Origin, SshMount, Step
+from assembler.plan.steps import CacheMount, Copy, GitSource, Origin, SshMount, Step, UrlSource
 
 VERSION = 1
-_Origins = Sequence[tuple[Origin, Digest]]
+_Origins = Sequence[tuple[Origin | UrlSource | GitSource, Digest]]
 
 
 def scratch_key(platform: Platform) -> Digest:
@@ -65,7 +65,8 @@ def _fields(value: object) -> tuple[object, ...]:
         if field.name == "origin":
             continue  # its identity is among the origins
         if isinstance(value, Copy) and field.name == "sources":
-            content = len(content)  # what they select is in the selection's digest
+            # what they select is in the selection's digest; only how it is taken is not
+            content = [isinstance(one, UrlSource) and one.unpack for one in content]
         if isinstance(value, CacheMount) and field.name not in ("target", "read_only"):
             continue
         if isinstance(value, SshMount) and field.name == "id":

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, Instruction, Run, Workdir
+from assembler.dockerfile.ignore import IgnoreRules
+from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, From, Instruction, Run, Workdir
+from assembler.dockerfile.lint import CheckOptions, text_warnings, wanted
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.errors import UsageError
-from assembler.oci.config import DEFAULT_PATH, ImageConfig
+from assembler.oci.config import DEFAULT_PATH, History, ImageConfig
 from assembler.oci.platform import Platform
-from assembler.oci.reference import Reference
+from assembler.plan.contexts import Contexts
 from assembler.plan.evaluate import StageScope, StageState, evaluate
 from assembler.plan.graph import Names, StageGraph, StageNode, build
+from assembler.plan.lint import Trace, from_warnings, stage_warnings
+from assembler.plan.outline import Outline, outlined
 from assembler.plan.plan import (
     Base,
+    ContextBase,
+    HistoryLine,
     ImageBase,
     Plan,
     PlannedStage,
@@ -24,14 +31,20 @@ from assembler.plan.plan import (
 )
 from assembler.plan.resolution import Need
 from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope
-from assembler.plan.steps import ImageOrigin, origins_of
+from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
+from assembler.plan.steps import Copy as CopyStep
 
 _FILE_STEPS = (Run, Copy, Workdir)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """What to plan. `contexts` are the names of named contexts; `epoch` is SOURCE_DATE_EPOCH."""
+    """What to plan. `epoch` is SOURCE_DATE_EPOCH where no argument sets it; `epochs` are the times
+    that `context` and named contexts stand for (rule T1). `ignore` are rules for lint.
+
+    `every_stage` plans all of them, not only what the target needs. `allow` are entitlements.
+    `no_cache` names the stages that take nothing from the cache; `*` is every stage.
+    """
 
     dockerfile: Dockerfile
     build_platform: Platform
@@ -39,39 +52,94 @@ class PlanRequest:
     target: str = ""
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    contexts: frozenset[str] = frozenset()
+    contexts: Contexts = field(default_factory=Contexts)
     network: str = "default"
     epoch: int | None = None
+    epochs: Mapping[str, int | None] = field(default_factory=dict)
+    ignore: IgnoreRules | None = None
+    every_stage: bool = False
+    allow: frozenset[str] = frozenset()
+    no_cache: frozenset[str] = frozenset()
 
 
 def needs(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> tuple[Need, ...]:
     """The images the target needs that are not in `resolved`; ask again until there are none."""
-    return build(_names(request), request.target, resolved).missing
+    return _graph(request, _names(request), resolved).missing
 
 
 def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
-    """The complete plan. Every image it needs is in `resolved`, by its need's key."""
+    """The plan. Images that are not in `resolved`, by their need's key, are its `missing`: such a
+    plan can be shown but not executed, and their configuration is taken for empty."""
     names = _names(request)
-    graph = build(names, request.target, resolved)
-    planned: dict[int, PlannedStage] = {}
-    states: dict[int, StageState] = {}
-    for node in graph.nodes:
-        start = _start(node, planned, states, resolved)
-        state = _evaluate(request, names, node, start)
-        states[node.stage.index] = state
-        planned[node.stage.index] = _planned(node, state, _base_config(node, planned, resolved))
+    graph, planned, traces = _traced(request, names, resolved)
     planned[graph.target] = _labelled(planned[graph.target], request.labels)
+    warnings, violations = _warnings(request, names, traces, resolved)
     return Plan(
         stages=tuple(planned[node.stage.index] for node in graph.nodes),
         target=graph.target,
         images=_used(graph, planned, resolved),
         platform=names.platform,
         epoch=_epoch(request, names.outer),
-        warnings=(
-            *(PlanWarning(w.message, w.span, w.rule) for w in request.dockerfile.warnings),
-            *_unused_arguments(request),
-        ),
+        warnings=warnings,
+        violations=violations,
+        missing=graph.missing,
     )
+
+
+def outline(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Outline:
+    """What the target can be told: arguments, secrets, ssh agents."""
+    names = _names(request)
+    graph, _, traces = _traced(request, names, resolved)
+    return outlined(names, graph.target, traces)
+
+
+def _traced(
+    request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]
+) -> tuple[StageGraph, dict[int, PlannedStage], list[Trace]]:
+    graph = _graph(request, names, resolved)
+    planned: dict[int, PlannedStage] = {}
+    traces: dict[int, Trace] = {}
+    for node in graph.nodes:
+        trace = _evaluate(request, names, node, _start(node, planned, traces, resolved))
+        traces[node.stage.index] = trace
+        config = _base_config(node, planned, resolved)
+        planned[node.stage.index] = _planned(request, node, trace.end, config)
+    return graph, planned, list(traces.values())
+
+
+def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]) -> StageGraph:
+    target = names.target(request.target)
+    others = range(len(request.dockerfile.stages)) if request.every_stage else ()
+    return build(names, (*others, target), resolved)
+
+
+def _warnings(
+    request: PlanRequest,
+    names: Names,
+    traces: list[Trace],
+    resolved: Mapping[str, ResolvedImage],
+) -> tuple[tuple[PlanWarning, ...], tuple[str, ...]]:
+    """What is to be said about the file, and the rules for which that is an error (LN1, D7)."""
+    dockerfile = request.dockerfile
+    options = _check_options(request)
+    found = [*text_warnings(dockerfile), *from_warnings(names)]
+    by_index = {trace.node.stage.index: trace for trace in traces}
+    for trace in traces:
+        found += stage_warnings(trace, by_index, resolved, request.ignore)
+    kept = wanted(dockerfile, found, options)
+    rules = sorted({warning.rule for warning in kept if warning.rule}) if options.error else []
+    warnings = [PlanWarning(warning.message, warning.span, warning.rule) for warning in kept]
+    return (*warnings, *_unused_arguments(request)), tuple(rules)
+
+
+def _check_options(request: PlanRequest) -> CheckOptions:
+    given = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK")
+    if not given:
+        return CheckOptions.parse(request.dockerfile.check)  # the lexer has looked at it
+    try:
+        return CheckOptions.parse(given)
+    except ValueError as error:
+        raise UsageError(f"BUILDKIT_DOCKERFILE_CHECK={given}: {error}") from error
 
 
 def base_name(plan: Plan, stage: PlannedStage) -> str:
@@ -79,8 +147,7 @@ def base_name(plan: Plan, stage: PlannedStage) -> str:
     assert isinstance(stage.base, ImageBase)
     image = plan.images[stage.base.image]
     total = len(stage.steps) + 1
-    pinned = Reference.parse(image.name)
-    digest = "" if pinned.digest else f"@{image.manifest.digest}"
+    digest = "" if "@" in image.name else f"@{image.manifest.digest}"
     prefix = f"{stage.title} " if stage.name or stage.index or len(plan.stages) > 1 else ""
     return f"[{prefix}{1:>{len(str(total))}}/{total}] FROM {image.name}{digest}"
 
@@ -95,7 +162,9 @@ def _names(request: PlanRequest) -> Names:
         automatic(platform, request.build_platform, stage),
         request.dockerfile.escape,
     )
-    return Names(request.dockerfile, outer, platform, request.contexts)
+    return Names(
+        request.dockerfile, outer, platform, request.contexts, exact=request.platform is not None
+    )
 
 
 def _base_config(
@@ -104,7 +173,7 @@ def _base_config(
     """The configuration a stage starts from: `created` dropped, triggers cleared (rule Y2)."""
     if isinstance(node.base, StageBase):
         config = planned[node.base.index].config
-    elif isinstance(node.base, ImageBase):
+    elif isinstance(node.base, ImageBase) and node.base.image in resolved:
         config = resolved[node.base.image].config
     else:
         config = ImageConfig(node.platform)
@@ -120,22 +189,22 @@ def _base_config(
 def _start(
     node: StageNode,
     planned: Mapping[int, PlannedStage],
-    states: Mapping[int, StageState],
+    traces: Mapping[int, Trace],
     resolved: Mapping[str, ResolvedImage],
 ) -> StageState:
     config = _base_config(node, planned, resolved)
     environment = dict(item.partition("=")[::2] for item in config.execution.env)
     if isinstance(node.base, StageBase):  # ARGs are inherited with the stage (rule A5)
-        below = states[node.base.index]
+        below = traces[node.base.index].end
         return StageState(config.execution, below.environment, below.arguments, author=below.author)
     return StageState(config.execution, environment, {}, author=config.author)
 
 
-def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageState) -> StageState:
+def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageState) -> Trace:
     stage = node.stage
     files = [one for one in node.instructions if _counts(one)]
     first = 1 if isinstance(node.base, ImageBase) else 0
-    total = len(files) + first
+    total = len(files) + first + isinstance(node.base, ContextBase)
     alone = len(request.dockerfile.stages) == 1
     title = "" if alone else f"{stage.name or f'stage-{stage.index}'} "
 
@@ -150,12 +219,27 @@ def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageS
         outer=names.outer,
         build_args=request.build_args,
         network=request.network,
-        origin=lambda word, span, verb: names.origin(word, stage, span, verb),
+        origin=lambda use: names.origin(use, stage),
         title=name,
+        allow=request.allow,
     )
+    if isinstance(node.base, ContextBase):
+        state = _copied(
+            state, node.base, stage.base, f"[{title}1/{total}] FROM {node.base.context}"
+        )
+    before: list[StageState] = []
     for instruction in node.instructions:
+        before.append(state)
         state = evaluate(state, instruction, scope)
-    return state
+    return Trace(node, tuple(before), state, scope)
+
+
+def _copied(state: StageState, base: ContextBase, line: From, name: str) -> StageState:
+    """FROM a tree of files: nothing, and then all of it in one layer (rule X3)."""
+    origin = ContextOrigin(base.context)
+    step = CopyStep(origin=origin, sources=("/",), destination="/", span=line.span, name=name)
+    told = HistoryLine(History("", comment="buildkit.exporter.image.v0"), step=0)
+    return replace(state, steps=(step,), history=(told,))
 
 
 def _counts(instruction: Instruction) -> bool:
@@ -165,8 +249,11 @@ def _counts(instruction: Instruction) -> bool:
     return isinstance(instruction, _FILE_STEPS)
 
 
-def _planned(node: StageNode, state: StageState, config: ImageConfig) -> PlannedStage:
-    platform = config.platform if isinstance(node.base, ImageBase) else node.platform
+def _planned(
+    request: PlanRequest, node: StageNode, state: StageState, config: ImageConfig
+) -> PlannedStage:
+    platform = config.platform if node.adopts else node.platform
+    name = node.stage.name or str(node.stage.index)
     return PlannedStage(
         index=node.stage.index,
         name=node.stage.name,
@@ -175,6 +262,7 @@ def _planned(node: StageNode, state: StageState, config: ImageConfig) -> Planned
         config=replace(config, platform=platform, execution=state.execution, author=state.author),
         history=state.history,
         platform=platform,
+        fresh=not request.no_cache.isdisjoint((name, "*")),
         span=node.stage.base.span,
     )
 
@@ -196,7 +284,7 @@ def _used(
     used = {base.image for base in bases if isinstance(base, ImageBase)}
     for stage in planned.values():
         used |= {origin.image for origin in image_origins(stage)}
-    return {key: resolved[key] for key in sorted(used)}
+    return {key: resolved[key] for key in sorted(used) if key in resolved}
 
 
 def image_origins(stage: PlannedStage) -> Iterable[ImageOrigin]:
@@ -208,15 +296,18 @@ def image_origins(stage: PlannedStage) -> Iterable[ImageOrigin]:
 
 
 def _epoch(request: PlanRequest, outer: Scope) -> int | None:
-    text = request.build_args.get("SOURCE_DATE_EPOCH") or outer.lookup("SOURCE_DATE_EPOCH")
+    given = request.build_args.get("SOURCE_DATE_EPOCH")
+    text = outer.lookup("SOURCE_DATE_EPOCH") if given is None else given
     if not text:
         return request.epoch
-    try:
-        return int(text)
-    except ValueError as error:
+    if text in request.epochs:
+        return request.epochs[text]
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise UsageError(
-            f"invalid SOURCE_DATE_EPOCH: {text}", hint="a number of seconds since 1970"
-        ) from error
+            f"invalid SOURCE_DATE_EPOCH: {text}",
+            hint="a number of seconds since 1970, `context`, or the name of a build context",
+        )
+    return int(text)
 
 
 def _unused_arguments(request: PlanRequest) -> list[PlanWarning]:

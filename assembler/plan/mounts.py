@@ -47,7 +47,8 @@ class MountScope:
 
     cwd: str
     expand: Callable[[str], str]
-    origin: Callable[[str], Origin]
+    origin: Callable[[str, str], Origin]
+    """What a mount is from, given the name and the target as written."""
     cache_namespace: str = ""
 
 
@@ -60,9 +61,13 @@ class _Fields:
         return self.values.get(key, "")
 
 
-def mount_from(text: str) -> str:
-    """The `from` of a mount's text, empty when it has none. Raises BadFlag without a span."""
-    return dict(parse_csv_fields(text)).get("from") or ""
+def mount_source(text: str) -> tuple[str, str]:
+    """The `from` and the target of a mount's text as written, empty where it has none.
+
+    Raises BadFlag without a span.
+    """
+    fields = {_NAMES.get(key, key): value or "" for key, value in parse_csv_fields(text)}
+    return fields.get("from", ""), fields.get("target", "")
 
 
 def parse_mount(text: str, scope: MountScope, span: Span, number: int) -> Mount:
@@ -121,7 +126,7 @@ def _mount(fields: _Fields, scope: MountScope, number: int) -> Mount:
 
 def _bind(fields: _Fields, scope: MountScope) -> BindMount:
     name = fields.get("from")
-    origin = scope.origin(name) if name else ContextOrigin()
+    origin = scope.origin(name, fields.get("target")) if name else ContextOrigin()
     source = posixpath.normpath("/" + fields.get("source"))
     return BindMount(_target(fields, scope), source, origin, _read_only(fields, True))
 
@@ -138,7 +143,7 @@ def _cache(fields: _Fields, scope: MountScope) -> CacheMount:
         id=f"{scope.cache_namespace}/{id}" if scope.cache_namespace else id,
         sharing=sharing,
         read_only=_read_only(fields, False),
-        origin=scope.origin(name) if name else None,
+        origin=scope.origin(name, fields.get("target")) if name else None,
         source=fields.get("source"),
         uid=_number(fields, "uid", 0),
         gid=_number(fields, "gid", 0),

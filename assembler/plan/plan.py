@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.platform import Platform
+from assembler.plan.resolution import Need
 from assembler.plan.steps import StageOrigin, Step, origins_of
 from assembler.source import Span
 
@@ -44,7 +45,14 @@ class ImageBase:
     image: str
 
 
-Base = ScratchBase | StageBase | ImageBase
+@dataclass(frozen=True, slots=True)
+class ContextBase:
+    """FROM a named context that is a tree of files; the stage's first step copies it."""
+
+    context: str
+
+
+Base = ScratchBase | StageBase | ImageBase | ContextBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class HistoryLine:
     step: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStage:
     """One stage: its base, its steps in order, and the configuration its image would have.
 
@@ -72,6 +80,8 @@ class PlannedStage:
     config: ImageConfig
     history: tuple[HistoryLine, ...]
     platform: Platform
+    fresh: bool = False
+    """Nothing of it is taken from the cache (rule S12)."""
     span: Span = field(compare=False, repr=False)
 
     @property
@@ -100,6 +110,10 @@ class Plan:
     epoch: int | None = None
     """SOURCE_DATE_EPOCH in seconds, None when not set."""
     warnings: tuple[PlanWarning, ...] = ()
+    violations: tuple[str, ...] = ()
+    """Lint rules that found something where that is an error (rule D7)."""
+    missing: tuple[Need, ...] = ()
+    """Images that are not resolved; a plan with any cannot be executed."""
 
     def stage(self, index: int) -> PlannedStage:
         """The stage with this index in the Dockerfile."""

@@ -1,4 +1,5 @@
-"""What a plan needs from outside before it can be made: images, by name and platform."""
+"""What a plan needs from elsewhere: images, by name and platform, before it can be made; and the
+names that steps take files by."""
 
 from __future__ import annotations
 
@@ -9,12 +10,23 @@ from assembler.source import Span
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """A name after `COPY --from=` or in a mount's `from`; `target` is the mount's, as written."""
+
+    name: str
+    span: Span
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """An image to be resolved. `image` is the full normalised name."""
 
     image: str
     platform: Platform
     span: Span = field(compare=False, repr=False)
+    exact: bool = field(default=False, compare=False)
+    """The platform was asked for; else an image of another one will do (rule S14)."""
 
     @property
     def key(self) -> str:

@@ -28,6 +28,7 @@ SPECIAL = frozenset(
         "BUILDKIT_SBOM_SCAN_STAGE",
     }
 )
+UNSET_IN_RUN = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 
 
 @dataclass(frozen=True, slots=True)

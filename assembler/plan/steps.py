@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from assembler.dockerfile.remote import GitReference
 from assembler.source import Span
 
 
@@ -34,6 +35,28 @@ class ImageOrigin:
 
 
 Origin = ContextOrigin | StageOrigin | ImageOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource:
+    """A file to be fetched over http (rule C27). `checksum` is a digest's text, empty when not
+    given; `unpack` says that an archive is extracted."""
+
+    url: str
+    checksum: str = ""
+    unpack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GitSource:
+    """A directory of a git repository (rule C29). `keep_git_dir` keeps `.git` in it."""
+
+    repository: GitReference
+    keep_git_dir: bool = False
+
+
+CopySource = str | UrlSource | GitSource
+"""A path in a step's origin, or something that is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +132,7 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class Run:
     """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
 
+    `hostname` empty: the runtime's own. `devices` are names as CDI has them (rule M12).
     `proxies` are exported too but are in no key, history or configuration (rule A11).
     `scripts` are files under /dev/pipes (rule H9): name, content.
     """
@@ -120,6 +144,8 @@ class Run:
     mounts: tuple[Mount, ...] = ()
     network: str = "default"
     security: str = "sandbox"
+    hostname: str = ""
+    devices: tuple[str, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     span: Span = field(compare=False, repr=False)
@@ -132,10 +158,11 @@ class Copy:
 
     `destination` is absolute, and keeps its trailing `/` or `/.` (rule C9). `chown` and `chmod`
     are expanded text, empty when not given. `unpack` true: local archives are extracted (C26).
+    Only ADD has sources that are fetched.
     """
 
     origin: Origin
-    sources: tuple[str, ...]
+    sources: tuple[CopySource, ...]
     destination: str
     inline: tuple[InlineFile, ...] = ()
     chown: str = ""
@@ -146,6 +173,16 @@ class Copy:
     unpack: bool = False
     span: Span = field(compare=False, repr=False)
     name: str = field(compare=False)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The sources that are paths in `origin`."""
+        return tuple(source for source in self.sources if isinstance(source, str))
+
+    @property
+    def fetched(self) -> tuple[UrlSource | GitSource, ...]:
+        """The sources that are elsewhere."""
+        return tuple(source for source in self.sources if not isinstance(source, str))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from assembler.cancellation import Cancellation
 
+HOSTNAME = "buildkitsandbox"
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -21,7 +23,7 @@ class Process:
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = "/"
     user: str = ""
-    hostname: str = "buildkitsandbox"
+    hostname: str = HOSTNAME
     network: str = "default"
     insecure: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()

@@ -78,7 +78,8 @@ def _choose(index: Index, name: str, platform: Platform, path: str) -> Descripto
         entry.annotations.get("io.containerd.image.name", ""): entry for entry in index.manifests
     }
     if name:
-        found = full.get(name) or names.get(name)
+        digests = {str(entry.digest): entry for entry in index.manifests}
+        found = full.get(name) or names.get(name) or digests.get(name)
         if found is None:
             raise NotFound(
                 f"{path} holds no image named {name}",

@@ -28,6 +28,7 @@ from assembler.plan.make import PlanRequest, make
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
+from assembler.testing import MemoryRemote
 
 LINUX = Platform("linux", "amd64")
 
@@ -105,6 +106,7 @@ class Workshop:
         self.context = directory / "context"
         self.context.mkdir()
         self.runtime = ScriptedRuntime()
+        self.remote = MemoryRemote({})
         self.events: list[Event] = []
         self.entered = 0
 
@@ -118,7 +120,7 @@ class Workshop:
                 platform=LINUX,
                 build_platform=LINUX,
                 labels={},
-                contexts=frozenset(),
+                no_cache=frozenset("*" if no_cache else ""),
                 epoch=1_700_000_000,
                 **request,  # type: ignore[arg-type]
             ),
@@ -129,11 +131,9 @@ class Workshop:
             LocalCache(str(self.directory / "cache.db")) as cache,
             Cancellation() as cancellation,
         ):
-            return execute(plan, self.services(store, cache, cancellation, no_cache))
+            return execute(plan, self.services(store, cache, cancellation))
 
-    def services(
-        self, store: Store, cache: LocalCache, cancellation: Cancellation, no_cache: bool
-    ) -> Services:
+    def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
         @contextmanager
         def sandbox() -> Iterator[Sandbox]:
             self.entered += 1
@@ -144,6 +144,7 @@ class Workshop:
             cache=cache,
             packed=cache,
             contexts={"": DirectoryContext(str(self.context), None)},
+            remote=self.remote,
             sandbox=sandbox,
             fetch=lambda image, layer: pytest.fail("nothing is pulled"),
             compression=by_name("uncompressed", None),
@@ -151,7 +152,6 @@ class Workshop:
             cancellation=cancellation,
             clock=lambda: 1_700_000_000.0,
             secrets={},
-            no_cache=no_cache,
         )
 
     def files(self, image: Image) -> dict[str, str]:

@@ -30,6 +30,13 @@ class _Vertex:
     pending: bytes = b""
 
 
+def warning(event: Warned) -> str:
+    """A warning in one line, as buildx shows it: rule, message, line."""
+    rule = f"{event.rule}: " if event.rule else ""
+    line = f" (line {event.span.start})" if event.span else ""
+    return f"{rule}{event.message}{line}"
+
+
 class Plain:
     """A sink that writes to `stream`. A stream that is closed under it is written to no more."""
 
@@ -59,7 +66,7 @@ class Plain:
                     error = "CANCELED" if event.cancelled else f"ERROR: {printable(event.message)}"
                     self._line(vertex, error)
                 case Warned():
-                    self._write(f"WARNING: {printable(event.message)}\n")
+                    self._write(f"WARNING: {printable(warning(event))}\n")
                 case VertexProgress():
                     pass  # lines for every megabyte would bury the rest
 

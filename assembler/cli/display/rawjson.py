@@ -66,11 +66,25 @@ class RawJson:
                 }
                 return {"statuses": [status]}
             case Warned():
-                return {"warnings": [{"short": base64.b64encode(event.message.encode()).decode()}]}
+                return {"warnings": [_warning(event)]}
 
     def _vertex(self, id: str) -> dict[str, Any]:
         name, started = self._started[id]
         return {"digest": _digest(id), "name": name, "started": _time(started)}
+
+
+def _warning(event: Warned) -> dict[str, Any]:
+    text = f"{event.rule}: {event.message}" if event.rule else event.message
+    document: dict[str, Any] = {"level": 1, "short": _encoded(text)}
+    if event.span is not None:
+        place = {"start": {"line": event.span.start}, "end": {"line": event.span.end}}
+        source = {"filename": event.span.source.name, "data": _encoded(event.span.source.text)}
+        document |= {"sourceInfo": source, "range": [place]}
+    return document
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
 
 
 def _digest(id: str) -> str:

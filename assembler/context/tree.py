@@ -1,0 +1,81 @@
+"""A tree of files as build context: an archive, a repository, a fetched file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from assembler.dockerfile.ignore import IgnoreRules
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.tree import Tree, resolve
+from assembler.source import Source
+
+_KINDS = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.FIFO})
+MAX_TEXT = 16 << 20
+
+
+@dataclass(slots=True)
+class TreeContext:
+    """The files of `files` that `rules` let through, owned by 0:0 (rule C16).
+
+    `epoch` is when the whole was made, in seconds since the epoch; None when that is not known.
+    """
+
+    name: str
+    files: Tree
+    rules: IgnoreRules | None = None
+    epoch: int | None = None
+
+    def tree(self) -> Tree:
+        """See `context.base.Context.tree`."""
+        return _FilteredTree(self.files, self.rules)
+
+    def ignored(self, path: str) -> str | None:
+        """See `context.base.Context.ignored`."""
+        rule = None if self.rules is None else self.rules.match(path.strip("/"))
+        return None if rule is None else str(rule)
+
+
+@dataclass(frozen=True, slots=True)
+class _FilteredTree:
+    files: Tree
+    rules: IgnoreRules | None
+
+    def lookup(self, path: str) -> Entry | None:
+        entry = self.files.lookup(path)
+        return None if entry is None else self._shown(entry)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        shown = map(self._shown, self.files.children(path))
+        return [entry for entry in shown if entry is not None]
+
+    def _shown(self, entry: Entry) -> Entry | None:
+        """`entry` unless the rules hide it or no context holds its kind (rule G5)."""
+        if entry.kind not in _KINDS:
+            return None
+        path = entry.path
+        if path and self.rules is not None and self.rules.match(path) is not None:
+            again = entry.kind is Kind.DIRECTORY and self.rules.may_reinclude_below(path)
+            if not again or not any(True for _ in self.children(path)):
+                return None
+        kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
+        return replace(entry, uid=0, gid=0, xattrs=kept)
+
+
+def text_of(tree: Tree, path: str, name: str = "") -> Source | None:
+    """The text file at `path` of a tree as a source called `name`, None when there is none."""
+    entry = tree.lookup(resolve(tree, path))
+    if entry is None or entry.source is None:
+        return None
+    with entry.source.open() as stream:
+        content = stream.read(MAX_TEXT)
+    return Source(name or path, content.decode("utf-8", "surrogateescape"))
+
+
+def ignore_rules(tree: Tree, dockerfile: str) -> IgnoreRules | None:
+    """The ignore rules a tree brings along (rule G1), None when it has none."""
+    for path in (f"{dockerfile}.dockerignore", ".dockerignore", ".containerignore"):
+        source = text_of(tree, path)
+        if source is not None:
+            return IgnoreRules.parse(source)
+    return None

@@ -1,0 +1,141 @@
+"""Sources that are elsewhere: what counts as a URL or as a git repository, and what its text asks
+for (rules C3, C29, X1). Nothing is fetched here."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+_SCHEME = re.compile(r"([A-Za-z0-9]+)://")
+_SCP = re.compile(
+    r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)"
+)
+_GIT_SCHEMES = frozenset({"http", "https", "ssh", "git"})
+_TRUE = frozenset("1 t T TRUE true True".split())
+_FALSE = frozenset("0 f F FALSE false False".split())
+
+
+@dataclass(frozen=True, slots=True)
+class GitReference:
+    """What a git URL asks for. `remote` is what git is given; `ref` a commit, tag or branch, empty
+    for the remote's default; `subdirectory` without slashes at its ends; `checksum` a commit or the
+    beginning of one. None where the text does not say."""
+
+    remote: str
+    ref: str = ""
+    subdirectory: str = ""
+    checksum: str = ""
+    keep_git_dir: bool | None = None
+    submodules: bool | None = None
+    commit_times: bool = False
+    fetch_by_commit: bool = False
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is fetched over http; a git repository over http is one too."""
+    return text.startswith(("http://", "https://"))
+
+
+def remote_kind(text: str) -> str:
+    """`git ref` or `URL` when `text` is elsewhere, as error messages call it; else empty."""
+    try:
+        repository = parse_git(text) is not None
+    except ValueError:
+        repository = True  # it names one, in a wrong way
+    return "git ref" if repository else "URL" if is_url(text) else ""
+
+
+def parse_git(text: str, *, context: bool = False) -> GitReference | None:
+    """The repository that `text` names, None when it names none.
+
+    http and https count only when the path ends in `.git`. A build context may leave the scheme
+    of `github.com/…` out. Raises ValueError for a query that contradicts itself.
+    """
+    if context and text.startswith("github.com/"):
+        text = f"https://{text}"
+    if match := _SCHEME.match(text):
+        from urllib.parse import urlsplit, urlunsplit  # few files have a URL
+
+        scheme = match[1].lower()
+        if scheme not in _GIT_SCHEMES:
+            return None
+        parts = urlsplit(text)
+        named = parts.path.endswith(".git") or (context and parts.netloc == "github.com")
+        if scheme in ("http", "https") and not named:
+            return None
+        remote = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+        return _with_query(remote, parts.query, parts.fragment)
+    if match := _SCP.fullmatch(text):
+        head, _, fragment = match["rest"].partition("#")
+        return _with_query(
+            f"{match['user']}@{match['host']}:{match['path']}", head.removeprefix("?"), fragment
+        )
+    return None
+
+
+def _with_query(remote: str, query: str, fragment: str) -> GitReference:
+    from urllib.parse import parse_qs
+
+    ref, _, subdirectory = fragment.partition(":")
+    subdirectory = _clean(subdirectory)
+    values = parse_qs(query, keep_blank_values=True)
+    given: dict[str, str] = {}
+    for key, found in values.items():
+        if len(found) > 1:
+            raise ValueError(f'query "{key}" has multiple values')
+        if not found[0] and key not in ("submodules", "keep-git-dir", "fetch-by-commit"):
+            raise ValueError(f'query "{key}" has no value')
+        given[key] = found[0]
+    known = {"ref", "tag", "branch", "subdir", "checksum", "commit", "keep-git-dir"}
+    known |= {"submodules", "mtime", "fetch-by-commit"}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f'unexpected query "{unknown[0]}"')
+    if "tag" in given and "branch" in given:
+        raise ValueError("branch conflicts with tag")
+    for key, prefix in (("ref", ""), ("tag", "refs/tags/"), ("branch", "refs/heads/")):
+        if key in given:
+            ref = _agreed("ref", ref, prefix + given[key].removeprefix(prefix))
+    if "subdir" in given:
+        subdirectory = _agreed("subdir", subdirectory, _clean(given["subdir"]))
+    if given.get("mtime", "checkout") not in ("checkout", "commit"):
+        raise ValueError(
+            f'invalid mtime value: "{given["mtime"]}" (must be "checkout" or "commit")'
+        )
+    return GitReference(
+        remote=remote,
+        ref=ref,
+        subdirectory=subdirectory,
+        checksum=_agreed("checksum", given.get("checksum", ""), given.get("commit", "")),
+        keep_git_dir=_truth(given, "keep-git-dir"),
+        submodules=_truth(given, "submodules"),
+        commit_times=given.get("mtime") == "commit",
+        fetch_by_commit=_truth(given, "fetch-by-commit") is True,
+    )
+
+
+def _agreed(name: str, before: str, now: str) -> str:
+    if before and now and before != now:
+        raise ValueError(f'{name} conflicts: "{before}" vs "{now}"')
+    return now or before
+
+
+def _truth(given: dict[str, str], key: str) -> bool | None:
+    if key not in given:
+        return None
+    value = given[key]
+    if value not in _TRUE | _FALSE and value:
+        raise ValueError(f'invalid {key} value: "{value}"')
+    return value not in _FALSE
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath(f"/{path}").strip("/") if path else ""
+
+
+def file_name(url: str) -> str:
+    """What a file fetched from `url` is called: the path's last element (rule C27)."""
+    from urllib.parse import urlsplit
+
+    name = posixpath.basename(urlsplit(url).path)
+    return name if name not in ("", ".", "..") else "__unnamed__"

@@ -1,0 +1,210 @@
+"""What a build takes from elsewhere: files over http and git repositories, for ADD and as contexts.
+
+Each is fetched once for a build, however many steps want it, and is a vertex of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, BinaryIO
+
+from assembler.cancellation import Cancellation
+from assembler.context.tree import TreeContext, ignore_rules
+from assembler.dockerfile.remote import GitReference, file_name
+from assembler.engine.recorder import vertex
+from assembler.environment import Environment
+from assembler.events import Sink, VertexProgress
+from assembler.layer.changeset import ByteSource, Entry, Kind, PathBytes
+from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
+from assembler.oci.digest import Digest
+from assembler.plan.steps import GitSource, UrlSource
+from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.context.download import Download, Downloads
+    from assembler.context.git import Repositories
+    from assembler.net.client import HttpClient
+
+
+class Remotes:
+    """Fetches for one build. Use it with `with`: what it checked out is removed at the end."""
+
+    def __init__(
+        self,
+        store: Store,
+        environment: Environment,
+        *,
+        known: Callable[[], Downloads],
+        secrets: Mapping[str, Callable[[], bytes]],
+        sink: Sink,
+        cancellation: Cancellation,
+        agent: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._environment = environment
+        self._known = known
+        self._secrets = secrets
+        self._sink = sink
+        self._cancellation = cancellation
+        self._agent = agent
+        self._clock = clock
+        self._stack = ExitStack()
+        self._lock = threading.RLock()
+        self._client: HttpClient | None = None
+        self._files: dict[tuple[str, str], Download] = {}
+        self._commits: dict[GitReference, str] = {}
+        self._trees: dict[tuple[GitReference, bool], Tree] = {}
+        self._scratch_path = ""
+
+    def __enter__(self) -> Remotes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def identity(self, source: UrlSource | GitSource) -> Digest:
+        """What identifies `source` now: its name and content, or its commit. Fetches a file whose
+        checksum is not given; asks a repository for the commit of a branch or tag."""
+        if isinstance(source, UrlSource):
+            name, content = file_name(source.url), str(self._download(source).digest)
+        else:
+            wanted = source.repository
+            name, content = wanted.subdirectory, self._commit(wanted)
+            name += f"\0{wanted.remote if source.keep_git_dir else ''}\0{wanted.submodules}"
+        framed = f"remote/1:{len(name)}:{name}:{content}"
+        return Digest("sha256", hashlib.sha256(framed.encode("utf-8", "replace")).hexdigest())
+
+    def open(self, source: UrlSource | GitSource) -> tuple[Entry, Tree]:
+        """The file or directory that `source` is, and the tree it is in."""
+        if isinstance(source, UrlSource):
+            download = self._download(source)
+            entry = Entry(
+                file_name(source.url),
+                Kind.FILE,
+                mode=0o600,
+                mtime=download.mtime,
+                size=download.size,
+                source=PathBytes(self._store.blobs.path(download.digest)),
+            )
+            return entry, EmptyTree()
+        tree = self._checkout(source.repository, source.keep_git_dir)
+        return tree.lookup("") or Entry("", Kind.DIRECTORY, mode=0o755), tree
+
+    def repository(self, wanted: GitReference, name: str, keep: bool) -> TreeContext:
+        """A repository as build context (rule X1)."""
+        tree = self._checkout(wanted, keep)
+        time = self._repositories().commit_time(wanted, self._place(wanted, keep))
+        return TreeContext(name, tree, ignore_rules(tree, "Dockerfile"), time)
+
+    def fetched(self, url: str, name: str) -> TreeContext:
+        """What is at `url` as build context: the files of an archive, or the one file as a
+        Dockerfile (rule X1)."""
+        download = self._download(UrlSource(url))
+        source = PathBytes(self._store.blobs.path(download.digest))
+        epoch = download.mtime // 1_000_000_000 or None
+        found = self.archive(source, name)
+        if found is not None:
+            return TreeContext(found.name, found.files, found.rules, epoch or found.epoch)
+        entry = Entry("Dockerfile", Kind.FILE, size=download.size, source=source)
+        return TreeContext(name, ChangesetTree((entry,)), None, epoch)
+
+    def archive(self, source: ByteSource, name: str) -> TreeContext | None:
+        """An archive as build context; None when `source` is none (rule P2)."""
+        from assembler.layer.archive import expand, is_archive
+
+        if not is_archive(source):
+            return None
+        spool = self._stack.enter_context(self._store.scratch())
+        changeset = expand(source, spool, check=self._cancellation.check)
+        newest = max((entry.mtime for entry in changeset), default=0)
+        tree = ChangesetTree(changeset)
+        return TreeContext(name, tree, ignore_rules(tree, "Dockerfile"), newest // 1_000_000_000)
+
+    def spooled(self, stream: BinaryIO) -> PathBytes:
+        """The rest of `stream` as a file that lives as long as this."""
+        spool = self._stack.enter_context(self._store.scratch())
+        path = os.path.join(spool, "input")
+        with open(path, "xb") as out:
+            while chunk := stream.read(1 << 20):
+                self._cancellation.check()
+                out.write(chunk)
+        return PathBytes(path)
+
+    def _download(self, source: UrlSource) -> Download:
+        from assembler.context.download import Fetcher, shown
+
+        with self._lock:
+            found = self._files.get((source.url, source.checksum))
+            if found is None:
+                item = shown(source.url)
+                id = f"fetch {source.url}"
+
+                def progress(current: int, total: int) -> None:
+                    self._sink(VertexProgress(id, item, current, total, self._clock()))
+
+                fetcher = Fetcher(
+                    self._store, self._http, self._known(), self._secrets, self._cancellation
+                )
+                with vertex(id, f"[internal] fetch {item}", self._sink, self._clock) as work:
+                    found = fetcher.fetch(source.url, source.checksum, progress)
+                    work.detail = str(found.digest)
+                self._files[source.url, source.checksum] = found
+            return found
+
+    def _commit(self, wanted: GitReference) -> str:
+        from assembler.context.git import hidden
+
+        with self._lock:
+            if wanted not in self._commits:
+                title = f"[internal] resolve git {hidden(wanted.remote)} {wanted.ref}".rstrip()
+                with vertex(f"git {wanted}", title, self._sink, self._clock) as work:
+                    self._commits[wanted] = work.detail = self._repositories().commit(wanted)
+            return self._commits[wanted]
+
+    def _checkout(self, wanted: GitReference, keep: bool) -> Tree:
+        from assembler.context.git import hidden
+
+        with self._lock:
+            commit = self._commit(wanted)
+            if (wanted, keep) not in self._trees:
+                into = self._place(wanted, keep)
+                title = f"[internal] load git source {hidden(wanted.remote)} {commit[:12]}"
+                with vertex(into, title, self._sink, self._clock):
+                    tree = self._repositories().checkout(wanted, commit, keep, into)
+                self._trees[wanted, keep] = tree
+            return self._trees[wanted, keep]
+
+    def _place(self, wanted: GitReference, keep: bool) -> str:
+        """Where a repository is checked out."""
+        name = hashlib.sha256(f"{wanted} {keep}".encode()).hexdigest()[:16]
+        return os.path.join(self._scratch(), name)
+
+    def _scratch(self) -> str:
+        if not self._scratch_path:
+            self._scratch_path = self._stack.enter_context(self._store.scratch())
+        return self._scratch_path
+
+    def _repositories(self) -> Repositories:
+        from assembler.context.git import Repositories
+
+        return Repositories(
+            os.path.join(self._store.path, "git"),
+            self._secrets,
+            self._cancellation,
+            path=self._environment.get("PATH") or os.defpath,
+            home=self._environment.home,
+            agent=self._agent,
+        )
+
+    def _http(self) -> HttpClient:
+        if self._client is None:
+            from assembler.net.client import HttpClient
+
+            self._client = self._stack.enter_context(HttpClient(cancellation=self._cancellation))
+        return self._client
