@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
@@ -25,6 +25,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
+from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, make, needs
 from assembler.plan.plan import Plan, ResolvedImage
@@ -215,6 +216,15 @@ class Builder:
         from assembler.engine.execution import execute
 
         return execute(plan, self.services(request))
+
+    def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
+        """What building `plan` would do, by what the cache and the store hold now."""
+        from assembler.engine.forecast import forecast
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        services = replace(self.services(request), remote=Unfetched())
+        return forecast(plan, services, PublishedLayers(self.store.layers_directory))
 
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""

@@ -18,6 +18,7 @@ from assembler.context.tree import TreeContext, ignore_rules
 from assembler.dockerfile.remote import GitReference, file_name
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
+from assembler.errors import StepError
 from assembler.events import Sink, VertexProgress
 from assembler.layer.changeset import ByteSource, Entry, Kind, PathBytes
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
@@ -208,3 +209,15 @@ class Remotes:
 
             self._client = self._stack.enter_context(HttpClient(cancellation=self._cancellation))
         return self._client
+
+
+class Unfetched:
+    """For a forecast: what is elsewhere is not asked for, so nothing is known of it."""
+
+    def identity(self, source: UrlSource | GitSource) -> Digest | None:
+        """Not known."""
+        return None
+
+    def open(self, source: UrlSource | GitSource) -> tuple[Entry, Tree]:
+        """Refused: a forecast reads nothing. Raises StepError."""
+        raise StepError(f"{source} is not fetched to forecast a build")

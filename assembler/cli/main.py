@@ -18,6 +18,7 @@ from assembler.version import __version__
 COMMANDS = {
     "build": "Build an image from a Dockerfile",
     "check": "Lint a Dockerfile without building it",
+    "plan": "Show what a build would do, without doing it",
     "push": "Push an image from the store, an OCI layout or an archive",
     "pull": "Pull an image into the store",
     "import": "Put an OCI layout or archive into the store under a name",

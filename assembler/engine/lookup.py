@@ -12,7 +12,7 @@ from assembler.cache.base import Record
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
-from assembler.engine.sources import Sources
+from assembler.engine.sources import Sources, StageIdentity
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
@@ -40,12 +40,13 @@ class KnownStage:
         return self.base + self.changes
 
 
-def base_identity(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Digest | None:
-    """The identity a stage starts from; None while its base stage is not known."""
+def base_identity(plan: Plan, stage: PlannedStage, stage_identity: StageIdentity) -> Digest | None:
+    """The identity a stage starts from; None while its base stage or image is not known."""
     if isinstance(stage.base, ImageBase):
-        return keys.base_key(plan.images[stage.base.image])
+        image = plan.images.get(stage.base.image)
+        return None if image is None else keys.base_key(image)
     if isinstance(stage.base, StageBase):
-        return known[stage.base.index].identity
+        return stage_identity(stage.base.index)
     return keys.scratch_key(stage.platform)
 
 
@@ -69,7 +70,7 @@ def _look_up_stage(
     sources: Sources,
     known: dict[int, KnownStage],
 ) -> KnownStage:
-    identity = base_identity(plan, stage, known)
+    identity = base_identity(plan, stage, lambda index: known[index].identity)
     base = _base(plan, stage, known)
     changes: list[StepChange] = []
     for step in stage.steps:
@@ -87,7 +88,8 @@ def _look_up_stage(
 
 def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snapshot | None:
     if isinstance(stage.base, ImageBase):
-        return base_snapshot(plan.images[stage.base.image])
+        image = plan.images.get(stage.base.image)
+        return None if image is None else base_snapshot(image)
     if isinstance(stage.base, StageBase):
         below = known[stage.base.index]
         return below.snapshot if below.complete else None

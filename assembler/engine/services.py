@@ -55,8 +55,8 @@ class PackedLayers(Protocol):
 class Remote(Protocol):
     """Files that are elsewhere: over http, in a git repository."""
 
-    def identity(self, source: UrlSource | GitSource) -> Digest:
-        """What identifies `source` now, for keys."""
+    def identity(self, source: UrlSource | GitSource) -> Digest | None:
+        """What identifies `source` now, for keys; None when it may not be asked for."""
         ...
 
     def open(self, source: UrlSource | GitSource) -> tuple[Entry, Tree]:

@@ -63,7 +63,8 @@ class Sources:
         if isinstance(origin, StageOrigin):
             return stage_identity(origin.index)
         if isinstance(origin, ImageOrigin):
-            return keys.base_key(self._plan.images[origin.image])
+            image = self._plan.images.get(origin.image)
+            return None if image is None else keys.base_key(image)
         if isinstance(step, Copy):
             return self._context_digest(origin, step)
         raise StepError(f"{step.name} reads no context", step.span)
@@ -79,10 +80,13 @@ class Sources:
                 return None
             found.append((origin, identity))
         for source in step.fetched if isinstance(step, Copy) else ():
-            found.append((source, self._fetched(step, source)))
+            identity = self._fetched(step, source)
+            if identity is None:
+                return None
+            found.append((source, identity))
         return tuple(found)
 
-    def _fetched(self, step: Step, source: UrlSource | GitSource) -> Digest:
+    def _fetched(self, step: Step, source: UrlSource | GitSource) -> Digest | None:
         return at_source(step, source, lambda: self._services.remote.identity(source))
 
     def select(self, step: Copy, tree: Tree) -> Selection:

@@ -1,0 +1,111 @@
+"""`assemble plan`: what a build would do, to read, to draw or for programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from assembler.cli.main import cancellable
+from assembler.cli.options import network_options, sink_for, store_option
+from assembler.cli.request import builder_for, read_inputs, request_of, request_options
+from assembler.environment import Environment
+from assembler.errors import RuntimeMissing
+from assembler.source import printable
+
+if TYPE_CHECKING:
+    from assembler.plan.forecast import Forecast
+    from assembler.plan.plan import Plan
+
+
+@click.command("plan")
+@request_options
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "dot", "mermaid", "svg"]),
+    default="text",
+    help="svg is drawn by graphviz.",
+)
+@click.option("--offline", is_flag=True, help="Ask no registry; say what is missing.")
+@network_options
+@store_option
+@click.argument("context", metavar="[CONTEXT]", default=".")
+def command(**options: Any) -> None:
+    """Show stages, steps and edges of a build: what is cached, what will run and be pulled.
+
+    With --offline the exit status is 1 when the build would need a registry.
+    """
+    environment = Environment.read()
+    with cancellable() as cancellation:
+        sink = sink_for("plain", environment)
+        with builder_for(options, environment, cancellation, sink) as builder:
+            inputs = read_inputs(builder, options, environment)
+            request = request_of(inputs, options, environment)
+            plan = builder.checked(builder.plan(request, offline=options["offline"]))
+            forecast = builder.forecast(request, plan)
+    click.echo(_shown(plan, forecast, options["style"]), nl=False)
+    if options["offline"] and (plan.missing or forecast.pulls):
+        click.echo(f"ERROR: {_lacking(plan, forecast)}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _shown(plan: Plan, forecast: Forecast, style: str) -> str:
+    from assembler.plan import picture
+
+    match style:
+        case "json":
+            return json.dumps(_document(plan, forecast), indent=2) + "\n"
+        case "dot":
+            return picture.dot(plan, forecast)
+        case "mermaid":
+            return picture.mermaid(plan, forecast)
+        case "svg":
+            return _drawn(picture.dot(plan, forecast))
+        case _:
+            return picture.text(plan, forecast)
+
+
+def _document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
+    from assembler.plan.document import to_document
+
+    fates = [
+        {"stage": stage, "step": step, "fate": fate.value}
+        for (stage, step), fate in forecast.fates.items()
+    ]
+    pulls = {
+        image: [layer.to_document() for layer in layers] for image, layers in forecast.pulls.items()
+    }
+    return to_document(plan) | {"forecast": {"steps": fates, "pulls": pulls}}
+
+
+def _drawn(dot: str) -> str:
+    try:
+        done = subprocess.run(
+            ["dot", "-Tsvg"], input=dot.encode("utf-8", "replace"), capture_output=True
+        )
+    except FileNotFoundError as error:
+        raise RuntimeMissing(
+            "a picture needs graphviz, which is not installed",
+            "graphviz",
+            hint="apt-get install graphviz, or take --format dot or mermaid",
+        ) from error
+    if done.returncode != 0:
+        said = printable(done.stderr.decode("utf-8", "replace").strip())
+        raise RuntimeMissing(f"dot -Tsvg failed: {said}", "graphviz", hint="take --format dot")
+    return done.stdout.decode()
+
+
+def _lacking(plan: Plan, forecast: Forecast) -> str:
+    from assembler.plan.picture import size
+
+    names = [need.image for need in plan.missing]
+    names += [f"{plan.images[key].name} (layers, {size(_total(layers))})"
+              for key, layers in forecast.pulls.items()]  # fmt: skip
+    return f"the store lacks {', '.join(names)}"
+
+
+def _total(layers: tuple[Any, ...]) -> int:
+    return sum(layer.size for layer in layers)

@@ -1,0 +1,144 @@
+"""A forecast of a plan: the lookups of an execution without its work. Enters no namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
+from assembler.engine.lookup import base_identity, demanded, look_up, recorded
+from assembler.engine.realisation import Realisation
+from assembler.engine.services import Services
+from assembler.engine.sources import Sources
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
+from assembler.plan import keys
+from assembler.plan.forecast import Fate, Forecast
+from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
+from assembler.plan.steps import (
+    ContextOrigin,
+    Copy,
+    GitSource,
+    ImageOrigin,
+    Origin,
+    Run,
+    StageOrigin,
+    Step,
+    UrlSource,
+    origins_of,
+)
+from assembler.snapshot.base import Snapshotter
+
+
+def forecast(plan: Plan, services: Services, snapshotter: Snapshotter) -> Forecast:
+    """What executing `plan` would do. `snapshotter` need only find layer directories."""
+    sources = Sources(plan, services)
+    realisation = Realisation(services, snapshotter, plan.epoch)
+    known = look_up(plan, services, sources)
+    walk = _Walk(plan, services, sources, realisation, demanded(plan, known, realisation))
+    for stage in plan.stages:
+        walk.visit(stage)
+    return Forecast(walk.fates, _pulls(plan, walk.fates, services, snapshotter))
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Goes on where a lookup ends: what a step will be known by can often be told before it ran."""
+
+    plan: Plan
+    services: Services
+    sources: Sources
+    realisation: Realisation
+    needed: frozenset[int]
+    identities: dict[int, Digest | None] = field(default_factory=dict)
+    fates: dict[tuple[int, int], Fate] = field(default_factory=dict)
+
+    def visit(self, stage: PlannedStage) -> None:
+        identity = base_identity(self.plan, stage, self.identities.get)
+        for number, step in enumerate(stage.steps):
+            fate, identity = self._step(stage, step, identity)
+            if stage.index not in self.needed and fate is not Fate.CACHED:
+                fate = Fate.UNNEEDED
+            self.fates[stage.index, number] = fate
+        self.identities[stage.index] = identity
+
+    def _step(
+        self, stage: PlannedStage, step: Step, parent: Digest | None
+    ) -> tuple[Fate, Digest | None]:
+        if stage.fresh:
+            return Fate.RUN, None
+        origins = None if parent is None else self.sources.origins(step, self.identities.get)
+        if parent is None or origins is None:
+            return Fate.PENDING, None
+        key = keys.step_key(parent, step, origins)
+        record = recorded(self.services, stage, key)
+        if record is None:
+            return Fate.RUN, _predicted(step, parent, key, origins)
+        change = StepChange(record.identity, record.created, isinstance(step, Run))
+        here = stage.index not in self.needed or self.realisation.available(change)
+        return Fate.CACHED if here else Fate.RUN, record.identity
+
+
+def _predicted(
+    step: Step,
+    parent: Digest,
+    key: Digest,
+    origins: tuple[tuple[Origin | UrlSource | GitSource, Digest], ...],
+) -> Digest | None:
+    """The identity that executing `step` will give; None where only executing it tells."""
+    if not isinstance(step, Copy):
+        return key
+    if isinstance(step.origin, ContextOrigin) and not step.fetched:
+        return keys.content_key(parent, step, origins[0][1])
+    return None
+
+
+def _pulls(
+    plan: Plan,
+    fates: dict[tuple[int, int], Fate],
+    services: Services,
+    snapshotter: Snapshotter,
+) -> dict[str, tuple[Descriptor, ...]]:
+    """Base layers that are not here: of the target's image, and below whatever executes."""
+    blobs: set[Digest] = set()
+    pulls: dict[str, list[Descriptor]] = {}
+
+    def want(image: str, as_blob: bool) -> None:
+        if image not in plan.images:
+            return
+        for change in _layers(base_snapshot(plan.images[image])):
+            digest = change.descriptor.digest
+            here = services.store.blobs.has(digest)
+            here = here or (not as_blob and snapshotter.find(change.id) is not None)
+            if not here and digest not in blobs:
+                blobs.add(digest)
+                pulls.setdefault(image, []).append(change.descriptor)
+
+    target = _root(plan, plan.stage(plan.target))
+    if isinstance(target.base, ImageBase):
+        want(target.base.image, as_blob=True)
+    for stage in plan.stages:
+        for number, step in enumerate(stage.steps):
+            if fates[stage.index, number] in (Fate.CACHED, Fate.UNNEEDED):
+                continue
+            bases = [_root(plan, stage)]
+            for origin in origins_of(step):
+                if isinstance(origin, ImageOrigin):
+                    want(origin.image, as_blob=False)
+                elif isinstance(origin, StageOrigin):
+                    bases.append(_root(plan, plan.stage(origin.index)))
+            for root in bases:
+                if isinstance(root.base, ImageBase):
+                    want(root.base.image, as_blob=False)
+    return {image: tuple(layers) for image, layers in pulls.items()}
+
+
+def _layers(snapshot: Snapshot) -> Iterable[BaseChange]:
+    return [change for change in snapshot if isinstance(change, BaseChange)]
+
+
+def _root(plan: Plan, stage: PlannedStage) -> PlannedStage:
+    """The stage that `stage` is built from in the end, not from another one."""
+    while isinstance(stage.base, StageBase):
+        stage = plan.stage(stage.base.index)
+    return stage
