@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.cancellation import Cancellation
-from assembler.context.tree import TreeContext, ignore_rules
+from assembler.context.tree import TreeContext, ignore_rules, whole
 from assembler.dockerfile.remote import GitReference, file_name
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
@@ -124,7 +124,7 @@ class Remotes:
         spool = self._stack.enter_context(self._store.scratch())
         changeset = expand(source, spool, check=self._cancellation.check)
         newest = max((entry.mtime for entry in changeset), default=0)
-        tree = ChangesetTree(changeset)
+        tree = whole(changeset)
         return TreeContext(name, tree, ignore_rules(tree, "Dockerfile"), newest // 1_000_000_000)
 
     def spooled(self, stream: BinaryIO) -> PathBytes:

@@ -186,10 +186,10 @@ class Repositories:
             raise self._failed(wanted, arguments, said.decode("utf-8", "replace"))
         return output.decode("utf-8", "surrogateescape")
 
-    def _failed(self, wanted: GitReference, arguments: Iterable[str], said: str) -> RegistryError:
+    def _failed(self, wanted: GitReference, arguments: tuple[str, ...], said: str) -> RegistryError:
         lines = [line for line in said.splitlines() if line.strip()]
         reason = printable(hidden(lines[-1] if lines else "no message"))[:300]
-        verb = next(word for word in arguments if word.isalpha() or word == "ls-remote")
+        verb = arguments[2] if arguments[0] == "-C" else arguments[0]
         refused = "could not read Username" in said or "Authentication failed" in said
         return Unreachable(
             f"git {verb} of {hidden(wanted.remote)} failed: {reason}",

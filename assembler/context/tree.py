@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.tree import Tree, resolve
+from assembler.layer.tree import ChangesetTree, Tree, resolve
 from assembler.source import Source
 
 _KINDS = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.FIFO})
@@ -60,6 +60,19 @@ class _FilteredTree:
                 return None
         kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
         return replace(entry, uid=0, gid=0, xattrs=kept)
+
+
+def whole(changeset: Iterable[Entry]) -> ChangesetTree:
+    """The tree of an archive's files, directories it does not name among them."""
+    entries = list(changeset)
+    named = {entry.path for entry in entries}
+    missing: dict[str, Entry] = {}
+    for entry in entries:
+        above = entry.parent
+        while above and above not in named and above not in missing:
+            missing[above] = Entry(above, Kind.DIRECTORY, mode=0o755)
+            above = above.rpartition("/")[0]
+    return ChangesetTree((*missing.values(), *entries))
 
 
 def text_of(tree: Tree, path: str, name: str = "") -> Source | None:

@@ -18,7 +18,7 @@ from assembler.events import VertexDone, VertexStarted
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan
-from assembler.plan.steps import Copy, ImageOrigin, Run
+from assembler.plan.steps import Copy, ImageOrigin, Run, UrlSource
 
 
 def execute(plan: Plan, services: Services) -> Image:
@@ -48,11 +48,15 @@ def needs_sandbox(plan: Plan) -> bool:
         isinstance(stage.base, ImageBase)
         or any(isinstance(step, Run) for step in stage.steps)
         or any(
-            isinstance(step, Copy) and (step.unpack or isinstance(step.origin, ImageOrigin))
+            isinstance(step, Copy) and (_unpacks(step) or isinstance(step.origin, ImageOrigin))
             for step in stage.steps
         )
         for stage in plan.stages
     )
+
+
+def _unpacks(step: Copy) -> bool:
+    return step.unpack or any(isinstance(one, UrlSource) and one.unpack for one in step.fetched)
 
 
 def _all_packed(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, origin_tree
-from assembler.layer.changeset import RangeBytes
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
@@ -192,8 +192,8 @@ class StageBuilder:
             with self.services.store.scratch() as spool:
                 made = copy.changeset(step, selection, destination, now=self._now_ns(), spool=spool)
                 change = StepChange(identity, created, False, made)
-                if any(isinstance(entry.source, RangeBytes) for entry in made):
-                    # An extracted archive's bytes live in the spool: keep them as a directory.
+                if os.listdir(spool):
+                    # An extracted archive's bytes live there: keep them as a directory.
                     self.realisation.directory(change, below)
                     change = StepChange(identity, created, False)
             return change, False
