@@ -40,7 +40,7 @@ def last_error(stderr: str) -> str:
             "unknown flag: --chwon (did you mean chown?)",
             "COPY",
         ),
-        ("FROM busybox\nADD http://h/x /\n", "ADD of a URL", "ADD http"),
+        ("FROM busybox\nADD http://no.invalid/x /\n", "cannot reach no.invalid", "ADD http"),
         ("FROM ${NOPE}\n", "should not be blank", "FROM"),
     ],
 )

@@ -150,7 +150,9 @@ class Files:
         return path in self.members
 
 
-def built(assemble: Any, tmp_path: Path, dockerfile: str, *options: str | Path, **env: str) -> Files:
+def built(
+    assemble: Any, tmp_path: Path, dockerfile: str, *options: str | Path, **env: str
+) -> Files:
     """Build `dockerfile` and read its image's last layer."""
     context = tmp_path / "context"
     context.mkdir(exist_ok=True)
@@ -196,8 +198,14 @@ def test_C27_a_url_without_a_name(assemble: Any, tmp_path: Path, site: Site) -> 
 
 def test_C27_chmod_and_chown_apply(assemble: Any, tmp_path: Path, site: Site) -> None:
     site.files["/f"] = b"f"
-    files = built(assemble, tmp_path, f"FROM scratch\nADD --chmod=755 --chown=3:4 {site.url}/f /f\n")
-    assert (files.members["f"].mode, files.members["f"].uid, files.members["f"].gid) == (0o755, 3, 4)
+    files = built(
+        assemble, tmp_path, f"FROM scratch\nADD --chmod=755 --chown=3:4 {site.url}/f /f\n"
+    )
+    assert (files.members["f"].mode, files.members["f"].uid, files.members["f"].gid) == (
+        0o755,
+        3,
+        4,
+    )
 
 
 def test_C26_an_archive_from_a_url_is_unpacked_only_when_asked(
@@ -407,7 +415,9 @@ def test_X1_a_dockerfile_at_a_url(assemble: Any, tmp_path: Path, site: Site) -> 
     assert exported(assemble, tmp_path, f"{site.url}/Dockerfile").contents == {"a": "b\n"}
 
 
-def piped(assemble: Any, content: bytes, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def piped(
+    assemble: Any, content: bytes, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         assemble.command("build", *arguments), env=dict(assemble.env), input=content,
         capture_output=True, timeout=60,
