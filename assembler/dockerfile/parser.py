@@ -3,6 +3,7 @@ instructions (rules P4, I7)."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -17,11 +18,13 @@ from assembler.dockerfile.instructions import (
 )
 from assembler.dockerfile.lexer import Lexer, LogicalLine
 from assembler.dockerfile.statement import Statement, json_form, split_statement
+from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import DockerfileError, SyntaxProblem
 from assembler.source import Source, Span
 
 _FORMS = frozenset("ADD CMD COPY ENTRYPOINT HEALTHCHECK RUN VOLUME".split())
 _LIKE_JSON = re.compile(r"""(CMD\s+)?\[["'“‘]""", re.IGNORECASE)
+_SLASH_SYNTAX = re.compile(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)")
 _OUR_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@].*)?")
 
 
@@ -33,6 +36,7 @@ def parse(source: Source) -> Dockerfile:
     """
     if not source.text:
         raise DockerfileError("the Dockerfile cannot be empty", Span(source, 1, 1))
+    _refuse_foreign(source)
     lexer = Lexer(source)
     warnings = list(_syntax_warnings(source, lexer.directives.syntax))
     instructions: list[Instruction] = []
@@ -120,6 +124,23 @@ def _is_broken_json(statement: Statement) -> bool:
         json_form(statement.rest[match.end(1) :] if match[1] else statement.rest, statement.span)
         is None
     )
+
+
+def _refuse_foreign(source: Source) -> None:
+    """Rule D6: a file that is no Dockerfile may name its frontend in a `//` line or in JSON."""
+    head = source.text[:4096].lstrip("\ufeff" + WHITESPACE)
+    match = _SLASH_SYNTAX.match(head)
+    reference = match[1] if match else ""
+    if head.startswith("{"):
+        try:
+            document = json.loads(source.text)
+        except (ValueError, RecursionError):
+            return
+        found = document.get("syntax")
+        reference = found.split()[0] if isinstance(found, str) and found.split() else ""
+    if reference:
+        message = f"this file is for the frontend {reference}, and other frontends are not run"
+        raise SyntaxProblem(message, Span(source, 1, 1, reference), hint="give a Dockerfile")
 
 
 def _syntax_warnings(source: Source, syntax: str) -> tuple[Warning, ...]:

@@ -21,6 +21,7 @@ Lookup = Callable[[str], str | None]
 """The value of a variable; None when it is not set."""
 
 _LIMIT = 1 << 20
+_HEREDOC_LIMIT = 16 << 20
 _DEEPEST = 50
 _SPECIAL = "@*#?-$!0"
 _QUOTES = {"'": "single-quote", '"': "double-quote"}
@@ -163,6 +164,7 @@ class _Reader:
         self._lookup = lookup
         self._escape = escape
         self._quotes = quotes
+        self._limit = _LIMIT if quotes else _HEREDOC_LIMIT
         self._position = 0
         self._depth = 0
         self._pieces: list[tuple[str, bool]] | None = [] if splitting else None
@@ -232,8 +234,8 @@ class _Reader:
         return "".join(out)
 
     def _bounded(self, size: int) -> int:
-        if size > _LIMIT + len(self._text):
-            raise _Problem(f"the result is more than {_LIMIT} characters longer")
+        if size > self._limit + len(self._text):
+            raise _Problem(f"the result is more than {self._limit} characters longer")
         return size
 
     def _single(self) -> str:

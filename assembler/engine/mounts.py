@@ -62,6 +62,8 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
     """
     if step.security != "sandbox":
         raise Unsupported(f"RUN --security={step.security} is not supported yet", step.span)
+    if step.devices:
+        raise Unsupported("RUN --device is not supported yet", step.span)
     mounts: list[RunMount] = [
         FileContent(f"/dev/pipes/{name}", text.encode("utf-8", "surrogateescape"), 0o755)
         for name, text in step.scripts

@@ -33,7 +33,7 @@ _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
             nouns.ScratchBase, nouns.StageBase, nouns.ImageBase, nouns.ContextBase, Need, History,
             steps.Run, steps.Copy, steps.MakeDirectory, steps.ContextOrigin, steps.StageOrigin,
             steps.ImageOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,
-            steps.BindMount, steps.CacheMount, steps.TmpfsMount, steps.SecretMount, steps.SshMount,
+            steps.Device, steps.BindMount, steps.CacheMount, steps.TmpfsMount, steps.SecretMount, steps.SshMount,
         )
     }
 )  # fmt: skip

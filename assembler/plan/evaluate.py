@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile import instructions as syntax
 from assembler.dockerfile.instructions import Instruction, Stage
@@ -14,8 +14,9 @@ from assembler.dockerfile.words import expand_heredoc
 from assembler.errors import DockerfileError, ExpansionFailed, SyntaxProblem
 from assembler.oci.config import Execution, History
 from assembler.plan import metadata
+from assembler.plan.chain import Chain
 from assembler.plan.metadata import command_arguments
-from assembler.plan.mounts import MountScope, parse_mount
+from assembler.plan.mounts import MountScope, parse_device, parse_mount
 from assembler.plan.plan import HistoryLine
 from assembler.plan.resolution import Use
 from assembler.plan.scope import UNSET_IN_RUN, Scope, argument_value, expanded, proxies
@@ -50,8 +51,8 @@ class StageState:
     execution: Execution
     environment: Mapping[str, str]
     arguments: Mapping[str, str | None]
-    steps: tuple[Step, ...] = ()
-    history: tuple[HistoryLine, ...] = ()
+    steps: Chain[Step] = field(default_factory=Chain)
+    history: Chain[HistoryLine] = field(default_factory=Chain)
     author: str = ""
     own_cmd: bool = False
 
@@ -102,12 +103,12 @@ def _expand(state: StageState, scope: StageScope, span: Span) -> Callable[[str],
 
 def _told(state: StageState, text: str) -> StageState:
     line = HistoryLine(History(text, empty_layer=True))
-    return replace(state, history=(*state.history, line))
+    return replace(state, history=state.history.append(line))
 
 
 def _stepped(state: StageState, step: Step, text: str) -> StageState:
     line = HistoryLine(History(text), step=len(state.steps))
-    return replace(state, steps=(*state.steps, step), history=(*state.history, line))
+    return replace(state, steps=state.steps.append(step), history=state.history.append(line))
 
 
 def _arg(state: StageState, instruction: syntax.Arg, scope: StageScope) -> StageState:
@@ -195,13 +196,15 @@ def _run(state: StageState, instruction: syntax.Run, scope: StageScope) -> Stage
         network=_network(instruction.network, scope.network),
         security=instruction.security or "sandbox",
         hostname=scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
-        devices=instruction.devices,
+        devices=tuple(parse_device(text, instruction.span) for text in instruction.devices),
         scripts=scripts,
         proxies=proxies(scope.build_args, frozenset(state.arguments)),
         span=instruction.span,
         name=scope.title(instruction, len(state.steps)),
     )
-    told = [f"{key}={value or ''}" for key, value in state.arguments.items()]
+    told = [
+        f"{key}={state.environment.get(key, value or '')}" for key, value in state.arguments.items()
+    ]
     prefix = f"|{len(told)} {' '.join(told)} " if told else ""
     return _stepped(state, step, f"RUN {prefix}{' '.join(argv)} # buildkit")
 
@@ -294,7 +297,7 @@ def _copy(state: StageState, instruction: syntax.Copy, scope: StageScope) -> Sta
         inline=tuple(_inline(doc, state, instruction.span) for doc in instruction.heredocs),
         chown=chown,
         chmod=chmod,
-        link=instruction.link,
+        link=instruction.link and not chmod,  # BuildKit drops it (rule C25)
         parents=instruction.parents,
         exclude=instruction.exclude,
         unpack=instruction.add and instruction.unpack is not False,

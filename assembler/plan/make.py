@@ -239,7 +239,7 @@ def _copied(state: StageState, base: ContextBase, line: From, name: str) -> Stag
     origin = ContextOrigin(base.context)
     step = CopyStep(origin=origin, sources=("/",), destination="/", span=line.span, name=name)
     told = HistoryLine(History("", comment="buildkit.exporter.image.v0"), step=0)
-    return replace(state, steps=(step,), history=(told,))
+    return replace(state, steps=state.steps.append(step), history=state.history.append(told))
 
 
 def _counts(instruction: Instruction) -> bool:
@@ -258,9 +258,9 @@ def _planned(
         index=node.stage.index,
         name=node.stage.name,
         base=node.base,
-        steps=state.steps,
+        steps=tuple(state.steps),
         config=replace(config, platform=platform, execution=state.execution, author=state.author),
-        history=state.history,
+        history=tuple(state.history),
         platform=platform,
         fresh=not request.no_cache.isdisjoint((name, "*")),
         span=node.stage.base.span,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
@@ -33,6 +34,7 @@ Expand = Callable[[str], str]
 Lookup = Callable[[str], str | None]
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
+_PORTS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _SIGNALS = frozenset(
     "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT "
     "STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX".split()
@@ -118,19 +120,41 @@ def _ports(instruction: Expose, lookup: Lookup) -> tuple[str, ...]:
 def _port_range(word: str, span: Span) -> list[str]:
     text, _, protocol = word.partition("/")
     protocol = protocol.lower() or "tcp"
-    if protocol not in ("tcp", "udp", "sctp"):
-        raise DockerfileError(f"invalid proto: {protocol}", span.blame(word))
-    port = text.rpartition(":")[2]  # an address or host port in front is dropped (rule K7)
+    above, _, port = text.rpartition(":")  # an address or host port is dropped (rule K7)
     if not port:
         raise DockerfileError(f'invalid port: "{word}": no port specified', span.blame(word))
-    first, dash, last = port.partition("-")
-    try:
-        low, high = int(first), int(last if dash else first)
-    except ValueError as error:
-        raise DockerfileError(f"invalid containerPort: {port}", span.blame(word)) from error
-    if not 0 <= low <= high <= 65535:
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise DockerfileError(
+            f'invalid port: "{word}": invalid proto: {protocol}', span.blame(word)
+        )
+    address, _, host = above.rpartition(":")
+    if address and not _is_address(address):
+        raise DockerfileError(f"invalid IP address: {address}", span.blame(word))
+    if host and _range(host) is None:
+        raise DockerfileError(f"invalid hostPort: {host}", span.blame(word))
+    found = _range(port)
+    if found is None:
         raise DockerfileError(f"invalid containerPort: {port}", span.blame(word))
-    return [f"{number}/{protocol}" for number in range(low, high + 1)]
+    return [f"{number}/{protocol}" for number in found]
+
+
+def _range(text: str) -> range | None:
+    """The ports of `80` or `80-90`, None for anything else."""
+    match = _PORTS.fullmatch(text)
+    if match is None:
+        return None
+    low, high = int(match[1]), int(match[2] or match[1])
+    return range(low, high + 1) if low <= high <= 65535 else None
+
+
+def _is_address(text: str) -> bool:
+    from ipaddress import ip_address  # few files have one
+
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _healthcheck(instruction: HealthCheck) -> tuple[Healthcheck, str]:

@@ -13,6 +13,7 @@ from assembler.plan.steps import (
     BindMount,
     CacheMount,
     ContextOrigin,
+    Device,
     Mount,
     Origin,
     SecretMount,
@@ -36,8 +37,8 @@ _ONLY = {
     "required": ("secret", "ssh"),
     "env": ("secret",),
 }
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"0", "f", "false"})
+_TRUE = frozenset("1 t T TRUE true True".split())
+_FALSE = frozenset("0 f F FALSE false False".split())
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -152,8 +153,8 @@ def _cache(fields: _Fields, scope: MountScope) -> CacheMount:
 
 
 def _secret(fields: _Fields, scope: MountScope) -> SecretMount:
-    if "from" in fields.values or "sharing" in fields.values:
-        raise BadFlag("unexpected key 'from' for mount type 'secret'")
+    if "from" in fields.values:
+        raise BadFlag("secret mount should not have a from")
     if fields.get("id") and fields.get("source"):
         raise BadFlag("both source and id can't be set")
     target = fields.get("target")
@@ -187,6 +188,29 @@ def _ssh(fields: _Fields, scope: MountScope, number: int) -> SshMount:
     )
 
 
+def parse_device(text: str, span: Span) -> Device:
+    """The device that `--device=NAME[,required]` names (rule M12). Raises BadFlag."""
+    name, required = "", False
+    try:
+        for key, value in parse_csv_fields(text):
+            if key == "required":
+                required = value is None or _truth("required", value)
+            elif key == "name" and value and not name:
+                name = value
+            elif not name and key != "name":
+                name = key if value is None else f"{key}={value}"
+            elif value is None:
+                raise BadFlag(f"invalid field '{key}' must be a key=value pair")
+            else:
+                suggestion = did_you_mean(key, ("name", "required"))
+                raise BadFlag(f"unexpected key '{key}' in '{key}={value}'{suggestion}")
+    except BadFlag as error:
+        raise BadFlag(error.message, span.blame(text)) from error
+    if not name:
+        raise BadFlag("device name is empty", span.blame(text))
+    return Device(name, required)
+
+
 def _target(fields: _Fields, scope: MountScope) -> str:
     target = _absolute(fields.get("target"), scope.cwd)
     if target == "/":
@@ -208,11 +232,13 @@ def _read_only(fields: _Fields, default: bool) -> bool:
 
 
 def _boolean(fields: _Fields, key: str) -> bool:
-    value = fields.get(key).lower()
-    if value in _TRUE:
-        return True
-    if not value or value in _FALSE:
-        return False
+    value = fields.get(key)
+    return bool(value) and _truth(key, value)
+
+
+def _truth(key: str, value: str) -> bool:
+    if value in _TRUE | _FALSE:
+        return value in _TRUE
     raise BadFlag(f"invalid value for {key}: {value}")
 
 

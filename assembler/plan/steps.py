@@ -125,6 +125,14 @@ class SshMount:
     mode: int = 0o600
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """--device: a CDI name, kind or class (rule M12)."""
+
+    name: str
+    required: bool = False
+
+
 Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 
 
@@ -132,7 +140,7 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class Run:
     """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
 
-    `hostname` empty: the runtime's own. `devices` are names as CDI has them (rule M12).
+    `hostname` empty: the runtime's own.
     `proxies` are exported too but are in no key, history or configuration (rule A11).
     `scripts` are files under /dev/pipes (rule H9): name, content.
     """
@@ -145,7 +153,7 @@ class Run:
     network: str = "default"
     security: str = "sandbox"
     hostname: str = ""
-    devices: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     span: Span = field(compare=False, repr=False)
