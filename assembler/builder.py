@@ -37,7 +37,7 @@ from assembler.store.store import Store
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
 
-RUNTIMES = ("auto", "native", "podman")
+RUNTIMES = ("auto", "native", "podman", "crun", "runc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +280,10 @@ class Builder:
             from assembler.runtime.podman import Podman
 
             return Podman.start(id_map)
+        if self._runtime in ("crun", "runc"):
+            from assembler.runtime.oci_runtime import OciRuntime
+
+            return OciRuntime.start(id_map, self._runtime)
         from assembler.runtime.native import Native
 
         return Native.start(id_map)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     default="build",
     help="build, check, outline or targets.",
 )
-@click.option("--runtime", type=click.Choice(["auto", "native", "podman"]), default="auto")
+@click.option(
+    "--runtime", type=click.Choice(["auto", "native", "podman", "crun", "runc"]), default="auto"
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")

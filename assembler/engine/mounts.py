@@ -60,8 +60,6 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
 
     Raises Unsupported for a mount this version cannot provide, StepError for a missing secret.
     """
-    if step.security != "sandbox":
-        raise Unsupported(f"RUN --security={step.security} is not supported yet", step.span)
     if step.devices:
         raise Unsupported("RUN --device is not supported yet", step.span)
     mounts: list[RunMount] = [

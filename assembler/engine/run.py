@@ -33,6 +33,7 @@ def execute(
         user=step.user,
         network=step.network,
         hostname=step.hostname or HOSTNAME,
+        insecure=step.security == "insecure",
         add_hosts=services.add_hosts,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:

@@ -19,14 +19,15 @@ from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 CAPABILITIES = 0xA80425FB  # Docker's fourteen
+ALL_CAPABILITIES = (1 << 41) - 1  # up to CAP_CHECKPOINT_RESTORE
 _LAST_CAPABILITY = 63
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_MASKED = (
+MASKED = (
     "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
     "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
     "sys/devices/virtual/powercap",
 )  # fmt: skip
-_READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 _MAX_ACCOUNTS = 16 << 20
 
 
@@ -69,6 +70,8 @@ class Job:
     files: tuple[FileMount, ...]
     directories: tuple[DirectoryMount, ...]
     single_id: bool
+    insecure: bool = False
+    """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
 
     def run(self, output: int) -> int:
         """Be the first process of a sandbox, its output going to the descriptor `output`.
@@ -145,7 +148,7 @@ def mount_root(
         os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
     merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
     Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
-    resolved = {target: _resolve(merged, target) for target in targets}
+    resolved = {target: resolve(merged, target) for target in targets}
     syscalls.umount(merged)
     for target, is_directory in targets.items():
         _make_stub(stub, resolved[target], is_directory)
@@ -168,7 +171,7 @@ def _targets(job: Job) -> dict[str, bool]:
     return targets
 
 
-def _resolve(root: str, path: str) -> str:
+def resolve(root: str, path: str) -> str:
     """`path` with every symlink inside `root` followed; components that do not exist stay."""
     pending = [part for part in path.split("/") if part]
     done: list[str] = []
@@ -252,10 +255,12 @@ def _system_mounts(merged: str, job: Job, resolved: dict[str, str]) -> None:
     if job.private_network:
         FileSystem("sysfs", sys, "", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY).execute()
     else:
-        Bind("/sys", sys, read_only=True).execute()
-    for name in _MASKED:
+        Bind("/sys", sys, read_only=not job.insecure).execute()
+    if job.insecure:
+        return
+    for name in MASKED:
         _mask(os.path.join(merged, name))
-    for name in _READ_ONLY:
+    for name in READ_ONLY:
         path = os.path.join(merged, name)
         if os.path.exists(path):
             Bind(path, path, read_only=True).execute()
@@ -324,7 +329,7 @@ def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
 
 
 def _run_payload(job: Job, output: int) -> int:
-    uid, gid, groups, home = _account(job.user)
+    uid, gid, groups, home = account(job.user)
     os.makedirs(job.cwd, mode=0o755, exist_ok=True)
     env = dict(job.env)
     env.setdefault("HOME", home)
@@ -386,7 +391,7 @@ def _become(
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _restrict(*ids, job.single_id)
+        _restrict(*ids, job)
         os.dup2(problem, 3, inheritable=False)
         syscalls.close_range(4)
         os.chdir(job.cwd)
@@ -407,25 +412,27 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _restrict(uid: int, gid: int, groups: list[int], single_id: bool) -> None:
+def _restrict(uid: int, gid: int, groups: list[int], job: Job) -> None:
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
-    syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
+    kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
+    if not job.insecure:
+        syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
     for capability in range(_LAST_CAPABILITY + 1):
-        if not CAPABILITIES >> capability & 1:
+        if not kept >> capability & 1:
             try:
                 syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
                 break  # the kernel's last capability is behind us
-    if not single_id:
+    if not job.single_id:
         os.setgroups(groups)
-    if (uid, gid) != (0, 0) or not single_id:
+    if (uid, gid) != (0, 0) or not job.single_id:
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     if uid == 0:
-        syscalls.capset(CAPABILITIES, CAPABILITIES, 0)
+        syscalls.capset(kept, kept, 0)
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
@@ -452,12 +459,16 @@ def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
     return f'exec: "{name}": executable file not found in $PATH'
 
 
-def _account(user: str) -> tuple[int, int, list[int], str]:
-    """(uid, gid, supplementary groups, home) of `name|uid[:group|gid]` in this root's files."""
+def account(user: str, root: str = "/") -> tuple[int, int, list[int], str]:
+    """(uid, gid, supplementary groups, home) of `name|uid[:group|gid]` in the files of `root`.
+
+    Raises SetupFailed for a name that they do not have.
+    """
     name, _, group = user.partition(":")
     name = name or "0"
+    accounts, groups = _rows(root, "etc/passwd", 7), _rows(root, "etc/group", 4)
     found = None
-    for row in _rows("/etc/passwd", 7):
+    for row in accounts:
         if row[0] == name or (name.isdigit() and row[2] == name):
             found = row
             break
@@ -467,14 +478,14 @@ def _account(user: str) -> tuple[int, int, list[int], str]:
     gid = int(found[3]) if found else 0
     home = (found[5] if found else "") or "/"
     if group:
-        return uid, _group(group), [], home
-    account = found[0] if found else name
-    groups = [int(row[2]) for row in _rows("/etc/group", 4) if account in row[3].split(",")]
-    return uid, gid, sorted({gid, *groups}), home
+        return uid, _group(group, groups), [], home
+    known = found[0] if found else name
+    more = [int(row[2]) for row in groups if known in row[3].split(",")]
+    return uid, gid, sorted({gid, *more}), home
 
 
-def _group(group: str) -> int:
-    for row in _rows("/etc/group", 4):
+def _group(group: str, groups: list[list[str]]) -> int:
+    for row in groups:
         if row[0] == group:
             return int(row[2])
     if group.isdigit():
@@ -482,12 +493,18 @@ def _group(group: str) -> int:
     raise SetupFailed(f"unable to find group {group}: no matching entries in group file")
 
 
-def _rows(path: str, columns: int) -> list[list[str]]:
-    """The well-formed rows of an account file; never blocks, never reads a device."""
+def _rows(root: str, path: str, columns: int) -> list[list[str]]:
+    """The well-formed rows of an account file; never blocks, never reads a device, and follows
+    links inside `root` only."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_NONBLOCK
+        confined = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        descriptor = syscalls.openat2(top, path, flags, resolve=confined)
     except OSError:
         return []
+    finally:
+        os.close(top)
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return []

@@ -120,10 +120,20 @@ def _stacked(ranges: tuple[tuple[int, int], ...]) -> tuple[Extent, ...]:
 
 
 def _own_extents(which: str) -> tuple[Extent, ...]:
-    """This process' own map, line by line: each must lie inside one extent of the parent's."""
+    """This process' own map, line by line: each must lie inside one extent of the parent's.
+
+    The first id stands alone: a map in one piece looks like that of the host's own namespace, and
+    crun and podman would take themselves for real root.
+    """
     with open(f"/proc/self/{which}_map", encoding="ascii") as stream:
         rows = [tuple(map(int, line.split())) for line in stream]
-    return tuple((inside, inside, count) for inside, _, count in rows)
+    extents = []
+    for inside, _, count in rows:
+        if inside == 0 and count > 1:
+            extents += [(0, 0, 1), (1, 1, count - 1)]
+        else:
+            extents.append((inside, inside, count))
+    return tuple(extents)
 
 
 def _capable() -> bool:

@@ -187,6 +187,7 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool)
         files=(*network_files(process), *files),
         directories=tuple(directories),
         single_id=single,
+        insecure=process.insecure,
     )
 
 

@@ -25,10 +25,10 @@ RUN ln -s /out/deep /short && rm -r /var/log && mkdir /var/log && ln /who /who2
 """
 
 
-def test_native_and_podman_give_the_same_digest(
+def test_every_runtime_gives_the_same_digest(
     assemble: Any, require: Callable[..., None], tmp_path: Path
 ) -> None:
-    require("podman", "crun")
+    require("podman", "crun", "runc")
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(DOCKERFILE)
@@ -37,6 +37,6 @@ def test_native_and_podman_give_the_same_digest(
         runtime: assemble(
             "build", "--no-cache", "--runtime", runtime, context, SOURCE_DATE_EPOCH="1700000000"
         ).stdout
-        for runtime in ("native", "podman")
+        for runtime in ("native", "podman", "crun", "runc")
     }
-    assert digests["native"] == digests["podman"]
+    assert len(set(digests.values())) == 1, digests

@@ -29,10 +29,14 @@ from assembler.snapshot.overlay import OverlaySnapshotter
 busybox, directory, kind = sys.argv[1:4]
 id_map = userns.enter()
 if kind == "podman":
-    from assembler.runtime.podman import Podman as Runtime
+    from assembler.runtime.podman import Podman
+    runtime = Podman.start(id_map)
+elif kind in ("crun", "runc"):
+    from assembler.runtime.oci_runtime import OciRuntime
+    runtime = OciRuntime.start(id_map, kind)
 else:
-    from assembler.runtime.native import Native as Runtime
-runtime = Runtime.start(id_map)
+    from assembler.runtime.native import Native
+    runtime = Native.start(id_map)
 cancellation = Cancellation()
 snapshots = OverlaySnapshotter(os.path.join(directory, "layers"))
 
@@ -100,28 +104,49 @@ def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 
 
 Sandboxed = Callable[..., "subprocess.CompletedProcess[str]"]
+every_runtime = pytest.mark.parametrize("kind", ["native", "podman", "crun", "runc"])
 
 
-@pytest.mark.parametrize("kind", ["native", "podman"])
+@every_runtime
 def test_nothing_is_left_of_a_process_that_writes_nothing(sandboxed: Sandboxed, kind: str) -> None:
-    if kind == "podman" and os.getuid() == 0:
-        kind = "native"  # podman as a runtime needs an unprivileged user
     sandboxed("assert run('true') == (0, '', []), run('true')", kind)
 
 
-def test_the_status_is_the_commands_own(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_the_status_is_the_commands_own(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 assert run("exit 7")[0] == 7
-assert run("kill -TERM $$")[0] == 143
-assert run("kill -9 $$")[0] == 137
-assert run(["nope"])[:2] == (127, 'exec: "nope": executable file not found in $PATH\\n')
+assert run("sh -c 'kill -TERM $$'; exit $?")[0] == 143
+assert run("sh -c 'kill -9 $$'; exit $?")[0] == 137
+assert run(["nope"])[0] == 127
+assert run(["/bin/nope"])[0] == 127
 assert run(["/etc/passwd"])[0] == 126
+""",
+        kind,
+    )
+
+
+def test_what_cannot_be_executed_is_said_as_docker_says_it(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+assert run(["nope"])[1] == 'exec: "nope": executable file not found in $PATH\\n'
+assert run(["/etc/passwd"])[1] == 'exec: "/etc/passwd": permission denied\\n'
 """
     )
 
 
-def test_privileges_are_dockers(sandboxed: Sandboxed) -> None:
+def test_a_command_that_kills_itself_dies_of_the_signal(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+assert run("kill -TERM $$")[0] == 143
+assert run("kill -9 $$")[0] == 137
+"""
+    )
+
+
+@every_runtime
+def test_privileges_are_dockers(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 status = dict(l.split(":", 1) for l in show("cat /proc/self/status").splitlines() if ":" in l)
@@ -129,13 +154,32 @@ assert {status[k].strip() for k in ("CapPrm", "CapEff", "CapBnd")} == {"00000000
 assert status["NoNewPrivs"].strip() == "0" and status["Seccomp"].strip() == "2"
 assert run("mount -t tmpfs x /tmp")[0] != 0
 assert run("echo 1 > /proc/sys/kernel/hostname")[0] != 0
-assert "PermissionError" not in show("cat /proc/1/environ || true")
-assert run("cat /proc/1/environ")[0] != 0
-"""
+""",
+        kind,
     )
 
 
-def test_users_come_from_the_roots_own_files(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_N2_insecure_has_every_capability_and_no_filter(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+command = "cat /proc/self/status; mount -t tmpfs x /tmp && echo mounted"
+shown = show(command, insecure=True)
+status = dict(l.split(":", 1) for l in shown.splitlines() if ":" in l)
+assert int(status["CapEff"], 16) & 1 << 21, "CAP_SYS_ADMIN"
+assert status["Seccomp"].strip() == "0"
+assert shown.endswith("mounted")
+""",
+        kind,
+    )
+
+
+def test_the_first_process_cannot_be_looked_into(sandboxed: Sandboxed) -> None:
+    sandboxed('assert run("cat /proc/1/environ")[0] != 0')
+
+
+@every_runtime
+def test_users_come_from_the_roots_own_files(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 if id_map.single: sys.exit(0)
@@ -145,11 +189,13 @@ assert show("echo $HOME", user="bob") == "/home/bob"
 try: run("true", user="nobody-here")
 except StepError as error: assert "nobody-here" in error.message
 else: raise AssertionError("an unknown user is an error")
-"""
+""",
+        kind,
     )
 
 
-def test_mounts_show_and_leave_no_trace(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_mounts_show_and_leave_no_trace(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 secret = FileContent("/run/secrets/key", b"hush", 0o400)
@@ -163,11 +209,13 @@ assert open(shared + "/f").read() == "x", "writes were thrown away"
 assert run("echo z > /s/f", BindSource("/s", shared, False))[0] == 0
 assert open(shared + "/f").read() == "z\\n"
 shutil.rmtree(shared)
-"""
+""",
+        kind,
     )
 
 
-def test_a_hidden_mount_point_is_made_and_removed_again(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_a_hidden_mount_point_is_made_and_removed_again(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 with snapshots.prepare("ab", [BASE]) as root:
@@ -176,26 +224,31 @@ lowers = (snapshots.find("ab"), BASE)
 status, output, held = run("cat /etc/hosts", lowers=lowers)
 assert status == 0 and "localhost" in output
 assert [p for p in held if "hosts" in p] == [], held
-"""
+""",
+        kind,
     )
 
 
-def test_the_network_can_be_none(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_the_network_can_be_none(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 assert show("ip -o link | cat", network="none").count("\\n") == 0
 assert "LOOPBACK,UP" in show("ip -o link", network="none")
-"""
+""",
+        kind,
     )
 
 
-def test_background_processes_die_with_the_step(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_background_processes_die_with_the_step(sandboxed: Sandboxed, kind: str) -> None:
     mark = f"41{os.getpid()}"
-    sandboxed(f"assert run('(sleep {mark} &) ; true')[0] == 0")
+    sandboxed(f"assert run('(sleep {mark} &) ; true')[0] == 0", kind)
     assert not running(f"sleep {mark}")
 
 
-def test_cancelling_ends_a_process_that_will_not(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_cancelling_ends_a_process_that_will_not(sandboxed: Sandboxed, kind: str) -> None:
     mark = f"42{os.getpid()}"
     sandboxed(
         f"""
@@ -210,7 +263,8 @@ assert time.monotonic() - started < 6
     assert not running(f"sleep {mark}")
 
 
-def test_many_run_at_once_from_threads(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_many_run_at_once_from_threads(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 import concurrent.futures
@@ -223,7 +277,8 @@ def one(number):
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     results = list(pool.map(one, range(48)))
 assert results == [(n, b"%d\\n" % n) for n in range(48)]
-"""
+""",
+        kind,
     )
 
 
