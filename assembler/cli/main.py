@@ -25,6 +25,7 @@ COMMANDS = {
     "images": "List the images in the store",
     "tag": "Give an image of the store another name",
     "rmi": "Remove names from the store",
+    "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
 }
 

@@ -164,3 +164,10 @@ def seccomp_filter(program: bytes) -> None:
     code = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     _check(_libc.syscall(_SECCOMP[machine()], 1, 0, fprog))
+
+
+def file_system_type(path: str) -> int:
+    """f_type of statfs(2): the file system's magic number."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(_bytes(path), buffer), path)
+    return int(struct.unpack_from("l", buffer)[0])

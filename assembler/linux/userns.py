@@ -89,6 +89,25 @@ def plan_map() -> IdMap:
     return IdMap("single", ((0, uid, 1),), ((0, gid, 1),), uid, gid)
 
 
+def shortfall() -> tuple[str, str]:
+    """What keeps this user from a full map, and the one line that would mend it."""
+    import pwd
+
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    for path in ("/etc/subuid", "/etc/subgid"):
+        if not subordinate(path, uid):
+            line = f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+            return f"{path} has no line for {name}", line
+    for tool in ("newuidmap", "newgidmap"):
+        if not shutil.which(tool):
+            return f"{tool} is not installed", "apt-get install uidmap"
+    return "the host maps no other", "ask for a user namespace with more ids"
+
+
 def subordinate(path: str, uid: int) -> tuple[tuple[int, int], ...]:
     """The (start, count) ranges that `path` gives the user, by number or by name (subuid(5))."""
     import pwd
