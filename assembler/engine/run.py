@@ -35,6 +35,8 @@ def execute(
         hostname=step.hostname or HOSTNAME,
         insecure=step.security == "insecure",
         add_hosts=services.add_hosts,
+        shared_memory=services.shared_memory,
+        limits=services.limits,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:
         status = sandbox.runtime.run(process, root, mounted.mounts, output, services.cancellation)

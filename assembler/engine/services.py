@@ -19,7 +19,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.plan import ResolvedImage
 from assembler.plan.steps import GitSource, UrlSource
-from assembler.runtime.base import Runtime
+from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
 
@@ -70,7 +70,8 @@ class Services:
 
     `sandbox` enters the user namespace; it is called once, before any thread, and only when
     something must be executed or unpacked. `fetch` brings a base layer's blob into the store.
-    `secrets` maps an id to its value. `clock` is seconds since the epoch.
+    `secrets` maps an id to its value, `agents` an id to the socket of an ssh agent. `clock` is
+    seconds since the epoch.
     """
 
     store: Store
@@ -87,4 +88,7 @@ class Services:
     secrets: Mapping[str, Callable[[], bytes]]
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
+    agents: Mapping[str, str] = field(default_factory=dict)
     add_hosts: tuple[tuple[str, str], ...] = ()
+    shared_memory: int = SHARED_MEMORY
+    limits: tuple[Limit, ...] = ()

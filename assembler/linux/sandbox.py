@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import stat
@@ -72,6 +73,9 @@ class Job:
     single_id: bool
     insecure: bool = False
     """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
+    shared_memory: int = 64 << 20
+    limits: tuple[tuple[str, int, int], ...] = ()
+    """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
 
     def run(self, output: int) -> int:
         """Be the first process of a sandbox, its output going to the descriptor `output`.
@@ -292,7 +296,7 @@ def _device_mounts(dev: str, job: Job) -> None:
         os.mkdir(os.path.join(dev, name), 0o755)
     pts = "newinstance,ptmxmode=0666,mode=0620" + ("" if job.single_id else ",gid=5")
     FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
-    FileSystem("tmpfs", f"{dev}/shm", "mode=1777,size=64m").execute()
+    FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
     FileSystem("mqueue", f"{dev}/mqueue").execute()
     for file in job.files:
         if file.target.startswith("/dev/"):
@@ -377,6 +381,7 @@ def _become(
     env: dict[str, str],
 ) -> None:
     """Turn this fork into the payload; never returns."""
+    told = problem
     try:
         os.setsid()
         os.umask(0o022)
@@ -391,25 +396,29 @@ def _become(
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        _limit(job.limits)
         _restrict(*ids, job)
-        os.dup2(problem, 3, inheritable=False)
+        told = os.dup2(problem, 3, inheritable=False)
         syscalls.close_range(4)
         os.chdir(job.cwd)
         message = _execute(job.argv, env)
         os.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
         os._exit(127 if "not found" in message else 126)
     except BaseException as error:  # the parent raises it
-        os.write(3 if _is_open(3) else problem, f"{error}".encode("utf-8", "replace"))
+        os.write(told, f"{error}".encode("utf-8", "replace"))
     finally:
         os._exit(125)
 
 
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
+def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
+    for name, soft, hard in limits:
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        except (OSError, ValueError) as error:
+            raise SetupFailed(
+                f"ulimit {name}={soft}:{hard} cannot be set: {error}; this user's hard limit is"
+                f" {resource.getrlimit(getattr(resource, f'RLIMIT_{name.upper()}'))[1]}"
+            ) from error
 
 
 def _restrict(uid: int, gid: int, groups: list[int], job: Job) -> None:

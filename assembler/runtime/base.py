@@ -9,6 +9,16 @@ from typing import Protocol
 from assembler.cancellation import Cancellation
 
 HOSTNAME = "buildkitsandbox"
+SHARED_MEMORY = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A resource limit of setrlimit(2): `name` as in `nofile`, -1 for no limit."""
+
+    name: str
+    soft: int
+    hard: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,9 @@ class Process:
     network: str = "default"
     insecure: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()
+    shared_memory: int = SHARED_MEMORY
+    """Bytes that fit into /dev/shm."""
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

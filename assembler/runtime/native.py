@@ -188,6 +188,8 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool)
         directories=tuple(directories),
         single_id=single,
         insecure=process.insecure,
+        shared_memory=process.shared_memory,
+        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
     )
 
 

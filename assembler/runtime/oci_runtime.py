@@ -138,21 +138,31 @@ def config(
             "env": [f"{name}={value}" for name, value in process.env],
             "cwd": process.cwd,
             "noNewPrivileges": False,
+            "rlimits": [
+                {
+                    "type": f"RLIMIT_{one.name.upper()}",
+                    "soft": one.soft % (1 << 64),
+                    "hard": one.hard % (1 << 64),
+                }
+                for one in process.limits
+            ],
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
-        "mounts": [*_system_mounts(private, single), *_own_mounts(files, directories)],
+        "mounts": [*_system_mounts(process, single), *_own_mounts(files, directories)],
         "linux": linux,
     }
 
 
-def _system_mounts(private: bool, single: bool) -> list[dict[str, Any]]:
+def _system_mounts(process: Process, single: bool) -> list[dict[str, Any]]:
+    private = process.network == "none"
+    shared = f"size={process.shared_memory}"
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     sys = ("sysfs", ["ro"]) if private else ("/sys", ["rbind", "ro"])
     rows = [
         ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         ("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]),
         ("/dev/pts", "devpts", "devpts", pts if single else [*pts, "gid=5"]),
-        ("/dev/shm", "tmpfs", "tmpfs", ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        ("/dev/shm", "tmpfs", "tmpfs", ["nosuid", "noexec", "nodev", "mode=1777", shared]),
         ("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
         ("/sys", "sysfs" if private else "none", sys[0], ["nosuid", "noexec", "nodev", *sys[1]]),
     ]

@@ -178,6 +178,8 @@ def _run_options(process: Process) -> list[str]:
         f"--network={'none' if process.network == 'none' else 'host'}",
         f"--workdir={process.cwd}",
         "--entrypoint=",
+        f"--shm-size={process.shared_memory}b",
+        *(f"--ulimit={one.name}={one.soft}:{one.hard}" for one in process.limits),
     ]
     if process.network != "none":
         options.append("--dns=none")

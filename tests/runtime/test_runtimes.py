@@ -174,6 +174,28 @@ assert shown.endswith("mounted")
     )
 
 
+@every_runtime
+def test_R5_limits_and_shared_memory_are_as_asked(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+asked = dict(limits=(Limit("nofile", 77, 99),), shared_memory=3 << 20)
+assert show("ulimit -n; ulimit -Hn", **asked) == "77\\n99"
+assert "size=3072k" in show("grep ' /dev/shm ' /proc/mounts", **asked)
+""",
+        kind,
+    )
+
+
+def test_R5_a_limit_above_the_users_own_is_an_error(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+try: run("true", limits=(Limit("nofile", 1 << 40, 1 << 40),))
+except StepError as error: assert "ulimit nofile=" in error.message, error.message
+else: raise AssertionError("nobody may have so many")
+"""
+    )
+
+
 def test_the_first_process_cannot_be_looked_into(sandboxed: Sandboxed) -> None:
     sandboxed('assert run("cat /proc/1/environ")[0] != 0')
 
