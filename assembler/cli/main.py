@@ -101,7 +101,8 @@ def _fail(error: BaseException, debug: bool) -> int:
 
 @contextmanager
 def cancellable() -> Iterator[Cancellation]:
-    """A cancellation that SIGINT, SIGTERM and SIGHUP set; a third signal ends the process at once."""
+    """A cancellation that SIGINT, SIGTERM and SIGHUP set; after a second one processes get no more
+    time to end by themselves, a third one ends this process at once."""
     received = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -111,6 +112,8 @@ def cancellable() -> Iterator[Cancellation]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         cancellation.cancel(number)
+        if received > 1:
+            cancellation.hurry()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     with Cancellation() as cancellation:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from assembler.cancellation import Cancellation
-from assembler.errors import Cancelled, HostError, StepError
+from assembler.errors import HostError, StepError
 from assembler.linux import zygote
 from assembler.linux.sandbox import DirectoryMount, FileMount, Job
 from assembler.linux.userns import IdMap
@@ -101,6 +101,7 @@ def _follow(
     poller.register(reader, select.POLLIN)
     poller.register(reply, select.POLLIN)
     poller.register(cancellation.fileno(), select.POLLIN)
+    poller.register(cancellation.urgent_fileno(), select.POLLIN)
     deadline = float("inf")
     message: bytes | None = None
     open_output = True
@@ -121,11 +122,13 @@ def _follow(
             poller.unregister(cancellation.fileno())
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             deadline = time.monotonic() + GRACE
+        if cancellation.urgent_fileno() in ready:
+            poller.unregister(cancellation.urgent_fileno())
+            deadline = time.monotonic()
         if time.monotonic() >= deadline:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             deadline = float("inf")
-    if cancellation.cancelled:
-        raise Cancelled(signal=cancellation.signal)
+    cancellation.check()
     kind, _, text = message.partition(b" ")
     if kind != b"exit":
         raise _failure(message)

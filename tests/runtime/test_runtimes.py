@@ -286,6 +286,35 @@ assert time.monotonic() - started < 6
 
 
 @every_runtime
+def test_a_second_wish_to_stop_gives_no_more_time(sandboxed: Sandboxed, kind: str) -> None:
+    mark = f"44{os.getpid()}"
+    sandboxed(
+        f"""
+threading.Timer(0.5, cancellation.cancel, (2,)).start()
+threading.Timer(0.6, cancellation.hurry).start()
+started = time.monotonic()
+try: run("trap '' TERM; (trap '' TERM; sleep {mark}) & sleep {mark}; sleep {mark}")
+except Cancelled: pass
+else: raise AssertionError("it was not cancelled")
+assert time.monotonic() - started < 2, "the grace is two seconds"
+""",
+        kind,
+    )
+    assert not running(f"sleep {mark}")
+
+
+def test_a_build_that_has_had_its_time_is_told_so(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+threading.Timer(0.2, cancellation.expire, (0.2,)).start()
+try: run("sleep 30")
+except TimedOut as error: assert error.message == "the build took longer than 0.2 s"
+else: raise AssertionError("it was not cancelled")
+"""
+    )
+
+
+@every_runtime
 def test_many_run_at_once_from_threads(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
