@@ -36,8 +36,10 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.snapshot.overlay import OverlaySnapshotter
 
 RUNTIMES = ("auto", "native", "podman", "crun", "runc")
+SNAPSHOTTERS = ("auto", "overlay", "copy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ class Builder:
         *,
         store: str = "",
         runtime: str = "auto",
+        snapshotter: str = "auto",
         insecure: frozenset[str] = frozenset(),
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
@@ -87,6 +90,7 @@ class Builder:
             raise UsageError(f"unknown runtime {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")
         self._environment = environment
         self._runtime = runtime
+        self._snapshotter = snapshotter
         self._jobs = jobs or max(4, 2 * (os.cpu_count() or 1))
         self._secrets = secrets or {}
         self._sink = sink
@@ -264,7 +268,6 @@ class Builder:
     @contextmanager
     def _sandbox(self) -> Iterator[Sandbox]:
         from assembler.linux import userns
-        from assembler.snapshot.overlay import OverlaySnapshotter
 
         if self._id_map is None:
             self._id_map = userns.enter()
@@ -272,8 +275,21 @@ class Builder:
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
             directory = os.path.join(self.store.layers_directory, self._id_map.kind)
-            snapshotter = stack.enter_context(OverlaySnapshotter(directory))
+            snapshotter = stack.enter_context(self._open_snapshotter(directory))
             yield Sandbox(snapshotter, runtime)
+
+    def _open_snapshotter(self, directory: str) -> OverlaySnapshotter:
+        from assembler.snapshot.copied import CopySnapshotter
+        from assembler.snapshot.overlay import OverlaySnapshotter
+
+        if self._snapshotter == "copy":
+            return CopySnapshotter(directory)
+        refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
+        if not refused:
+            return OverlaySnapshotter(directory)
+        message = f"no overlay can be mounted in {directory} ({refused}): steps run in copies"
+        self._sink(Warned(message, self._clock()))
+        return CopySnapshotter(directory)
 
     def _start_runtime(self, id_map: IdMap) -> Runtime:
         if self._runtime == "podman":

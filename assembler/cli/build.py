@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     help="build, check, outline or targets.",
 )
 @click.option(
+    "--snapshotter",
+    type=click.Choice(["auto", "overlay", "copy"]),
+    default="auto",
+    help="How a step gets its root; copy needs no overlay file system.",
+)
+@click.option(
     "--runtime", type=click.Choice(["auto", "native", "podman", "crun", "runc"]), default="auto"
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")

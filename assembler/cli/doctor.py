@@ -31,7 +31,7 @@ def command(style: str, store: str) -> None:
 
 def usable(found: Report) -> bool:
     """Whether RUN can be executed."""
-    needed = ("overlay mounts", "system call filters")
+    needed = ("system call filters",)
     return bool(found.mode) and all(
         answer.works for answer in found.answers if answer.feature in needed
     )

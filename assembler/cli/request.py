@@ -90,6 +90,7 @@ def builder_for(
         environment,
         store=options["store"],
         runtime=options.get("runtime", "auto"),
+        snapshotter=options.get("snapshotter", "auto"),
         insecure=frozenset(options["insecure"]),
         jobs=options.get("jobs") or 0,
         secrets=secrets_of(options["secrets"], environment),

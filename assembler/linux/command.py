@@ -17,6 +17,7 @@ from assembler.linux.mounts import Bind, FileSystem
 from assembler.linux.sandbox import (
     DirectoryMount,
     FileMount,
+    Made,
     mount_directory,
     mount_root,
     remove_made,
@@ -76,9 +77,9 @@ class Command:
         try:
             yield names
         finally:
-            remove_made([names["root"] + path for path in created])
+            remove_made(created)
 
-    def _mount(self, names: dict[str, str]) -> list[str]:
+    def _mount(self, names: dict[str, str]) -> list[Made]:
         memory = names["memory"]
         os.makedirs(memory, exist_ok=True)
         FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()

@@ -18,8 +18,7 @@ from typing import Any
 
 from assembler.errors import AssemblerError
 from assembler.linux import seccomp, syscalls, userns
-from assembler.linux.mounts import FileSystem, Overlay
-from assembler.linux.paths import remove_tree
+from assembler.linux.mounts import FileSystem, try_overlay
 
 _FICLONE = 0x40049409
 _FILE_SYSTEMS = {
@@ -145,31 +144,8 @@ def _directory(store: str) -> Iterator[str]:
 
 
 def _overlay(directory: str) -> str:
-    """Mount one, and make a directory again that a lower layer has: without user xattrs that
-    mounts and then fails with EIO."""
-    with _tree(directory, "overlay") as top:
-        for name in ("lower/d", "upper", "work", "merged"):
-            os.makedirs(os.path.join(top, name))
-        lower, upper, work, merged = (
-            os.path.join(top, name) for name in ("lower", "upper", "work", "merged")
-        )
-        Overlay((lower,), merged, upper, work).execute()
-        try:
-            os.rmdir(os.path.join(merged, "d"))
-            os.mkdir(os.path.join(merged, "d"))
-        finally:
-            syscalls.umount(merged, syscalls.MNT_DETACH)
+    try_overlay(os.path.join(directory, "overlay"))
     return file_system(directory)
-
-
-@contextmanager
-def _tree(directory: str, name: str) -> Iterator[str]:
-    top = os.path.join(directory, name)
-    os.mkdir(top)
-    try:
-        yield top
-    finally:
-        remove_tree(top)
 
 
 def file_system(path: str) -> str:
@@ -239,7 +215,7 @@ _PROBES = (
     _Probe(
         "overlay mounts",
         _overlay,
-        "no RUN can be executed",
+        "every RUN that does not follow another one copies the tree it runs in",
         "put the store on a local file system (ext4, xfs, btrfs, tmpfs) with --store DIR",
     ),
     _Probe(

@@ -7,12 +7,14 @@ mount is in this process' own mount namespace, so its death removes all of them.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import resource
 import signal
 import socket
 import stat
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from assembler.linux import seccomp, syscalls
@@ -106,7 +108,7 @@ def _run(job: Job, output: int) -> int:
     try:
         return _run_payload(job, output)
     finally:
-        remove_made(created)
+        remove_made(created, root)
 
 
 def _loopback_up() -> None:
@@ -116,7 +118,7 @@ def _loopback_up() -> None:
         fcntl.ioctl(control, 0x8914, struct.pack("16sH14s", b"lo", 0x41, b""))
 
 
-def _make_root(job: Job) -> list[str]:
+def _make_root(job: Job) -> list[Made]:
     """Mount the overlay and everything in it at scratch/merged; returns what had to be created
     in the upper directory because a layer hides the stub below it."""
     scratch = job.scratch
@@ -141,13 +143,16 @@ def mount_root(
     scratch: str,
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...] = (),
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[dict[str, str], list[Made]]:
     """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
     directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
 
     Returns where each target is inside the root, links followed, and what had to be made in the
-    upper directory after all, because a layer hides the bottom one there.
+    upper directory after all, because a layer hides the bottom one there. Without `lowers` the
+    directory `upper` is the whole root, and everything that is missing is made in it.
     """
+    if not lowers and not work:
+        return _mount_tree(upper, os.path.join(scratch, "merged"), targets, links)
     for name in ("merged", "stub", "void"):
         os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
     merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
@@ -160,9 +165,27 @@ def mount_root(
         os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
         os.symlink(text, stub + path)
     Overlay((*lowers, stub), merged, upper, work).execute()
-    created: list[str] = []
+    created: list[Made] = []
     for target, is_directory in targets.items():
         created += _ensure(merged, resolved[target], is_directory)
+    return resolved, created
+
+
+def _mount_tree(
+    tree: str, merged: str, targets: dict[str, bool], links: tuple[tuple[str, str], ...]
+) -> tuple[dict[str, str], list[Made]]:
+    os.makedirs(merged, exist_ok=True)
+    Bind(tree, merged).execute()
+    resolved = {target: resolve(merged, target) for target in targets}
+    created: list[Made] = []
+    for target, is_directory in targets.items():
+        created += _ensure(merged, resolved[target], is_directory)
+    for path, text in links:
+        place = resolve(merged, os.path.dirname(path))
+        created += _ensure(merged, place, True)
+        link = os.path.join(place, os.path.basename(path))
+        if not os.path.lexists(merged + link):
+            created.append(_made(merged + link, functools.partial(os.symlink, text)))
     return resolved, created
 
 
@@ -209,25 +232,46 @@ def _make_stub(stub: str, target: str, is_directory: bool) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
-def _ensure(merged: str, target: str, is_directory: bool) -> list[str]:
-    """Create a mount point that a whiteout hides; the paths made, deepest last."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A mount point that had to be made in the root itself. The parent's times, in nanoseconds,
+    before and (modification only) after."""
+
+    path: str
+    times: tuple[int, int]
+    changed: int
+
+
+def _ensure(merged: str, target: str, is_directory: bool) -> list[Made]:
+    """Make a mount point that is missing or that a whiteout hides; what was made, deepest last."""
     missing: list[str] = []
     path = target
     while path != "/" and not os.path.lexists(merged + path):
         missing.append(path)
         path = os.path.dirname(path)
-    missing.reverse()
-    for step in missing:
-        if step == target and not is_directory:
-            os.close(os.open(merged + step, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+    def make(path: str) -> None:
+        if path == target and not is_directory:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         else:
-            os.mkdir(merged + step, 0o755)
-    return missing
+            os.mkdir(path, 0o755)
+
+    target = merged + target
+    return [_made(merged + path, make) for path in reversed(missing)]
 
 
-def remove_made(created: list[str]) -> None:
-    """Remove mount points made in the upper directory, and give their parents their times back."""
-    for path in reversed(created):
+def _made(path: str, make: Callable[[str], None]) -> Made:
+    parent = os.path.dirname(path)
+    before = os.stat(parent)
+    make(path)
+    return Made(path, (before.st_atime_ns, before.st_mtime_ns), os.stat(parent).st_mtime_ns)
+
+
+def remove_made(created: Sequence[Made], root: str = "") -> None:
+    """Remove mount points made in the root, whose path on the host `root` is taken off where the
+    root is now `/`; parents that nothing else changed get their times back."""
+    for made in reversed(created):
+        path = made.path.removeprefix(root)
         parent = os.path.dirname(path)
         before = os.stat(parent)
         while True:
@@ -236,7 +280,7 @@ def remove_made(created: list[str]) -> None:
             except OSError:
                 break
         try:
-            if os.path.isdir(path):
+            if os.path.isdir(path) and not os.path.islink(path):
                 os.rmdir(path)
             else:
                 os.unlink(path)
@@ -244,7 +288,8 @@ def remove_made(created: list[str]) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
                 raise
             continue  # the step put files there: it is a directory of the image now
-        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        untouched = before.st_mtime_ns == made.changed
+        os.utime(parent, ns=made.times if untouched else (before.st_atime_ns, before.st_mtime_ns))
 
 
 def _system_mounts(merged: str, job: Job, resolved: dict[str, str]) -> None:

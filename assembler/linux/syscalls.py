@@ -38,6 +38,8 @@ PR_CAPBSET_DROP = 24
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
+_STATX = {"x86_64": 332, "aarch64": 291}
+_STATX_BTIME, _AT_SYMLINK_NOFOLLOW = 0x800, 0x100
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 
@@ -171,3 +173,20 @@ def file_system_type(path: str) -> int:
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.statfs(_bytes(path), buffer), path)
     return int(struct.unpack_from("l", buffer)[0])
+
+
+def birth_time(path: str) -> int:
+    """When the file at `path` (no link is followed) was made, in nanoseconds since the epoch, by
+    statx(2); 0 where the file system does not keep it."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(
+        _libc.syscall(
+            _STATX[machine()], AT_FDCWD, _bytes(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer
+        ),
+        path,
+    )
+    mask = struct.unpack_from("=I", buffer)[0]
+    if not mask & _STATX_BTIME:
+        return 0
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -46,7 +46,9 @@ class Process:
 class Root:
     """An overlay to be mounted for one process: layer directories, TOPMOST FIRST, and where
     writes go. `scratch` is a private directory beside `upper` on the same file system, for the
-    runtime's own needs (work directory, stub layer); it is removed by whoever made it."""
+    runtime's own needs (work directory, stub layer); it is removed by whoever made it.
+
+    Without `lowers` and `work`, `upper` is no upper directory but the whole tree."""
 
     lowers: tuple[str, ...]
     upper: str

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from assembler.linux.claims import claim, sweep
+from assembler.linux.mounts import try_overlay
 from assembler.runtime.base import Root
 
 
@@ -31,6 +32,17 @@ class OverlaySnapshotter:
         self._claim = claim(directory, ".")
         self._work = self._claim.path
         os.mkdir(os.path.join(self._work, "trash"), 0o700)
+
+    @staticmethod
+    def refused(directory: str) -> str:
+        """Why no overlay can be mounted over layers in `directory`, empty when it can."""
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with claim(directory, ".") as claimed:
+            try:
+                try_overlay(os.path.join(claimed.path, "trial"))
+            except OSError as error:
+                return error.strerror or str(error)
+        return ""
 
     def __enter__(self) -> OverlaySnapshotter:
         return self

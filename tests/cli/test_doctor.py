@@ -44,6 +44,8 @@ def test_json_holds_every_field() -> None:
     assert document["answers"][0]["feature"] == "overlay mounts"
 
 
-def test_without_overlays_no_build_can_run() -> None:
-    broken = Answer("overlay mounts", False, "Invalid argument", "no RUN", "a local disk")
-    assert not usable(Report("full", "65537 ids", "", (broken, FILTER), ()))
+def test_without_filters_no_build_can_run_and_without_overlays_it_can() -> None:
+    no_overlay = Answer("overlay mounts", False, "Invalid argument", "copies", "a local disk")
+    no_filter = Answer("system call filters", False, "Invalid argument", "RUN", "another kernel")
+    assert usable(Report("full", "65537 ids", "", (no_overlay, FILTER), ()))
+    assert not usable(Report("full", "65537 ids", "", (OVERLAY, no_filter), ()))

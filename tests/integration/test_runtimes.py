@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,43 @@ def test_every_runtime_gives_the_same_digest(
         for runtime in ("native", "podman", "crun", "runc")
     }
     assert len(set(digests.values())) == 1, digests
+
+
+def test_copies_give_the_digest_that_overlays_give(assemble: Any, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "file").write_text("from the context\n")
+    digests = {
+        kind: assemble(
+            "build", "--no-cache", "--snapshotter", kind, context, SOURCE_DATE_EPOCH="1700000000"
+        ).stdout
+        for kind in ("overlay", "copy")
+    }
+    assert digests["overlay"] == digests["copy"]
+
+
+ON_AN_OVERLAY = """\
+set -e
+mkdir -p "$0/lower" "$0/upper" "$0/work" "$0/store"
+mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work,userxattr" "$0/store"
+exec "$@"
+"""
+
+
+def test_where_overlays_are_refused_steps_run_in_copies(assemble: Any, tmp_path: Path) -> None:
+    """As in a container whose store lies on its own root file system."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo made > /f\n"
+    )
+    shutil.copy("/bin/busybox", context / "busybox")
+    prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_AN_OVERLAY, str(tmp_path)]
+    out = tmp_path / "out"
+    done = assemble(
+        "build", "--store", tmp_path / "store", "-o", f"type=oci,dest={out},tar=false", context,
+        prefix=prefix,
+    )  # fmt: skip
+    assert "steps run in copies" in done.stderr
+    assert (out / "index.json").exists()

@@ -24,6 +24,7 @@ from assembler.errors import *
 from assembler.linux import userns
 from assembler.linux.paths import remove_tree
 from assembler.runtime.base import *
+from assembler.snapshot.copied import CopySnapshotter
 from assembler.snapshot.overlay import OverlaySnapshotter
 
 busybox, directory, kind = sys.argv[1:4]
@@ -38,7 +39,8 @@ else:
     from assembler.runtime.native import Native
     runtime = Native.start(id_map)
 cancellation = Cancellation()
-snapshots = OverlaySnapshotter(os.path.join(directory, "layers"))
+kinds = {"overlay": OverlaySnapshotter, "copy": CopySnapshotter}
+snapshots = kinds[(sys.argv[4:] or ["overlay"])[0]](os.path.join(directory, "layers"))
 
 with snapshots.create("ba5e") as base:
     os.makedirs(base + "/bin"); os.makedirs(base + "/etc"); os.makedirs(base + "/tmp")
@@ -62,10 +64,11 @@ def run(command, *mounts, lowers=(BASE,), **process):
     with snapshots.prepare(f"{count:04x}", lowers) as root:
         asked = Process(argv=argv, env=(("PATH", "/bin"),), **process)
         status = runtime.run(asked, root, mounts, said.append, cancellation)
-        held = sorted(
-            os.path.relpath(os.path.join(d, n), root.upper)
-            for d, names, files in os.walk(root.upper) for n in names + files
-        )
+    upper = snapshots.find(f"{count:04x}")
+    held = sorted(
+        os.path.relpath(os.path.join(d, n), upper)
+        for d, names, files in os.walk(upper) for n in names + files
+    )
     return status, b"".join(said).decode(), held
 
 def show(command, *mounts, **process):
@@ -88,10 +91,10 @@ def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         pytest.skip("not installed: busybox-static")
 
     def execute(
-        script: str, kind: str = "native", code: int = 0
+        script: str, kind: str = "native", code: int = 0, snapshots: str = "overlay"
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-c", PRELUDE, str(busybox), str(tmp_path), kind],
+            [sys.executable, "-c", PRELUDE, str(busybox), str(tmp_path), kind, snapshots],
             input=script,
             capture_output=True,
             text=True,
@@ -107,9 +110,12 @@ Sandboxed = Callable[..., "subprocess.CompletedProcess[str]"]
 every_runtime = pytest.mark.parametrize("kind", ["native", "podman", "crun", "runc"])
 
 
+@pytest.mark.parametrize("snapshots", ["overlay", "copy"])
 @every_runtime
-def test_nothing_is_left_of_a_process_that_writes_nothing(sandboxed: Sandboxed, kind: str) -> None:
-    sandboxed("assert run('true') == (0, '', []), run('true')", kind)
+def test_nothing_is_left_of_a_process_that_writes_nothing(
+    sandboxed: Sandboxed, kind: str, snapshots: str
+) -> None:
+    sandboxed("assert run('true') == (0, '', []), run('true')", kind, snapshots=snapshots)
 
 
 @every_runtime

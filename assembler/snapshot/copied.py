@@ -1,0 +1,192 @@
+"""Layer directories without overlays: a step runs in a copy of the merged tree (rootless-runtime 5b).
+
+For hosts whose kernel or file system refuses overlays. What a step changed is found by comparing
+inode numbers and change times, which no process can set, before and after. In a line of steps the
+tree is handed on instead of copied again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.overlay import HardLinks, describe
+from assembler.layer.realise import realise
+from assembler.layer.tree import DirectoryTree, MergedTree, Tree
+from assembler.linux.syscalls import birth_time
+from assembler.runtime.base import Root
+from assembler.snapshot.overlay import OverlaySnapshotter
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What tells whether a path was changed since: no process can set a change time. Inode numbers
+    are used again, so a directory is told from its successor by when it was made."""
+
+    inode: int
+    ctime: int
+    is_directory: bool
+    born: int
+
+
+Marks = Mapping[str, Mark]
+
+
+class CopySnapshotter(OverlaySnapshotter):
+    """Published directories are those of `OverlaySnapshotter`; roots are plain trees."""
+
+    name = "copy"
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self._guard = threading.Lock()
+        self._trees: dict[tuple[str, ...], str] = {}
+
+    @contextmanager
+    def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
+        """See `snapshot.base.Snapshotter.prepare`; the root's `upper` is the whole tree."""
+        below = MergedTree([DirectoryTree(path) for path in lowers])
+        with self._scratch() as scratch:
+            tree = os.path.join(scratch, "tree")
+            if not self._handed_on(tuple(lowers), tree):
+                os.mkdir(tree, 0o755)
+                realise(everything(below), tree)
+            before = marks(tree)
+            yield Root((), tree, "", scratch)
+            upper = os.path.join(scratch, "upper")
+            os.mkdir(upper, 0o755)
+            realise(changed(tree, before, below), upper, lower=below.lookup)
+            self._publish(upper, id)
+            published = self.find(id)
+            if published is not None:
+                self._hand_on((published, *lowers), tree)
+
+    def _handed_on(self, lowers: tuple[str, ...], into: str) -> bool:
+        with self._guard:
+            kept = self._trees.pop(lowers, None)
+        if kept is None:
+            return False
+        os.rename(kept, into)
+        return True
+
+    def _hand_on(self, lowers: tuple[str, ...], tree: str) -> None:
+        kept = os.path.join(self._work, uuid.uuid4().hex[:12])
+        os.rename(tree, kept)
+        with self._guard:
+            replaced = self._trees.get(lowers)
+            self._trees[lowers] = kept
+        if replaced is not None:
+            self._discard(replaced)
+
+
+def everything(tree: Tree) -> Iterator[Entry]:
+    """All entries of `tree`, parents first, further names of one inode as hard links."""
+    first: dict[tuple[int, int], str] = {}
+    root = tree.lookup("")
+    if root is not None:
+        yield root
+    pending = [iter(tree.children(""))]
+    while pending:
+        entry = next(pending[-1], None)
+        if entry is None:
+            pending.pop()
+            continue
+        known = first.setdefault(entry.inode, entry.path) if entry.inode else entry.path
+        if known != entry.path:
+            yield Entry(
+                entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known
+            )
+            continue
+        yield entry
+        if entry.kind is Kind.DIRECTORY:
+            pending.append(iter(tree.children(entry.path)))
+
+
+def marks(tree: str) -> Marks:
+    """What tells whether a path of the directory `tree` was changed since."""
+    found = {"": _mark(tree, os.stat(tree))}
+    for path, item in _walk(tree):
+        found[path] = _mark(item.path, item.stat(follow_symlinks=False))
+    return found
+
+
+def _mark(location: str, status: os.stat_result) -> Mark:
+    is_directory = stat.S_ISDIR(status.st_mode)
+    born = birth_time(location) if is_directory else 0
+    return Mark(status.st_ino, status.st_ctime_ns, is_directory, born)
+
+
+def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
+    """What was changed in `tree`, a copy of `below`, since `before`, as a changeset: deletions as
+    whiteouts, a directory that was made anew as opaque, as an overlay has it. A directory that only
+    had mount points come and go is as it was."""
+    links = HardLinks()
+    now: set[str] = set()
+    kept = {""}  # directories that are the ones they were
+    anew = ""
+    root = describe("", tree, os.stat(tree))
+    if root is not None:
+        yield root
+    for path, item in _walk(tree):
+        now.add(path)
+        if anew and not path.startswith(f"{anew}/"):
+            anew = ""
+        mark, known = _mark(item.path, item.stat(follow_symlinks=False)), before.get(path)
+        same = not anew and known is not None and _is_same(known, mark)
+        if same and mark.is_directory:
+            kept.add(path)
+        if same and known == mark:
+            continue
+        entry = describe(path, item.path, item.stat(follow_symlinks=False))
+        if entry is None or (same and mark.is_directory and _like(entry, below.lookup(path))):
+            continue
+        if not mark.is_directory:
+            yield links.link(entry, item.stat(follow_symlinks=False))
+            continue
+        yield entry
+        if not anew and known is not None and known.is_directory and not same:
+            anew = path
+            yield Entry(path, Kind.OPAQUE)
+    for path in before:
+        if path and path not in now and path.rpartition("/")[0] in kept:
+            yield Entry(path, Kind.WHITEOUT)
+
+
+def _is_same(before: Mark, now: Mark) -> bool:
+    """Whether it is the inode that it was."""
+    identities = ((one.inode, one.born, one.is_directory) for one in (before, now))
+    return next(identities) == next(identities)
+
+
+def _like(entry: Entry, other: Entry | None) -> bool:
+    if other is None or other.kind is not Kind.DIRECTORY:
+        return False
+    names = ("mode", "uid", "gid", "mtime", "xattrs")
+    return all(getattr(entry, name) == getattr(other, name) for name in names)
+
+
+def _walk(tree: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below `tree` with its path, parents first, siblings by name."""
+    pending = [_listing("", tree)]
+    while pending:
+        found = next(pending[-1], None)
+        if found is None:
+            pending.pop()
+            continue
+        yield found
+        path, item = found
+        if item.is_dir(follow_symlinks=False):
+            pending.append(_listing(path, item.path))
+
+
+def _listing(path: str, location: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(location) as found:
+        items = sorted(found, key=lambda item: item.name)
+    prefix = f"{path}/" if path else ""
+    return ((prefix + item.name, item) for item in items)
