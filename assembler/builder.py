@@ -15,7 +15,7 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import DockerfileError, UsageError
+from assembler.errors import DockerfileError, NamespacesForbidden, UsageError
 from assembler.events import Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
     from assembler.snapshot.overlay import OverlaySnapshotter
 
-RUNTIMES = ("auto", "native", "podman", "crun", "runc")
+RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "copy")
 
 
@@ -267,10 +267,8 @@ class Builder:
 
     @contextmanager
     def _sandbox(self) -> Iterator[Sandbox]:
-        from assembler.linux import userns
-
         if self._id_map is None:
-            self._id_map = userns.enter()
+            self._id_map = self._enter()
         with ExitStack() as stack:
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
@@ -278,11 +276,26 @@ class Builder:
             snapshotter = stack.enter_context(self._open_snapshotter(directory))
             yield Sandbox(snapshotter, runtime)
 
+    def _enter(self) -> IdMap:
+        from assembler.linux import userns
+
+        if self._runtime == "chroot":
+            return userns.host_map()
+        try:
+            return userns.enter()
+        except NamespacesForbidden as error:
+            if self._runtime != "auto" or os.geteuid() != 0:
+                raise
+            self._sink(Warned(f"{error.message}: steps run by chroot", self._clock()))
+            return userns.host_map()
+
     def _open_snapshotter(self, directory: str) -> OverlaySnapshotter:
         from assembler.snapshot.copied import CopySnapshotter
         from assembler.snapshot.overlay import OverlaySnapshotter
 
-        if self._snapshotter == "copy":
+        if self._snapshotter == "copy" or (
+            self._id_map is not None and self._id_map.kind == "host"
+        ):
             return CopySnapshotter(directory)
         refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
         if not refused:
@@ -292,6 +305,10 @@ class Builder:
         return CopySnapshotter(directory)
 
     def _start_runtime(self, id_map: IdMap) -> Runtime:
+        if id_map.kind == "host":
+            from assembler.runtime.chroot import Chroot
+
+            return Chroot.start()
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     help="How a step gets its root; copy needs no overlay file system.",
 )
 @click.option(
-    "--runtime", type=click.Choice(["auto", "native", "podman", "crun", "runc"]), default="auto"
+    "--runtime",
+    type=click.Choice(["auto", "native", "podman", "crun", "runc", "chroot"]),
+    default="auto",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")

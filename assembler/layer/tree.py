@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -253,3 +253,26 @@ def resolve(tree: Tree, path: str, *, follow_last: bool = True) -> str:
             done = []
         pending += [step for step in entry.link.split("/") if step not in ("", ".")][::-1]
     return "/".join(done)
+
+
+def everything(tree: Tree) -> Iterator[Entry]:
+    """All entries of `tree`, parents first, further names of one inode as hard links."""
+    first: dict[tuple[int, int], str] = {}
+    root = tree.lookup("")
+    if root is not None:
+        yield root
+    pending = [iter(tree.children(""))]
+    while pending:
+        entry = next(pending[-1], None)
+        if entry is None:
+            pending.pop()
+            continue
+        known = first.setdefault(entry.inode, entry.path) if entry.inode else entry.path
+        if known != entry.path:
+            yield Entry(
+                entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known
+            )
+            continue
+        yield entry
+        if entry.kind is Kind.DIRECTORY:
+            pending.append(iter(tree.children(entry.path)))

@@ -23,7 +23,7 @@ Extent = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class IdMap:
-    """The ids of a user namespace. `kind` is identity, full or single."""
+    """The ids of a user namespace. `kind` is identity, full, single, or host for none at all."""
 
     kind: str
     uids: tuple[Extent, ...]
@@ -35,6 +35,12 @@ class IdMap:
     def single(self) -> bool:
         """Whether only one id is mapped, so that no other owner can be expressed."""
         return sum(count for _, _, count in self.gids) == 1
+
+
+def host_map() -> IdMap:
+    """The ids of a process that stays where it is."""
+    every = ((0, 0, (1 << 32) - 1),)
+    return IdMap("host", every, every, os.getuid(), os.getgid())
 
 
 def enter() -> IdMap:

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import HardLinks, describe
 from assembler.layer.realise import realise
-from assembler.layer.tree import DirectoryTree, MergedTree, Tree
+from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
 from assembler.linux.syscalls import birth_time
 from assembler.runtime.base import Root
 from assembler.snapshot.overlay import OverlaySnapshotter
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +87,6 @@ class CopySnapshotter(OverlaySnapshotter):
             self._discard(replaced)
 
 
-def everything(tree: Tree) -> Iterator[Entry]:
-    """All entries of `tree`, parents first, further names of one inode as hard links."""
-    first: dict[tuple[int, int], str] = {}
-    root = tree.lookup("")
-    if root is not None:
-        yield root
-    pending = [iter(tree.children(""))]
-    while pending:
-        entry = next(pending[-1], None)
-        if entry is None:
-            pending.pop()
-            continue
-        known = first.setdefault(entry.inode, entry.path) if entry.inode else entry.path
-        if known != entry.path:
-            yield Entry(
-                entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known
-            )
-            continue
-        yield entry
-        if entry.kind is Kind.DIRECTORY:
-            pending.append(iter(tree.children(entry.path)))
-
-
 def marks(tree: str) -> Marks:
     """What tells whether a path of the directory `tree` was changed since."""
     found = {"": _mark(tree, os.stat(tree))}
@@ -143,11 +122,13 @@ def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
             kept.add(path)
         if same and known == mark:
             continue
-        entry = describe(path, item.path, item.stat(follow_symlinks=False))
-        if entry is None or (same and mark.is_directory and _like(entry, below.lookup(path))):
+        status = item.stat(follow_symlinks=False)
+        entry = describe(path, item.path, status)
+        single = mark.is_directory or status.st_nlink == 1
+        if entry is None or (same and single and _like(entry, below.lookup(path))):
             continue
         if not mark.is_directory:
-            yield links.link(entry, item.stat(follow_symlinks=False))
+            yield links.link(entry, status)
             continue
         yield entry
         if not anew and known is not None and known.is_directory and not same:
@@ -165,10 +146,20 @@ def _is_same(before: Mark, now: Mark) -> bool:
 
 
 def _like(entry: Entry, other: Entry | None) -> bool:
-    if other is None or other.kind is not Kind.DIRECTORY:
+    """Whether `entry` is what `other` was, whatever its change time says: mount points came and
+    went in a directory, or a file was moved away and back. A file with another name is another."""
+    names = ("kind", "mode", "uid", "gid", "mtime", "size", "xattrs")
+    if other is None or any(getattr(entry, name) != getattr(other, name) for name in names):
         return False
-    names = ("mode", "uid", "gid", "mtime", "xattrs")
-    return all(getattr(entry, name) == getattr(other, name) for name in names)
+    if entry.kind is Kind.DIRECTORY:
+        return True
+    if entry.source is None or other.source is None or other.inode is not None:
+        return False
+    with entry.source.open() as one, other.source.open() as two:
+        while piece := one.read(_PIECE):
+            if piece != two.read(_PIECE):
+                return False
+    return True
 
 
 def _walk(tree: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

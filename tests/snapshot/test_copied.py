@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.tree import ChangesetTree, EmptyTree, MergedTree
-from assembler.snapshot.copied import changed, everything, marks
+from assembler.layer.tree import ChangesetTree, EmptyTree, MergedTree, everything
+from assembler.snapshot.copied import changed, marks
 
 CHANGES = {
     "nothing": "true",
