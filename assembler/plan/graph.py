@@ -248,6 +248,7 @@ class _Explorer:
         self._stages = names.dockerfile.stages
         self.nodes: dict[int, StageNode] = {}
         self.missing: dict[Need, None] = {}
+        self._done: set[int] = set()
 
     def refuse_cycles(self) -> None:
         """Raise StageCycle for the first stage that needs itself, reachable or not."""
@@ -272,8 +273,7 @@ class _Explorer:
                 if isinstance(origin, StageOrigin):
                     yield origin.index
 
-        done = set(self.nodes)
-        for one in _walk(index, needed, done, self._cycle):
+        for one in _walk(index, needed, self._done, self._cycle):
             self.nodes[one] = found[one]
 
     def _static(self, index: int) -> Iterator[int]:

@@ -31,7 +31,7 @@ from assembler.plan.plan import (
     StageBase,
 )
 from assembler.plan.resolution import Need
-from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope
+from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope, proxies
 from assembler.plan.start import base_config, start
 from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
@@ -234,6 +234,7 @@ def _evaluate(
         system=config.platform.os,
         allow=request.allow,
         hosts=request.hosts,
+        proxies=proxies(request.build_args),
     )
     if isinstance(node.base, ContextBase):
         state = _copied(state, node.base, stage.base, scope)

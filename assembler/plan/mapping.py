@@ -10,8 +10,8 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-class _Entries(dict[str, list[tuple[int, Value]]]):
-    """What versions of one mapping share: for each key, its values and since which version."""
+class _Entries(dict[str, list[tuple[int, tuple[str, Value]]]]):
+    """What versions of one mapping share: each key's pairs, and since which version they hold."""
 
     newest = 0
 
@@ -32,7 +32,7 @@ class PersistentMap(Mapping[str, Value]):
 
     def __init__(self, items: Mapping[str, Value] | None = None) -> None:
         pairs = () if items is None else tuple(items.items())
-        self._entries = _Entries((key, [(0, value)]) for key, value in pairs)
+        self._entries = _Entries((pair[0], [(0, pair)]) for pair in pairs)
         self._version = 0
         self._size = len(pairs)
         self._pairs = pairs
@@ -47,25 +47,28 @@ class PersistentMap(Mapping[str, Value]):
         found = self._entries.setdefault(key, [])
         made._size = self._size + (not found)
         made._pairs = None
-        found.append((made._version, value))
+        found.append((made._version, (key, value)))
         return made
 
     @property
     def pairs(self) -> tuple[tuple[str, Value], ...]:
         """Keys and values, always the same tuple."""
         if self._pairs is None:
-            self._pairs = tuple((key, self[key]) for key in self)
+            self._pairs = tuple(self._pair(key) for key in self)
         return self._pairs
 
     def __getitem__(self, key: str) -> Value:
-        values = self._entries[key]
-        since, value = values[-1]
+        return self._pair(key)[1]
+
+    def _pair(self, key: str) -> tuple[str, Value]:
+        held = self._entries[key]
+        since, pair = held[-1]
         if since <= self._version:
-            return value
-        found = bisect_right(values, self._version, key=itemgetter(0))
-        if not found:
+            return pair
+        number = bisect_right(held, self._version, key=itemgetter(0))
+        if not number:
             raise KeyError(key)
-        return values[found - 1][1]
+        return held[number - 1][1]
 
     def __iter__(self) -> Iterator[str]:
         for key, values in self._entries.items():

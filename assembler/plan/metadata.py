@@ -22,11 +22,11 @@ def label(state: StageState, instruction: Label, scope: StageScope) -> StageStat
     """A later label replaces an earlier one of the same name."""
     expand = scope.expand(state, instruction.span)
     pairs = [(expand(pair.key), expand(pair.value or "")) for pair in instruction.pairs]
-    labels = state.labels
+    labels = state.added.labels
     for key, value in pairs:
         labels = labels.with_item(key, value)
     shown = " ".join(f"{key}={value}" for key, value in pairs)
-    return replace(state, labels=labels).told(f"LABEL {shown}")
+    return replace(state, added=replace(state.added, labels=labels)).told(f"LABEL {shown}")
 
 
 def maintainer(state: StageState, instruction: Maintainer, scope: StageScope) -> StageState:
@@ -36,7 +36,8 @@ def maintainer(state: StageState, instruction: Maintainer, scope: StageScope) ->
 
 def onbuild(state: StageState, instruction: OnBuild, scope: StageScope) -> StageState:
     """Kept for the stages and images that are built from this one; not told (rule K13)."""
-    return replace(state, triggers=state.triggers.append(instruction.trigger))
+    triggers = state.added.triggers.append(instruction.trigger)
+    return replace(state, added=replace(state.added, triggers=triggers))
 
 
 def stopsignal(state: StageState, instruction: StopSignal, scope: StageScope) -> StageState:
@@ -63,10 +64,11 @@ def volume(state: StageState, instruction: Volume, scope: StageScope) -> StageSt
     paths = tuple(map(scope.expand(state, instruction.span), instruction.paths))
     if not all(paths):
         raise SyntaxProblem("VOLUME specified can not be an empty string", instruction.span)
-    volumes = state.volumes
+    volumes = state.added.volumes
     for path in paths:
         volumes = volumes.with_item(path, None)
-    return replace(state, volumes=volumes).told(f"VOLUME [{' '.join(paths)}]")
+    added = replace(state.added, volumes=volumes)
+    return replace(state, added=added).told(f"VOLUME [{' '.join(paths)}]")
 
 
 def _is_signal(text: str) -> bool:

@@ -22,10 +22,11 @@ def expose(state: StageState, instruction: Expose, scope: StageScope) -> StageSt
     for word in sorted(instruction.ports):
         for port in _words(word, state, scope, instruction.span):
             found += _ports(port, blamed(instruction.span, port, word))
-    ports = state.ports
+    ports = state.added.ports
     for port in dict.fromkeys(found):
         ports = ports.with_item(port, None)
-    return replace(state, ports=ports).told(f"EXPOSE [{' '.join(found)}]")
+    added = replace(state.added, ports=ports)
+    return replace(state, added=added).told(f"EXPOSE [{' '.join(found)}]")
 
 
 def _words(word: str, state: StageState, scope: StageScope, span: Span) -> list[str]:

@@ -8,7 +8,6 @@ from assembler.errors import BadFlag, DockerfileError, SyntaxProblem
 from assembler.plan import commands
 from assembler.plan.mounts import MountScope, parse_device, parse_mount
 from assembler.plan.resolution import Use
-from assembler.plan.scope import proxies
 from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import Mount, SshMount
 from assembler.plan.steps import Run as RunStep
@@ -36,7 +35,7 @@ def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
         hosts=scope.hosts,
         devices=tuple(parse_device(text, instruction.span) for text in instruction.devices),
         scripts=scripts,
-        proxies=proxies(scope.build_args),
+        proxies=scope.proxies,
         span=instruction.span,
         name=scope.title(instruction, len(state.steps)),
     )

@@ -20,23 +20,29 @@ _DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
 @dataclass(frozen=True, slots=True)
-class StageState:
-    """What the instructions so far amount to.
+class Additions:
+    """What ENV, LABEL, EXPOSE, VOLUME and ONBUILD of a stage add to what it began with."""
 
-    `environment` is the build's: ENV and ARG, the later one winning (rule A7). `arguments` are the
-    ARGs in scope with their values, in the order of first declaration. Of `execution`, what grows
-    by one instruction after the other is as it was when the stage began; what was added since is in
-    `variables` (ENV), `labels`, `ports`, `volumes` and `triggers`.
-    """
-
-    execution: Execution
-    environment: PersistentMap[str]
-    arguments: PersistentMap[str | None] = field(default_factory=PersistentMap)
     variables: PersistentMap[str] = field(default_factory=PersistentMap)
     labels: PersistentMap[str] = field(default_factory=PersistentMap)
     ports: PersistentMap[None] = field(default_factory=PersistentMap)
     volumes: PersistentMap[None] = field(default_factory=PersistentMap)
     triggers: Chain[str] = field(default_factory=Chain)
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What the instructions so far amount to.
+
+    `environment` is the build's: ENV and ARG, the later one winning (rule A7). `arguments` are the
+    ARGs in scope with their values, in the order of first declaration. `execution` is without what
+    is `added`; see `configured`.
+    """
+
+    execution: Execution
+    environment: PersistentMap[str]
+    arguments: PersistentMap[str | None] = field(default_factory=PersistentMap)
+    added: Additions = field(default_factory=Additions)
     steps: Chain[Step] = field(default_factory=Chain)
     history: Chain[HistoryLine] = field(default_factory=Chain)
     author: str = ""
@@ -59,13 +65,14 @@ class StageState:
 
     def configured(self) -> Execution:
         """The execution parameters now."""
+        before, added = self.execution, self.added
         return replace(
-            self.execution,
-            env=_merged(self.execution.env, self.variables),
-            labels={**self.execution.labels, **self.labels},
-            exposed_ports=tuple(sorted({*self.execution.exposed_ports, *self.ports})),
-            volumes=tuple(sorted({*self.execution.volumes, *self.volumes})),
-            on_build=(*self.execution.on_build, *self.triggers),
+            before,
+            env=_merged(before.env, added.variables),
+            labels={**before.labels, **added.labels},
+            exposed_ports=tuple(sorted({*before.exposed_ports, *added.ports})),
+            volumes=tuple(sorted({*before.volumes, *added.volumes})),
+            on_build=(*before.on_build, *added.triggers),
         )
 
 
@@ -97,6 +104,8 @@ class StageScope:
     """Entitlements: `network.host`, `security.insecure`, `device` (rules N1, N2, M12)."""
     hosts: tuple[str, ...] = ()
     """Names that `--add-host` gives every RUN (rule R5)."""
+    proxies: tuple[tuple[str, str], ...] = ()
+    """What every RUN is given and no key, history or configuration has (rule A11)."""
 
     def expand(self, state: StageState, span: Span) -> Callable[[str], str]:
         """Expands words as `state` has it (rule E1); what fails is blamed on `span`."""

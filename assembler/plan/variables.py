@@ -35,11 +35,12 @@ def env(state: StageState, instruction: Env, scope: StageScope) -> StageState:
     """All values are expanded with what was set before (rule V10)."""
     expand = scope.expand(state, instruction.span)
     pairs = [(expand(pair.key), expand(pair.value or "")) for pair in instruction.pairs]
-    environment, variables = state.environment, state.variables
+    environment, variables = state.environment, state.added.variables
     for pair, (key, value) in zip(instruction.pairs, pairs, strict=True):
         if not key:  # rule A14; runtimes refuse to start a process with such an environment
             raise SyntaxProblem("ENV names can not be blank", instruction.span.blame(pair.key))
         environment = environment.with_item(key, value)
         variables = variables.with_item(key, value)
-    state = replace(state, environment=environment, variables=variables)
+    added = replace(state.added, variables=variables)
+    state = replace(state, environment=environment, added=added)
     return state.told(f"ENV {' '.join(f'{key}={value}' for key, value in pairs)}")
