@@ -31,7 +31,7 @@ from assembler.plan.mounts import mount_source
 from assembler.plan.plan import Base, ContextBase, ImageBase, ResolvedImage, ScratchBase, StageBase
 from assembler.plan.resolution import Need, Use
 from assembler.plan.scope import Scope, expanded
-from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, StageOrigin
+from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, ScratchOrigin, StageOrigin
 from assembler.source import Span
 
 COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python",
@@ -173,6 +173,8 @@ class Names:
         return self._stage(use.name)
 
     def _outside(self, use: Use) -> tuple[Origin, Need | None]:
+        if use.name == "scratch":
+            return ScratchOrigin(), None
         context = self.contexts.find(use.name, self.platform)
         span = use.span.blame(use.name)
         if isinstance(context, FilesContext):

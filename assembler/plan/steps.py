@@ -34,7 +34,12 @@ class ImageOrigin:
     image: str
 
 
-Origin = ContextOrigin | StageOrigin | ImageOrigin
+@dataclass(frozen=True, slots=True)
+class ScratchOrigin:
+    """`from=scratch`: an empty directory."""
+
+
+Origin = ContextOrigin | StageOrigin | ImageOrigin | ScratchOrigin
 
 
 @dataclass(frozen=True, slots=True)
