@@ -142,7 +142,7 @@ class Names:
         if found is None:
             return self._outside(use)[0]
         if found >= stage.index:
-            title = stage.name or str(stage.index)
+            title = stage.name or f"stage-{stage.index}"
             if use.target is not None:
                 message = (
                     f'cannot mount from stage "{use.name}" to "{use.target}",'
@@ -294,7 +294,8 @@ class _Explorer:
     def _cycle(self, index: int) -> StageCycle:
         stage = self._stages[index]
         return StageCycle(
-            f"circular dependency detected on stage: {stage.name or index}", stage.base.span
+            f"circular dependency detected on stage: {stage.name or f'stage-{index}'}",
+            stage.base.span,
         )
 
     def _node(self, stage: Stage) -> StageNode:
