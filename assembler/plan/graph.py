@@ -204,20 +204,25 @@ class Names:
             return self.platform
         text = expanded(line.platform, self.outer, self.dockerfile.escape, line.span)
         span = line.span.blame(line.platform)
-        unset = expand(line.platform, self.outer.lookup, self.dockerfile.escape).unset
-        names = [*self.outer.declared, *self.outer.values]
-        suggestions = (did_you_mean(name, names) for name in sorted(unset))
-        suggestion = next(filter(None, suggestions), "")
         if not text:
+            suggestion = self._meant(line.platform)
             raise DockerfileError(
                 f"empty platform value from expression {line.platform}{suggestion}", span
             )
         try:
             return Platform.parse(text)
         except ValueError as error:
+            suggestion = self._meant(line.platform)
             raise DockerfileError(
                 f"failed to parse platform {text}: {error}{suggestion}", span
             ) from error
+
+    def _meant(self, word: str) -> str:
+        """What an unset variable of `word` was probably meant to be."""
+        unset = expand(word, self.outer.lookup, self.dockerfile.escape).unset
+        names = {**dict.fromkeys(self.outer.declared), **dict.fromkeys(self.outer.values)}
+        suggestions = (did_you_mean(name, sorted(names)) for name in sorted(unset))
+        return next(filter(None, suggestions), "")
 
     def _need(self, name: str, platform: Platform, span: Span, given: bool) -> Need:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, From, Instruction, Run, Workdir
+from assembler.dockerfile.instructions import Arg, Dockerfile, From
 from assembler.dockerfile.lint import CheckOptions, text_warnings, wanted
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.errors import UsageError
@@ -36,8 +36,8 @@ from assembler.plan.start import base_config, start
 from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
 from assembler.plan.steps import Copy as CopyStep
+from assembler.plan.titles import Titles
 
-_FILE_STEPS = (Run, Copy, Workdir)
 _SUGGESTIONS = 20
 """How many undeclared build arguments are compared with every ARG of the file."""
 
@@ -230,7 +230,7 @@ def _evaluate(
         build_args=request.build_args,
         network=request.network,
         origin=lambda use: names.origin(use, stage),
-        title=_Titles.of(node, alone=len(request.dockerfile.stages) == 1).title,
+        title=Titles.of(node, alone=len(request.dockerfile.stages) == 1).title,
         system=config.platform.os,
         allow=request.allow,
         hosts=request.hosts,
@@ -245,35 +245,6 @@ def _evaluate(
     return Trace(node, tuple(before), state, scope)
 
 
-@dataclass(frozen=True, slots=True)
-class _Titles:
-    """Names the steps of one stage for progress (rule S18)."""
-
-    stage: str
-    first: int
-    triggered: int
-    total: int
-
-    @classmethod
-    def of(cls, node: StageNode, *, alone: bool) -> _Titles:
-        """FROM counts where it is an image; a tree of files is copied by a step of its own."""
-        stage = node.stage
-        triggers = sum(map(_counts, node.instructions[: node.triggers]))
-        steps = sum(map(_counts, node.instructions)) + isinstance(node.base, ContextBase)
-        first = int(isinstance(node.base, ImageBase))
-        name = "" if alone else f"{stage.name or f'stage-{stage.index}'} "
-        return cls(name, first, triggers, first + steps)
-
-    def title(self, instruction: Instruction, before: int) -> str:
-        """The title of a step that `before` others precede; triggers come first."""
-        number = before + 1 + self.first
-        trigger = "ONBUILD " if before < self.triggered else ""
-        return (
-            f"[{self.stage}{number:>{len(str(self.total))}}/{self.total}]"
-            f" {trigger}{instruction.text}"
-        )
-
-
 def _copied(state: StageState, base: ContextBase, line: From, scope: StageScope) -> StageState:
     """FROM a tree of files: nothing, and then all of it in one layer (rule X3)."""
     origin = ContextOrigin(base.context)
@@ -281,13 +252,6 @@ def _copied(state: StageState, base: ContextBase, line: From, scope: StageScope)
     step = CopyStep(origin=origin, sources=("/",), destination="/", span=line.span, name=name)
     told = HistoryLine(History("", comment="buildkit.exporter.image.v0"), step=0)
     return replace(state, steps=state.steps.append(step), history=state.history.append(told))
-
-
-def _counts(instruction: Instruction) -> bool:
-    """Whether progress numbers it (rule S18); `WORKDIR /` makes nothing."""
-    if isinstance(instruction, Workdir):
-        return instruction.path.strip() != "/"
-    return isinstance(instruction, _FILE_STEPS)
 
 
 def _planned(

@@ -14,6 +14,7 @@ from assembler.oci.descriptor import MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts, FilesContext, ImageContext, NamedContext
+from assembler.plan.document import from_document, to_document
 from assembler.plan.make import PlanRequest, make, needs
 from assembler.plan.plan import (
     ContextBase,
@@ -284,6 +285,7 @@ def test_S7_scratch_is_an_empty_directory() -> None:
     made = plan("FROM a / RUN --mount=from=scratch,target=/m,rw x")
     assert mounted(made) == ScratchOrigin() and images(made) == ["a:latest linux/amd64"]
     assert copied(plan("FROM a AS scratch / FROM a / COPY --from=scratch f f")) == StageOrigin(0)
+    assert from_document(to_document(made)).stages == made.stages
 
 
 def test_S8_a_stage_must_come_before() -> None:
@@ -490,3 +492,8 @@ def test_S18_triggers_are_shown_as_such() -> None:
         "[3/4] ONBUILD COPY f f",
         "[4/4] RUN x",
     ]
+
+
+def test_S18_a_trigger_that_makes_nothing_counts_for_no_other() -> None:
+    config = ImageConfig(AMD64, Execution(on_build=("WORKDIR $UNSET",)))
+    assert titles(plan("FROM t / RUN x", images={"t": config}))[0].endswith("] RUN x")
