@@ -232,7 +232,7 @@ def _evaluate(
         origin=lambda use: names.origin(use, stage),
         title=Titles.of(node, alone=len(request.dockerfile.stages) == 1).title,
         system=config.platform.os,
-        allow=request.allow,
+        allow=request.allow | ({"network.host"} if request.network == "host" else set()),
         hosts=request.hosts,
         proxies=proxies(request.build_args),
     )

@@ -467,6 +467,11 @@ def test_N1_networks(mode: str) -> None:
     assert run("RUN x", network=mode).network == mode
 
 
+def test_N1_who_gives_every_run_the_hosts_network_allows_it() -> None:
+    found = run("RUN --network=host x", network="host", allow=frozenset())
+    assert found.network == "host"
+
+
 def test_N1_a_network_that_is_none() -> None:
     assert refused("RUN --network=bridge x") == 'invalid network mode "bridge"'
 
