@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from assembler.dockerfile.remote import GitReference
@@ -37,6 +37,8 @@ from assembler.plan.steps import (
 )
 from assembler.source import Source, Span
 
+calmly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Whatever else the machine does meanwhile."""
 words = st.text("ab/=,", max_size=3)
 numbers = st.integers(0, 3)
 digests = words.map(lambda word: Digest.of(word.encode()))
@@ -150,6 +152,7 @@ def test_R7_no_field_is_forgotten(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", [RUN, COPY, DIRECTORY], ids=lambda kind: kind.type.__name__)
+@calmly
 @given(data=st.data())
 def test_R7_a_field_of_a_step_is_in_its_key_or_left_out(kind: Kind, data: st.DataObject) -> None:
     step = data.draw(kind.values)
@@ -176,6 +179,7 @@ def _shown(run: Run) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", MOUNTS, ids=lambda kind: kind.type.__name__)
+@calmly
 @given(data=st.data())
 def test_R7_M7_a_field_of_a_mount_is_in_the_key_or_left_out(
     kind: Kind, data: st.DataObject
@@ -188,6 +192,7 @@ def test_R7_M7_a_field_of_a_mount_is_in_the_key_or_left_out(
     assert (key(replace(run, mounts=(mount,))) == key(replace(run, mounts=(other,)))) == same
 
 
+@calmly
 @given(COPY.values, elsewhere, words, words)
 def test_18_3_what_is_copied_out_of_a_stage_or_an_image_is_in_the_key(
     copy: Copy, origin: StageOrigin | ImageOrigin, one: str, other: str
@@ -197,6 +202,7 @@ def test_18_3_what_is_copied_out_of_a_stage_or_an_image_is_in_the_key(
     assert (key(first) == key(second)) == (one == other)
 
 
+@calmly
 @given(COPY.values, words, words)
 def test_18_3_the_context_is_in_it_by_what_is_selected(copy: Copy, one: str, other: str) -> None:
     first = replace(copy, origin=ContextOrigin(one), sources=(one,))
@@ -206,6 +212,7 @@ def test_18_3_the_context_is_in_it_by_what_is_selected(copy: Copy, one: str, oth
     assert key(first) != key(more)
 
 
+@calmly
 @given(COPY.values, urls, urls)
 def test_C27_a_fetched_file_is_in_it_by_its_identity_and_whether_it_is_unpacked(
     copy: Copy, one: UrlSource, other: UrlSource
@@ -214,6 +221,7 @@ def test_C27_a_fetched_file_is_in_it_by_its_identity_and_whether_it_is_unpacked(
     assert (key(first) == key(second)) == (one.unpack == other.unpack)
 
 
+@calmly
 @given(RUN.values, digests, digests, st.lists(digests, max_size=3), st.lists(digests, max_size=3))
 def test_18_3_parents_and_identities_are_in_the_key(
     step: Run, parent: Digest, other: Digest, read: list[Digest], others: list[Digest]
@@ -225,6 +233,7 @@ def test_18_3_parents_and_identities_are_in_the_key(
     assert (of(parent, read) == of(parent, others)) == (read == others)
 
 
+@calmly
 @given(COPY.values, digests, digests, digests, digests)
 def test_C21_C25_the_content_key(
     copy: Copy, parent: Digest, above: Digest, selection: Digest, other: Digest
@@ -238,6 +247,7 @@ def test_C21_C25_the_content_key(
     assert (found == keys.content_key(parent, moved, selection)) == plain
 
 
+@calmly
 @given(st.data())
 def test_C21_flags_and_destination_are_in_the_content_key(data: st.DataObject) -> None:
     copy = data.draw(COPY.values)
@@ -282,12 +292,14 @@ values = st.recursive(
 )
 
 
+@calmly
 @given(values, values)
 def test_no_two_values_are_framed_alike(one: object, other: object) -> None:
     assert (keys.framed(one) == keys.framed(other)) == (_exact(one) == _exact(other))
     assert keys.framed((one, other)) != keys.framed(((one, other),))
 
 
+@calmly
 @given(st.lists(values, max_size=3), st.lists(values, max_size=3))
 def test_no_frame_is_the_beginning_of_another(ones: list[object], others: list[object]) -> None:
     joined, also = (b"".join(map(keys.framed, values)) for values in (ones, others))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assembler.plan.chain import Chain
 from assembler.plan.mapping import PersistentMap
 
+calmly = settings(deadline=None)
+"""Whatever else the machine does meanwhile."""
 keys = st.sampled_from("abcd")
 Operations = list[tuple[int, str, int]]
 
 
+@calmly
 @given(
     st.dictionaries(keys, st.integers()), st.lists(st.tuples(st.integers(0), keys, st.integers()))
 )
@@ -45,6 +48,7 @@ def test_one_key_may_have_many_values() -> None:
     assert len(versions[-1]) == 1
 
 
+@calmly
 @given(st.lists(st.integers()), st.lists(st.integers()))
 def test_a_chain_is_a_list_and_what_it_grew_from_stays(items: list[int], more: list[int]) -> None:
     chain = Chain.of(items)
