@@ -27,7 +27,7 @@ from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
 from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
-from assembler.plan.make import PlanRequest, make, needs
+from assembler.plan.make import PlanRequest, make, needs, time_source
 from assembler.plan.plan import Plan, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
@@ -148,12 +148,25 @@ class Builder:
         """The plan, every image it needs resolved by the store or a registry.
 
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; with
-        `lenient` also what a registry does not give, which is a warning then. With `every_stage`
+        `lenient` also what a registry does not give, which is a warning then; with either, no time is asked for
+        (rule T1). With `every_stage`
         stages that the target does not need are in it too. Raises DockerfileError,
         RegistryError.
         """
         asked = plan_request(request, every_stage=every_stage)
+        if not (offline or lenient):
+            asked = self.timed(asked)
         return make(asked, self.resolved(request, asked, offline=offline, lenient=lenient))
+
+    def timed(self, asked: PlanRequest) -> PlanRequest:
+        """`asked` with the time of the stage that SOURCE_DATE_EPOCH names, if it names one; what
+        that stage fetches is fetched (rule T1)."""
+        wanted = time_source(asked)
+        if wanted is None:
+            return asked
+        return replace(
+            asked, epochs={**asked.epochs, wanted.name: self.remotes.epoch(wanted.source)}
+        )
 
     def resolved(
         self,
@@ -305,6 +318,7 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         ignore=None if context is None else context.rules,
         every_stage=every_stage,
         allow=request.allow,
+        hosts=tuple(sorted({name for name, _ in request.add_hosts})),
         no_cache=request.no_cache,
     )
 

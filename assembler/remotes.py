@@ -103,10 +103,17 @@ class Remotes:
         time = self._repositories().commit_time(wanted, self._place(wanted, keep))
         return TreeContext(name, tree, ignore_rules(tree, "Dockerfile"), time)
 
-    def fetched(self, url: str, name: str) -> TreeContext:
+    def epoch(self, source: UrlSource | GitSource) -> int | None:
+        """When `source` was made, in seconds since 1970: the commit's time, the server's
+        Last-Modified, or the newest entry of an archive; None where nothing says (rule T1)."""
+        if isinstance(source, UrlSource):
+            return self.fetched(source.url, "", source.checksum).epoch
+        return self.repository(source.repository, "", source.keep_git_dir).epoch
+
+    def fetched(self, url: str, name: str, checksum: str = "") -> TreeContext:
         """What is at `url` as build context: the files of an archive, or the one file as a
         Dockerfile (rule X1)."""
-        download = self._download(UrlSource(url))
+        download = self._download(UrlSource(url, checksum))
         source = PathBytes(self._store.blobs.path(download.digest))
         epoch = download.mtime // 1_000_000_000 or None
         found = self.archive(source, name)

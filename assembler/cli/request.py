@@ -130,7 +130,6 @@ def request_of(
         annotations=_annotations(options["annotations"]),
         network=options["network"],
         allow=_allowed(options["allow"]),
-        epoch=_epoch(environment),
         pull=options["pull"],
         no_cache=_no_cache(options),
         add_hosts=tuple(map(_host, options["add_hosts"])),
@@ -139,25 +138,18 @@ def request_of(
 
 def _build_args(options: Mapping[str, Any], environment: Environment) -> dict[str, str]:
     given = pairs(options["build_args"], "--build-arg", environment.variables)
-    return _proxies(environment) | given
+    named = {name.upper() for name in given}
+    proxies = _proxies(environment).items()
+    found = {name: value for name, value in proxies if name.upper() not in named}
+    if epoch := environment.get("SOURCE_DATE_EPOCH"):  # rule T1
+        found["SOURCE_DATE_EPOCH"] = epoch
+    return found | given
 
 
 def _proxies(environment: Environment) -> dict[str, str]:
     """The proxies of this process, as build arguments that no key or history holds (rule A11)."""
     names = [form for name in PROXY_NAMES for form in (name, name.lower())]
     return {name: environment.get(name) for name in names if environment.get(name)}
-
-
-def _epoch(environment: Environment) -> int | None:
-    text = environment.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(
-            f"invalid SOURCE_DATE_EPOCH: {text}", hint="a number of seconds since 1970"
-        ) from error
 
 
 def _no_cache(options: Mapping[str, Any]) -> frozenset[str]:

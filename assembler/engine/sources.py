@@ -26,6 +26,7 @@ from assembler.plan.steps import (
     ImageOrigin,
     Origin,
     Run,
+    ScratchOrigin,
     StageOrigin,
     Step,
     UrlSource,
@@ -65,6 +66,8 @@ class Sources:
         if isinstance(origin, ImageOrigin):
             image = self._plan.images.get(origin.image)
             return None if image is None else keys.base_key(image)
+        if isinstance(origin, ScratchOrigin):
+            return keys.scratch_key(self._plan.platform)
         if isinstance(step, Copy):
             return self._context_digest(origin, step)
         raise StepError(f"{step.name} reads no context", step.span)
@@ -144,7 +147,7 @@ def origin_tree(
         return realisation.tree(stage_snapshot(origin.index))
     if isinstance(origin, ImageOrigin):
         return realisation.tree(origin_snapshot(origin, plan))
-    if isinstance(step, Copy) and not step.paths:
+    if isinstance(origin, ScratchOrigin) or (isinstance(step, Copy) and not step.paths):
         return EmptyTree()
     return sources.context(origin, step).tree()
 

@@ -193,7 +193,9 @@ class ImageConfig:
         document["config"] = self.execution.to_document()
         document["rootfs"] = {"type": "layers", "diff_ids": [str(d) for d in self.diff_ids]}
         document["history"] = [entry.to_document() for entry in self.history]
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        # Bytes of a Dockerfile that are no UTF-8 become U+FFFD, as Go's encoder has it.
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
 
     def with_execution(self, execution: Execution) -> ImageConfig:
         """The same configuration with other execution parameters."""

@@ -32,7 +32,7 @@ _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
             Plan, nouns.PlannedStage, nouns.PlanWarning, nouns.ResolvedImage, nouns.HistoryLine,
             nouns.ScratchBase, nouns.StageBase, nouns.ImageBase, nouns.ContextBase, Need, History,
             steps.Run, steps.Copy, steps.MakeDirectory, steps.ContextOrigin, steps.StageOrigin,
-            steps.ImageOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,
+            steps.ImageOrigin, steps.ScratchOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,
             steps.Device, steps.BindMount, steps.CacheMount, steps.TmpfsMount, steps.SecretMount, steps.SshMount,
         )
     }

@@ -19,10 +19,10 @@ from assembler.dockerfile.words import Expansion, expand, expand_heredoc, expand
 from assembler.errors import BadFlag, ExpansionFailed
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.evaluate import StageScope, StageState
 from assembler.plan.graph import Names, StageNode
 from assembler.plan.plan import ImageBase, ResolvedImage, StageBase
 from assembler.plan.scope import UNSET_IN_RUN, Scope, global_scope
+from assembler.plan.state import StageScope, StageState
 
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.I

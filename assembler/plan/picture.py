@@ -183,7 +183,7 @@ def edges(plan: Plan) -> Iterator[Edge]:
                     yield Edge(_last(plan.stage(origin.index)), here, copies=True)
                 elif isinstance(origin, ImageOrigin):
                     yield Edge(images[origin.image], here, copies=True)
-                elif origin.name in contexts and _reads_context(step):
+                elif isinstance(origin, ContextOrigin) and _reads_context(step):
                     yield Edge(contexts[origin.name], here, copies=True)
             for source in step.fetched if isinstance(step, Copy) else ():
                 yield Edge(remotes[source], here, copies=True)

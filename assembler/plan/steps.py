@@ -34,7 +34,12 @@ class ImageOrigin:
     image: str
 
 
-Origin = ContextOrigin | StageOrigin | ImageOrigin
+@dataclass(frozen=True, slots=True)
+class ScratchOrigin:
+    """`from=scratch`: an empty directory."""
+
+
+Origin = ContextOrigin | StageOrigin | ImageOrigin | ScratchOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class Run:
     """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
 
-    `hostname` empty: the runtime's own.
+    `hostname` empty: the runtime's own. `hosts` are the names that `--add-host` gives an address.
     `proxies` are exported too but are in no key, history or configuration (rule A11).
     `scripts` are files under /dev/pipes (rule H9): name, content.
     """
@@ -153,6 +158,7 @@ class Run:
     network: str = "default"
     security: str = "sandbox"
     hostname: str = ""
+    hosts: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)

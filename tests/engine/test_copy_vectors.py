@@ -16,8 +16,8 @@ from assembler.engine.selection import select
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.tree import ChangesetTree, EmptyTree, MergedTree, Tree, resolve
-from assembler.plan.evaluate import destination_path
 from assembler.plan.steps import ContextOrigin, Copy, InlineFile, MakeDirectory, StageOrigin
+from assembler.plan.workdir import destination_path
 from assembler.source import Source, Span
 
 SPAN = Span(Source("Dockerfile", "COPY"), 1, 1)

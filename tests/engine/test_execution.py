@@ -244,6 +244,32 @@ COPY --from=two /two /
     assert workshop.runtime.ran == ["write /two 2"]
 
 
+def test_18_3_another_file_of_the_same_stage_is_another_copy(workshop: Workshop) -> None:
+    text = "FROM scratch AS one\nCOPY a b /\nFROM scratch\nCOPY --from=one /{} /x\n"
+    (workshop.context / "a").write_text("a")
+    (workshop.context / "b").write_text("b")
+    assert workshop.files(workshop.build(text.format("a"))) == {"x": "a"}
+    assert workshop.files(workshop.build(text.format("b"))) == {"x": "b"}
+    assert workshop.files(workshop.build(text.format("[ab]"))) == {"x": "b"}
+
+
+def test_S7_scratch_has_no_files(workshop: Workshop) -> None:
+    image = workshop.build('FROM scratch\nCOPY --from=scratch / /x\nRUN ["sh", "write /y 1"]\n')
+    assert workshop.files(image) == {"y": "1"}
+    with pytest.raises(CopySourceMissing, match='"/f": not found'):
+        workshop.build("FROM scratch\nCOPY --from=scratch /f /x\n")
+
+
+def test_R4_a_failure_tells_the_process_and_the_lines(workshop: Workshop) -> None:
+    text = 'FROM scratch\nENV a=b\nRUN ["sh", \\\n  "fail 3"]\n'
+    with pytest.raises(ProcessFailed) as caught:
+        workshop.build(text)
+    message = 'process "sh fail 3" did not complete successfully: exit code: 3'
+    assert (caught.value.message, caught.value.exit_code) == (message, 3)
+    assert caught.value.span is not None
+    assert (caught.value.span.start, caught.value.span.end) == (3, 4)
+
+
 def test_a_rebuilt_stage_with_the_same_files_still_hits(workshop: Workshop) -> None:
     text = """\
 FROM scratch AS one

@@ -404,6 +404,22 @@ def test_T1_the_epoch_of_a_repository_is_its_commits(
     assert files.members["x"].mtime == 1700000000
 
 
+CLOCK = "FROM scratch AS clock\nADD {} /c\nFROM scratch\nCOPY <<f /x/\nhello\nf\n"
+
+
+def test_T1_the_epoch_of_a_stage_is_that_of_what_it_adds(
+    assemble: Any, tmp_path: Path, site: Site, git: Git
+) -> None:
+    site.files["/f"] = b"f"
+    git.commit(f="f")
+    argument = "SOURCE_DATE_EPOCH=clock"
+    for source in (f"{site.url}/f", git.url):
+        files = built(assemble, tmp_path, CLOCK.format(source), "--build-arg", argument)
+        assert files.members["x"].mtime == 1700000000
+    files = built(assemble, tmp_path, CLOCK.format(f"{site.url}/f"), SOURCE_DATE_EPOCH="clock")
+    assert files.members["x"].mtime == 1700000000
+
+
 def test_X1_an_archive_at_a_url_is_a_context(assemble: Any, tmp_path: Path, site: Site) -> None:
     site.files["/c.tgz"] = archive(Dockerfile="FROM scratch\nCOPY d /x/\n", d__f="f")
     files = exported(assemble, tmp_path, f"{site.url}/c.tgz")

@@ -137,3 +137,8 @@ def test_T17_an_image_whose_layers_disagree_is_refused() -> None:
     described = Descriptor(CONFIG, Digest.of(content), len(content))
     with pytest.raises(ValueError, match="names 1 layers"):
         Image.read(build(described, []), content)
+
+
+def test_a_configuration_is_utf8_whatever_a_dockerfile_holds() -> None:
+    config = ImageConfig(Platform("linux", "amd64"), author="\udcff ä \udc80")
+    assert json.loads(config.serialise())["author"] == "\ufffd ä \ufffd"
