@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile import instructions as syntax
 from assembler.dockerfile.instructions import Instruction, Stage
-from assembler.dockerfile.remote import is_url, parse_git
+from assembler.dockerfile.remote import is_url, parse_git, without_credentials
 from assembler.dockerfile.words import expand_heredoc
 from assembler.errors import DockerfileError, ExpansionFailed, SyntaxProblem
 from assembler.oci.config import Execution, History
@@ -34,7 +34,7 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
-from assembler.source import Span
+from assembler.source import Span, redacted
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -308,7 +308,7 @@ def _copy(state: StageState, instruction: syntax.Copy, scope: StageScope) -> Sta
     words += ["--parents"] * instruction.parents
     words += [f"--chown={chown}"] * bool(chown) + [f"--chmod={chmod}"] * bool(chmod)
     words += [*texts, *(f"<<{doc.name}" for doc in instruction.heredocs), destination]
-    return _stepped(state, step, f"{' '.join(words)} # buildkit")
+    return _stepped(state, step, f"{redacted(' '.join(words))} # buildkit")
 
 
 def destination_path(path: str, cwd: str) -> str:
@@ -334,6 +334,7 @@ def _source(text: str, checksum: str, instruction: syntax.Copy) -> CopySource:
     span = instruction.span.blame(text)
     try:
         repository = parse_git(text)
+        url, credentials = without_credentials(text) if is_url(text) else (text, "")
     except ValueError as error:
         raise DockerfileError(f"{text}: {error}", span) from error
     if repository is None and not is_url(text):
@@ -348,7 +349,8 @@ def _source(text: str, checksum: str, instruction: syntax.Copy) -> CopySource:
                 instruction.span.blame(checksum),
                 hint="--checksum=sha256:<64 hexadecimal digits>",
             )
-        return UrlSource(text, checksum, unpack=instruction.unpack is True)
+        unpack = instruction.unpack is True
+        return UrlSource(url, checksum, unpack, credentials)
     if checksum:
         if not _COMMIT.fullmatch(checksum):
             raise DockerfileError(
@@ -361,8 +363,10 @@ def _source(text: str, checksum: str, instruction: syntax.Copy) -> CopySource:
                 f'checksum conflicts: "{repository.checksum}" vs "{checksum}"', span
             )
         repository = replace(repository, checksum=checksum)
-    keep = repository.keep_git_dir
-    return GitSource(repository, instruction.keep_git_dir if keep is None else keep)
+    asked = {repository.keep_git_dir, instruction.keep_git_dir} - {None}
+    if len(asked) > 1:
+        raise DockerfileError("inconsistent keep-git-dir configuration", span)
+    return GitSource(repository, asked == {True})
 
 
 def _check_checksum(

@@ -33,6 +33,7 @@ from assembler.plan.resolution import Need
 from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope
 from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
 from assembler.plan.steps import Copy as CopyStep
+from assembler.source import redacted
 
 _FILE_STEPS = (Run, Copy, Workdir)
 
@@ -211,7 +212,7 @@ def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageS
     def name(instruction: Instruction, before: int) -> str:
         number = before + 1 + first
         trigger = "ONBUILD " if instruction in node.instructions[: node.triggers] else ""
-        return f"[{title}{number:>{len(str(total))}}/{total}] {trigger}{instruction.text}"
+        return f"[{title}{number:>{len(str(total))}}/{total}] {trigger}{redacted(instruction.text)}"
 
     scope = StageScope(
         stage=stage,
