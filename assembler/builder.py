@@ -288,9 +288,9 @@ class Builder:
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
     """What the planner is asked for `request`."""
     context = request.context
-    epochs = {name: one.epoch for name, one in request.files.items()}
+    named = dict(request.files)
     if context is not None:
-        epochs["context"] = context.epoch
+        named["context"] = context
     return PlanRequest(
         dockerfile=request.dockerfile,
         build_args=request.build_args,
@@ -301,12 +301,31 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         contexts=request.contexts,
         network=request.network,
         epoch=request.epoch,
-        epochs=epochs,
+        epochs=_Epochs(named),
         ignore=None if context is None else context.rules,
         every_stage=every_stage,
         allow=request.allow,
         no_cache=request.no_cache,
     )
+
+
+class _Epochs(Mapping[str, "int | None"]):
+    """When contexts were made; one is asked for, and so fetched, when it is meant (rule T1)."""
+
+    def __init__(self, contexts: Mapping[str, Context]) -> None:
+        self._contexts = contexts
+
+    def __getitem__(self, name: str) -> int | None:
+        return self._contexts[name].epoch
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._contexts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._contexts)
+
+    def __len__(self) -> int:
+        return len(self._contexts)
 
 
 def host_platform() -> Platform:
