@@ -173,7 +173,8 @@ def _clean(path: str) -> str:
 
 def file_name(url: str) -> str:
     """What a file fetched from `url` is called: the path's last element (rule C27)."""
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
-    name = posixpath.basename(urlsplit(url).path)
-    return name if name not in ("", ".", "..") else "__unnamed__"
+    path = unquote(urlsplit(url).path, errors="surrogateescape")
+    name = posixpath.basename(path.rstrip("/"))
+    return name if name not in ("", ".", "..") and "\0" not in name else "__unnamed__"
