@@ -5,6 +5,7 @@ Each is fetched once for a build, however many steps want it, and is a vertex of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -136,13 +137,25 @@ class Remotes:
 
     def spooled(self, stream: BinaryIO) -> PathBytes:
         """The rest of `stream` as a file that lives as long as this."""
-        spool = self._stack.enter_context(self._store.scratch())
+        with self._lock:
+            spool = self._stack.enter_context(self._store.scratch())
         path = os.path.join(spool, "input")
         with open(path, "xb") as out:
-            while chunk := stream.read(1 << 20):
-                self._cancellation.check()
+            while chunk := self._next(stream):
                 out.write(chunk)
         return PathBytes(path)
+
+    def _next(self, stream: BinaryIO) -> bytes:
+        """The next piece of `stream`; whoever is to write it is waited for until cancelled."""
+        import io
+        import select
+
+        with contextlib.suppress(io.UnsupportedOperation):  # of a stream that is in memory
+            select.select([stream, self._cancellation], [], [])
+        self._cancellation.check()
+        return (
+            stream.read1(1 << 20) if isinstance(stream, io.BufferedReader) else stream.read(1 << 20)
+        )
 
     def _download(self, source: UrlSource) -> Download:
         from assembler.context.download import Fetcher, shown

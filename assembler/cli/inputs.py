@@ -79,7 +79,8 @@ def inputs_of(
 def dockerfile_of(file: str, context: str, remotes: Remotes) -> tuple[Source, str]:
     """The Dockerfile's text, and its path (empty when it is no file here); rules P1-P3."""
     if file == "-":
-        return Source("Dockerfile", _decode(sys.stdin.buffer.read(MAX_DOCKERFILE + 1), "-")), ""
+        with remotes.spooled(sys.stdin.buffer).open() as stream:
+            return Source("Dockerfile", _decode(stream.read(MAX_DOCKERFILE + 1), "-")), ""
     if _is_url(file):
         found = remotes.fetched(file, "").tree().lookup("Dockerfile")
         if found is None or found.source is None:

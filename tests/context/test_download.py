@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
+import subprocess
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -448,6 +451,40 @@ def test_B8_redirects_that_lead_nowhere(
     server.replies = [redirect(location)]
     with pytest.raises(ProtocolViolation, match=problem):
         fetch(server.url)
+
+
+def test_R3_https_never_leads_to_http(
+    fetch: Fetch, server: Server, tmp_path: Path, require: Callable[..., None]
+) -> None:
+    require("openssl")
+    server.replies = [answer()]
+    with secure(tmp_path, redirect(server.url)) as port:
+        host = f"127.0.0.1:{port}"
+        trusting = HttpClient(cancellation=fetch.cancellation, unverified=frozenset({host}))
+        with trusting as fetch.client, pytest.raises(ProtocolViolation, match="https to http"):
+            fetch(f"https://{host}/x")
+    assert server.asked == []
+
+
+@contextmanager
+def secure(directory: Path, reply: Reply) -> Iterator[int]:
+    """A server behind TLS, that answers once; its port."""
+    names = ["-keyout", f"{directory}/key", "-out", f"{directory}/certificate"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", *names]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{directory}/certificate", f"{directory}/key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            plain, _ = listener.accept()
+            with context.wrap_socket(plain, server_side=True) as connection:
+                reply(connection, _headers(connection))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
 
 
 def test_18_4_credentials_of_a_url_are_sent_and_not_kept(

@@ -655,6 +655,25 @@ def test_ctrl_c_waits_for_no_server_and_leaves_no_process(
     assert not list((tmp_path / "store/scratch").iterdir())
 
 
+@pytest.mark.parametrize("arguments", [["-"], ["-f", "-", "CONTEXT"]])
+def test_ctrl_c_waits_for_no_stdin(assemble: Any, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "context").mkdir()
+    words = [word.replace("CONTEXT", str(tmp_path / "context")) for word in arguments]
+    process = subprocess.Popen(
+        assemble.command("build", *words), env=dict(assemble.env),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    scratch = tmp_path / "store/scratch"
+    deadline = time.monotonic() + 30
+    while not list(scratch.glob("*/input")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    _, said = process.communicate()
+    assert "cancelled by SIGINT" in said
+
+
 def _with_argument(word: str) -> list[bytes]:
     """The command lines of processes here that name `word`."""
     found = []
