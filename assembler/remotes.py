@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from assembler.context.git import Repositories
     from assembler.net.client import HttpClient
 
+DOWNLOADS = 4  # at once: a server is asked for no more (reliability R15)
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -61,6 +62,7 @@ class Remotes:
         self._clock = clock
         self._stack = ExitStack()
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(DOWNLOADS)
         self._locks: dict[tuple[int, Hashable], threading.Lock] = {}
         self._client: HttpClient | None = None
         self._files: dict[tuple[str, str], Download] = {}
@@ -151,7 +153,7 @@ class Remotes:
         import select
 
         with contextlib.suppress(io.UnsupportedOperation):  # of a stream that is in memory
-            select.select([stream, self._cancellation], [], [])
+            select.select([stream.fileno(), self._cancellation.fileno()], [], [])
         self._cancellation.check()
         return (
             stream.read1(1 << 20) if isinstance(stream, io.BufferedReader) else stream.read(1 << 20)
@@ -170,7 +172,8 @@ class Remotes:
             fetcher = Fetcher(
                 self._store, self._http, self._known(), self._secrets, self._cancellation
             )
-            with vertex(id, f"[internal] fetch {item}", self._sink, self._clock) as work:
+            shown_as = f"[internal] fetch {item}"
+            with self._turns, vertex(id, shown_as, self._sink, self._clock) as work:
                 found = fetcher.fetch(source.url, source.checksum, progress, source.credentials)
                 work.detail = str(found.digest)
             return found
