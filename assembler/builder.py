@@ -148,10 +148,9 @@ class Builder:
         """The plan, every image it needs resolved by the store or a registry.
 
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; with
-        `lenient` also what a registry does not give, which is a warning then; with either, no time is asked for
-        (rule T1). With `every_stage`
-        stages that the target does not need are in it too. Raises DockerfileError,
-        RegistryError.
+        `lenient` also what a registry does not give, which is a warning then; with either, no time
+        is asked for (rule T1). With `every_stage` stages that the target does not need are in it
+        too. Raises DockerfileError, RegistryError.
         """
         asked = plan_request(request, every_stage=every_stage)
         if not (offline or lenient):
@@ -164,9 +163,8 @@ class Builder:
         wanted = time_source(asked)
         if wanted is None:
             return asked
-        return replace(
-            asked, epochs={**asked.epochs, wanted.name: self.remotes.epoch(wanted.source)}
-        )
+        # the only name that is looked up then: asking for the others would fetch them
+        return replace(asked, epochs={wanted.name: self.remotes.epoch(wanted.source)})
 
     def resolved(
         self,
@@ -301,9 +299,9 @@ class Builder:
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
     """What the planner is asked for `request`."""
     context = request.context
-    epochs = {name: one.epoch for name, one in request.files.items()}
+    named = dict(request.files)
     if context is not None:
-        epochs["context"] = context.epoch
+        named["context"] = context
     return PlanRequest(
         dockerfile=request.dockerfile,
         build_args=request.build_args,
@@ -314,13 +312,32 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         contexts=request.contexts,
         network=request.network,
         epoch=request.epoch,
-        epochs=epochs,
+        epochs=_Epochs(named),
         ignore=None if context is None else context.rules,
         every_stage=every_stage,
         allow=request.allow,
         hosts=tuple(sorted({name for name, _ in request.add_hosts})),
         no_cache=request.no_cache,
     )
+
+
+class _Epochs(Mapping[str, "int | None"]):
+    """When contexts were made; one is asked for, and so fetched, when it is meant (rule T1)."""
+
+    def __init__(self, contexts: Mapping[str, Context]) -> None:
+        self._contexts = contexts
+
+    def __getitem__(self, name: str) -> int | None:
+        return self._contexts[name].epoch
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._contexts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._contexts)
+
+    def __len__(self) -> int:
+        return len(self._contexts)
 
 
 def host_platform() -> Platform:

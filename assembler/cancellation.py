@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import weakref
+from typing import TYPE_CHECKING
 
 from assembler.errors import Cancelled
+
+if TYPE_CHECKING:
+    from socket import socket
+
+_BOTH_WAYS = 2  # SHUT_RDWR; socket is no import for a start
+_MANY = 64
 
 
 class Cancellation:
     """A flag with a file descriptor, so that `poll(2)` loops and plain code both see it.
 
     `fileno()` becomes readable (for ever) once `cancel` was called. Close it by `with`.
-    `cancel` is safe in a signal handler: it does one `write(2)`.
+    `cancel` is safe in a signal handler: it does one `write(2)` and shuts connections down.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._event = threading.Event()
         self._signal = 0
+        self._sockets: list[weakref.ref[socket]] = []
 
     def cancel(self, signal: int = 0) -> None:
         """Ask everything to stop; `signal` is the number that caused it, 0 for a failed step."""
@@ -26,6 +36,16 @@ class Cancellation:
             self._signal = signal
             self._event.set()
             os.write(self._writer, b"x")
+            for reference in tuple(self._sockets):
+                _shut(reference())
+
+    def interrupts(self, connection: socket) -> None:
+        """Let `cancel` end what waits for `connection`: a read(2) is not woken by anything else."""
+        if len(self._sockets) >= _MANY:
+            self._sockets = [one for one in self._sockets if one() is not None]
+        self._sockets.append(weakref.ref(connection))
+        if self._event.is_set():
+            _shut(connection)
 
     @property
     def cancelled(self) -> bool:
@@ -60,3 +80,9 @@ class Cancellation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _shut(connection: socket | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError):  # closed, or never connected
+            connection.shutdown(_BOTH_WAYS)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+
+_WHOLE_USER = re.compile(r"(?i)\b(https?://)[^/\s?#]*@")
+_PASSWORD = re.compile(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,15 @@ def excerpt(span: Span, around: int = 3) -> str:
     last = min(len(lines), span.end + around)
     width = len(str(last))
     out = [f"{span.source.name}:{span.start}", "-" * 20]
-    blamed = False
+    blamed, word = False, redacted(span.word)
     for number in range(first, last + 1):
-        text = lines[number - 1]
+        text = redacted(lines[number - 1])
         inside = span.start <= number <= span.end
         out.append(f" {number:>{width}} | {'>>>' if inside else '   '} {printable(text)}")
-        if inside and span.word and not blamed and span.word in text:
+        if inside and word and not blamed and word in text:
             blamed = True
-            before = len(printable(text[: text.index(span.word)]))
-            out.append(
-                f" {'':>{width}} |     {' ' * before}{'^' * max(1, len(printable(span.word)))}"
-            )
+            before = len(printable(text[: text.index(word)]))
+            out.append(f" {'':>{width}} |     {' ' * before}{'^' * max(1, len(printable(word)))}")
     out.append("-" * 20)
     return "\n".join(out)
 
@@ -67,3 +69,10 @@ def printable(text: str) -> str:
     return "".join(
         " " if char == "\t" else char if char.isprintable() else ascii(char)[1:-1] for char in text
     )
+
+
+def redacted(text: str) -> str:
+    """`text` without the passwords of its URLs, as BuildKit shows them. What stands before the @
+    of an http URL is a token even where it is one word; before that of ssh it is a name."""
+    text = _WHOLE_USER.sub(r"\1xxxxx:xxxxx@", text)
+    return _PASSWORD.sub(r"\1xxxxx@", text)

@@ -73,9 +73,11 @@ def run() -> int:
         status = cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show(sys.stderr)
         return 2
+    except click.ClickException as error:
+        return _misused(error)
     except BrokenPipeError:
         return 141  # 128 + SIGPIPE: whoever read our output has gone
     except (AssemblerError, OSError, MemoryError, KeyboardInterrupt, click.Abort) as error:
@@ -83,6 +85,17 @@ def run() -> int:
     except Exception as error:
         return _fail(error, True)
     return status if isinstance(status, int) else 0  # of a command that chose its own
+
+
+def _misused(error: click.ClickException) -> int:
+    """Say in one line what click found wrong with the arguments, and where the right ones are."""
+    from assembler.source import printable
+
+    click.echo(f"ERROR: {printable(error.format_message())}", err=True)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(f"hint: {context.command_path} --help", err=True)
+    return 2
 
 
 def _fail(error: BaseException, debug: bool) -> int:

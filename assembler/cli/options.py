@@ -59,14 +59,17 @@ def sink_for(progress: str, environment: Environment) -> Sink:
     return Plain(stream)
 
 
-def pairs(values: tuple[str, ...], flag: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """`K=V` words as a mapping, the last one winning; a bare `K` takes the environment's value."""
+def pairs(
+    values: tuple[str, ...], flag: str, variables: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """`K=V` words as a mapping, the last one winning. A bare `K` takes its value of `variables`,
+    and is left out where they have none; without them it is empty."""
     found: dict[str, str] = {}
     for word in values:
         key, equals, value = word.partition("=")
         if not key:
             raise UsageError(f"{flag} {word!r}: the name is empty", hint=f"{flag} NAME=VALUE")
-        if equals:
+        if equals or variables is None:
             found[key] = value
         elif key in variables:
             found[key] = variables[key]
@@ -84,4 +87,6 @@ def platform_of(text: str, environment: Environment) -> Platform | None:
     try:
         return Platform.parse(text) if text else None
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(
+            f"--platform {text}: {error}", hint="say linux/amd64, linux/arm64 or linux/arm/v7"
+        ) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
+from assembler.errors import UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import ChangesetTree, Tree, resolve
 from assembler.source import Source
@@ -76,18 +77,25 @@ def whole(changeset: Iterable[Entry]) -> ChangesetTree:
 
 
 def text_of(tree: Tree, path: str, name: str = "") -> Source | None:
-    """The text file at `path` of a tree as a source called `name`, None when there is none."""
+    """The text file at `path` of a tree as a source called `name`, None when there is none.
+
+    Raises UsageError for one larger than MAX_TEXT.
+    """
     entry = tree.lookup(resolve(tree, path))
     if entry is None or entry.source is None:
         return None
     with entry.source.open() as stream:
-        content = stream.read(MAX_TEXT)
+        content = stream.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise UsageError(f"{path}: larger than {MAX_TEXT} bytes")
     return Source(name or path, content.decode("utf-8", "surrogateescape"))
 
 
 def ignore_rules(tree: Tree, dockerfile: str) -> IgnoreRules | None:
-    """The ignore rules a tree brings along (rule G1), None when it has none."""
-    for path in (f"{dockerfile}.dockerignore", ".dockerignore", ".containerignore"):
+    """The ignore rules a tree brings along, None when it has none (rule G1). `dockerfile` is the
+    Dockerfile's path in the tree, empty when that is elsewhere."""
+    own = (f"{dockerfile}.dockerignore",) if dockerfile else ()
+    for path in (*own, ".dockerignore", ".containerignore"):
         source = text_of(tree, path)
         if source is not None:
             return IgnoreRules.parse(source)

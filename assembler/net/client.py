@@ -179,10 +179,12 @@ class HttpClient:
             try:
                 client = self._client(origin)
                 sent = client.build_request(
-                    request.method, url, headers=headers, content=content or None
-                )
+                    request.method, url, headers=headers, content=content or None,
+                    extensions={"trace": self._trace},
+                )  # fmt: skip
                 response = client.send(sent, stream=True)
             except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                self._cancellation.check()
                 raise _unreachable(request, origin, error) from error
             try:
                 location = response.headers.get("location", "")
@@ -232,7 +234,13 @@ class HttpClient:
                     started, received = now, 0
                 yield piece
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
+            self._cancellation.check()
             raise _unreachable(request, Origin.of(str(response.url)), error) from error
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Told of each connection: one that waits ends when the build does."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._cancellation.interrupts(info["return_value"].get_extra_info("socket"))
 
     def _client(self, origin: Origin) -> httpx.Client:
         host = origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}"
@@ -283,7 +291,7 @@ def _unreachable(request: Request, origin: Origin, error: BaseException) -> Unre
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__
-    hint = "is the registry running, and is its name right?"
+    hint = "is the server running, and is its name right?"
     if cause is not None:
         hint = (
             f"put its certificate authority into ~/.config/containers/certs.d/{origin.host}/ca.crt, "

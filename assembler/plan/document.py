@@ -1,7 +1,7 @@
 """A plan as JSON and back: what a worker elsewhere is given (design.md, decision 14).
 
 Every value is an object with its class in `kind`; lists are tuples. Sources are kept once, spans
-point at them. Proxies are left out: they may hold passwords, and each worker has its own.
+point at them. Proxies and the credentials of URLs are left out: each worker has its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from assembler.plan.resolution import Need
 from assembler.source import Source, Span
 
 VERSION = 1
+_LEFT_OUT = frozenset({"proxies", "credentials"})
 
 _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -93,7 +94,7 @@ def _object(value: object, sources: list[Source]) -> dict[str, Any]:
         raise TypeError(f"{name} has no place in a plan")
     document: dict[str, Any] = {"kind": name}
     for field in fields(value):
-        if field.name != "proxies":
+        if field.name not in _LEFT_OUT:
             document[field.name] = _encode(getattr(value, field.name), sources)
     return document
 

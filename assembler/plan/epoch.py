@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, Stage
-from assembler.dockerfile.remote import is_url, parse_git
+from assembler.dockerfile.remote import is_url, parse_git, without_credentials
 from assembler.errors import DockerfileError, UsageError
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import GitSource, UrlSource
@@ -99,7 +99,8 @@ def _source(add: Copy, scope: Scope, escape: str) -> UrlSource | GitSource:
     if repository is not None:
         return GitSource(repository)
     if is_url(text):
-        return UrlSource(text, checksum)
+        url, credentials = without_credentials(text)
+        return UrlSource(url, checksum, credentials=credentials)
     raise DockerfileError(f"{NAME} stage source must be a single HTTP(S) or Git ADD", add.span)
 
 

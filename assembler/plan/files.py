@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from assembler.dockerfile.instructions import Copy, Heredoc
-from assembler.dockerfile.remote import GitReference, is_url, parse_git
+from assembler.dockerfile.remote import GitReference, is_url, parse_git, without_credentials
 from assembler.dockerfile.words import expand_heredoc
 from assembler.errors import DockerfileError, ExpansionFailed
 from assembler.plan.resolution import Use
@@ -23,7 +23,7 @@ from assembler.plan.steps import (
 )
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.workdir import destination_path
-from assembler.source import Span
+from assembler.source import Span, redacted
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -58,7 +58,7 @@ def copy(state: StageState, instruction: Copy, scope: StageScope) -> StageState:
     words += ["--parents"] * instruction.parents
     words += [f"--chown={chown}"] * bool(chown) + [f"--chmod={chmod}"] * bool(chmod)
     words += [*texts, *(f"<<{doc.name}" for doc in instruction.heredocs), destination]
-    return state.stepped(step, f"{' '.join(words)} # buildkit")
+    return state.stepped(step, f"{redacted(' '.join(words))} # buildkit")
 
 
 def _origin(instruction: Copy, scope: StageScope) -> Origin:
@@ -82,6 +82,7 @@ def _source(text: str, written: str, checksum: str, instruction: Copy) -> CopySo
     span = blamed(instruction.span, text, written)
     try:
         repository = parse_git(text)
+        url, credentials = without_credentials(text) if is_url(text) else (text, "")
     except ValueError as error:
         raise DockerfileError(f"{text}: {error}", span) from error
     if repository is None and not is_url(text):
@@ -98,7 +99,7 @@ def _source(text: str, written: str, checksum: str, instruction: Copy) -> CopySo
             place,
             hint="--checksum=sha256:<64 hexadecimal digits>",
         )
-    return UrlSource(text, checksum, unpack=instruction.unpack is True)
+    return UrlSource(url, checksum, instruction.unpack is True, credentials)
 
 
 def _repository(
@@ -115,8 +116,12 @@ def _repository(
         raise DockerfileError(message, place, hint="one of the two is enough")
     if checksum:
         repository = replace(repository, checksum=checksum)
-    keep = repository.keep_git_dir
-    return GitSource(repository, instruction.keep_git_dir if keep is None else keep)
+    asked = {repository.keep_git_dir, instruction.keep_git_dir} - {None}
+    if len(asked) > 1:
+        raise DockerfileError(
+            "inconsistent keep-git-dir configuration", instruction.span.blame(text)
+        )
+    return GitSource(repository, asked == {True})
 
 
 def _check_checksum(checksum: str, sources: tuple[CopySource, ...], instruction: Copy) -> None:

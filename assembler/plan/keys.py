@@ -13,6 +13,7 @@ from dataclasses import Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
+from assembler.dockerfile.remote import GitReference
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan.plan import ResolvedImage
@@ -42,6 +43,8 @@ _LEFT_OUT: Mapping[type, frozenset[str]] = MappingProxyType(
         BindMount: frozenset({"origin"}),
         CacheMount: frozenset({"id", "sharing", "origin", "source", "uid", "gid", "mode"}),
         SshMount: frozenset({"id"}),
+        UrlSource: frozenset({"credentials"}),
+        GitReference: frozenset({"credentials"}),
     }
 )
 """Fields that are in no key: what is only shown, and origins and sources, which are in it by what

@@ -45,11 +45,13 @@ Origin = ContextOrigin | StageOrigin | ImageOrigin | ScratchOrigin
 @dataclass(frozen=True, slots=True)
 class UrlSource:
     """A file to be fetched over http (rule C27). `checksum` is a digest's text, empty when not
-    given; `unpack` says that an archive is extracted."""
+    given; `unpack` says that an archive is extracted. `credentials`, `user:password` of the URL, are
+    in no key, history or document."""
 
     url: str
     checksum: str = ""
     unpack: bool = False
+    credentials: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from assembler.dockerfile.instructions import Copy, From, Instruction, Run, Workdir
 from assembler.plan.graph import StageNode
 from assembler.plan.plan import ContextBase, ImageBase
+from assembler.source import redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Titles:
         trigger = "ONBUILD " if triggered else ""
         return (
             f"[{self.stage}{number:>{len(str(self.total))}}/{self.total}]"
-            f" {trigger}{instruction.text}"
+            f" {trigger}{redacted(instruction.text)}"
         )
 
 

@@ -12,7 +12,7 @@ from assembler.errors import (
     StepError,
     UsageError,
 )
-from assembler.source import excerpt, printable
+from assembler.source import excerpt, printable, redacted
 
 FAILED, USAGE, BUG, EXHAUSTED = 1, 2, 100, 102
 
@@ -23,10 +23,10 @@ def failure(error: BaseException) -> str:
     span = error.span if isinstance(error, DockerfileError | StepError) else None
     if span is not None:
         lines.append(excerpt(span))
-    lines.append(f"ERROR: {printable(message(error))}")
+    lines.append(f"ERROR: {printable(redacted(message(error)))}")
     hint = error.hint if isinstance(error, AssemblerError) else ""
     if hint:
-        lines.append(f"hint: {printable(hint)}")
+        lines.append(f"hint: {printable(redacted(hint))}")
     return "\n".join(lines)
 
 
