@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -94,8 +95,16 @@ def _fail(error: BaseException, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    click.echo(failure(error), err=True)
+    click.echo(failure(error, _columns()), err=True)
     return exit_status(error)
+
+
+def _columns() -> int:
+    """The width of the terminal that errors go to."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 160
+    except (OSError, ValueError):
+        return 160
 
 
 @contextmanager

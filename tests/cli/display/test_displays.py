@@ -99,7 +99,7 @@ def test_a_failure_ends_with_the_error_line_and_a_hint() -> None:
     text = failure(StepError("it broke", Span(source, 2, 2, "all"), hint="mend it"))
     assert ">>> RUN make all" in text
     assert "^^^" in text.splitlines()[4]
-    assert text.endswith("ERROR: it broke\nhint: mend it")
+    assert text.endswith("hint: mend it\nERROR: it broke")
 
 
 @pytest.mark.parametrize(
