@@ -111,7 +111,13 @@ class Fetcher:
         elif before is not None and before.modified:
             headers["If-Modified-Since"] = before.modified
         return Request(
-            "GET", url, _host(url), shown(url), headers=headers, private=self._private(url)
+            "GET",
+            url,
+            _host(url),
+            shown(url),
+            headers=headers,
+            private=self._private(url),
+            hint="is the address right, and does this machine trust the server's certificate?",
         )
 
     def _private(self, url: str) -> dict[str, str]:
