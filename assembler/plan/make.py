@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, From, Instruction, Run, Workdir
-from assembler.dockerfile.lint import CheckOptions, text_warnings, wanted
+from assembler.dockerfile.instructions import (
+    Arg,
+    Copy,
+    Dockerfile,
+    From,
+    Instruction,
+    Run,
+    Warning,
+    Workdir,
+)
+from assembler.dockerfile.lint import CheckOptions, line_warnings, text_warnings, wanted
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.errors import UsageError
+from assembler.errors import DockerfileError, UsageError
 from assembler.oci.config import DEFAULT_PATH, History, ImageConfig
 from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts
@@ -73,14 +82,16 @@ def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
     names = _names(request)
     graph, planned, traces = _traced(request, names, resolved)
     planned[graph.target] = _labelled(planned[graph.target], request.labels)
-    warnings, violations = _warnings(request, names, traces, resolved)
+    found = [*text_warnings(request.dockerfile), *from_warnings(names)]
+    found += stage_warnings(traces, resolved, request.ignore)
+    warnings, violations = _wanted(request, found)
     return Plan(
         stages=tuple(planned[node.stage.index] for node in graph.nodes),
         target=graph.target,
         images=_used(graph, planned, resolved),
         platform=names.platform,
         epoch=_epoch(request, names.outer),
-        warnings=warnings,
+        warnings=(*warnings, *_unused_arguments(request)),
         violations=violations,
         missing=graph.missing,
     )
@@ -93,14 +104,45 @@ def outline(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Outl
     return outlined(names, graph.target, traces)
 
 
+def examine(
+    request: PlanRequest,
+    resolved: Mapping[str, ResolvedImage],
+    error: DockerfileError | None = None,
+) -> tuple[tuple[PlanWarning, ...], DockerfileError | None]:
+    """What is to be said about the file as far as it can be understood, and the error that ended
+    that. After an `error` of the parser, the request holds what was before it. Raises UsageError.
+    """
+    if error is not None:
+        return _wanted(request, line_warnings(request.dockerfile))[0], error
+    found = [*text_warnings(request.dockerfile)]
+    traces: list[Trace] = []
+    try:
+        names = _names(request)
+        found += from_warnings(names)
+        _traced(request, names, resolved, traces.append)
+    except DockerfileError as failed:
+        error = failed
+    found += stage_warnings(traces, resolved, request.ignore)
+    return (*_wanted(request, found)[0], *_unused_arguments(request)), error
+
+
 def _traced(
-    request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]
+    request: PlanRequest,
+    names: Names,
+    resolved: Mapping[str, ResolvedImage],
+    note: Callable[[Trace], None] = lambda trace: None,
 ) -> tuple[StageGraph, dict[int, PlannedStage], list[Trace]]:
+    """The graph, and every stage of it evaluated. `note` hears of each trace, also of the last one
+    before an error, as far as it went."""
     graph = _graph(request, names, resolved)
     planned: dict[int, PlannedStage] = {}
     traces: dict[int, Trace] = {}
     for node in graph.nodes:
-        trace = _evaluate(request, names, node, _start(node, planned, traces, resolved))
+        start = _start(node, planned, traces, resolved)
+        trace, error = _evaluate(request, names, node, start)
+        note(trace)
+        if error is not None:
+            raise error
         traces[node.stage.index] = trace
         config = _base_config(node, planned, resolved)
         planned[node.stage.index] = _planned(request, node, trace.end, config)
@@ -113,23 +155,15 @@ def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedIm
     return build(names, (*others, target), resolved)
 
 
-def _warnings(
-    request: PlanRequest,
-    names: Names,
-    traces: list[Trace],
-    resolved: Mapping[str, ResolvedImage],
+def _wanted(
+    request: PlanRequest, found: Iterable[Warning]
 ) -> tuple[tuple[PlanWarning, ...], tuple[str, ...]]:
-    """What is to be said about the file, and the rules for which that is an error (LN1, D7)."""
-    dockerfile = request.dockerfile
+    """What of `found` the file wants to hear, and the rules for which that is an error (D7)."""
     options = _check_options(request)
-    found = [*text_warnings(dockerfile), *from_warnings(names)]
-    by_index = {trace.node.stage.index: trace for trace in traces}
-    for trace in traces:
-        found += stage_warnings(trace, by_index, resolved, request.ignore)
-    kept = wanted(dockerfile, found, options)
+    kept = wanted(request.dockerfile, found, options)
     rules = sorted({warning.rule for warning in kept if warning.rule}) if options.error else []
     warnings = [PlanWarning(warning.message, warning.span, warning.rule) for warning in kept]
-    return (*warnings, *_unused_arguments(request)), tuple(rules)
+    return tuple(warnings), tuple(rules)
 
 
 def _check_options(request: PlanRequest) -> CheckOptions:
@@ -200,7 +234,10 @@ def _start(
     return StageState(config.execution, environment, {}, author=config.author)
 
 
-def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageState) -> Trace:
+def _evaluate(
+    request: PlanRequest, names: Names, node: StageNode, state: StageState
+) -> tuple[Trace, DockerfileError | None]:
+    """The trace of a stage; after an error, of the instructions before it."""
     stage = node.stage
     files = [one for one in node.instructions if _counts(one)]
     first = 1 if isinstance(node.base, ImageBase) else 0
@@ -229,9 +266,14 @@ def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageS
         )
     before: list[StageState] = []
     for instruction in node.instructions:
+        try:
+            following = evaluate(state, instruction, scope)
+        except DockerfileError as error:
+            done = replace(node, instructions=node.instructions[: len(before)])
+            return Trace(done, tuple(before), state, scope), error
         before.append(state)
-        state = evaluate(state, instruction, scope)
-    return Trace(node, tuple(before), state, scope)
+        state = following
+    return Trace(node, tuple(before), state, scope), None
 
 
 def _copied(state: StageState, base: ContextBase, line: From, name: str) -> StageState:
