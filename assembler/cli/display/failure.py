@@ -22,7 +22,7 @@ def failure(error: BaseException, columns: int = 160) -> str:
     and last `ERROR: …` (design.md)."""
     lines = []
     span = error.span if isinstance(error, DockerfileError | StepError) else None
-    if span is not None:
+    if span is not None and span.source.text:
         lines.append(excerpt(span, columns=columns))
     hint = error.hint if isinstance(error, AssemblerError) else ""
     if hint:
