@@ -16,9 +16,15 @@ class Source:
     name: str
     text: str = field(repr=False)
 
-    def lines(self) -> list[str]:
+    _lines: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def lines(self) -> tuple[str, ...]:
         """The physical lines without their line ends."""
-        return [line.rstrip("\r") for line in self.text.split("\n")]
+        if self._lines is None:  # split once: a large file may have thousands of remarks
+            lines = tuple(line.rstrip("\r") for line in self.text.split("\n"))
+            object.__setattr__(self, "_lines", lines)
+            return lines
+        return self._lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +81,11 @@ def excerpt(span: Span, around: int = 3, columns: int = 160) -> str:
     the last and the one to blame are shown; of a very long line the part with the word.
     """
     lines = span.source.lines()
-    if len(lines) > span.end and not lines[-1]:
-        lines.pop()  # what follows the last line end is no line
+    last = len(lines)
+    if last > span.end and not lines[-1]:
+        last -= 1  # what follows the last line end is no line
     blamed = span.place()
-    shown = _shown(span, around, len(lines), blamed)
+    shown = _shown(span, around, last, blamed)
     width = max(3, len(str(shown[-1] if shown else 0)))
     room = max(20, columns - width - 9)
     out = [f"{span.source.name}:{span.start}", "-" * 20]

@@ -161,6 +161,14 @@ def test_of_a_very_long_instruction_the_ends_and_the_word_are_shown() -> None:
     assert all(">>>" in line for line in shown[1:bad])
 
 
+def test_many_excerpts_of_a_large_file_cost_little() -> None:
+    source = Source("D", "ENV key value\n" * 200_000)
+    started = time.monotonic()
+    for number in range(1, 5_000):
+        excerpt(Span(source, number, number, "key"))
+    assert time.monotonic() - started < 3
+
+
 @given(st.text(max_size=200), st.integers(1, 8), st.integers(0, 8), st.text(max_size=3))
 def test_any_text_can_be_shown(text: str, start: int, more: int, word: str) -> None:
     source = Source("D", text)

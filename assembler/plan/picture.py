@@ -50,6 +50,8 @@ _LOOKS: Mapping[Fate | None, _Look] = MappingProxyType(
         None: _Look("", "#ffffff", "#b5b5b5", "#777777"),
     }
 )
+_OUTSIDE = _Look("", "#e8f1fa", "#7fa3c7", "#1f4e79")
+_MISSING = _Look("missing", "#fbe4e1", "#cf7a70", "#a5291b")
 _LINE = 46
 _LONGEST = 60
 
@@ -124,9 +126,10 @@ def dot(plan: Plan, forecast: Forecast) -> str:
         '  edge [color="#7a7a7a", arrowsize=0.6];',
     ]
     for node in outside(plan, forecast):
+        look = _MISSING if node.remark == _MISSING.words else _OUTSIDE
         lines.append(
-            f"  {node.name} [label={_label(node, '#1f4e79')}, tooltip={_quoted(node.text)},"
-            f' shape={node.shape}, style=filled, fillcolor="#e8f1fa", color="#7fa3c7"];'
+            f"  {node.name} [label={_label(node, look.text)}, tooltip={_quoted(node.text)},"
+            f' shape={node.shape}, style=filled, fillcolor="{look.fill}", color="{look.line}"];'
         )
     for stage in plan.stages:
         lines += _cluster(plan, stage, forecast)
@@ -196,10 +199,9 @@ def mermaid(plan: Plan, forecast: Forecast) -> str:
         lines.append("  end")
     for edge in edges(plan):
         lines.append(f"  {edge.start} {'-.->' if edge.copies else '-->'} {edge.end}")
-    lines.append("  classDef outside fill:#e8f1fa,stroke:#7fa3c7,color:#222222")
-    for fate in Fate:
-        look = _LOOKS[fate]
-        lines.append(f"  classDef {fate.value} fill:{look.fill},stroke:{look.line},color:#222222")
+    looks = {"outside": _OUTSIDE} | {fate.value: _LOOKS[fate] for fate in Fate}
+    for kind, look in looks.items():
+        lines.append(f"  classDef {kind} fill:{look.fill},stroke:{look.line},color:#222222")
     lines.append(f"  style stage_{plan.target} stroke:#1f4e79,stroke-width:3px")
     return "\n".join(lines) + "\n"
 
@@ -216,7 +218,9 @@ def outside(plan: Plan, forecast: Forecast) -> Iterator[Node]:
         pulled = f"{size(_bytes(pulls))} to pull" if pulls else "nothing to pull"
         yield Node(f"image_{number}", printable(_short_name(image.name)), pulled, "cylinder")
     for number, need in enumerate(plan.missing):
-        yield Node(f"missing_{number}", printable(_short_name(need.image)), "missing", "cylinder")
+        yield Node(
+            f"missing_{number}", printable(_short_name(need.image)), _MISSING.words, "cylinder"
+        )
     for number, name in enumerate(_contexts(plan)):
         yield Node(f"context_{number}", printable(name) or "build context", shape="folder")
     for number, source in enumerate(_fetched(plan)):
