@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
 from assembler.errors import DockerfileError, UsageError
-from assembler.events import Sink, Warned, discard
+from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.userns import IdMap
@@ -27,8 +27,8 @@ from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
 from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
-from assembler.plan.make import PlanRequest, make, needs, time_source
-from assembler.plan.plan import Plan, ResolvedImage
+from assembler.plan.make import PlanRequest, examine, make, needs, time_source
+from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
 from assembler.runtime.base import Runtime
@@ -124,6 +124,7 @@ class Builder:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        self._sink(Finished(self._clock()))
 
     @property
     def cache(self) -> LocalCache:
@@ -137,25 +138,28 @@ class Builder:
                 self._sink(Warned(self._cache.notice, self._clock()))
         return self._cache
 
-    def plan(
-        self,
-        request: BuildRequest,
-        *,
-        offline: bool = False,
-        lenient: bool = False,
-        every_stage: bool = False,
-    ) -> Plan:
+    def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
         """The plan, every image it needs resolved by the store or a registry.
 
-        With `offline` no registry is asked, and what the store lacks is the plan's `missing`; with
-        `lenient` also what a registry does not give, which is a warning then; with either, no time
-        is asked for (rule T1). With `every_stage` stages that the target does not need are in it
-        too. Raises DockerfileError, RegistryError.
+        With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
+        time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
-        asked = plan_request(request, every_stage=every_stage)
-        if not (offline or lenient):
+        asked = plan_request(request)
+        if not offline:
             asked = self.timed(asked)
-        return make(asked, self.resolved(request, asked, offline=offline, lenient=lenient))
+        return make(asked, self.resolved(request, asked, offline=offline))
+
+    def examine(
+        self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
+    ) -> tuple[tuple[PlanWarning, ...], DockerfileError | None]:
+        """What lint says about the Dockerfile, of every stage where no target is named, and what
+        keeps it from being built. `error` is the parser's, where there was one."""
+        asked = plan_request(request, every_stage=not request.target)
+        resolved: dict[str, ResolvedImage] = {}
+        if error is None:
+            with suppress(DockerfileError):  # `examine` meets it too, with what was before it
+                resolved = self.resolved(request, asked, offline=offline, lenient=True)
+        return examine(asked, resolved, error)
 
     def timed(self, asked: PlanRequest) -> PlanRequest:
         """`asked` with the time of the stage that SOURCE_DATE_EPOCH names, if it names one; what
@@ -174,7 +178,10 @@ class Builder:
         offline: bool = False,
         lenient: bool = False,
     ) -> dict[str, ResolvedImage]:
-        """The images that `asked`, made from `request`, needs, by their needs' keys; see `plan`."""
+        """The images that `asked`, made from `request`, needs, by their needs' keys; see `plan`.
+
+        With `lenient`, what a registry does not give is left out with a warning.
+        """
         resolved: dict[str, ResolvedImage] = {}
         unknown: set[str] = set()
         while missing := [need for need in needs(asked, resolved) if need.key not in unknown]:

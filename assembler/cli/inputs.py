@@ -99,7 +99,10 @@ def dockerfile_of(file: str, context: str, remotes: Remotes) -> tuple[Source, st
             f"failed to read dockerfile: open {path}: {problem}",
             hint="name another file with -f",
         ) from error
-    return Source(os.path.basename(path), _decode(content, path)), path
+    name = os.path.normpath(path)
+    if os.path.isabs(name) or name.startswith("../"):
+        name = os.path.basename(name)  # paths of the host are in no message (language 18.4)
+    return Source(name, _decode(content, path)), path
 
 
 def directory_context(path: str, dockerfile: str, name: str) -> Context:

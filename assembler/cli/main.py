@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -91,10 +92,10 @@ def _misused(error: click.ClickException) -> int:
     """Say in one line what click found wrong with the arguments, and where the right ones are."""
     from assembler.source import printable
 
-    click.echo(f"ERROR: {printable(error.format_message())}", err=True)
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None:
         click.echo(f"hint: {context.command_path} --help", err=True)
+    click.echo(f"ERROR: {printable(error.format_message())}", err=True)
     return 2
 
 
@@ -107,8 +108,16 @@ def _fail(error: BaseException, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    click.echo(failure(error), err=True)
+    click.echo(failure(error, _columns()), err=True)
     return exit_status(error)
+
+
+def _columns() -> int:
+    """The width of the terminal that errors go to."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 160
+    except (OSError, ValueError):
+        return 160
 
 
 @contextmanager

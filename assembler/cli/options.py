@@ -56,7 +56,9 @@ def sink_for(progress: str, environment: Environment) -> Sink:
         return RawJson(stream)
     from assembler.cli.display.plain import Plain
 
-    return Plain(stream)
+    context = click.get_current_context(silent=True)
+    debug = context is not None and bool((context.find_root().obj or {}).get("debug"))
+    return Plain(stream, expand=debug)
 
 
 def pairs(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
     from assembler.cli.inputs import Inputs
+    from assembler.dockerfile.instructions import Dockerfile
     from assembler.events import Sink
     from assembler.oci.image import Annotations
     from assembler.oci.platform import Platform
@@ -118,13 +119,21 @@ def request_of(
     inputs: Inputs, options: Mapping[str, Any], environment: Environment
 ) -> BuildRequest:
     """The request that the options amount to. Raises SyntaxProblem for the Dockerfile."""
-    from assembler.builder import BuildRequest, host_platform
     from assembler.dockerfile.parser import parse
+
+    return request_for(parse(inputs.dockerfile), inputs, options, environment)
+
+
+def request_for(
+    dockerfile: Dockerfile, inputs: Inputs, options: Mapping[str, Any], environment: Environment
+) -> BuildRequest:
+    """The request that the options amount to, for a Dockerfile that is parsed."""
+    from assembler.builder import BuildRequest, host_platform
     from assembler.plan.contexts import Contexts
 
     platform = platform_of(options["platform"], environment)
     return BuildRequest(
-        dockerfile=parse(inputs.dockerfile),
+        dockerfile=dockerfile,
         context=inputs.context,
         files=inputs.files,
         contexts=Contexts(inputs.named),

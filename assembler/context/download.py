@@ -172,9 +172,14 @@ class _Transfer:
         elif before is not None and before.modified:
             headers["If-Modified-Since"] = before.modified
         return Request(
-            "GET", self._url, _host(self._url), shown(self._url), headers=headers,
+            "GET",
+            self._url,
+            _host(self._url),
+            shown(self._url),
+            headers=headers,
             private=self._private,
-        )  # fmt: skip
+            hint="is the address right, and does this machine trust the server's certificate?",
+        )
 
     def _taken(self, answer: Stream, checksum: str) -> Download:
         if answer.status == 304 and self._before is not None:

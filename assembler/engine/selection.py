@@ -195,7 +195,7 @@ def _missing(
         close = nearest(name, known)
         hint = f"did you mean {join(directory, close)}?" if close else ""
     return CopySourceMissing(
-        f'failed to calculate checksum of ref: "/{path}": not found',
+        f'failed to compute cache key: failed to calculate checksum of ref: "/{path}": not found',
         copy.span.blame(text),
         hint=hint,
     )

@@ -39,7 +39,8 @@ Body = bytes | Callable[[], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `private` headers go to the first origin only; `length` is of a streamed body."""
+    """One request. `private` headers go to the first origin only; `length` is of a streamed body;
+    `hint` says what to do when nothing answers, where that is no registry."""
 
     method: str
     url: str
@@ -50,6 +51,7 @@ class Request:
     body: Body = b""
     length: int | None = None
     follow: bool = True
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +293,8 @@ def _unreachable(request: Request, origin: Origin, error: BaseException) -> Unre
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__
-    hint = "is the server running, and is its name right?"
-    if cause is not None:
+    hint = request.hint or "is the registry running, and is its name right?"
+    if cause is not None and not request.hint:
         hint = (
             f"put its certificate authority into ~/.config/containers/certs.d/{origin.host}/ca.crt, "
             f"or allow it with --insecure-registry {origin.host}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,8 @@ from assembler.source import Source, Span
 
 VERSION = 1
 _LEFT_OUT = frozenset({"proxies", "credentials"})
+_EMPTIED = ("entrypoint", "cmd")
+"""What an image's configuration leaves out both when it is not set and when it is set to nothing."""
 
 _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -58,7 +60,7 @@ def from_document(document: Mapping[str, Any]) -> Plan:
     try:
         sources = [Source(str(one["name"]), str(one["text"])) for one in document["sources"]]
         plan = _decode(document["plan"], sources)
-    except (KeyError, TypeError, IndexError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a plan: {error!r}") from error
     if not isinstance(plan, Plan):
         raise ValueError("not a plan")
@@ -83,7 +85,8 @@ def _encode(value: object, sources: list[Source]) -> Any:
         case Descriptor():
             return {"kind": "Descriptor", "descriptor": value.to_document()}
         case ImageConfig():
-            return {"kind": "ImageConfig", "config": json.loads(value.serialise())}
+            emptied = [name for name in _EMPTIED if getattr(value.execution, name) == ()]
+            return {"kind": "ImageConfig", "config": value.to_document(), "emptied": emptied}
         case _:
             return _object(value, sources)
 
@@ -117,7 +120,13 @@ def _decode(value: Any, sources: list[Source]) -> Any:
         case "Descriptor":
             return Descriptor.from_document(value["descriptor"])
         case "ImageConfig":
-            return ImageConfig.parse(json.dumps(value["config"]).encode())
+            config = ImageConfig.parse(json.dumps(value["config"]).encode())
+            execution = config.execution
+            if "entrypoint" in value["emptied"]:
+                execution = replace(execution, entrypoint=())
+            if "cmd" in value["emptied"]:
+                execution = replace(execution, cmd=())
+            return config.with_execution(execution)
         case kind:
             members = {key: one for key, one in value.items() if key != "kind"}
             return _CLASSES[kind](**{key: _decode(one, sources) for key, one in members.items()})

@@ -21,7 +21,7 @@ from assembler.dockerfile.instructions import (
     Stage,
 )
 from assembler.dockerfile.parser import parse_trigger
-from assembler.dockerfile.suggest import did_you_mean
+from assembler.dockerfile.suggest import completed, did_you_mean
 from assembler.dockerfile.words import expand, quoted
 from assembler.errors import BadFlag, DockerfileError, StageCycle, UndefinedStage
 from assembler.oci.platform import Platform
@@ -98,7 +98,8 @@ class Names:
         if found is None and _INDEX.fullmatch(name) and 0 <= int(name) < len(stages):
             found = int(name)
         if found is None:
-            suggestion = did_you_mean(name.lower(), self.known)
+            word = name.lower()
+            suggestion = did_you_mean(word, self.known) or completed(word, self.known)
             raise UndefinedStage(
                 f'target stage "{name}" could not be found{suggestion}',
                 hint=f"stages with a name: {', '.join(self.known)}" if self.known else "",

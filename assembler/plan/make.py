@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.dockerfile.instructions import Arg, Dockerfile, From
-from assembler.dockerfile.lint import CheckOptions, text_warnings, wanted
+from assembler.dockerfile.instructions import Arg, Dockerfile, From, Warning
+from assembler.dockerfile.lint import CheckOptions, line_warnings, text_warnings, wanted
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.errors import UsageError
+from assembler.errors import DockerfileError, UsageError
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts
@@ -89,14 +89,16 @@ def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
     request, names = settled.request, settled.names
     graph, planned, traces = _traced(request, names, resolved)
     planned[graph.target] = _finished(planned[graph.target], request)
-    warnings, violations = _warnings(request, names, traces, resolved)
+    found = [*text_warnings(request.dockerfile), *from_warnings(names)]
+    found += stage_warnings(traces, resolved, request.ignore)
+    warnings, violations = _wanted(request, found)
     return Plan(
         stages=tuple(planned[node.stage.index] for node in graph.nodes),
         target=graph.target,
         images=_used(graph, planned, resolved),
         platform=names.platform,
         epoch=settled.epoch,
-        warnings=(*warnings, *_unused_arguments(request, graph)),
+        warnings=(*warnings, *_unused_arguments(request, graph.nodes)),
         violations=violations,
         missing=graph.missing,
     )
@@ -157,9 +159,37 @@ def _with_epoch(values: Mapping[str, str], epoch: int | None) -> Mapping[str, st
     return others if epoch is None else {**others, EPOCH: str(epoch)}
 
 
+def examine(
+    request: PlanRequest,
+    resolved: Mapping[str, ResolvedImage],
+    error: DockerfileError | None = None,
+) -> tuple[tuple[PlanWarning, ...], DockerfileError | None]:
+    """What is to be said about the file as far as it can be understood, and the error that ended
+    that. After an `error` of the parser, the request holds what was before it. Raises UsageError.
+    """
+    if error is not None:
+        return _wanted(request, line_warnings(request.dockerfile))[0], error
+    found = [*text_warnings(request.dockerfile)]
+    traces: list[Trace] = []
+    try:
+        settled = _settled(request)
+        found += from_warnings(settled.names)
+        _traced(settled.request, settled.names, resolved, traces.append)
+    except DockerfileError as failed:
+        error = failed
+    found += stage_warnings(traces, resolved, request.ignore)
+    unused = _unused_arguments(request, [trace.node for trace in traces])
+    return (*_wanted(request, found)[0], *unused), error
+
+
 def _traced(
-    request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]
+    request: PlanRequest,
+    names: Names,
+    resolved: Mapping[str, ResolvedImage],
+    note: Callable[[Trace], None] = lambda trace: None,
 ) -> tuple[StageGraph, dict[int, PlannedStage], list[Trace]]:
+    """The graph, and every stage of it evaluated. `note` hears of each trace, also of the last one
+    before an error, as far as it went."""
     graph = _graph(request, names, resolved)
     planned: dict[int, PlannedStage] = {}
     ends: dict[int, StageState] = {}
@@ -167,7 +197,10 @@ def _traced(
     for node in graph.nodes:
         index = node.stage.index
         config = base_config(node, planned, resolved)
-        trace = _evaluate(request, names, node, config, start(node, config, ends))
+        trace, error = _evaluate(request, names, node, config, start(node, config, ends))
+        note(trace)
+        if error is not None:
+            raise error
         traces.append(trace)
         ends[index] = trace.end
         planned[index] = _planned(request, node, trace.end, config, planned)
@@ -180,20 +213,12 @@ def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedIm
     return build(names, (*others, target), resolved)
 
 
-def _warnings(
-    request: PlanRequest,
-    names: Names,
-    traces: list[Trace],
-    resolved: Mapping[str, ResolvedImage],
+def _wanted(
+    request: PlanRequest, found: Iterable[Warning]
 ) -> tuple[tuple[PlanWarning, ...], tuple[str, ...]]:
-    """What is to be said about the file, and the rules for which that is an error (LN1, D7)."""
-    dockerfile = request.dockerfile
+    """What of `found` the file wants to hear, and the rules for which that is an error (D7)."""
     options = _check_options(request)
-    found = [*text_warnings(dockerfile), *from_warnings(names)]
-    by_index = {trace.node.stage.index: trace for trace in traces}
-    for trace in traces:
-        found += stage_warnings(trace, by_index, resolved, request.ignore)
-    kept = wanted(dockerfile, found, options)
+    kept = wanted(request.dockerfile, found, options)
     rules = sorted({warning.rule for warning in kept if warning.rule}) if options.error else []
     warnings = [PlanWarning(warning.message, warning.span, warning.rule) for warning in kept]
     return tuple(warnings), tuple(rules)
@@ -221,7 +246,8 @@ def base_name(plan: Plan, stage: PlannedStage) -> str:
 
 def _evaluate(
     request: PlanRequest, names: Names, node: StageNode, config: ImageConfig, state: StageState
-) -> Trace:
+) -> tuple[Trace, DockerfileError | None]:
+    """The trace of a stage; after an error, of the instructions before it."""
     stage = node.stage
     scope = StageScope(
         stage=stage,
@@ -240,9 +266,14 @@ def _evaluate(
         state = _copied(state, node.base, stage.base, scope)
     before: list[StageState] = []
     for instruction in node.instructions:
+        try:
+            following = evaluate(state, instruction, scope)
+        except DockerfileError as error:
+            done = replace(node, instructions=node.instructions[: len(before)])
+            return Trace(done, tuple(before), state, scope), error
         before.append(state)
-        state = evaluate(state, instruction, scope)
-    return Trace(node, tuple(before), state, scope)
+        state = following
+    return Trace(node, tuple(before), state, scope), None
 
 
 def _copied(state: StageState, base: ContextBase, line: From, scope: StageScope) -> StageState:
@@ -321,11 +352,11 @@ def image_origins(stage: PlannedStage) -> Iterable[ImageOrigin]:
                 yield origin
 
 
-def _unused_arguments(request: PlanRequest, graph: StageGraph) -> list[PlanWarning]:
+def _unused_arguments(request: PlanRequest, nodes: Iterable[StageNode]) -> list[PlanWarning]:
     """Rule A8. Triggers of base images declare arguments like other instructions."""
     declared = {pair.key for argument in request.dockerfile.arguments for pair in argument.pairs}
     bodies = [stage.instructions for stage in request.dockerfile.stages]
-    bodies += [node.instructions[: node.triggers] for node in graph.nodes]
+    bodies += [node.instructions[: node.triggers] for node in nodes]
     for body in bodies:
         for instruction in body:
             if isinstance(instruction, Arg):

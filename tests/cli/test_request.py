@@ -360,5 +360,5 @@ def test_a_wrong_value_is_told_in_one_line(
     assert run() == 2
     told = capsys.readouterr()
     lines = told.err.splitlines()
-    assert told.out == "" and problem in lines[0] and lines[0].startswith("ERROR: ")
-    assert len(lines) <= 2 and all(line.startswith("hint: ") for line in lines[1:])
+    assert told.out == "" and problem in lines[-1] and lines[-1].startswith("ERROR: ")
+    assert len(lines) <= 2 and all(line.startswith("hint: ") for line in lines[:-1])

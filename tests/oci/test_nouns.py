@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from assembler.oci.config import ImageConfig
+from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import CONFIG, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -85,6 +85,11 @@ def test_a_configuration_keeps_what_it_does_not_know() -> None:
     again = json.loads(config.serialise())
     assert again["os.version"] == "10" and again["config"]["Odd"] == {"a": 1}
     assert ImageConfig.parse(config.serialise()) == config
+
+
+def test_what_is_no_utf8_becomes_the_replacement_character() -> None:
+    config = ImageConfig(Platform("linux", "amd64"), Execution(labels={"k": "a\udcff\ud800b"}))
+    assert json.loads(config.serialise())["config"]["Labels"] == {"k": "a\ufffd\ufffdb"}
 
 
 @pytest.mark.parametrize("broken", [{"Entrypoint": {}}, {"Env": [1]}, {"User": 5}])
