@@ -40,7 +40,7 @@ def changeset(
             entry = Entry(
                 inline.name, Kind.FILE, mtime=now, size=len(content), source=InlineBytes(content)
             )
-            writer.file(entry, inline.name)
+            writer.take(Selected(entry, inline.name, destination), selection, spool)
         return writer.result()
     except StepError as error:
         error.place_at(copy.span)
@@ -66,7 +66,6 @@ class _Writer:
     links: int = 0
 
     def __post_init__(self) -> None:
-        self.base = resolve(self.tree, self.copy.destination)
         if self.copy.chown:
             self.owner = self._owner()
         if self.copy.chmod:
@@ -86,7 +85,9 @@ class _Writer:
             ) from error
 
     def take(self, item: Selected, selection: Selection, spool: str) -> None:
-        """Add one selected source."""
+        """Add one selected source, or one match. A link in the destination may be another one by
+        now, so it is followed for each (rule C10)."""
+        self.base = resolve(self, self.copy.destination)
         source = item.entry.source
         if item.entry.kind is Kind.DIRECTORY:
             self.directory(item, selection)
@@ -97,7 +98,7 @@ class _Writer:
 
     def file(self, entry: Entry, name: str) -> None:
         """Add something that is no directory (rule C11)."""
-        existing = self.at(self.base)
+        existing = self.lookup(self.base)
         is_directory = existing is not None and existing.kind is Kind.DIRECTORY
         if self.copy.destination.endswith("/") or self.base == "" or is_directory:
             target = join(self.base, name)
@@ -127,7 +128,7 @@ class _Writer:
     def imply(self, entry: Entry) -> None:
         """Have a directory that is only there because something below it is; where there is one
         already it takes no more than the source's mode."""
-        existing = self.at(entry.path)
+        existing = self.lookup(entry.path)
         if existing is not None and existing.kind is Kind.DIRECTORY:
             self.make(entry.parent)
             self.entries[entry.path] = replace(existing, mode=entry.mode)
@@ -189,7 +190,7 @@ class _Writer:
 
     def place(self, entry: Entry) -> None:
         """Put `entry` at its path, with the directories above it (rules C14, C15)."""
-        existing = self.at(entry.path)
+        existing = self.lookup(entry.path)
         if existing is not None:
             was, now = existing.kind is Kind.DIRECTORY, entry.kind is Kind.DIRECTORY
             if was and not now:
@@ -227,7 +228,7 @@ class _Writer:
             mode = int(self.copy.chmod, 8) & 0o777 if octal else 0o755
         return Entry(path, Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=mtime)
 
-    def at(self, path: str) -> Entry | None:
+    def lookup(self, path: str) -> Entry | None:
         """What is at `path` by now."""
         return self.entries.get(path) or self.tree.lookup(path)
 
@@ -254,7 +255,7 @@ class _Inside:
 
     def lookup(self, path: str) -> Entry | None:
         """See `Tree.lookup`."""
-        return self.writer.at(join(self.writer.base, path))
+        return self.writer.lookup(join(self.writer.base, path))
 
     def place_of(self, member: str) -> str:
         """Where a member of an archive goes, links among its parents followed."""
