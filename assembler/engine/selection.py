@@ -258,7 +258,7 @@ class _Finder:
     @property
     def span(self) -> Span:
         """The source's place in the Dockerfile."""
-        return self.copy.span.blame(self.text)
+        return self.copy.place_of(self.text)
 
     def sources(self) -> Iterator[Selected]:
         """Without --parents: the file or directory, or every match."""

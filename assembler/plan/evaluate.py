@@ -301,6 +301,7 @@ def _copy(state: StageState, instruction: syntax.Copy, scope: StageScope) -> Sta
         parents=instruction.parents,
         exclude=instruction.exclude,
         unpack=instruction.add and instruction.unpack is not False,
+        written=instruction.sources,
         span=instruction.span,
         name=scope.title(instruction, len(state.steps)),
     )

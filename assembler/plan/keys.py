@@ -56,7 +56,7 @@ def _definition(step: Step) -> tuple[object, ...]:
 
 
 def _fields(value: object) -> tuple[object, ...]:
-    left_out = {"span", "name", "proxies"}
+    left_out = {"span", "name", "proxies", "written"}
     found: list[object] = []
     for field in fields(value):  # type: ignore[arg-type]
         if field.name in left_out and not field.compare:

@@ -83,7 +83,9 @@ def test_C5_a_bad_pattern_is_an_error_at_its_word(bench: Any, fill: Any, source:
     fill("a", "d/a")
     with pytest.raises(StepError, match="syntax error in pattern") as caught:
         bench.run(f'COPY ["{source}", "/x/"]')
-    assert caught.value.span is not None and caught.value.span.word == source.replace(r"\\\\", "\\")
+    assert caught.value.span is not None and caught.value.span.word == source.replace(
+        r"\\\\", r"\\"
+    )
 
 
 def test_C5_names_that_are_no_text_match_and_survive(bench: Any, fill: Any) -> None:
@@ -133,6 +135,13 @@ def test_C6_the_nearest_existing_path_is_named(
     assert caught.value.hint == f"did you mean {near}?"
     assert caught.value.span is not None
     assert caught.value.span.word == instruction.split()[-2]
+
+
+def test_C6_the_word_to_blame_is_the_one_that_is_written(bench: Any, fill: Any) -> None:
+    fill("f")
+    with pytest.raises(CopySourceMissing, match='"/nope": not found') as caught:
+        bench.run("COPY f ${EMPTY}no${EMPTY}pe /x/")
+    assert caught.value.span is not None and caught.value.span.word == "${EMPTY}no${EMPTY}pe"
 
 
 def test_C6_nothing_is_suggested_where_nothing_is_near(bench: Any, fill: Any) -> None:
