@@ -108,8 +108,7 @@ class _Writer:
 
     def directory(self, item: Selected, selection: Selection) -> None:
         """Add what is taken of a directory; with --parents that is a part of it (C8, C13, C24)."""
-        # its own mode and owner count for nothing here, its time does
-        self.make(self.base, mtime=item.entry.mtime)
+        self.make(self.base)
         inodes: dict[tuple[int, int], tuple[int, int]] = {}
         for below in selection.below(item):
             self.check()
@@ -203,7 +202,7 @@ class _Writer:
         self.make(entry.parent)
         self.entries[entry.path] = entry
 
-    def make(self, path: str, *, mode: int | None = None, mtime: int | None = None) -> None:
+    def make(self, path: str, mode: int | None = None) -> None:
         """Have a directory at `path`: its own where there is one, else a new one (rule C12)."""
         missing: list[str] = []
         here = path
@@ -216,17 +215,16 @@ class _Writer:
             existing = self.tree.lookup(here)
             if existing is not None and existing.kind is not Kind.DIRECTORY:
                 raise StepError(f"cannot copy to non-directory: /{here}")
-            new = self.now if mtime is None or here != path else mtime
-            self.entries[here] = existing or self.new_directory(here, mode, new)
+            self.entries[here] = existing or self.new_directory(here, mode)
 
-    def new_directory(self, path: str, mode: int | None, mtime: int) -> Entry:
+    def new_directory(self, path: str, mode: int | None) -> Entry:
         """A directory made on the way: 0755 and 0:0 unless --chown or an octal --chmod, of which
         no more than permissions count."""
         uid, gid = self.owner or (0, 0)
         if mode is None:
             octal = self.chmod is not None and modes.is_octal(self.copy.chmod)
             mode = int(self.copy.chmod, 8) & 0o777 if octal else 0o755
-        return Entry(path, Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=mtime)
+        return Entry(path, Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=self.now)
 
     def lookup(self, path: str) -> Entry | None:
         """What is at `path` by now."""
