@@ -174,6 +174,7 @@ def mount_copy(mount: BindMount, run: Run) -> Copy:
         origin=mount.origin,
         sources=(literally(mount.source) or "/",),
         destination="/",
+        written=(mount.source.lstrip("/"),),
         span=run.span,
         name=run.name,
     )

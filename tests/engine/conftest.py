@@ -15,7 +15,7 @@ from assembler.context.directory import DirectoryContext
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.parser import parse
 from assembler.engine import content, copy, directories
-from assembler.engine.selection import select
+from assembler.engine.selection import Selection, select
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
 from assembler.oci.platform import Platform
@@ -136,7 +136,7 @@ class Bench:
         rules = IgnoreRules.parse(Source(".dockerignore", self.rules)) if self.rules else None
         return DirectoryContext(str(self.context), rules)
 
-    def select(self, step: Copy) -> copy.Selection:
+    def select(self, step: Copy) -> Selection:
         """What `step` selects."""
         if isinstance(step.origin, StageOrigin):
             source: Tree = tree_of(self.st)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from assembler.engine import copy
 from assembler.errors import AssemblerError, StepError
@@ -385,6 +386,12 @@ def test_C26_archives_are_known_by_their_content(accounts: Any, mode: str) -> No
         assert sorted(made) == ["x", "x/a", "x/a/b"]
         assert (made["x/a/b"].mode, made["x/a/b"].uid) == (0o640, 33)
         assert (made["x/a"].mode, made["x/a"].uid, made["x"].mode) == (0o755, 0, 0o755)
+
+
+def test_C26_zstd_archives_are_known_too(accounts: Any) -> None:
+    content = accounts.tar(("a/b", b"x"))
+    (accounts.context / "z").write_bytes(zstandard.ZstdCompressor().compress(content))
+    assert accounts.paths("ADD z /x") == ["x", "x/a", "x/a/b"]
 
 
 def test_C26_what_is_no_archive_is_copied(accounts: Any) -> None:

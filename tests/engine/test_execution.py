@@ -421,3 +421,17 @@ def test_a_context_file_that_changes_during_the_build_is_named(
     with pytest.raises(ContextChanged, match="log in the build context changed") as caught:
         workshop.build("FROM scratch\nCOPY . /x/\n")
     assert caught.value.span is not None and caught.value.span.start == 2
+
+
+def test_C25_a_linked_copy_does_not_depend_on_what_is_below(workshop: Workshop) -> None:
+    (workshop.context / "f").write_text("content")
+    for flags, cached in (("--link", True), ("", False)):
+        text = 'FROM scratch\nRUN ["sh", "write /base {}"]\nCOPY {} f /x\n'
+        workshop.build(text.format(1, flags))
+        workshop.build(text.format(2, flags))
+        (done,) = (
+            event
+            for event in workshop.events
+            if isinstance(event, VertexDone) and "COPY" in event.name
+        )
+        assert done.cached == cached
