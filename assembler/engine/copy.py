@@ -168,6 +168,8 @@ class _Writer:
                 entry = replace(entry, uid=self.owner[0], gid=self.owner[1])
             if entry.kind is not Kind.DIRECTORY:
                 self.clear(target)
+            if entry.kind is Kind.SYMLINK:
+                root.followed.clear()
             self.make(target.rpartition("/")[0], mode=0o755)
             self.entries[target] = replace(entry, path=target)
 
@@ -250,6 +252,7 @@ class _Inside:
     """The destination as a root of its own, with what was placed in it so far."""
 
     writer: _Writer
+    followed: dict[str, str] = field(default_factory=dict)
 
     def lookup(self, path: str) -> Entry | None:
         """See `Tree.lookup`."""
@@ -258,4 +261,8 @@ class _Inside:
     def place_of(self, member: str) -> str:
         """Where a member of an archive goes, links among its parents followed."""
         above, _, name = member.rpartition("/")
-        return join(join(self.writer.base, resolve(self, above)).rstrip("/"), name)
+        parent = self.followed.get(above)
+        if parent is None:
+            parent = join(self.writer.base, resolve(self, above)).rstrip("/")
+            self.followed[above] = parent
+        return join(parent, name)
