@@ -27,7 +27,7 @@ class Context(Protocol):
         """The files, ignore rules applied; entries' sources open the bytes."""
         ...
 
-    def hidden(self, path: str) -> str:
-        """Why `path`, which exists, is not in the tree (`the ignore rule .dockerignore:3 *.sh
-        hides it`); empty when it does not exist or is in the tree."""
+    def ignored(self, path: str) -> str | None:
+        """The ignore rule (`.dockerignore:3 *.sh`) that hides `path`; None when none does, or
+        when there is nothing at `path`."""
         ...

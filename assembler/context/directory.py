@@ -73,8 +73,8 @@ class DirectoryContext:
         """The files as they are now; entries belong to 0:0 (rule C16)."""
         return FilteredTree(_Files(self._root), self.rules)
 
-    def hidden(self, path: str) -> str:
-        """See `context.base.Context.hidden`."""
+    def ignored(self, path: str) -> str | None:
+        """See `context.base.Context.ignored`."""
         return hidden_by(_Files(self._root), self.rules, path)
 
 

@@ -68,9 +68,7 @@ class FilteredTree:
         return None
 
 
-def hidden_by(files: Tree, rules: IgnoreRules | None, path: str) -> str:
-    """Which rule hides `path`, which is in `files`; empty when none does or it is not there."""
+def hidden_by(files: Tree, rules: IgnoreRules | None, path: str) -> str | None:
+    """The rule that hides `path`, which is in `files`; None when none does or it is not there."""
     rule = None if rules is None else rules.match(path)
-    if rule is None or files.lookup(path) is None:
-        return ""
-    return f"the ignore rule {rule} hides it"
+    return None if rule is None or files.lookup(path) is None else str(rule)

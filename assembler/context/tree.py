@@ -31,8 +31,8 @@ class TreeContext:
         """See `context.base.Context.tree`."""
         return FilteredTree(_ContextFiles(self.files), self.rules)
 
-    def hidden(self, path: str) -> str:
-        """See `context.base.Context.hidden`."""
+    def ignored(self, path: str) -> str | None:
+        """See `context.base.Context.ignored`."""
         return hidden_by(self.files, self.rules, path)
 
 

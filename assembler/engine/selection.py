@@ -216,13 +216,13 @@ def select(
     tree: Tree,
     *,
     place: str = "",
-    hidden: Callable[[str], str] = lambda path: "",
+    ignored: Callable[[str], str | None] = lambda path: None,
     fetch: Open = nowhere,
 ) -> Selection:
     """What `copy` takes out of `tree`, and of what `fetch` opens.
 
-    `place` is what the tree is called in errors, `hidden` says why a path is not in the tree, when
-    that is known. Raises CopySourceMissing for a plain path that is not there, StepError for a bad
+    `place` is what the tree is called in errors, `ignored` tells the ignore rule that hides
+    a path, None where none does. Raises CopySourceMissing for a plain path that is not there, StepError for a bad
     pattern; both at the source's place in the Dockerfile.
     """
     items: list[Selected] = []
@@ -232,7 +232,7 @@ def select(
             unpack = isinstance(source, UrlSource) and source.unpack
             items.append(Selected(entry, entry.name, its_tree, unpack))
             continue
-        finder = _Finder(copy, source, tree, place, hidden)
+        finder = _Finder(copy, source, tree, place, ignored)
         try:
             items += finder.parents() if copy.parents else finder.sources()
         except BadGlob as error:
@@ -253,7 +253,7 @@ class _Finder:
     text: str
     tree: Tree
     place: str
-    hidden: Callable[[str], str]
+    ignored: Callable[[str], str | None]
 
     @property
     def span(self) -> Span:
@@ -319,7 +319,8 @@ class _Finder:
     def _missing(self, path: str) -> CopySourceMissing:
         """The error for `path`, with the reason it is not there, else the nearest that is."""
         real = resolve(self.tree, path)
-        hint = self.hidden(real)
+        rule = self.ignored(real)
+        hint = f"the ignore rule {rule} hides it" if rule else ""
         if self._exists(path.split("/")):
             hint = f"/{path} is a link to /{real}, which is not there" + (hint and f": {hint}")
         elif not hint:
@@ -328,7 +329,8 @@ class _Finder:
             hint = f"did you mean {slash}{close}?" if close else ""
         where = self.place and f" in {self.place}"
         return CopySourceMissing(
-            f'failed to calculate checksum of ref: "/{path}": not found{where}',
+            "failed to compute cache key: failed to calculate checksum of ref: "
+            f'"/{path}": not found{where}',
             self.span,
             hint=hint,
         )

@@ -93,8 +93,8 @@ class Sources:
         """What `step` selects from `tree`. Raises CopySourceMissing."""
         place, fetch = self._place(step.origin), self._opener(step)
         if isinstance(step.origin, ContextOrigin) and step.paths:
-            hidden = self.context(step.origin, step).hidden
-            return select(step, tree, place=place, hidden=hidden, fetch=fetch)
+            ignored = self.context(step.origin, step).ignored
+            return select(step, tree, place=place, ignored=ignored, fetch=fetch)
         return select(step, tree, place=place, fetch=fetch)
 
     def digest(self, step: Copy, selection: Selection) -> Digest:
@@ -107,12 +107,13 @@ class Sources:
             raise
 
     def _place(self, origin: Origin) -> str:
-        """What errors call the tree of `origin`."""
+        """What errors call the tree of `origin`; empty for the context, which goes without saying."""
         if isinstance(origin, StageOrigin):
             return f"the stage {self._plan.stage(origin.index).title}"
         if isinstance(origin, ImageOrigin):
             return f"the image {self._plan.images[origin.image].name}"
-        return f"the build context {origin.name}".rstrip()
+        name = origin.name if isinstance(origin, ContextOrigin) else ""
+        return f"the build context {name}" if name else ""
 
     def _opener(self, step: Copy) -> Open:
         remote = self._services.remote

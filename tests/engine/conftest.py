@@ -146,8 +146,7 @@ class Bench:
         return select(
             step,
             context.tree(),
-            place="the build context",
-            hidden=context.hidden,
+            ignored=context.ignored,
             fetch=self.remote.open,
         )
 
