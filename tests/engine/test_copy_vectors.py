@@ -171,6 +171,11 @@ def test_workdir_row_about_the_user(table: Any) -> None:
     ]  # fmt: skip
 
 
+def test_workdir_of_a_directory_that_is_there_makes_nothing(table: Any) -> None:
+    for line in ("WORKDIR /e", "WORKDIR /lnk"):
+        assert table.workdirs(line, "", table.tree())[1] == []
+
+
 @pytest.mark.parametrize(
     ("rules", "path", "excluded"),
     [
