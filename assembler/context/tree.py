@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.errors import UsageError
 from assembler.layer.changeset import Entry, Kind
@@ -29,38 +30,30 @@ class TreeContext:
 
     def tree(self) -> Tree:
         """See `context.base.Context.tree`."""
-        return _FilteredTree(self.files, self.rules)
+        return FilteredTree(_ContextFiles(self.files), self.rules)
 
     def ignored(self, path: str) -> str | None:
         """See `context.base.Context.ignored`."""
-        rule = None if self.rules is None else self.rules.match(path.strip("/"))
-        return None if rule is None else str(rule)
+        return hidden_by(self.files, self.rules, path)
 
 
 @dataclass(frozen=True, slots=True)
-class _FilteredTree:
+class _ContextFiles:
+    """`files` as those of a context: owned by 0:0, of kinds that contexts hold."""
+
     files: Tree
-    rules: IgnoreRules | None
 
     def lookup(self, path: str) -> Entry | None:
         entry = self.files.lookup(path)
-        return None if entry is None else self._shown(entry)
+        return None if entry is None or entry.kind not in _KINDS else _arrived(entry)
 
     def children(self, path: str) -> Iterable[Entry]:
-        shown = map(self._shown, self.files.children(path))
-        return [entry for entry in shown if entry is not None]
+        return [_arrived(entry) for entry in self.files.children(path) if entry.kind in _KINDS]
 
-    def _shown(self, entry: Entry) -> Entry | None:
-        """`entry` unless the rules hide it or no context holds its kind (rule G5)."""
-        if entry.kind not in _KINDS:
-            return None
-        path = entry.path
-        if path and self.rules is not None and self.rules.match(path) is not None:
-            again = entry.kind is Kind.DIRECTORY and self.rules.may_reinclude_below(path)
-            if not again or not any(True for _ in self.children(path)):
-                return None
-        kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
-        return replace(entry, uid=0, gid=0, xattrs=kept)
+
+def _arrived(entry: Entry) -> Entry:
+    kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
+    return replace(entry, uid=0, gid=0, xattrs=kept)
 
 
 def whole(changeset: Iterable[Entry]) -> ChangesetTree:

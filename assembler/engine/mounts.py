@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from assembler.cancellation import Cancellation
-from assembler.engine import content, copy
+from assembler.engine import copy
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, mount_copy
 from assembler.errors import StepError, Unsupported
@@ -94,7 +94,7 @@ def _mount(mount: Mount, step: Run, given: MountSources, stack: ExitStack) -> Ru
 def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
     asked = mount_copy(mount, step)
     selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
-    id = hashlib.sha256(f"bind/1:{content.digest(selection)}".encode()).hexdigest()
+    id = hashlib.sha256(f"bind/1:{given.sources.digest(asked, selection)}".encode()).hexdigest()
     snapshotter = given.sandbox.snapshotter
     changes = copy.changeset(asked, selection, EmptyTree(), now=0, spool="")
     if snapshotter.find(id) is None:

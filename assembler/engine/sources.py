@@ -11,7 +11,7 @@ from assembler.context.base import Context
 from assembler.engine import content
 from assembler.engine.change import Snapshot, base_snapshot
 from assembler.engine.realisation import Realisation
-from assembler.engine.selection import Open, Selection, select
+from assembler.engine.selection import Open, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
 from assembler.layer.tree import EmptyTree, Tree
@@ -94,10 +94,29 @@ class Sources:
 
     def select(self, step: Copy, tree: Tree) -> Selection:
         """What `step` selects from `tree`. Raises CopySourceMissing."""
+        place, fetch = self._place(step.origin), self._opener(step)
         if isinstance(step.origin, ContextOrigin) and step.paths:
             ignored = self.context(step.origin, step).ignored
-            return select(step, tree, ignored=ignored, fetch=self._opener(step))
-        return select(step, tree, fetch=self._opener(step))
+            return select(step, tree, place=place, ignored=ignored, fetch=fetch)
+        return select(step, tree, place=place, fetch=fetch)
+
+    def digest(self, step: Copy, selection: Selection) -> Digest:
+        """What identifies `selection`. Raises StepError at `step` for a file that cannot be read,
+        ContextChanged for one that is changing."""
+        try:
+            return content.digest(selection, self._services.cancellation.check)
+        except StepError as error:
+            error.place_at(step.span)
+            raise
+
+    def _place(self, origin: Origin) -> str:
+        """What errors call the tree of `origin`; empty for the context, which goes without saying."""
+        if isinstance(origin, StageOrigin):
+            return f"the stage {self._plan.stage(origin.index).title}"
+        if isinstance(origin, ImageOrigin):
+            return f"the image {self._plan.images[origin.image].name}"
+        name = origin.name if isinstance(origin, ContextOrigin) else ""
+        return f"the build context {name}" if name else ""
 
     def _opener(self, step: Copy) -> Open:
         remote = self._services.remote
@@ -111,7 +130,7 @@ class Sources:
             known = self._digests.get(key)
         if known is None:
             tree = EmptyTree() if not step.sources else self.context(origin, step).tree()
-            known = content.digest(self.select(step, tree))
+            known = self.digest(step, self.select(step, tree))
             with self._lock:
                 self._digests[key] = known
         return known
@@ -153,11 +172,13 @@ def origin_tree(
 
 
 def mount_copy(mount: BindMount, run: Run) -> Copy:
-    """The COPY that selects what a bind mount shows: one path, nothing dereferenced away."""
+    """The COPY that selects what a bind mount shows: one path, in which no wildcard means
+    anything."""
     return Copy(
         origin=mount.origin,
-        sources=(mount.source or "/",),
+        sources=(literally(mount.source) or "/",),
         destination="/",
+        written=(mount.source.lstrip("/"),),
         span=run.span,
         name=run.name,
     )

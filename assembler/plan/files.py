@@ -51,6 +51,7 @@ def copy(state: StageState, instruction: Copy, scope: StageScope) -> StageState:
         parents=instruction.parents,
         exclude=instruction.exclude,
         unpack=instruction.add and instruction.unpack is not False,
+        written=tuple(map(redacted, instruction.sources)),
         span=instruction.span,
         name=scope.title(instruction, len(state.steps)),
     )

@@ -38,7 +38,7 @@ _Origins = Sequence[tuple[Origin | UrlSource | GitSource, Digest]]
 _LEFT_OUT: Mapping[type, frozenset[str]] = MappingProxyType(
     {
         Run: frozenset({"span", "name", "proxies"}),
-        Copy: frozenset({"span", "name", "origin", "sources"}),
+        Copy: frozenset({"span", "name", "origin", "sources", "written"}),
         MakeDirectory: frozenset({"span", "name"}),
         BindMount: frozenset({"origin"}),
         CacheMount: frozenset({"id", "sharing", "origin", "source", "uid", "gid", "mode"}),

@@ -174,7 +174,7 @@ class Copy:
 
     `destination` is absolute, and keeps its trailing `/` or `/.` (rule C9). `chown` and `chmod`
     are expanded text, empty when not given. `unpack` true: local archives are extracted (C26).
-    Only ADD has sources that are fetched.
+    Only ADD has sources that are fetched. `written` are the sources before expansion, for errors.
     """
 
     origin: Origin
@@ -187,8 +187,14 @@ class Copy:
     parents: bool = False
     exclude: tuple[str, ...] = ()
     unpack: bool = False
+    written: tuple[str, ...] = field(default=(), compare=False, repr=False)
     span: Span = field(compare=False, repr=False)
     name: str = field(compare=False)
+
+    def place_of(self, source: str) -> Span:
+        """Where in the Dockerfile the path `source` stands, expanded or not."""
+        number = self.sources.index(source)
+        return self.span.blame(self.written[number] if self.written else source)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -126,10 +126,11 @@ COPY = Kind(
         "parents": st.booleans(),
         "exclude": lists,
         "unpack": st.booleans(),
+        "written": lists,
         "span": spans,
         "name": words,
     },
-    frozenset({"origin", "sources", "span", "name"}),
+    frozenset({"origin", "sources", "written", "span", "name"}),
 )
 DIRECTORY = Kind(
     MakeDirectory,
