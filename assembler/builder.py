@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
 from assembler.errors import DockerfileError, NamespacesForbidden, UsageError
-from assembler.events import Sink, Warned, discard
+from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.userns import IdMap
@@ -27,15 +27,16 @@ from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
 from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
-from assembler.plan.make import PlanRequest, make, needs
-from assembler.plan.plan import Plan, ResolvedImage
+from assembler.plan.make import PlanRequest, examine, make, needs, time_source
+from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
-from assembler.runtime.base import Runtime
+from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.net.agent import Agents
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
@@ -63,12 +64,15 @@ class BuildRequest:
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     add_hosts: tuple[tuple[str, str], ...] = ()
+    shared_memory: int = SHARED_MEMORY
+    limits: tuple[Limit, ...] = ()
 
 
 class Builder:
     """Plans and builds on one store. Use it with `with`; one build at a time per object.
 
-    `secrets` maps an id to a function that reads the value; `agent` is the socket of an ssh agent.
+    `secrets` maps an id to a function that reads the value, `agents` an id to the socket of an ssh
+    agent or to private keys.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class Builder:
         insecure: frozenset[str] = frozenset(),
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
-        agent: str = "",
+        agents: Mapping[str, tuple[str, ...]] | None = None,
         sink: Sink = discard,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
@@ -110,6 +114,8 @@ class Builder:
                 clock=clock,
             )
         )
+        self._given_agents = agents or {}
+        self._started_agents: Agents | None = None
         self.remotes = self._stack.enter_context(
             Remotes(
                 self.store,
@@ -118,7 +124,7 @@ class Builder:
                 secrets=self._secrets,
                 sink=sink,
                 cancellation=cancellation,
-                agent=agent,
+                agent=self._usual_agent,
                 clock=clock,
             )
         )
@@ -128,6 +134,7 @@ class Builder:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        self._sink(Finished(self._clock()))
 
     @property
     def cache(self) -> LocalCache:
@@ -141,23 +148,37 @@ class Builder:
                 self._sink(Warned(self._cache.notice, self._clock()))
         return self._cache
 
-    def plan(
-        self,
-        request: BuildRequest,
-        *,
-        offline: bool = False,
-        lenient: bool = False,
-        every_stage: bool = False,
-    ) -> Plan:
+    def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
         """The plan, every image it needs resolved by the store or a registry.
 
-        With `offline` no registry is asked, and what the store lacks is the plan's `missing`; with
-        `lenient` also what a registry does not give, which is a warning then. With `every_stage`
-        stages that the target does not need are in it too. Raises DockerfileError,
-        RegistryError.
+        With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
+        time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
-        asked = plan_request(request, every_stage=every_stage)
-        return make(asked, self.resolved(request, asked, offline=offline, lenient=lenient))
+        asked = plan_request(request)
+        if not offline:
+            asked = self.timed(asked)
+        return make(asked, self.resolved(request, asked, offline=offline))
+
+    def examine(
+        self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
+    ) -> tuple[tuple[PlanWarning, ...], DockerfileError | None]:
+        """What lint says about the Dockerfile, of every stage where no target is named, and what
+        keeps it from being built. `error` is the parser's, where there was one."""
+        asked = plan_request(request, every_stage=not request.target)
+        resolved: dict[str, ResolvedImage] = {}
+        if error is None:
+            with suppress(DockerfileError):  # `examine` meets it too, with what was before it
+                resolved = self.resolved(request, asked, offline=offline, lenient=True)
+        return examine(asked, resolved, error)
+
+    def timed(self, asked: PlanRequest) -> PlanRequest:
+        """`asked` with the time of the stage that SOURCE_DATE_EPOCH names, if it names one; what
+        that stage fetches is fetched (rule T1)."""
+        wanted = time_source(asked)
+        if wanted is None:
+            return asked
+        # the only name that is looked up then: asking for the others would fetch them
+        return replace(asked, epochs={wanted.name: self.remotes.epoch(wanted.source)})
 
     def resolved(
         self,
@@ -167,7 +188,10 @@ class Builder:
         offline: bool = False,
         lenient: bool = False,
     ) -> dict[str, ResolvedImage]:
-        """The images that `asked`, made from `request`, needs, by their needs' keys; see `plan`."""
+        """The images that `asked`, made from `request`, needs, by their needs' keys; see `plan`.
+
+        With `lenient`, what a registry does not give is left out with a warning.
+        """
         resolved: dict[str, ResolvedImage] = {}
         unknown: set[str] = set()
         while missing := [need for need in needs(asked, resolved) if need.key not in unknown]:
@@ -247,8 +271,11 @@ class Builder:
             cancellation=self._cancellation,
             clock=self._clock,
             secrets=self._secrets,
+            agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
+            shared_memory=request.shared_memory,
+            limits=request.limits,
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -264,6 +291,23 @@ class Builder:
         """Keep `image` in the store under `names`."""
         for name in names:
             self.store.refs.set(str(name), image.manifest.descriptor)
+
+    def _agent(self, id: str) -> str | None:
+        """The socket of the ssh agent `id`, None where the build was given none."""
+        return self._agents.socket(id) if self._given_agents else None
+
+    def _usual_agent(self) -> str:
+        """The socket of the agent that git uses, empty for none."""
+        return self._agents.usual() if self._given_agents else ""
+
+    @property
+    def _agents(self) -> Agents:
+        if self._started_agents is None:
+            from assembler.net.agent import Agents
+
+            agents = Agents(self._given_agents, self._environment.get("PATH"))
+            self._started_agents = self._stack.enter_context(agents)
+        return self._started_agents
 
     @contextmanager
     def _sandbox(self) -> Iterator[Sandbox]:
@@ -325,9 +369,9 @@ class Builder:
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
     """What the planner is asked for `request`."""
     context = request.context
-    epochs = {name: one.epoch for name, one in request.files.items()}
+    named = dict(request.files)
     if context is not None:
-        epochs["context"] = context.epoch
+        named["context"] = context
     return PlanRequest(
         dockerfile=request.dockerfile,
         build_args=request.build_args,
@@ -338,12 +382,32 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         contexts=request.contexts,
         network=request.network,
         epoch=request.epoch,
-        epochs=epochs,
+        epochs=_Epochs(named),
         ignore=None if context is None else context.rules,
         every_stage=every_stage,
         allow=request.allow,
+        hosts=tuple(sorted({name for name, _ in request.add_hosts})),
         no_cache=request.no_cache,
     )
+
+
+class _Epochs(Mapping[str, "int | None"]):
+    """When contexts were made; one is asked for, and so fetched, when it is meant (rule T1)."""
+
+    def __init__(self, contexts: Mapping[str, Context]) -> None:
+        self._contexts = contexts
+
+    def __getitem__(self, name: str) -> int | None:
+        return self._contexts[name].epoch
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._contexts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._contexts)
+
+    def __len__(self) -> int:
+        return len(self._contexts)
 
 
 def host_platform() -> Platform:

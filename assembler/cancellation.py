@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import weakref
+from typing import TYPE_CHECKING
 
 from assembler.errors import Cancelled, TimedOut
+
+if TYPE_CHECKING:
+    from socket import socket
+
+_BOTH_WAYS = 2  # SHUT_RDWR; socket is no import for a start
+_MANY = 64
 
 
 class Cancellation:
     """A flag with a file descriptor, so that `poll(2)` loops and plain code both see it.
 
     `fileno()` becomes readable (for ever) once `cancel` was called, `urgent_fileno()` once `hurry`
-    was. Close it by `with`. `cancel` and `hurry` are safe in a signal handler: one `write(2)` each.
+    was. Close it by `with`. Both are safe in a signal handler: one `write(2)` each, and `cancel`
+    shuts connections down.
     """
 
     def __init__(self) -> None:
@@ -21,6 +31,7 @@ class Cancellation:
         self._event = threading.Event()
         self._signal = 0
         self._seconds: float | None = None
+        self._sockets: list[weakref.ref[socket]] = []
 
     def cancel(self, signal: int = 0) -> None:
         """Ask everything to stop; `signal` is the number that caused it, 0 for a failed step."""
@@ -28,6 +39,16 @@ class Cancellation:
             self._signal = signal
             self._event.set()
             os.write(self._writer, b"x")
+            for reference in tuple(self._sockets):
+                _shut(reference())
+
+    def interrupts(self, connection: socket) -> None:
+        """Let `cancel` end what waits for `connection`: a read(2) is not woken by anything else."""
+        if len(self._sockets) >= _MANY:
+            self._sockets = [one for one in self._sockets if one() is not None]
+        self._sockets.append(weakref.ref(connection))
+        if self._event.is_set():
+            _shut(connection)
 
     def expire(self, seconds: float) -> None:
         """Ask everything to stop because the build has had its `seconds`."""
@@ -82,3 +103,9 @@ class Cancellation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _shut(connection: socket | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError):  # closed, or never connected
+            connection.shutdown(_BOTH_WAYS)

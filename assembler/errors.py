@@ -82,6 +82,11 @@ class StepError(AssemblerError):
         super().__init__(message, hint=hint)
         self.span = span
 
+    def place_at(self, span: Span) -> None:
+        """Give the error its place, unless it has one already."""
+        if self.span is None:
+            self.span = span
+
 
 class ProcessFailed(StepError):
     """RUN ended with another status than 0 (128 + N for signal N, as shells have it)."""

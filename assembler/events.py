@@ -74,7 +74,16 @@ class Warned:
     span: Span | None = None
 
 
-Event = VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing more will come, whether it went well or not."""
+
+    time: float
+
+
+Event = (
+    VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned | Finished
+)
 Sink = Callable[[Event], None]
 """A function of one event. It may be called from several threads at once, and must not block long."""
 

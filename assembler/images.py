@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
-from assembler.errors import AssemblerError, DockerfileError, RegistryError, UsageError
+from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
 from assembler.events import Sink, VertexProgress
 from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -26,6 +30,33 @@ if TYPE_CHECKING:
 
 
 LAYOUT = "oci-layout://"
+_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutName:
+    """`oci-layout://PATH[:TAG][@DIGEST]`: an image of a layout on disk (rule X3)."""
+
+    path: str
+    tag: str = ""
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> LayoutName:
+        """Raises ValueError for a digest that is none."""
+        path, digest = text.removeprefix(LAYOUT), ""
+        head, at, rest = path.rpartition("@")
+        if at and _DIGEST.fullmatch(rest):
+            path, digest = head, str(Digest.parse(rest))
+        head, colon, tag = path.rpartition(":")
+        if colon and _TAG.fullmatch(tag):
+            return cls(head, tag, digest)
+        return cls(path, "", digest)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{LAYOUT}{self.path}{tag}{f'@{self.digest}' if self.digest else ''}"
 
 
 class Images:
@@ -108,13 +139,15 @@ class Images:
     def _from_layout(self, name: str, platform: Platform) -> Image:
         from assembler.store.importing import import_image
 
-        path, at, choice = name.removeprefix(LAYOUT).partition("@")
-        if not at:
-            head, colon, tag = path.rpartition(":")
-            path, choice = (head, tag) if colon and "/" not in tag else (path, "")
-        if not os.path.isdir(path):
+        layout = LayoutName.parse(name)
+        if not os.path.isdir(layout.path):
             raise UsageError(f"{name}: no such directory")
-        return import_image(self._store, path, choice, platform)
+        choice = layout.digest or layout.tag
+        if choice:
+            return import_image(self._store, layout.path, choice, platform)
+        with contextlib.suppress(NotFound):  # as for any name without one, the tag is latest
+            return import_image(self._store, layout.path, "latest", platform)
+        return import_image(self._store, layout.path, "", platform)
 
     def stored(self, reference: Reference, platform: Platform | None) -> Image | None:
         """The image the store holds under `reference`, if it is for `platform`."""

@@ -5,17 +5,18 @@ Each is fetched once for a build, however many steps want it, and is a vertex of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from assembler.cancellation import Cancellation
-from assembler.context.tree import TreeContext, ignore_rules, whole
-from assembler.dockerfile.remote import GitReference, file_name
+from assembler.context.tree import TreeContext, whole
+from assembler.dockerfile.remote import GitReference, file_name, without_credentials
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
 from assembler.errors import StepError
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from assembler.context.git import Repositories
     from assembler.net.client import HttpClient
 
+DOWNLOADS = 4  # at once: a server is asked for no more (reliability R15)
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
 
 class Remotes:
     """Fetches for one build. Use it with `with`: what it checked out is removed at the end."""
@@ -44,7 +49,7 @@ class Remotes:
         secrets: Mapping[str, Callable[[], bytes]],
         sink: Sink,
         cancellation: Cancellation,
-        agent: str = "",
+        agent: Callable[[], str] = str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -56,7 +61,9 @@ class Remotes:
         self._agent = agent
         self._clock = clock
         self._stack = ExitStack()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(DOWNLOADS)
+        self._locks: dict[tuple[int, Hashable], threading.Lock] = {}
         self._client: HttpClient | None = None
         self._files: dict[tuple[str, str], Download] = {}
         self._commits: dict[GitReference, str] = {}
@@ -98,88 +105,119 @@ class Remotes:
         return tree.lookup("") or Entry("", Kind.DIRECTORY, mode=0o755), tree
 
     def repository(self, wanted: GitReference, name: str, keep: bool) -> TreeContext:
-        """A repository as build context (rule X1)."""
+        """A repository as build context, no ignore rules read yet (rule X1)."""
         tree = self._checkout(wanted, keep)
-        time = self._repositories().commit_time(wanted, self._place(wanted, keep))
-        return TreeContext(name, tree, ignore_rules(tree, "Dockerfile"), time)
+        time = self._repositories().commit_time(self._place(wanted, keep))
+        return TreeContext(name, tree, None, time)
+
+    def epoch(self, source: UrlSource | GitSource) -> int | None:
+        """When `source` was made, in seconds since 1970: the commit's time, the server's
+        Last-Modified, or the newest entry of an archive; None where nothing says (rule T1)."""
+        if isinstance(source, UrlSource):
+            return self._context(source, "").epoch
+        return self.repository(source.repository, "", source.keep_git_dir).epoch
 
     def fetched(self, url: str, name: str) -> TreeContext:
-        """What is at `url` as build context: the files of an archive, or the one file as a
-        Dockerfile (rule X1)."""
-        download = self._download(UrlSource(url))
+        """What is at `url` as build context, no ignore rules read yet: the files of an archive, or
+        the one file, as a Dockerfile or, with a name, as `context` (rules X1, X3)."""
+        address, credentials = without_credentials(url)
+        return self._context(UrlSource(address, credentials=credentials), name)
+
+    def _context(self, wanted: UrlSource, name: str) -> TreeContext:
+        download = self._download(wanted)
         source = PathBytes(self._store.blobs.path(download.digest))
         epoch = download.mtime // 1_000_000_000 or None
         found = self.archive(source, name)
         if found is not None:
-            return TreeContext(found.name, found.files, found.rules, epoch or found.epoch)
-        entry = Entry("Dockerfile", Kind.FILE, size=download.size, source=source)
+            return TreeContext(found.name, found.files, None, epoch or found.epoch)
+        file = "context" if name else "Dockerfile"
+        entry = Entry(file, Kind.FILE, mode=0o600, size=download.size, source=source)
         return TreeContext(name, ChangesetTree((entry,)), None, epoch)
 
     def archive(self, source: ByteSource, name: str) -> TreeContext | None:
-        """An archive as build context; None when `source` is none (rule P2)."""
+        """An archive as build context, no ignore rules read yet; None when `source` is none (rule
+        P2)."""
         from assembler.layer.archive import expand, is_archive
 
         if not is_archive(source):
             return None
-        spool = self._stack.enter_context(self._store.scratch())
+        with self._lock:
+            spool = self._stack.enter_context(self._store.scratch())
         changeset = expand(source, spool, check=self._cancellation.check)
         newest = max((entry.mtime for entry in changeset), default=0)
-        tree = whole(changeset)
-        return TreeContext(name, tree, ignore_rules(tree, "Dockerfile"), newest // 1_000_000_000)
+        return TreeContext(name, whole(changeset), None, newest // 1_000_000_000)
 
     def spooled(self, stream: BinaryIO) -> PathBytes:
         """The rest of `stream` as a file that lives as long as this."""
-        spool = self._stack.enter_context(self._store.scratch())
+        with self._lock:
+            spool = self._stack.enter_context(self._store.scratch())
         path = os.path.join(spool, "input")
         with open(path, "xb") as out:
-            while chunk := stream.read(1 << 20):
-                self._cancellation.check()
+            while chunk := self._next(stream):
                 out.write(chunk)
         return PathBytes(path)
+
+    def _next(self, stream: BinaryIO) -> bytes:
+        """The next piece of `stream`; whoever is to write it is waited for until cancelled."""
+        import io
+        import select
+
+        with contextlib.suppress(io.UnsupportedOperation):  # of a stream that is in memory
+            select.select([stream.fileno(), self._cancellation.fileno()], [], [])
+        self._cancellation.check()
+        return (
+            stream.read1(1 << 20) if isinstance(stream, io.BufferedReader) else stream.read(1 << 20)
+        )
 
     def _download(self, source: UrlSource) -> Download:
         from assembler.context.download import Fetcher, shown
 
-        with self._lock:
-            found = self._files.get((source.url, source.checksum))
-            if found is None:
-                item = shown(source.url)
-                id = f"fetch {source.url}"
+        item = shown(source.url)
+        id = f"fetch {hashlib.sha256(source.url.encode('utf-8', 'replace')).hexdigest()}"
 
-                def progress(current: int, total: int) -> None:
-                    self._sink(VertexProgress(id, item, current, total, self._clock()))
+        def progress(current: int, total: int) -> None:
+            self._sink(VertexProgress(id, item, current, total, self._clock()))
 
-                fetcher = Fetcher(
-                    self._store, self._http, self._known(), self._secrets, self._cancellation
-                )
-                with vertex(id, f"[internal] fetch {item}", self._sink, self._clock) as work:
-                    found = fetcher.fetch(source.url, source.checksum, progress)
-                    work.detail = str(found.digest)
-                self._files[source.url, source.checksum] = found
+        def fetch() -> Download:
+            fetcher = Fetcher(
+                self._store, self._http, self._known(), self._secrets, self._cancellation
+            )
+            shown_as = f"[internal] fetch {item}"
+            with self._turns, vertex(id, shown_as, self._sink, self._clock) as work:
+                found = fetcher.fetch(source.url, source.checksum, progress, source.credentials)
+                work.detail = str(found.digest)
             return found
 
-    def _commit(self, wanted: GitReference) -> str:
-        from assembler.context.git import hidden
+        return self._once(self._files, (source.url, source.checksum), fetch)
 
-        with self._lock:
-            if wanted not in self._commits:
-                title = f"[internal] resolve git {hidden(wanted.remote)} {wanted.ref}".rstrip()
-                with vertex(f"git {wanted}", title, self._sink, self._clock) as work:
-                    self._commits[wanted] = work.detail = self._repositories().commit(wanted)
-            return self._commits[wanted]
+    def _commit(self, wanted: GitReference) -> str:
+        def resolve() -> str:
+            title = f"[internal] resolve git {wanted.remote} {wanted.ref}".rstrip()
+            with vertex(f"git {wanted}", title, self._sink, self._clock) as work:
+                work.detail = self._repositories().commit(wanted)
+            return work.detail
+
+        return self._once(self._commits, wanted, resolve)
 
     def _checkout(self, wanted: GitReference, keep: bool) -> Tree:
-        from assembler.context.git import hidden
+        commit = self._commit(wanted)
 
+        def load() -> Tree:
+            into = self._place(wanted, keep)
+            title = f"[internal] load git source {wanted.remote} {commit[:12]}"
+            with vertex(into, title, self._sink, self._clock):
+                return self._repositories().checkout(wanted, commit, keep, into)
+
+        return self._once(self._trees, (wanted, keep), load)
+
+    def _once(self, known: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+        """What `make` gives for `key`, made once; others wait, other keys do not."""
         with self._lock:
-            commit = self._commit(wanted)
-            if (wanted, keep) not in self._trees:
-                into = self._place(wanted, keep)
-                title = f"[internal] load git source {hidden(wanted.remote)} {commit[:12]}"
-                with vertex(into, title, self._sink, self._clock):
-                    tree = self._repositories().checkout(wanted, commit, keep, into)
-                self._trees[wanted, keep] = tree
-            return self._trees[wanted, keep]
+            lock = self._locks.setdefault((id(known), key), threading.Lock())
+        with lock:
+            if key not in known:
+                known[key] = make()
+            return known[key]
 
     def _place(self, wanted: GitReference, keep: bool) -> str:
         """Where a repository is checked out."""
@@ -187,28 +225,32 @@ class Remotes:
         return os.path.join(self._scratch(), name)
 
     def _scratch(self) -> str:
-        if not self._scratch_path:
-            self._scratch_path = self._stack.enter_context(self._store.scratch())
-        return self._scratch_path
+        with self._lock:
+            if not self._scratch_path:
+                self._scratch_path = self._stack.enter_context(self._store.scratch())
+            return self._scratch_path
 
     def _repositories(self) -> Repositories:
         from assembler.context.git import Repositories
+        from assembler.context.git_command import GitCommand
 
-        return Repositories(
-            os.path.join(self._store.path, "git"),
-            self._secrets,
+        git = GitCommand(
             self._cancellation,
-            path=self._environment.get("PATH") or os.defpath,
-            home=self._environment.home,
-            agent=self._agent,
+            self._secrets,
+            self._environment.variables,
+            self._environment.home,
+            self._agent(),
         )
+        return Repositories(os.path.join(self._store.path, "git"), git)
 
     def _http(self) -> HttpClient:
-        if self._client is None:
-            from assembler.net.client import HttpClient
+        with self._lock:
+            if self._client is None:
+                from assembler.net.client import HttpClient
 
-            self._client = self._stack.enter_context(HttpClient(cancellation=self._cancellation))
-        return self._client
+                client = HttpClient(cancellation=self._cancellation)
+                self._client = self._stack.enter_context(client)
+            return self._client
 
 
 class Unfetched:

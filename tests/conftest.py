@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("repeatable")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `root` are left to a run as root."""
     for item in items:
-        if "root" in item.keywords and os.getuid() != 0:
+        if item.get_closest_marker("root") and os.getuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,35 +15,52 @@ from assembler.cli.options import sink_for
 from assembler.cli.request import builder_for, read_inputs, request_of
 from assembler.environment import Environment
 from assembler.errors import UsageError
-from assembler.source import Source, Span
+from assembler.source import Source, Span, printable
 
 if TYPE_CHECKING:
     from assembler.plan.outline import Outline, Target
 
-METHODS = ("build", "check", "outline", "targets")
+METHODS = ("build", "check", "lint", "outline", "targets")
 
 
 def call(method: str, options: Mapping[str, Any], environment: Environment) -> int:
-    """Do what `METHOD[,format=text|json][,ignorestatus=true]` asks for; the exit status."""
-    name, _, rest = method.partition(",")
-    fields = dict(word.partition("=")[::2] for word in rest.split(",") if word)
-    style = fields.get("format", "text")
+    """Do what `METHOD[,format=text|json][,ignorestatus=BOOL]` asks for; the exit status."""
+    asked = _asked(method)
+    if asked.name in ("check", "lint"):
+        from assembler.cli.check import check
+
+        return check(options, environment, asked.style, allowed=asked.ignore_status)
+    if asked.style not in ("text", "json"):
+        raise UsageError(
+            f"--call {method}: unknown format {asked.style!r}", hint="format=text or format=json"
+        )
+    click.echo(_said(asked.name, asked.style, options, environment), nl=False)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    name: str
+    style: str
+    ignore_status: bool
+
+
+def _asked(method: str) -> _Call:
+    name, *rest = method.split(",")
+    fields = dict(word.partition("=")[::2] for word in rest)
+    ignore = fields.get("ignorestatus", "false").lower()
     if name not in METHODS or fields.keys() - {"format", "ignorestatus"}:
         from assembler.dockerfile.suggest import did_you_mean
 
+        suggestion = did_you_mean(name, METHODS)
+        problem = "unknown option" if name in METHODS else f"unknown method{suggestion}"
         raise UsageError(
-            f"--call {method}: unknown method{did_you_mean(name, METHODS)}",
-            hint=f"one of {', '.join(METHODS)}, with ,format=json",
+            f"--call {method}: {problem}",
+            hint="build, check, outline or targets, with ,format=json",
         )
-    if name == "check":
-        from assembler.cli.check import check
-
-        status = check(options, environment, style)
-        return 0 if fields.get("ignorestatus") == "true" else status
-    if style not in ("text", "json"):
-        raise UsageError(f"--call {method}: unknown format {style!r}", hint="text or json")
-    click.echo(_said(name, style, options, environment), nl=False)
-    return 0
+    if ignore not in ("1", "t", "true", "0", "f", "false"):
+        raise UsageError(f"--call {method}: invalid ignorestatus value {ignore!r}")
+    return _Call(name, fields.get("format", "text"), ignore in ("1", "t", "true"))
 
 
 def _said(name: str, style: str, options: Mapping[str, Any], environment: Environment) -> str:
@@ -69,7 +87,7 @@ def targets_text(found: Iterable[Target]) -> str:
     rows = [("TARGET", "DESCRIPTION")]
     for target in found:
         name = f"{target.name} (default)".lstrip() if target.default else target.name
-        rows.append((name, target.description))
+        rows.append((name, printable(target.description)))
     return _columns(rows, gap=1)
 
 
@@ -79,14 +97,17 @@ def outline_text(outline: Outline) -> str:
     if outline.name or outline.description:
         head = [("TARGET:", outline.name or "(default)")]
         if outline.description:
-            head.append(("DESCRIPTION:", outline.description))
+            head.append(("DESCRIPTION:", printable(outline.description)))
         parts.append(_columns(head, gap=1))
     if outline.arguments:
-        rows = [(one.name, one.value, one.description) for one in outline.arguments]
+        rows = [
+            (printable(one.name), printable(one.value), printable(one.description))
+            for one in outline.arguments
+        ]
         parts.append(_columns([("BUILD ARG", "VALUE", "DESCRIPTION"), *rows], gap=3))
     for title, wanted in (("SECRET", outline.secrets), ("SSH", outline.agents)):
         if wanted:
-            listed = [(one.name, "true" if one.required else "") for one in wanted]
+            listed = [(printable(one.name), "true" if one.required else "") for one in wanted]
             parts.append(_columns([(title, "REQUIRED"), *listed], gap=3))
     return "".join(f"{part}\n" for part in parts)
 
@@ -112,7 +133,7 @@ def _targets(found: Iterable[Target], source: Source) -> dict[str, Any]:
             "platform": target.platform,
         }
         items.append(_filled(item) | {"location": location(target.span)})
-    return {"targets": items, "sources": [_encoded(source)]}
+    return {"targets": items, "sources": [encoded(source)]}
 
 
 def _outline(outline: Outline, source: Source) -> dict[str, Any]:
@@ -135,7 +156,7 @@ def _outline(outline: Outline, source: Source) -> dict[str, Any]:
             | {"location": location(one.span)}
             for one in wanted
         ]
-    return _filled(document) | {"sources": [_encoded(source)]}
+    return _filled(document) | {"sources": [encoded(source)]}
 
 
 def location(span: Span) -> dict[str, Any]:
@@ -147,9 +168,10 @@ def _filled(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value}
 
 
-def _encoded(source: Source) -> str:
+def encoded(source: Source) -> str:
+    """The bytes of a source in base64."""
     return base64.b64encode(source.text.encode("utf-8", "surrogateescape")).decode()
 
 
 def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=2) + "\n"

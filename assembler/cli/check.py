@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from assembler.cli.call import location
+from assembler.cli.call import encoded, location
 from assembler.cli.main import cancellable
-from assembler.cli.options import network_options, sink_for, store_option
-from assembler.cli.request import builder_for, read_inputs, request_of, request_options
+from assembler.cli.options import network_options, store_option
+from assembler.cli.request import builder_for, read_inputs, request_for, request_options
 from assembler.dockerfile.lint import RULES
 from assembler.environment import Environment
 from assembler.errors import DockerfileError, UsageError
-from assembler.source import Source, excerpt, printable
-
-if TYPE_CHECKING:
-    from assembler.plan.plan import PlanWarning
+from assembler.events import Event, Warned
+from assembler.plan.plan import PlanWarning
+from assembler.source import Source, Span, excerpt, printable
 
 STYLES = ("text", "json", "sarif", "github")
 
@@ -52,8 +50,14 @@ def command(**options: Any) -> None:
     raise click.exceptions.Exit(check(options, Environment.read(), options["style"]))
 
 
-def check(options: Mapping[str, Any], environment: Environment, style: str) -> int:
-    """Print the findings to stdout; the exit status, 1 when there is one."""
+def check(
+    options: Mapping[str, Any], environment: Environment, style: str, *, allowed: bool = False
+) -> int:
+    """Print the findings to stdout; the exit status, 1 when there is one.
+
+    Warnings that are `allowed` do not count. As text, an error is raised after the findings
+    before it; the other formats hold it.
+    """
     if style not in STYLES:
         raise UsageError(f"unknown format {style!r}", hint=f"one of {', '.join(STYLES)}")
     found = _found(options, environment)
@@ -61,33 +65,36 @@ def check(options: Mapping[str, Any], environment: Environment, style: str) -> i
     click.echo(writers[style](found), nl=False)
     if found.error is not None and style == "text":
         raise found.error
-    return 1 if found.warnings or found.error else 0
+    return 1 if found.error or (found.warnings and not allowed) else 0
 
 
 def _found(options: Mapping[str, Any], environment: Environment) -> Findings:
-    offline = bool(options.get("offline"))
-    with cancellable() as cancellation:
-        sink = sink_for("quiet", environment)
-        with builder_for(options, environment, cancellation, sink) as builder:
-            inputs = read_inputs(builder, options, environment)
-            path = os.path.relpath(inputs.path) if inputs.path else inputs.dockerfile.name
-            try:
-                request = request_of(inputs, options, environment)
-                plan = builder.plan(
-                    request, offline=offline, lenient=True, every_stage=not request.target
-                )
-            except DockerfileError as error:
-                return Findings(inputs.dockerfile, path, (), error)
-            return Findings(inputs.dockerfile, path, plan.warnings)
+    from assembler.dockerfile.parser import parse_prefix
+
+    with (
+        cancellable() as cancellation,
+        builder_for(options, environment, cancellation, _remarks) as builder,
+    ):
+        inputs = read_inputs(builder, options, environment)
+        dockerfile, error = parse_prefix(inputs.dockerfile)
+        request = request_for(dockerfile, inputs, options, environment)
+        offline = bool(options.get("offline"))
+        warnings, error = builder.examine(request, error, offline=offline)
+    path = os.path.relpath(inputs.path) if inputs.path else inputs.dockerfile.name
+    return Findings(inputs.dockerfile, path, warnings, error)
+
+
+def _remarks(event: Event) -> None:
+    """A sink that shows what could not be looked at, such as a base image nobody has."""
+    if isinstance(event, Warned):
+        click.echo(f"WARNING: {printable(event.message)}", err=True)
 
 
 def text(found: Findings) -> str:
     """The findings as buildx prints them: a count, then each with its lines."""
     count = len(found.warnings)
-    if found.error is not None and not count:
-        return ""
     if not count:
-        return "Check complete, no warnings found.\n"
+        return "" if found.error is not None else "Check complete, no warnings found.\n"
     heading = "1 warning has" if count == 1 else f"{count} warnings have"
     parts = [f"Check complete, {heading} been found!\n"]
     for warning in found.warnings:
@@ -97,13 +104,13 @@ def text(found: Findings) -> str:
             title += f" - {rule.url}"
         parts.append(f"\n{title}\n{printable(warning.message)}\n")
         if warning.span is not None:
-            parts.append(f"{excerpt(warning.span)}\n")
+            around = 2 if warning.span.start == warning.span.end else 1
+            parts.append(f"{excerpt(warning.span.blame(''), around)}\n")
     return "".join(parts)
 
 
 def as_json(found: Findings) -> str:
     """The findings as `buildx build --call check,format=json` prints them."""
-    encoded = base64.b64encode(found.source.text.encode("utf-8", "surrogateescape")).decode()
     warnings = []
     for warning in found.warnings:
         rule = RULES.get(warning.rule)
@@ -114,14 +121,16 @@ def as_json(found: Findings) -> str:
         if warning.span is not None:
             document["location"] = location(warning.span)
         warnings.append(document)
-    result: dict[str, Any] = {
-        "warnings": warnings,
-        "sources": [{"filename": found.source.name, "data": encoded}],
+    source = {
+        "filename": os.path.basename(found.source.name),
+        "data": encoded(found.source),
+        "language": "Dockerfile",
     }
+    result: dict[str, Any] = {"warnings": warnings, "sources": [source]}
     if found.error is not None:
         place = location(found.error.span) if found.error.span else {}
         result["buildError"] = {"message": found.error.message, "location": place}
-    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(result, indent=2) + "\n"
 
 
 def as_sarif(found: Findings) -> str:
@@ -129,58 +138,74 @@ def as_sarif(found: Findings) -> str:
     from assembler.version import __version__
 
     used = sorted({warning.rule for warning in found.warnings if warning.rule})
-    rules = []
-    for name in used:
-        rule = RULES[name]
-        document = {"id": name, "shortDescription": {"text": rule.description}}
-        rules.append(document | ({"helpUri": rule.url} if rule.url else {}))
-    results = [_result(found, warning.message, warning.rule, warning) for warning in found.warnings]
+    results = [
+        _result(found, warning.message, warning, used.index(warning.rule) if warning.rule else -1)
+        for warning in found.warnings
+    ]
     if found.error is not None:
-        results.append(_result(found, found.error.message, "", found.error, level="error"))
+        results.append({**_result(found, found.error.message, found.error), "level": "error"})
+    driver = {"name": "assemble", "version": __version__, "rules": list(map(_sarif_rule, used))}
+    run = {
+        "tool": {"driver": driver},
+        "invocations": [{"executionSuccessful": found.error is None}],
+        "columnKind": "unicodeCodePoints",
+        "results": results,
+    }
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {"driver": {"name": "assemble", "version": __version__, "rules": rules}},
-                "results": results,
-            }
-        ],
+        "runs": [run],
     }
-    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(log, indent=2) + "\n"
+
+
+def _sarif_rule(name: str) -> dict[str, Any]:
+    rule = RULES[name]
+    document: dict[str, Any] = {
+        "id": name,
+        "name": name,
+        "shortDescription": {"text": rule.description},
+        "defaultConfiguration": {"level": "warning"},
+    }
+    return document | ({"helpUri": rule.url} if rule.url else {})
 
 
 def _result(
-    found: Findings,
-    message: str,
-    rule: str,
-    place: PlanWarning | DockerfileError,
-    level: str = "warning",
+    found: Findings, message: str, about: PlanWarning | DockerfileError, rule: int = -1
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {"level": level, "message": {"text": message}}
-    if rule:
-        result["ruleId"] = rule
-    if place.span is not None:
-        region = {"startLine": place.span.start, "endLine": place.span.end}
-        physical = {"artifactLocation": {"uri": found.path}, "region": region}
-        result["locations"] = [{"physicalLocation": physical}]
-    return result
+    """`rule` is the number of the rule in the run's list, -1 for none."""
+    from urllib.parse import quote
+
+    result: dict[str, Any] = {"level": "warning", "message": {"text": message}}
+    if isinstance(about, PlanWarning) and rule >= 0:
+        result |= {"ruleId": about.rule, "ruleIndex": rule}
+    physical: dict[str, Any] = {"artifactLocation": {"uri": quote(found.path)}}
+    if about.span is not None:
+        region = {"startLine": about.span.start, "endLine": about.span.end}
+        if place := about.span.place():
+            region = {"startLine": place.line, "startColumn": place.start + 1}
+            region |= {"endLine": place.line, "endColumn": place.end + 1}
+        physical["region"] = region
+    return result | {"locations": [{"physicalLocation": physical}]}
 
 
 def as_github(found: Findings) -> str:
     """The findings as workflow commands, which GitHub Actions turns into annotations."""
-    lines = [_command("warning", found.path, one.rule, one.message, one) for one in found.warnings]
+    lines = [
+        _command("warning", found.path, one.rule, one.message, one.span) for one in found.warnings
+    ]
     if found.error is not None:
-        lines.append(_command("error", found.path, "", found.error.message, found.error))
+        lines.append(_command("error", found.path, "", found.error.message, found.error.span))
     return "".join(f"{line}\n" for line in lines)
 
 
-def _command(
-    level: str, path: str, title: str, message: str, place: PlanWarning | DockerfileError
-) -> str:
+def _command(level: str, path: str, title: str, message: str, span: Span | None) -> str:
     properties = {"file": path}
-    if place.span is not None:
-        properties |= {"line": str(place.span.start), "endLine": str(place.span.end)}
+    if span is not None:
+        properties |= {"line": str(span.start), "endLine": str(span.end)}
+        if place := span.place():
+            properties |= {"line": str(place.line), "endLine": str(place.line)}
+            properties |= {"col": str(place.start + 1), "endColumn": str(place.end + 1)}
     if title:
         properties["title"] = title
     shown = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in properties.items())

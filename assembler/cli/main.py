@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -74,9 +75,11 @@ def run() -> int:
         status = cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show(sys.stderr)
         return 2
+    except click.ClickException as error:
+        return _misused(error)
     except BrokenPipeError:
         return 141  # 128 + SIGPIPE: whoever read our output has gone
     except (AssemblerError, OSError, MemoryError, KeyboardInterrupt, click.Abort) as error:
@@ -84,6 +87,17 @@ def run() -> int:
     except Exception as error:
         return _fail(error, True)
     return status if isinstance(status, int) else 0  # of a command that chose its own
+
+
+def _misused(error: click.ClickException) -> int:
+    """Say in one line what click found wrong with the arguments, and where the right ones are."""
+    from assembler.source import printable
+
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(f"hint: {context.command_path} --help", err=True)
+    click.echo(f"ERROR: {printable(error.format_message())}", err=True)
+    return 2
 
 
 def _fail(error: BaseException, debug: bool) -> int:
@@ -95,14 +109,23 @@ def _fail(error: BaseException, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    click.echo(failure(error), err=True)
+    click.echo(failure(error, _columns()), err=True)
     return exit_status(error)
 
 
+def _columns() -> int:
+    """The width of the terminal that errors go to."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 160
+    except (OSError, ValueError):
+        return 160
+
+
 @contextmanager
-def cancellable() -> Iterator[Cancellation]:
-    """A cancellation that SIGINT, SIGTERM and SIGHUP set; after a second one processes get no more
-    time to end by themselves, a third one ends this process at once."""
+def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
+    """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of `timeout` seconds; after a
+    second signal processes get no more time to end by themselves, a third one ends this process at
+    once."""
     received = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -118,8 +141,14 @@ def cancellable() -> Iterator[Cancellation]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     with Cancellation() as cancellation:
         before = [(number, signal.signal(number, on_signal)) for number in numbers]
+        if timeout is not None:  # no thread: the user namespace must be entered before any
+            alarm = signal.signal(signal.SIGALRM, lambda *_: cancellation.expire(timeout))
+            before.append((signal.SIGALRM, alarm))
+            signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
             yield cancellation
         finally:
+            if timeout is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before:
                 signal.signal(number, handler)

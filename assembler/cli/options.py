@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -56,17 +57,33 @@ def sink_for(progress: str, environment: Environment) -> Sink:
         return RawJson(stream)
     from assembler.cli.display.plain import Plain
 
-    return Plain(stream)
+    context = click.get_current_context(silent=True)
+    debug = context is not None and bool((context.find_root().obj or {}).get("debug"))
+    return Plain(stream, expand=debug)
 
 
-def pairs(values: tuple[str, ...], flag: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """`K=V` words as a mapping, the last one winning; a bare `K` takes the environment's value."""
+def build_sink(progress: str, environment: Environment, store: str) -> Sink:
+    """As `sink_for`; all output of steps is kept below the directory `store`, and what of it is
+    shown is bounded."""
+    sink = sink_for(progress, environment)
+    if sink is discard:
+        return sink
+    from assembler.cli.display.step_logs import StepLogs, limits
+
+    return StepLogs(sink, os.path.join(store, "logs"), *limits(environment.variables))
+
+
+def pairs(
+    values: tuple[str, ...], flag: str, variables: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """`K=V` words as a mapping, the last one winning. A bare `K` takes its value of `variables`,
+    and is left out where they have none; without them it is empty."""
     found: dict[str, str] = {}
     for word in values:
         key, equals, value = word.partition("=")
         if not key:
             raise UsageError(f"{flag} {word!r}: the name is empty", hint=f"{flag} NAME=VALUE")
-        if equals:
+        if equals or variables is None:
             found[key] = value
         elif key in variables:
             found[key] = variables[key]
@@ -84,4 +101,6 @@ def platform_of(text: str, environment: Environment) -> Platform | None:
     try:
         return Platform.parse(text) if text else None
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(
+            f"--platform {text}: {error}", hint="say linux/amd64, linux/arm64 or linux/arm/v7"
+        ) from error

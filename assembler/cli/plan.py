@@ -12,7 +12,7 @@ from assembler.cli.main import cancellable
 from assembler.cli.options import network_options, sink_for, store_option
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
-from assembler.errors import RuntimeMissing
+from assembler.errors import BlobMissing, RuntimeMissing
 from assembler.source import printable
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def command(**options: Any) -> None:
             forecast = builder.forecast(request, plan)
     click.echo(_shown(plan, forecast, options["style"]), nl=False)
     if options["offline"] and (plan.missing or forecast.pulls):
-        click.echo(f"ERROR: {_lacking(plan, forecast)}", err=True)
-        raise click.exceptions.Exit(1)
+        raise BlobMissing(_lacking(plan, forecast), hint="assemble pull brings it, or go online")
 
 
 def _shown(plan: Plan, forecast: Forecast, style: str) -> str:

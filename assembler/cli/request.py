@@ -3,7 +3,7 @@ they amount to."""
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
     from assembler.cli.inputs import Inputs
+    from assembler.dockerfile.instructions import Dockerfile
     from assembler.events import Sink
     from assembler.oci.image import Annotations
+    from assembler.oci.platform import Platform
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -53,6 +55,10 @@ _OPTIONS = (
     click.option(
         "--add-host", "add_hosts", metavar="NAME:IP", multiple=True, help="Line of /etc/hosts."
     ),
+    click.option("--shm-size", metavar="SIZE", default="", help="Size of /dev/shm, as in 128m."),
+    click.option(
+        "--ulimit", "ulimits", metavar="NAME=N[:N]", multiple=True, help="Resource limit of steps."
+    ),
     click.option(
         "--allow",
         "allow",
@@ -84,7 +90,7 @@ def builder_for(
 ) -> Builder:
     """A builder with the store, runtime and secrets that the options name."""
     from assembler.builder import Builder
-    from assembler.cli.inputs import secrets_of
+    from assembler.cli.secrets import agents_of, secrets_of
 
     return Builder(
         environment,
@@ -94,7 +100,7 @@ def builder_for(
         insecure=frozenset(options["insecure"]),
         jobs=options.get("jobs") or 0,
         secrets=secrets_of(options["secrets"], environment),
-        agent=_agent(options["ssh"], environment),
+        agents=agents_of(options["ssh"], environment),
         sink=sink,
         cancellation=cancellation,
     )
@@ -102,121 +108,161 @@ def builder_for(
 
 def read_inputs(builder: Builder, options: Mapping[str, Any], environment: Environment) -> Inputs:
     """The Dockerfile and the contexts."""
-    from assembler.cli.inputs import inputs_of
+    from assembler.cli.inputs import GitOptions, inputs_of
 
-    arguments = _build_args(options, environment)
-    keep = arguments.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "").lower() in ("1", "t", "true")
-    return inputs_of(
-        options["file"], options["context"], options["build_contexts"], keep, builder.remotes
+    arguments = build_args_of(options["build_args"], environment)
+    git = GitOptions(
+        keep=arguments.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "").lower() in ("1", "t", "true"),
+        commit_times=bool(arguments.get("SOURCE_DATE_EPOCH")),
     )
+    named = options["build_contexts"]
+    return inputs_of(options["file"], options["context"], named, git, builder.remotes)
 
 
 def request_of(
     inputs: Inputs, options: Mapping[str, Any], environment: Environment
 ) -> BuildRequest:
     """The request that the options amount to. Raises SyntaxProblem for the Dockerfile."""
-    from assembler.builder import BuildRequest
     from assembler.dockerfile.parser import parse
+
+    return request_for(parse(inputs.dockerfile), inputs, options, environment)
+
+
+def request_for(
+    dockerfile: Dockerfile, inputs: Inputs, options: Mapping[str, Any], environment: Environment
+) -> BuildRequest:
+    """The request that the options amount to, for a Dockerfile that is parsed."""
+    from assembler.builder import BuildRequest, host_platform
+    from assembler.cli.limits import limits_of, shared_memory_of
     from assembler.plan.contexts import Contexts
 
+    platform = platform_of(options["platform"], environment)
     return BuildRequest(
-        dockerfile=parse(inputs.dockerfile),
+        dockerfile=dockerfile,
         context=inputs.context,
         files=inputs.files,
         contexts=Contexts(inputs.named),
         target=options["target"],
-        build_args=_build_args(options, environment),
-        platform=platform_of(options["platform"], environment),
-        labels=pairs(options["labels"], "--label", {}),
-        annotations=_annotations(options["annotations"]),
+        build_args=build_args_of(options["build_args"], environment),
+        platform=platform,
+        labels=pairs(options["labels"], "--label"),
+        annotations=annotations_of(options["annotations"], platform or host_platform()),
         network=options["network"],
-        allow=_allowed(options["allow"]),
-        epoch=_epoch(environment),
+        allow=allowed(options["allow"], options["network"]),
         pull=options["pull"],
-        no_cache=_no_cache(options),
-        add_hosts=tuple(map(_host, options["add_hosts"])),
+        no_cache=without_cache(options["no_cache"], options["no_cache_filter"]),
+        add_hosts=hosts_of(options["add_hosts"]),
+        shared_memory=shared_memory_of(options["shm_size"]),
+        limits=limits_of(options["ulimits"]),
     )
 
 
-def _build_args(options: Mapping[str, Any], environment: Environment) -> dict[str, str]:
-    given = pairs(options["build_args"], "--build-arg", environment.variables)
-    return _proxies(environment) | given
-
-
-def _proxies(environment: Environment) -> dict[str, str]:
-    """The proxies of this process, as build arguments that no key or history holds (rule A11)."""
+def build_args_of(words: tuple[str, ...], environment: Environment) -> dict[str, str]:
+    """`--build-arg K[=V]`, the last of one name winning (rule CL2); a bare K takes the
+    environment's value. What the environment says of proxies (rule A11) and SOURCE_DATE_EPOCH
+    (rule T1) is an argument too, unless one is given; of a proxy in either case."""
+    given = pairs(words, "--build-arg", environment.variables)
     names = [form for name in PROXY_NAMES for form in (name, name.lower())]
-    return {name: environment.get(name) for name in names if environment.get(name)}
+    told = {name.upper() for name in given}
+    own = [name for name in (*names, "SOURCE_DATE_EPOCH") if name.upper() not in told]
+    return {name: environment.get(name) for name in own if environment.get(name)} | given
 
 
-def _epoch(environment: Environment) -> int | None:
-    text = environment.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(
-            f"invalid SOURCE_DATE_EPOCH: {text}", hint="a number of seconds since 1970"
-        ) from error
-
-
-def _no_cache(options: Mapping[str, Any]) -> frozenset[str]:
-    """The stages that take nothing from the cache (rule S12)."""
-    if options["no_cache"]:
+def without_cache(every: bool, stages: tuple[str, ...]) -> frozenset[str]:
+    """The stages that take nothing from the cache, `*` for all of them (rule S12)."""
+    if every:
         return frozenset("*")
-    words = (word for value in options["no_cache_filter"] for word in value.split(","))
+    words = (word for value in stages for word in value.split(","))
     return frozenset(word.strip().lower() for word in words if word.strip())
 
 
-def _allowed(words: tuple[str, ...]) -> frozenset[str]:
-    unknown = [word for word in words if word.partition("=")[0] not in ENTITLEMENTS]
-    if unknown:
-        raise UsageError(
-            f"--allow {unknown[0]}: unknown entitlement", hint=f"one of {', '.join(ENTITLEMENTS)}"
-        )
-    return frozenset(word.partition("=")[0] for word in words)
+def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
+    """The entitlements of `--allow`; a build on the host's network has that one, as under buildx.
+    Raises UsageError for another, and for a value where none is taken."""
+    found = {"network.host"} if network == "host" else set()
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in ENTITLEMENTS:
+            known = ", ".join(ENTITLEMENTS)
+            raise UsageError(f"--allow {word}: unknown entitlement", hint=f"one of {known}")
+        if equals and name != "device":
+            raise UsageError(f"--allow {word}: {name} takes no value")
+        found.add(name)
+    return frozenset(found)
 
 
-def _annotations(words: tuple[str, ...]) -> Annotations:
-    """`[type[platform]:]key=value` (rule Y8). Raises UsageError for a type nothing carries."""
+def annotations_of(words: tuple[str, ...], platform: Platform) -> Annotations:
+    """`[TYPE[[PLATFORM]],…:]KEY=VALUE` (rule Y8); what is for another platform is left out.
+
+    Raises UsageError for another form, and for a type that nothing here carries.
+    """
     from assembler.oci.image import Annotations
 
     found: dict[str, dict[str, str]] = {"manifest": {}, "manifest-descriptor": {}}
     for word in words:
         head, equals, value = word.partition("=")
-        kinds, colon, key = head.rpartition(":")
+        kinds, colon, key = head.partition(":")
+        kinds, key = (kinds, key) if colon else ("manifest", head)
         if not equals or not key:
-            raise UsageError(f"invalid --annotation {word!r}", hint="--annotation KEY=VALUE")
-        for kind in kinds.split(",") if colon else ("manifest",):
-            kind = kind.partition("[")[0].strip()
-            if kind in ("index", "index-descriptor"):
-                raise UsageError(
-                    f"--annotation {word}: {kind} annotations not supported for single platform"
-                    " export"
-                )
-            if kind not in found:
-                raise UsageError(
-                    f"--annotation {word}: unknown annotation type {kind!r}",
-                    hint="manifest or manifest-descriptor",
-                )
-            found[kind][key] = value
+            raise UsageError(
+                f"invalid --annotation {word!r}, expected key=value", hint="--annotation KEY=VALUE"
+            )
+        for kind in kinds.split(","):
+            name, wanted = _annotated(word, kind)
+            if wanted is None or wanted == platform:
+                found[name][key] = value
     return Annotations(found["manifest"], found["manifest-descriptor"])
 
 
-def _agent(words: tuple[str, ...], environment: Environment) -> str:
-    """The agent's socket that git may use over ssh: of `default`, else of the first."""
-    sockets = {}
-    for word in words:
-        id, equals, path = word.partition("=")
-        sockets[id] = os.path.abspath(path) if equals else environment.get("SSH_AUTH_SOCK")
-        if not sockets[id]:
-            raise UsageError(f"--ssh {word}: no ssh agent is running", hint="set SSH_AUTH_SOCK")
-    return sockets.get("default") or next(iter(sockets.values()), "")
+def _annotated(word: str, kind: str) -> tuple[str, Platform | None]:
+    """What an annotation is put on, and for which platform only."""
+    from assembler.oci.platform import Platform
+
+    match = re.fullmatch(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?", kind)
+    if match is None:
+        raise UsageError(
+            f"--annotation {word}: invalid annotation type {kind!r}",
+            hint="--annotation manifest[linux/amd64]:KEY=VALUE",
+        )
+    name, platform = match[1], match[2]
+    if name in ("index", "index-descriptor"):
+        raise UsageError(
+            f"--annotation {word}: {name} annotations not supported for single platform export"
+        )
+    if name not in ("manifest", "manifest-descriptor"):
+        raise UsageError(
+            f"--annotation {word}: unknown annotation type {name!r}",
+            hint="manifest or manifest-descriptor",
+        )
+    try:
+        return name, None if platform is None else Platform.parse(platform)
+    except ValueError as error:
+        raise UsageError(f"--annotation {word}: {error}") from error
 
 
-def _host(word: str) -> tuple[str, str]:
-    name, _, address = word.partition("=" if "=" in word else ":")
-    if not name or not address:
-        raise UsageError(f"invalid --add-host {word!r}", hint="--add-host NAME:ADDRESS")
-    return name, address.strip("[]")
+def hosts_of(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """`--add-host NAME:ADDRESS` or `NAME=ADDRESS`, several by commas (rule R5).
+
+    Raises UsageError for another form, and for what is no address.
+    """
+    found: list[tuple[str, str]] = []
+    for word in (part for value in words for part in value.split(",")):
+        name, _, address = word.partition("=" if "=" in word else ":")
+        if address == "host-gateway":
+            address = "127.0.0.1"  # RUN has the network of the host
+        address = address[1:-1] if address[:1] + address[-1:] == "[]" else address
+        if not name or name.split() != [name] or not _is_address(address):
+            raise UsageError(
+                f"invalid --add-host {word!r}", hint="--add-host NAME:ADDRESS, say db:10.0.0.2"
+            )
+        found.append((name, address))
+    return tuple(found)
+
+
+def _is_address(text: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False

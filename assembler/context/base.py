@@ -28,5 +28,6 @@ class Context(Protocol):
         ...
 
     def ignored(self, path: str) -> str | None:
-        """The ignore rule (`.dockerignore:3 *.sh`) that hides `path`, None when none does."""
+        """The ignore rule (`.dockerignore:3 *.sh`) that hides `path`; None when none does, or
+        when there is nothing at `path`."""
         ...

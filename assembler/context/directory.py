@@ -6,17 +6,20 @@ was seen when the context was walked (reliability B2).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.errors import ContextChanged, UsageError
+from assembler.errors import ContextChanged, StepError, UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join
-from assembler.linux import syscalls
+from assembler.linux import paths
 from assembler.source import Source
 
 _KINDS = {
@@ -25,7 +28,11 @@ _KINDS = {
     stat.S_IFLNK: Kind.SYMLINK,
     stat.S_IFIFO: Kind.FIFO,
 }
-_STAY = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+_GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_CAPABILITY = "security.capability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +44,19 @@ class ContextBytes:
     seen: tuple[int, int, int]
 
     def open(self) -> BinaryIO:
-        """The file's bytes. Raises ContextChanged when it is another one by now."""
-        root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        """The file's bytes. Raises ContextChanged when it is another one by now, StepError when it
+        cannot be read."""
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = syscalls.openat2(root, self.path, flags, 0, _STAY)
+            root = os.open(self.root, _ROOT)
+            try:
+                descriptor = paths.open_beneath(root, self.path, _FILE)
+            finally:
+                os.close(root)
         except OSError as error:
-            raise ContextChanged(
-                f"{self.path} in the build context cannot be read: {error.strerror}"
-            ) from error
-        finally:
-            os.close(root)
+            raise _unreadable(self.path, error) from error
         if _identity(os.fstat(descriptor)) != self.seen:
             os.close(descriptor)
-            raise ContextChanged(
-                f"{self.path} in the build context changed during the build",
-                hint="build again when nothing writes to the context",
-            )
+            raise _changed(self.path)
         return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -68,66 +71,107 @@ class DirectoryContext:
 
     def tree(self) -> Tree:
         """The files as they are now; entries belong to 0:0 (rule C16)."""
-        return _ContextTree(self._root, self.rules)
+        return FilteredTree(_Files(self._root), self.rules)
 
     def ignored(self, path: str) -> str | None:
         """See `context.base.Context.ignored`."""
-        rule = None if self.rules is None else self.rules.match(path.strip("/"))
-        return None if rule is None else str(rule)
+        return hidden_by(_Files(self._root), self.rules, path)
 
 
-class _ContextTree:
-    def __init__(self, root: str, rules: IgnoreRules | None) -> None:
-        self._root = root
-        self._rules = rules
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is in a directory, found without following a link."""
+
+    root: str
 
     def lookup(self, path: str) -> Entry | None:
-        host = os.path.join(self._root, path) if path else self._root
+        above, _, name = path.rpartition("/")
         try:
-            found = os.lstat(host)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if path and not self._shown(path, found):
-            return None
-        return self._entry(path, host, found)
+            with self._open(above) as directory:
+                status = os.lstat(name or ".", dir_fd=directory)
+                return _entry(self.root, path, directory, status)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise _unreadable(path, error) from error
 
     def children(self, path: str) -> Iterable[Entry]:
-        host = os.path.join(self._root, path) if path else self._root
-        with os.scandir(host) as names:
-            items = sorted(names, key=lambda item: item.name)
+        below = path
         found = []
-        for item in items:
-            below = join(path, item.name)
-            status = item.stat(follow_symlinks=False)
-            entry = self._entry(below, item.path, status) if self._shown(below, status) else None
-            if entry is not None:
-                found.append(entry)
+        try:
+            with self._open(path) as directory:
+                with os.scandir(directory) as names:
+                    items = sorted(names, key=lambda item: item.name)
+                for item in items:
+                    below = join(path, item.name)
+                    status = item.stat(follow_symlinks=False)
+                    entry = _entry(self.root, below, directory, status)
+                    if entry is not None:
+                        found.append(entry)
+        except OSError as error:
+            raise _unreadable(below, error) from error
         return found
 
-    def _shown(self, path: str, found: os.stat_result) -> bool:
-        """Whether the rules let `path` through; an excluded directory is there when something
-        below it was included again (rule G5)."""
-        if self._rules is None or self._rules.match(path) is None:
-            return True
-        if not stat.S_ISDIR(found.st_mode) or not self._rules.may_reinclude_below(path):
-            return False
-        return any(True for _ in self.children(path))
+    @contextmanager
+    def _open(self, path: str) -> Iterator[int]:
+        root = os.open(self.root, _ROOT)
+        try:
+            descriptor = paths.open_beneath(root, path, _DIRECTORY)
+        finally:
+            os.close(root)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
-    def _entry(self, path: str, host: str, found: os.stat_result) -> Entry | None:
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
-        if kind is None:
-            return None  # sockets and devices of the host are no files of a context
-        regular = kind is Kind.FILE
-        return Entry(
-            path=path,
-            kind=kind,
-            mode=stat.S_IMODE(found.st_mode),
-            mtime=found.st_mtime_ns,
-            size=found.st_size if regular else 0,
-            link=os.readlink(host) if kind is Kind.SYMLINK else "",
-            source=ContextBytes(self._root, path, _identity(found)) if regular else None,
-            inode=(found.st_dev, found.st_ino) if regular and found.st_nlink > 1 else None,
-        )
+
+def _entry(root: str, path: str, directory: int, found: os.stat_result) -> Entry | None:
+    """What is at `path` of the context at `root`, in the directory open as `directory`."""
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+    if kind is None:
+        return None  # sockets and devices of the host are no files of a context
+    mode = stat.S_IMODE(found.st_mode)
+    if kind is not Kind.FILE:
+        name = path.rpartition("/")[2]
+        link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
+        return Entry(path, kind, mode, mtime=found.st_mtime_ns, link=link)
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=mode,
+        mtime=found.st_mtime_ns,
+        size=found.st_size,
+        xattrs=_capability(path, directory) if mode & 0o111 else (),
+        source=ContextBytes(root, path, _identity(found)),
+        inode=(found.st_dev, found.st_ino) if found.st_nlink > 1 else None,
+    )
+
+
+def _capability(path: str, directory: int) -> tuple[tuple[str, bytes], ...]:
+    """The capabilities of a program, the only attribute that BuildKit's layers keep of a context's
+    file (rules C20, Z4); what cannot be read is left out."""
+    name = path.rpartition("/")[2]
+    try:
+        value = os.getxattr(f"/proc/self/fd/{directory}/{name}", _CAPABILITY, follow_symlinks=False)
+    except OSError:
+        return ()
+    return ((_CAPABILITY, value),)
+
+
+def _unreadable(path: str, error: OSError) -> StepError:
+    if error.errno in _GONE:
+        return _changed(path)
+    return StepError(
+        f"{path or '.'} in the build context cannot be read: {error.strerror}",
+        hint="make it readable, or exclude it in .dockerignore",
+    )
+
+
+def _changed(path: str) -> ContextChanged:
+    return ContextChanged(
+        f"{path or '.'} in the build context changed during the build",
+        hint="build again when nothing writes to the context",
+    )
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int]:

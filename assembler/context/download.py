@@ -6,17 +6,22 @@ the server has nothing newer; one whose checksum is given and known is not asked
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 from assembler.cancellation import Cancellation
 from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized, Unreachable
-from assembler.net.client import HttpClient, Request, Stream
+from assembler.net.client import CONNECTIONS, HttpClient, Request, Stream
 from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.digest import Digest
+from assembler.store.blobs import Ingest
 from assembler.store.store import Store
 
 Progress = Callable[[int, int], None]
@@ -34,11 +39,20 @@ class Download:
 
     @property
     def mtime(self) -> int:
-        """Last-Modified in nanoseconds since the epoch, 0 when the server did not say."""
+        """Last-Modified in nanoseconds since the epoch, 0 when the server did not say. A date
+        without a zone is of Greenwich (RFC 9110 5.6.7), wherever this machine stands."""
         try:
-            return int(parsedate_to_datetime(self.modified).timestamp()) * 1_000_000_000
+            when = parsedate_to_datetime(self.modified)
+            known = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+            return max(0, int(known.timestamp())) * 1_000_000_000
         except (ValueError, TypeError, OverflowError):
             return 0
+
+    @property
+    def validator(self) -> str:
+        """What says that the rest is of the same file, empty when nothing does: If-Range takes a
+        strong ETag or a date (RFC 9110 13.1.5)."""
+        return self.modified if self.etag.startswith("W/") else self.etag or self.modified
 
 
 class Downloads(Protocol):
@@ -55,8 +69,8 @@ class Downloads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Fetches into `store`. `secrets` authenticate: HTTP_AUTH_TOKEN_<host> and
-    HTTP_AUTH_HEADER_<host>."""
+    """Fetches into `store`. `secrets` authenticate: HTTP_AUTH_HEADER_<host> and
+    HTTP_AUTH_TOKEN_<host>, the host with or without its port."""
 
     store: Store
     http: Callable[[], HttpClient]
@@ -64,96 +78,183 @@ class Fetcher:
     secrets: Mapping[str, Callable[[], bytes]]
     cancellation: Cancellation
 
-    def fetch(self, url: str, checksum: str, progress: Progress) -> Download:
-        """The file at `url`, its blob in the store. Raises RegistryError for a server that refuses
-        or another digest than `checksum` (empty for any)."""
-        before = self.known.downloaded(url)
+    def fetch(self, url: str, checksum: str, progress: Progress, credentials: str = "") -> Download:
+        """The file at `url`, its blob in the store. `credentials` are `user:password`.
+
+        Raises RegistryError for a server that refuses or another digest than `checksum` (empty for
+        any), NoSpace for a file that does not fit.
+        """
+        name = _name(url)
+        before = self.known.downloaded(name)
         if before is not None and not self.store.blobs.has(before.digest):
             before = None
-        if checksum and (size := self.store.blobs.size(Digest.parse(checksum))) is not None:
-            if before is not None and str(before.digest) == checksum:
-                return before
-            return Download(Digest.parse(checksum), size)
-        download = self._retried(url, before, progress)
-        if checksum and str(download.digest) != checksum:
-            raise ProtocolViolation(
-                f"digest mismatch {checksum}: {download.digest}",
-                registry=_host(url),
-                operation=shown(url),
-                hint="the server's file is another one than the checksum names",
-            )
+        if before is not None and checksum == str(before.digest):
+            return before
+        transfer = _Transfer(self, url, self._private(url, credentials), before, progress)
+        download = transfer.run(checksum)
         if download != before:
-            self.known.record_download(url, download)
+            self.known.record_download(name, download)
         return download
 
-    def _retried(self, url: str, before: Download | None, progress: Progress) -> Download:
-        client = self.http()
-        attempt = 0
+    def _private(self, url: str, credentials: str) -> dict[str, str]:
+        host = Origin.of(url).host
+        for place in (_host(url), host):
+            if header := self.secrets.get(f"HTTP_AUTH_HEADER_{place}"):
+                return {"Authorization": _text(header())}
+            if token := self.secrets.get(f"HTTP_AUTH_TOKEN_{place}"):
+                return {"Authorization": f"Bearer {_text(token())}"}
+        if credentials:
+            return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+        return {}
+
+
+class _Transfer:
+    """One file on its way: a connection that breaks is taken up where it broke, where the server
+    can; what arrives is put into the store in one piece."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        url: str,
+        private: Mapping[str, str],
+        before: Download | None,
+        progress: Progress,
+    ) -> None:
+        self._fetcher = fetcher
+        self._url = url
+        self._private = private
+        self._before = before
+        self._progress = progress
+        self._stack = ExitStack()
+        self._ingest: Ingest | None = None
+        self._begun: Download | None = None  # etag and modified of what is half here
+        self._received = 0
+        self._total = 0
+
+    def run(self, checksum: str) -> Download:
+        """The file. What arrives is not kept unless it is of the digest `checksum`."""
+        with self._stack:
+            download = self._retried(checksum)
+        if download is self._before and checksum and str(download.digest) != checksum:
+            raise self._mismatch(checksum, download.digest)
+        return download
+
+    def _retried(self, checksum: str) -> Download:
+        client = self._fetcher.http()
+        attempt = silent = 0
         while True:
-            self.cancellation.check()
+            self._fetcher.cancellation.check()
+            wait, received, answered = "", self._received, False
             try:
-                with client.stream(self._request(url, before)) as answer:
+                with client.stream(self._request()) as answer:
+                    answered = True
                     if answer.status not in RETRYABLE:
-                        return self._taken(url, answer, before, progress)
-                    wait = answer.header("retry-after")
+                        return self._taken(answer, checksum)
+                    wait, status = answer.header("retry-after"), answer.status
             except Unreachable:
-                if not client.pause(attempt):
+                silent = 0 if answered else silent + 1
+                attempt = 0 if self._received > received else attempt
+                if silent >= CONNECTIONS or not client.pause(attempt):
                     raise
             else:
                 if not client.pause(attempt, wait):
-                    raise _refused(url, answer.status)
+                    raise _refused(self._url, status)
             attempt += 1
 
-    def _request(self, url: str, before: Download | None) -> Request:
+    def _request(self) -> Request:
         headers = {"Accept-Encoding": "identity"}
-        if before is not None and before.etag:
+        begun, before = self._begun, self._before
+        if begun is not None and self._received and begun.validator:
+            headers["Range"] = f"bytes={self._received}-"
+            headers["If-Range"] = begun.validator
+        elif before is not None and before.etag:
             headers["If-None-Match"] = before.etag
         elif before is not None and before.modified:
             headers["If-Modified-Since"] = before.modified
         return Request(
-            "GET", url, _host(url), shown(url), headers=headers, private=self._private(url)
+            "GET",
+            self._url,
+            _host(self._url),
+            shown(self._url),
+            headers=headers,
+            private=self._private,
+            hint="is the address right, and does this machine trust the server's certificate?",
         )
 
-    def _private(self, url: str) -> dict[str, str]:
-        host = _host(url)
-        if header := self.secrets.get(f"HTTP_AUTH_HEADER_{host}"):
-            return {"Authorization": _text(header())}
-        if token := self.secrets.get(f"HTTP_AUTH_TOKEN_{host}"):
-            return {"Authorization": f"Bearer {_text(token())}"}
-        return {}
+    def _taken(self, answer: Stream, checksum: str) -> Download:
+        if answer.status == 304 and self._before is not None:
+            return self._before
+        if answer.status == 206 and self._received:
+            self._resumed(answer)
+        elif 200 <= answer.status < 300 and answer.status != 206:
+            self._started(answer)
+        elif answer.status == 416 and self._received:
+            self._forget()
+            raise self._broken("refused the rest of")
+        else:
+            raise _refused(self._url, answer.status)
+        assert self._ingest is not None and self._begun is not None
+        for piece in answer.pieces:
+            self._fetcher.cancellation.check()
+            self._ingest.write(piece)
+            self._received += len(piece)
+            self._progress(self._received, self._total)
+        if self._total and self._received != self._total:
+            if self._received > self._total:
+                self._forget()
+            raise self._broken(f"ended after {self._received} of {self._total} bytes of")
+        found = self._ingest.digest
+        if checksum and str(found) != checksum:
+            raise self._mismatch(checksum, found)
+        digest, size = self._ingest.commit()
+        return Download(digest, size, self._begun.etag, self._begun.modified)
 
-    def _taken(
-        self, url: str, answer: Stream, before: Download | None, progress: Progress
-    ) -> Download:
-        if answer.status == 304 and before is not None:
-            return before
-        if answer.status != 200:
-            raise _refused(url, answer.status)
+    def _started(self, answer: Stream) -> None:
+        """A whole answer: begin anew."""
+        self._forget()
         length = answer.header("content-length")
-        total = int(length) if length.isdecimal() else 0
-        with self.store.blobs.ingest() as ingest:
-            received = 0
-            for piece in answer.pieces:
-                self.cancellation.check()
-                ingest.write(piece)
-                received += len(piece)
-                progress(received, total)
-            if total and received != total:
-                raise Unreachable(
-                    f"{_host(url)} ended {shown(url)} after {received} of {total} bytes",
-                    registry=_host(url),
-                    operation=shown(url),
-                )
-            digest, size = ingest.commit()
-        return Download(digest, size, answer.header("etag"), answer.header("last-modified"))
+        self._total = int(length) if length.isdecimal() else 0
+        self._fetcher.store.blobs.reserve(self._total)
+        self._ingest = self._stack.enter_context(self._fetcher.store.blobs.ingest())
+        modified = answer.header("last-modified")
+        self._begun = Download(self._ingest.digest, 0, answer.header("etag"), modified)
+
+    def _resumed(self, answer: Stream) -> None:
+        """The rest of what is half here; anything else is not spliced to it (reliability R7)."""
+        expected = f"bytes {self._received}-"
+        given = answer.header("content-range")
+        total = given.rpartition("/")[2]
+        if not given.startswith(expected) or (self._total and total != str(self._total)):
+            self._forget()
+            raise self._broken("sent another range than asked of")
+        if total.isdecimal():
+            self._total = int(total)
+
+    def _forget(self) -> None:
+        self._stack.close()
+        self._ingest, self._begun, self._received, self._total = None, None, 0, 0
+
+    def _broken(self, what: str) -> Unreachable:
+        host, item = _host(self._url), shown(self._url)
+        return Unreachable(f"{host} {what} {item}", registry=host, operation=item)
+
+    def _mismatch(self, checksum: str, found: Digest) -> ProtocolViolation:
+        return ProtocolViolation(
+            f"digest mismatch {checksum}: {found}",
+            registry=_host(self._url),
+            operation=shown(self._url),
+            hint="the server's file is another one than the checksum names",
+        )
 
 
 def shown(url: str) -> str:
-    """`url` as messages show it: no password, no query."""
-    from urllib.parse import urlsplit
+    """`url` as messages show it: without its query, which may be a signature."""
+    return url.partition("#")[0].partition("?")[0]
 
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+def _name(url: str) -> str:
+    """What a URL is remembered by: a query may be a signature, so not by its text."""
+    return f"sha256:{hashlib.sha256(url.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
 def _host(url: str) -> str:

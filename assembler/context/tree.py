@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
+from assembler.errors import UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import ChangesetTree, Tree, resolve
 from assembler.source import Source
@@ -28,38 +30,30 @@ class TreeContext:
 
     def tree(self) -> Tree:
         """See `context.base.Context.tree`."""
-        return _FilteredTree(self.files, self.rules)
+        return FilteredTree(_ContextFiles(self.files), self.rules)
 
     def ignored(self, path: str) -> str | None:
         """See `context.base.Context.ignored`."""
-        rule = None if self.rules is None else self.rules.match(path.strip("/"))
-        return None if rule is None else str(rule)
+        return hidden_by(self.files, self.rules, path)
 
 
 @dataclass(frozen=True, slots=True)
-class _FilteredTree:
+class _ContextFiles:
+    """`files` as those of a context: owned by 0:0, of kinds that contexts hold."""
+
     files: Tree
-    rules: IgnoreRules | None
 
     def lookup(self, path: str) -> Entry | None:
         entry = self.files.lookup(path)
-        return None if entry is None else self._shown(entry)
+        return None if entry is None or entry.kind not in _KINDS else _arrived(entry)
 
     def children(self, path: str) -> Iterable[Entry]:
-        shown = map(self._shown, self.files.children(path))
-        return [entry for entry in shown if entry is not None]
+        return [_arrived(entry) for entry in self.files.children(path) if entry.kind in _KINDS]
 
-    def _shown(self, entry: Entry) -> Entry | None:
-        """`entry` unless the rules hide it or no context holds its kind (rule G5)."""
-        if entry.kind not in _KINDS:
-            return None
-        path = entry.path
-        if path and self.rules is not None and self.rules.match(path) is not None:
-            again = entry.kind is Kind.DIRECTORY and self.rules.may_reinclude_below(path)
-            if not again or not any(True for _ in self.children(path)):
-                return None
-        kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
-        return replace(entry, uid=0, gid=0, xattrs=kept)
+
+def _arrived(entry: Entry) -> Entry:
+    kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
+    return replace(entry, uid=0, gid=0, xattrs=kept)
 
 
 def whole(changeset: Iterable[Entry]) -> ChangesetTree:
@@ -76,18 +70,25 @@ def whole(changeset: Iterable[Entry]) -> ChangesetTree:
 
 
 def text_of(tree: Tree, path: str, name: str = "") -> Source | None:
-    """The text file at `path` of a tree as a source called `name`, None when there is none."""
+    """The text file at `path` of a tree as a source called `name`, None when there is none.
+
+    Raises UsageError for one larger than MAX_TEXT.
+    """
     entry = tree.lookup(resolve(tree, path))
     if entry is None or entry.source is None:
         return None
     with entry.source.open() as stream:
-        content = stream.read(MAX_TEXT)
+        content = stream.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise UsageError(f"{path}: larger than {MAX_TEXT} bytes")
     return Source(name or path, content.decode("utf-8", "surrogateescape"))
 
 
 def ignore_rules(tree: Tree, dockerfile: str) -> IgnoreRules | None:
-    """The ignore rules a tree brings along (rule G1), None when it has none."""
-    for path in (f"{dockerfile}.dockerignore", ".dockerignore", ".containerignore"):
+    """The ignore rules a tree brings along, None when it has none (rule G1). `dockerfile` is the
+    Dockerfile's path in the tree, empty when that is elsewhere."""
+    own = (f"{dockerfile}.dockerignore",) if dockerfile else ()
+    for path in (*own, ".dockerignore", ".containerignore"):
         source = text_of(tree, path)
         if source is not None:
             return IgnoreRules.parse(source)

@@ -203,7 +203,7 @@ def _copy(statement: Statement) -> Copy:
         parents=flags.truth("parents") is True,
         exclude=flags.all("exclude"),
         checksum=flags.text("checksum"),
-        keep_git_dir=flags.truth("keep-git-dir") is True,
+        keep_git_dir=flags.truth("keep-git-dir"),
         unpack=flags.truth("unpack"),
         **_common(statement),
     )

@@ -122,7 +122,7 @@ def parse_csv_fields(text: str) -> tuple[tuple[str, str | None], ...]:
     Fields are separated by commas; one may be put in double quotes, with `""` for a quote in it.
     Raises `BadFlag` without a span.
     """
-    return tuple(_key_and_value(field) for field in _csv_fields(text)) if text else ()
+    return tuple(map(_key_and_value, csv_fields(text)))
 
 
 def _key_and_value(field: str) -> tuple[str, str | None]:
@@ -130,7 +130,10 @@ def _key_and_value(field: str) -> tuple[str, str | None]:
     return key.lower(), value if equals else None
 
 
-def _csv_fields(text: str) -> list[str]:
+def csv_fields(text: str) -> list[str]:
+    """The fields of `text` as written, their quotes resolved. Raises `BadFlag` without a span."""
+    if not text:
+        return []
     fields: list[str] = []
     position = 0
     while position <= len(text):

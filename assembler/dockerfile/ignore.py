@@ -108,16 +108,15 @@ class IgnoreRules:
             return known
         if len(self._verdicts) > _REMEMBERED:
             self._verdicts.clear()
-        verdict, end = -1, 0
-        while end != len(directory):
-            slash = directory.find("/", end + 1)
-            end = slash if slash >= 0 else len(directory)
-            prefix = directory[:end]
-            known = self._verdicts.get(prefix)
-            if known is None:
-                known = max(verdict, self._index.last_match(prefix))
-                self._verdicts[prefix] = known
-            verdict = known
+        unknown: list[str] = []
+        while directory and known is None:
+            unknown.append(directory)
+            directory = directory.rpartition("/")[0]
+            known = self._verdicts.get(directory)
+        verdict = -1 if known is None else known
+        for prefix in reversed(unknown):
+            verdict = max(verdict, self._index.last_match(prefix))
+            self._verdicts[prefix] = verdict
         return verdict
 
 

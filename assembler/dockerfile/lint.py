@@ -7,6 +7,7 @@ Rules that need variables, base images or the ignore file are in `plan.lint`.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from assembler.dockerfile.instructions import (
     Warning,
 )
 from assembler.dockerfile.words import WHITESPACE, quoted
+from assembler.source import Span
 
 RESERVED = frozenset({"scratch", "context"})
 _CHECK = re.compile(r"check\s*=\s*(\S+)", re.IGNORECASE)
@@ -215,15 +217,18 @@ def wanted(
     dockerfile: Dockerfile, warnings: Iterable[Warning], options: CheckOptions
 ) -> tuple[Warning, ...]:
     """Those of `warnings` that `options` and the comments above their lines let through, by line."""
-    local = {
-        instruction.span.start: comment_options(instruction.comment)
-        for instruction in every_instruction(dockerfile)
-        if instruction.comment
-    }
+    instructions = tuple(every_instruction(dockerfile))
+    starts = [instruction.span.start for instruction in instructions]
+
+    def here(line: int) -> CheckOptions:
+        number = bisect_right(starts, line) - 1
+        comment = instructions[number].comment if number >= 0 else ()
+        return options.merged(comment_options(comment)) if comment else options
+
     kept = [
         warning
         for warning in dict.fromkeys(warnings)
-        if options.merged(local.get(warning.span.start, CheckOptions())).wants(warning.rule)
+        if here(warning.span.start).wants(warning.rule)
     ]
     return tuple(sorted(kept, key=lambda warning: warning.span.start))
 
@@ -238,6 +243,13 @@ def every_instruction(dockerfile: Dockerfile) -> Iterator[Instruction]:
 
 def text_warnings(dockerfile: Dockerfile) -> Iterator[Warning]:
     """What is to be said about the text alone: of every stage, needed or not (rule LN1)."""
+    yield from line_warnings(dockerfile)
+    yield from _stage_names(dockerfile.stages)
+    yield from _casing(dockerfile.stages)
+
+
+def line_warnings(dockerfile: Dockerfile) -> Iterator[Warning]:
+    """What is to be said about single instructions, whatever follows them."""
     yield from dockerfile.warnings
     for instruction in every_instruction(dockerfile):
         if isinstance(instruction, From):
@@ -246,9 +258,8 @@ def text_warnings(dockerfile: Dockerfile) -> Iterator[Warning]:
             yield from _description(instruction, "ARG", [pair.key for pair in instruction.pairs])
         elif isinstance(instruction, Maintainer):
             message = "Maintainer instruction is deprecated in favor of using label"
-            yield Warning(message, instruction.span, "MaintainerDeprecated")
-    yield from _stage_names(dockerfile.stages)
-    yield from _casing(dockerfile.stages)
+            span = instruction.span.blame(keyword(instruction))
+            yield Warning(message, span, "MaintainerDeprecated")
 
 
 def keyword(instruction: Instruction) -> str:
@@ -262,13 +273,13 @@ def _from(line: From) -> Iterator[Warning]:
     *_, as_, name = line.text.split()
     if name != name.lower():
         message = f"Stage name '{name}' should be lowercase"
-        yield Warning(message, line.span, "StageNameCasing")
+        yield Warning(message, line.span.blame(name), "StageNameCasing")
     from_ = keyword(line)
     if from_ in (from_.lower(), from_.upper()):
         as_wanted = as_.lower() if from_ == from_.lower() else as_.upper()
         if as_ != as_wanted:
             message = f"'{as_}' and '{from_}' keywords' casing do not match"
-            yield Warning(message, line.span, "FromAsCasing")
+            yield Warning(message, line.span.blame(as_), "FromAsCasing")
     yield from _description(line, "FROM", [line.name])
 
 
@@ -288,11 +299,15 @@ def _stage_names(stages: Iterable[Stage]) -> Iterator[Warning]:
             message = (
                 f"Stage name should not use the same name as reserved stage {quoted(stage.name)}"
             )
-            yield Warning(message, stage.base.span, "ReservedStageName")
+            yield Warning(message, _name_span(stage), "ReservedStageName")
         if stage.name and stage.name in seen:
             message = f"Duplicate stage name {quoted(stage.name)}, stage names should be unique"
-            yield Warning(message, stage.base.span, "DuplicateStageName")
+            yield Warning(message, _name_span(stage), "DuplicateStageName")
         seen.add(stage.name)
+
+
+def _name_span(stage: Stage) -> Span:
+    return stage.base.span.blame(stage.base.text.split()[-1])
 
 
 def _casing(stages: Iterable[Stage]) -> Iterator[Warning]:
@@ -304,7 +319,7 @@ def _casing(stages: Iterable[Stage]) -> Iterator[Warning]:
         if word != (word.lower() if lower else word.upper()):
             case = "lowercase" if lower else "uppercase"
             message = f"Command '{word}' should match the case of the command majority ({case})"
-            yield Warning(message, instruction.span, "ConsistentInstructionCasing")
+            yield Warning(message, instruction.span.blame(word), "ConsistentInstructionCasing")
 
 
 def _even(word: str) -> bool:

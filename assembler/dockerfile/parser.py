@@ -34,18 +34,34 @@ def parse(source: Source) -> Dockerfile:
     Raises `SyntaxProblem`, `UnknownInstruction` and `BadFlag`, with the lines and, where one is
     to blame, the word.
     """
+    dockerfile, error = parse_prefix(source)
+    if error is not None:
+        raise error
+    return dockerfile
+
+
+def parse_prefix(source: Source) -> tuple[Dockerfile, DockerfileError | None]:
+    """The tree of a Dockerfile up to its first error, and that error."""
+    nothing = Dockerfile(source, (), ())
     if not source.text:
-        raise DockerfileError("the Dockerfile cannot be empty", Span(source, 1, 1))
-    _refuse_foreign(source)
-    lexer = Lexer(source)
+        return nothing, DockerfileError("the Dockerfile cannot be empty", Span(source, 1, 1))
+    try:
+        _refuse_foreign(source)
+        lexer = Lexer(source)
+    except DockerfileError as error:
+        return nothing, error
     warnings = list(_syntax_warnings(source, lexer.directives.syntax))
     instructions: list[Instruction] = []
-    while line := lexer.next():
-        statement = _statement(lexer, line)
-        instructions.append(instruction(statement))
-        warnings += _warnings(statement, line)
-    arguments, stages = _stages(source, instructions)
-    return Dockerfile(
+    failed: DockerfileError | None = None
+    try:
+        while line := lexer.next():
+            statement = _statement(lexer, line)
+            instructions.append(instruction(statement))
+            warnings += _warnings(statement, line)
+    except DockerfileError as error:
+        failed = error
+    arguments, stages, shapeless = _stages(source, instructions)
+    dockerfile = Dockerfile(
         source,
         arguments,
         stages,
@@ -54,6 +70,7 @@ def parse(source: Source) -> Dockerfile:
         check=lexer.directives.check,
         warnings=tuple(warnings),
     )
+    return dockerfile, failed or shapeless
 
 
 def parse_trigger(text: str, span: Span, escape: str) -> Instruction:
@@ -81,12 +98,11 @@ def _statement(lexer: Lexer, line: LogicalLine) -> Statement:
 
 def _stages(
     source: Source, instructions: Sequence[Instruction]
-) -> tuple[tuple[Arg, ...], tuple[Stage, ...]]:
-    if not instructions:
-        last = max(1, len(source.lines()) - 1)
-        raise DockerfileError("file with no instructions", Span(source, last, last))
+) -> tuple[tuple[Arg, ...], tuple[Stage, ...], DockerfileError | None]:
+    """Global arguments and stages, as far as the order of instructions allows."""
     arguments: list[Arg] = []
     groups: list[tuple[From, list[Instruction]]] = []
+    error: DockerfileError | None = None
     for item in instructions:
         if isinstance(item, From):
             groups.append((item, []))
@@ -97,18 +113,23 @@ def _stages(
         else:
             message = "no build stage in current context"
             hint = "only ARG may stand before the first FROM"
-            raise SyntaxProblem(message, item.span, hint=hint)
-    if not groups:
+            error = SyntaxProblem(message, item.span, hint=hint)
+            break
+    if not instructions:
+        last = max(1, len(source.lines()) - 1)
+        error = DockerfileError("file with no instructions", Span(source, last, last))
+    elif not groups and error is None:
         message = "dockerfile contains no stages to build"
-        raise DockerfileError(message, arguments[-1].span, hint="add a FROM")
+        error = DockerfileError(message, arguments[-1].span, hint="add a FROM")
     stages = (Stage(base, tuple(body), index) for index, (base, body) in enumerate(groups))
-    return tuple(arguments), tuple(stages)
+    return tuple(arguments), tuple(stages), error
 
 
 def _warnings(statement: Statement, line: LogicalLine) -> list[Warning]:
     found = []
-    if line.blanks:
-        found.append(Warning("Empty continuation line", statement.span, "NoEmptyContinuation"))
+    if line.blanks:  # said of the line that ends the continuation, as BuildKit does
+        end = Span(line.span.source, line.span.end, line.span.end)
+        found.append(Warning("Empty continuation line", end, "NoEmptyContinuation"))
     if statement.name in _FORMS and _is_broken_json(statement):
         message = f"{statement.name} looks like a JSON array but is none, so it is plain text"
         found.append(Warning(message, statement.span))

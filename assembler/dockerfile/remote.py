@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
-_SCP = re.compile(
-    r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)"
-)
+_SCP = re.compile(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)")
+_COMMIT = re.compile(r"[0-9a-fA-F]{1,64}")
 _GIT_SCHEMES = frozenset({"http", "https", "ssh", "git"})
 _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
@@ -20,7 +19,8 @@ _FALSE = frozenset("0 f F FALSE false False".split())
 class GitReference:
     """What a git URL asks for. `remote` is what git is given; `ref` a commit, tag or branch, empty
     for the remote's default; `subdirectory` without slashes at its ends; `checksum` a commit or the
-    beginning of one. None where the text does not say."""
+    beginning of one. None where the text does not say. `credentials`, `user:password` of an http
+    URL, are in no key, history or document."""
 
     remote: str
     ref: str = ""
@@ -30,6 +30,7 @@ class GitReference:
     submodules: bool | None = None
     commit_times: bool = False
     fetch_by_commit: bool = False
+    credentials: str = field(default="", compare=False, repr=False)
 
 
 def is_url(text: str) -> bool:
@@ -46,32 +47,62 @@ def remote_kind(text: str) -> str:
     return "git ref" if repository else "URL" if is_url(text) else ""
 
 
+def without_credentials(url: str) -> tuple[str, str]:
+    """An http `url` without its user and password, and these as `user:password`, empty where
+    there are none. Raises ValueError for a URL that is none."""
+    from urllib.parse import unquote, urlsplit, urlunsplit
+
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    _ = parts.port  # raises for one that is no number
+    if not at:
+        return url, ""
+    name, _, password = user.partition(":")
+    return urlunsplit(parts._replace(netloc=host)), f"{unquote(name)}:{unquote(password)}"
+
+
 def parse_git(text: str, *, context: bool = False) -> GitReference | None:
     """The repository that `text` names, None when it names none.
 
     http and https count only when the path ends in `.git`. A build context may leave the scheme
-    of `github.com/…` out. Raises ValueError for a query that contradicts itself.
+    of `github.com/…` out. Raises ValueError for a query that contradicts itself, and for what git
+    could take for an option.
     """
     if context and text.startswith("github.com/"):
         text = f"https://{text}"
     if match := _SCHEME.match(text):
-        from urllib.parse import urlsplit, urlunsplit  # few files have a URL
+        return _from_url(text, match[1].lower(), context)
+    match = _SCP.fullmatch(text)
+    if match is None:
+        return None
+    head, _, fragment = match["rest"].partition("#")
+    remote = f"{match['user']}@{match['host']}:{match['path']}"
+    if remote.startswith("-") or match["host"].startswith("-"):
+        raise ValueError(f'invalid git remote "{remote}"')
+    return _with_query(remote, head.removeprefix("?"), fragment)
 
-        scheme = match[1].lower()
-        if scheme not in _GIT_SCHEMES:
-            return None
-        parts = urlsplit(text)
-        named = parts.path.endswith(".git") or (context and parts.netloc == "github.com")
-        if scheme in ("http", "https") and not named:
-            return None
-        remote = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
-        return _with_query(remote, parts.query, parts.fragment)
-    if match := _SCP.fullmatch(text):
-        head, _, fragment = match["rest"].partition("#")
-        return _with_query(
-            f"{match['user']}@{match['host']}:{match['path']}", head.removeprefix("?"), fragment
-        )
-    return None
+
+def _from_url(text: str, scheme: str, context: bool) -> GitReference | None:
+    from urllib.parse import unquote, urlsplit, urlunsplit  # few files have a URL
+
+    if scheme not in _GIT_SCHEMES:
+        return None
+    parts = urlsplit(text)
+    named = parts.path.endswith(".git") or (context and parts.netloc == "github.com")
+    if scheme in ("http", "https") and not named:
+        return None
+    if not text.isprintable():
+        raise ValueError("a git URL has no control characters")
+    remote = urlunsplit((scheme, parts.netloc, parts.path, "", ""))
+    credentials = ""
+    if scheme in ("http", "https"):
+        remote, credentials = without_credentials(remote)
+    elif parts.password is not None:  # neither ssh nor git takes one from a URL
+        remote = remote.replace(f":{parts.password}@", "@", 1)
+    if (parts.hostname or "-").startswith("-"):
+        raise ValueError(f'invalid git remote "{remote}"')
+    found = _with_query(remote, parts.query, unquote(parts.fragment))
+    return replace(found, credentials=credentials)
 
 
 def _with_query(remote: str, query: str, fragment: str) -> GitReference:
@@ -102,11 +133,18 @@ def _with_query(remote: str, query: str, fragment: str) -> GitReference:
         raise ValueError(
             f'invalid mtime value: "{given["mtime"]}" (must be "checkout" or "commit")'
         )
+    checksum = _agreed("checksum", given.get("checksum", ""), given.get("commit", ""))
+    if ref.startswith("-") or not ref.isprintable():
+        raise ValueError(f'invalid git ref "{ref}"')
+    if checksum and not _COMMIT.fullmatch(checksum):
+        raise ValueError(
+            f'invalid checksum "{checksum}", expected a commit or the first digits of it'
+        )
     return GitReference(
         remote=remote,
         ref=ref,
         subdirectory=subdirectory,
-        checksum=_agreed("checksum", given.get("checksum", ""), given.get("commit", "")),
+        checksum=checksum,
         keep_git_dir=_truth(given, "keep-git-dir"),
         submodules=_truth(given, "submodules"),
         commit_times=given.get("mtime") == "commit",
@@ -135,7 +173,8 @@ def _clean(path: str) -> str:
 
 def file_name(url: str) -> str:
     """What a file fetched from `url` is called: the path's last element (rule C27)."""
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
-    name = posixpath.basename(urlsplit(url).path)
-    return name if name not in ("", ".", "..") else "__unnamed__"
+    path = unquote(urlsplit(url).path, errors="surrogateescape")
+    name = posixpath.basename(path.rstrip("/"))
+    return name if name not in ("", ".", "..") and "\0" not in name else "__unnamed__"

@@ -31,6 +31,12 @@ def did_you_mean(word: str, candidates: Iterable[str], ignore_case: bool = False
     return f" (did you mean {match}?)" if match else ""
 
 
+def completed(word: str, candidates: Iterable[str]) -> str:
+    """` (did you mean X?)` for the only candidate that begins with `word`, or nothing."""
+    longer = {candidate for candidate in candidates if candidate.startswith(word)} - {word}
+    return f" (did you mean {longer.pop()}?)" if word and len(longer) == 1 else ""
+
+
 def _distance(left: str, right: str) -> int:
     """Levenshtein distance, or any number above `_FARTHEST` when it is larger than that."""
     if abs(len(left) - len(right)) > _FARTHEST:

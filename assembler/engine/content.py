@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from assembler.engine.selection import Selection
-from assembler.errors import ContextChanged
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.reading import Reading
+from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
 
 _CHUNK = 1 << 20
 
 
-def digest(selection: Selection) -> Digest:
+def digest(selection: Selection, check: Callable[[], None] = nothing) -> Digest:
     """The digest of everything `selection` holds. Reads every selected file once.
 
-    Raises ContextChanged when a file has another size than when it was seen.
+    Raises ContextChanged when a file has another size than when it was seen. `check` is called for
+    each entry and MiB and may raise.
     """
-    hasher = hashlib.sha256(b"assemble/selection/1")
-    buffer = bytearray(_CHUNK)
+    hasher = hashlib.sha256(b"assemble/selection/2")
+    reader = _Reader(check, bytearray(_CHUNK))
     for item in selection.items:
-        for path, parent in item.parents:
-            _add(hasher, "parent", path, parent, buffer)
-        if item.entry.kind is Kind.DIRECTORY:
-            _frame(hasher, b"directory", item.name.encode("utf-8", "surrogateescape"))
-            if item.parents or "/" in item.name:
-                _add(hasher, "itself", item.name, item.entry, buffer)
-        else:
-            _add(hasher, "file", item.name, item.entry, buffer)
+        if item.entry.kind is not Kind.DIRECTORY:
+            _add(hasher, "file", item.name, item.entry, reader)
+            continue
+        # neither its name nor its own metadata reaches the destination (rules C8, C13)
+        _frame(hasher, b"directory", b"")
         links: dict[tuple[int, int], str] = {}
-        for path, entry in selection.below(item):
+        for below in selection.below(item):
+            path, entry = below.path, below.entry
             first = links.setdefault(entry.inode, path) if entry.inode else path
             if first != path:
                 _frame(hasher, b"link", f"{path}\0{first}".encode("utf-8", "surrogateescape"))
             else:
-                _add(hasher, "below", path, entry, buffer)
+                _add(hasher, "implied" if below.implied else "below", path, entry, reader)
     for inline in selection.inline:
         _frame(hasher, b"inline", inline.name.encode("utf-8", "surrogateescape"))
         _frame(hasher, b"text", inline.content.encode("utf-8", "surrogateescape"))
     return Digest("sha256", hasher.hexdigest())
 
 
-def _add(hasher: Any, role: str, path: str, entry: Entry, buffer: bytearray) -> None:
+def _add(hasher: Any, role: str, path: str, entry: Entry, reader: _Reader) -> None:
     described = (
         role,
         path,
@@ -56,26 +58,31 @@ def _add(hasher: Any, role: str, path: str, entry: Entry, buffer: bytearray) -> 
     for text in described:
         _frame(hasher, b"t", text.encode("utf-8", "surrogateescape"))
     for name, value in entry.xattrs:
-        _frame(hasher, b"x", name.encode() + b"\0" + value)
+        _frame(hasher, b"x", name.encode("utf-8", "surrogateescape") + b"\0" + value)
+    reader.check()
     if entry.source is not None:
-        _frame(hasher, b"c", _content(entry, buffer))
+        _frame(hasher, b"c", reader.content(entry))
 
 
-def _content(entry: Entry, buffer: bytearray) -> bytes:
-    assert entry.source is not None
-    hasher = hashlib.sha256()
-    view = memoryview(buffer)
-    total = 0
-    with entry.source.open() as stream:
-        while count := stream.readinto(view):  # type: ignore[attr-defined]
-            hasher.update(view[:count])
-            total += count
-    if total != entry.size:
-        raise ContextChanged(
-            f"{entry.path} changed while it was read",
-            hint="build again when nothing writes to the context",
-        )
-    return hasher.digest()
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Hashes files through one buffer."""
+
+    check: Callable[[], None]
+    buffer: bytearray
+
+    def content(self, entry: Entry) -> bytes:
+        hasher = hashlib.sha256()
+        view = memoryview(self.buffer)
+        total = 0
+        with Reading(entry) as source:
+            while count := source.readinto(view):
+                hasher.update(view[:count])
+                total += count
+                self.check()
+            if total != entry.size:
+                raise source.changed("shorter" if total < entry.size else "longer")
+        return hasher.digest()
 
 
 def _frame(hasher: Any, kind: bytes, content: bytes) -> None:

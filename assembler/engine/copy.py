@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from assembler.engine import modes
+from assembler.engine.owners import owner
 from assembler.engine.selection import Selected, Selection
-from assembler.errors import StepError
+from assembler.errors import BadArchive, StepError
 from assembler.layer.archive import expand, is_archive
-from assembler.layer.changeset import Changeset, Entry, InlineBytes, Kind
-from assembler.layer.owners import owner
+from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
 from assembler.layer.tree import Tree, join, resolve
+from assembler.layer.write import nothing
 from assembler.plan.steps import Copy
 
 
 def changeset(
-    copy: Copy, selection: Selection, destination: Tree, *, now: int, spool: str
+    copy: Copy,
+    selection: Selection,
+    destination: Tree,
+    *,
+    now: int,
+    spool: str,
+    check: Callable[[], None] = nothing,
 ) -> Changeset:
     """What `copy` of `selection` changes in `destination`.
 
     `now` is the time, in nanoseconds, of directories made on the way. An archive that ADD extracts
-    is spooled to a file in the directory `spool`, which must outlive the changeset's use. Raises
-    StepError at the instruction's span.
+    is spooled to a file in the directory `spool`, which must outlive the changeset's use. `check`
+    is called for each entry and may raise. Raises StepError at the instruction's span.
     """
     try:
-        writer = _Writer(copy, destination, now)
+        writer = _Writer(copy, destination, now, check)
         for item in selection.items:
             writer.take(item, selection, spool)
         for inline in selection.inline:
@@ -32,90 +40,145 @@ def changeset(
             entry = Entry(
                 inline.name, Kind.FILE, mtime=now, size=len(content), source=InlineBytes(content)
             )
-            writer.file(entry, inline.name)
+            writer.take(Selected(entry, inline.name, destination), selection, spool)
         return writer.result()
     except StepError as error:
-        if error.span is not None:
-            raise
-        raise StepError(error.message, copy.span, hint=error.hint) from error
+        error.place_at(copy.span)
+        raise
 
 
 @dataclass(slots=True)
 class _Writer:
-    """Collects entries; lives only inside `changeset`."""
+    """Collects entries; lives only inside `changeset`.
+
+    Names of one file are FILE entries that share an `inode` of our own until the result, so that
+    what replaces one of them does not change the others.
+    """
 
     copy: Copy
     tree: Tree
     now: int
+    check: Callable[[], None]
     entries: dict[str, Entry] = field(default_factory=dict)
     base: str = ""
     owner: tuple[int, int] | None = None
     chmod: modes.Chmod | None = None
+    links: int = 0
 
     def __post_init__(self) -> None:
-        self.base = resolve(self.tree, self.copy.destination)
         if self.copy.chown:
-            self.owner = owner(self.tree, self.copy.chown)
+            self.owner = self._owner()
         if self.copy.chmod:
             self.chmod = modes.parse(self.copy.chmod)
 
+    def _owner(self) -> tuple[int, int]:
+        try:
+            return owner(self.tree, self.copy.chown)
+        except StepError as error:
+            span = self.copy.span.blame(self.copy.chown)
+            if not self.copy.link:
+                raise StepError(error.message, span, hint=error.hint) from error
+            raise StepError(
+                f"--chown={self.copy.chown} with --link: names are looked up in the new layer alone",
+                span,
+                hint="use numbers, or leave out --link",
+            ) from error
+
     def take(self, item: Selected, selection: Selection, spool: str) -> None:
-        """Add one selected source."""
+        """Add one selected source, or one match. A link in the destination may be another one by
+        now, so it is followed for each (rule C10)."""
+        self.base = resolve(self, self.copy.destination)
         source = item.entry.source
         if item.entry.kind is Kind.DIRECTORY:
             self.directory(item, selection)
         elif item.unpack and source is not None and is_archive(source):
-            self.archive(expand(source, spool))
+            self.archive(self._expanded(item.name, source, spool))
         else:
-            for path, parent in item.parents:
-                self.place(replace(parent, path=join(self.base, path)))
             self.file(item.entry, item.name)
 
     def file(self, entry: Entry, name: str) -> None:
         """Add something that is no directory (rule C11)."""
-        into = self.copy.destination.endswith("/") or self.copy.parents
-        existing = self.at(self.base)
-        if into or self.base == "" or (existing and existing.kind is Kind.DIRECTORY):
+        existing = self.lookup(self.base)
+        is_directory = existing is not None and existing.kind is Kind.DIRECTORY
+        if self.copy.destination.endswith("/") or self.base == "" or is_directory:
             target = join(self.base, name)
         else:
             target = self.base
-        self.place(self.marked(replace(entry, path=target)))
+        self.place(self.marked(replace(entry, path=target, inode=None)))
 
     def directory(self, item: Selected, selection: Selection) -> None:
-        """Add what is below a directory, and itself where --parents asks for it (C8, C13)."""
-        base = self.base
-        for path, parent in item.parents:
-            self.place(replace(parent, path=join(self.base, path)))
-        if self.copy.parents and item.name:
-            base = join(self.base, item.name)
-            self.place(self.marked(replace(item.entry, path=base)))
-        self.make(base)
-        links: dict[tuple[int, int], str] = {}
-        for path, entry in selection.below(item):
-            target = join(base, path)
-            first = links.setdefault(entry.inode, target) if entry.inode else target
-            placed = self.marked(replace(entry, path=target))
-            if first != target:
-                placed = replace(placed, kind=Kind.HARDLINK, link=first, size=0, source=None)
-            self.place(placed)
+        """Add what is taken of a directory; with --parents that is a part of it (C8, C13, C24)."""
+        self.make(self.base)
+        inodes: dict[tuple[int, int], tuple[int, int]] = {}
+        for below in selection.below(item):
+            self.check()
+            entry = replace(below.entry, path=join(self.base, below.path))
+            if entry.inode is not None:
+                entry = replace(entry, inode=inodes.setdefault(entry.inode, self._new_inode()))
+            if below.implied:
+                self.imply(entry)
+            else:
+                self.place(self.marked(entry))
+
+    def _new_inode(self) -> tuple[int, int]:
+        self.links += 1
+        return 0, self.links
+
+    def imply(self, entry: Entry) -> None:
+        """Have a directory that is only there because something below it is; where there is one
+        already it takes no more than the source's mode."""
+        existing = self.lookup(entry.path)
+        if existing is not None and existing.kind is Kind.DIRECTORY:
+            self.make(entry.parent)
+            self.entries[entry.path] = replace(existing, mode=entry.mode)
+        else:
+            self.place(self.marked(entry))
+
+    def _expanded(self, name: str, source: ByteSource, spool: str) -> Changeset:
+        try:
+            return expand(source, spool, check=self.check)
+        except BadArchive as error:
+            raise StepError(
+                f"{name} cannot be unpacked: {error.message}",
+                self.copy.span.blame(name),
+                hint="ADD --unpack=false copies it as it is",
+            ) from error
 
     def archive(self, entries: Changeset) -> None:
-        """Add an extracted archive; the destination is a directory (rule C26)."""
-        self.make(self.base)
+        """Add an extracted archive; the destination is a directory (rule C26).
+
+        The destination is the root of everything in it, of absolute links that are there too; what
+        is in the way of a member is replaced, but directories are merged.
+        """
+        self.make(self.base, mode=0o755)
+        root = _Inside(self)
+        linked = {entry.link for entry in entries if entry.kind is Kind.HARDLINK}
+        placed: dict[str, Entry] = {}
         for entry in entries:
-            parent = resolve(self.tree, join(self.base, entry.parent))
-            target = join(parent, entry.name)
+            self.check()
             if entry.path == "":
                 continue
-            link = join(self.base, entry.link) if entry.kind is Kind.HARDLINK else entry.link
-            placed = replace(entry, path=target, link=link)
+            target = root.place_of(entry.path)
+            if entry.kind is Kind.HARDLINK:
+                entry = placed[entry.link]
+            elif entry.path in linked:
+                entry = replace(entry, inode=self._new_inode())
+            placed[entry.path] = entry
             if self.owner is not None:
-                placed = replace(placed, uid=self.owner[0], gid=self.owner[1])
-            existing = self.at(target)
-            if existing and existing.kind is Kind.DIRECTORY and entry.kind is not Kind.DIRECTORY:
-                raise StepError(f"cannot replace to directory /{target} with file")
-            self.make(parent)
-            self.entries[target] = placed
+                entry = replace(entry, uid=self.owner[0], gid=self.owner[1])
+            if entry.kind is not Kind.DIRECTORY:
+                self.clear(target)
+            if entry.kind is Kind.SYMLINK:
+                root.followed.clear()
+            self.make(target.rpartition("/")[0], mode=0o755)
+            self.entries[target] = replace(entry, path=target)
+
+    def clear(self, path: str) -> None:
+        """Drop the directory that was placed at `path`, with everything in it."""
+        known = self.entries.get(path)
+        if known is not None and known.kind is Kind.DIRECTORY:
+            for below in [one for one in self.entries if one.startswith(f"{path}/")]:
+                del self.entries[below]
 
     def marked(self, entry: Entry) -> Entry:
         """`entry` with the owner and mode the flags ask for; links are never chmodded."""
@@ -128,41 +191,78 @@ class _Writer:
 
     def place(self, entry: Entry) -> None:
         """Put `entry` at its path, with the directories above it (rules C14, C15)."""
-        existing = self.at(entry.path)
+        existing = self.lookup(entry.path)
         if existing is not None:
             was, now = existing.kind is Kind.DIRECTORY, entry.kind is Kind.DIRECTORY
             if was and not now:
                 raise StepError(f"cannot replace to directory /{entry.path} with file")
             if now and not was:
                 raise StepError(f"cannot copy to non-directory: /{entry.path}")
+            if now and existing.xattrs:
+                xattrs = {**dict(existing.xattrs), **dict(entry.xattrs)}
+                entry = replace(entry, xattrs=tuple(sorted(xattrs.items())))
         self.make(entry.parent)
         self.entries[entry.path] = entry
 
-    def make(self, path: str) -> None:
+    def make(self, path: str, mode: int | None = None) -> None:
         """Have a directory at `path`: its own where there is one, else a new one (rule C12)."""
-        if path == "" or path in self.entries:
-            return
-        existing = self.tree.lookup(path)
-        if existing is not None and existing.kind is not Kind.DIRECTORY:
-            raise StepError(f"cannot copy to non-directory: /{path}")
-        self.make(path.rpartition("/")[0])
-        self.entries[path] = existing or self.new_directory(path)
+        missing: list[str] = []
+        here = path
+        while here and here not in self.entries:
+            missing.append(here)
+            here = here.rpartition("/")[0]
+        if here and self.entries[here].kind is not Kind.DIRECTORY:
+            raise StepError(f"cannot copy to non-directory: /{here}")
+        for here in reversed(missing):
+            existing = self.tree.lookup(here)
+            if existing is not None and existing.kind is not Kind.DIRECTORY:
+                raise StepError(f"cannot copy to non-directory: /{here}")
+            self.entries[here] = existing or self.new_directory(here, mode)
 
-    def new_directory(self, path: str) -> Entry:
-        """A directory made on the way: 0755 and 0:0 unless --chown or an octal --chmod."""
+    def new_directory(self, path: str, mode: int | None) -> Entry:
+        """A directory made on the way: 0755 and 0:0 unless --chown or an octal --chmod, of which
+        no more than permissions count."""
         uid, gid = self.owner or (0, 0)
-        mode = 0o755
-        if self.chmod is not None and modes.is_octal(self.copy.chmod):
-            mode = self.chmod(mode, True)
+        if mode is None:
+            octal = self.chmod is not None and modes.is_octal(self.copy.chmod)
+            mode = int(self.copy.chmod, 8) & 0o777 if octal else 0o755
         return Entry(path, Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=self.now)
 
-    def at(self, path: str) -> Entry | None:
+    def lookup(self, path: str) -> Entry | None:
         """What is at `path` by now."""
         return self.entries.get(path) or self.tree.lookup(path)
 
     def result(self) -> Changeset:
         """The changeset, parents first, hard links after the file they name."""
-        ordered = sorted(self.entries.items())
-        files = [entry for _, entry in ordered if entry.kind is not Kind.HARDLINK]
-        links = [entry for _, entry in ordered if entry.kind is Kind.HARDLINK]
+        first: dict[tuple[int, int], str] = {}
+        files: list[Entry] = []
+        links: list[Entry] = []
+        for path, entry in sorted(self.entries.items()):
+            if entry.inode is not None and entry.kind is not Kind.DIRECTORY:
+                name = first.setdefault(entry.inode, path)
+                if name != path:
+                    links.append(replace(entry, kind=Kind.HARDLINK, link=name, size=0, source=None))
+                    continue
+            files.append(entry)
         return (*files, *links)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """The destination as a root of its own, with what was placed in it so far."""
+
+    writer: _Writer
+    followed: dict[str, str] = field(default_factory=dict)
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`."""
+        return self.writer.lookup(join(self.writer.base, path))
+
+    def place_of(self, member: str) -> str:
+        """Where a member of an archive goes, links among its parents followed."""
+        above, _, name = member.rpartition("/")
+        parent = self.followed.get(above)
+        if parent is None:
+            parent = join(self.writer.base, resolve(self, above)).rstrip("/")
+            self.followed[above] = parent
+        return join(parent, name)

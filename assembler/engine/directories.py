@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from assembler.engine.owners import owner
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset, Entry, Kind
-from assembler.layer.owners import owner
 from assembler.layer.tree import Tree, resolve
 from assembler.plan.steps import MakeDirectory
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from assembler.cache.base import Record
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
 from assembler.engine.lookup import base_identity, demanded, look_up, recorded
 from assembler.engine.realisation import Realisation
@@ -18,13 +19,10 @@ from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import (
     ContextOrigin,
     Copy,
-    GitSource,
     ImageOrigin,
-    Origin,
     Run,
     StageOrigin,
     Step,
-    UrlSource,
     origins_of,
 )
 from assembler.snapshot.base import Snapshotter
@@ -72,25 +70,21 @@ class _Walk:
             return Fate.PENDING, None
         key = keys.step_key(parent, step, origins)
         record = recorded(self.services, stage, key)
-        if record is None:
-            return Fate.RUN, _predicted(step, parent, key, origins)
+        if record is not None:
+            return self._known(stage, step, record), record.identity
+        if not isinstance(step, Copy):
+            return Fate.RUN, key
+        if step.fetched or not isinstance(step.origin, ContextOrigin):
+            return Fate.PENDING, None  # another way to files that are known is found when read
+        identity = keys.content_key(parent, step, origins[0][1])
+        record = recorded(self.services, stage, identity)
+        return Fate.RUN if record is None else self._known(stage, step, record), identity
+
+    def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
+        """A result that is neither needed nor gone is taken; one that is gone is made again."""
         change = StepChange(record.identity, record.created, isinstance(step, Run))
         here = stage.index not in self.needed or self.realisation.available(change)
-        return Fate.CACHED if here else Fate.RUN, record.identity
-
-
-def _predicted(
-    step: Step,
-    parent: Digest,
-    key: Digest,
-    origins: tuple[tuple[Origin | UrlSource | GitSource, Digest], ...],
-) -> Digest | None:
-    """The identity that executing `step` will give; None where only executing it tells."""
-    if not isinstance(step, Copy):
-        return key
-    if isinstance(step.origin, ContextOrigin) and not step.fetched:
-        return keys.content_key(parent, step, origins[0][1])
-    return None
+        return Fate.CACHED if here else Fate.RUN
 
 
 def _pulls(

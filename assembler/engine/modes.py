@@ -1,4 +1,4 @@
-"""`--chmod`: octal, or symbolic as chmod(1) has it (rule C18)."""
+"""`--chmod`: octal, or symbolic as BSD's chmod(1), which BuildKit follows, has it (rule C18)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ from assembler.errors import StepError
 Chmod = Callable[[int, bool], int]
 """The mode after the change, given the mode before and whether it is a directory's."""
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[+\-=][rwxXst]*|[+\-=][ugo])+)")
-_ACTION = re.compile(r"([+\-=])([ugo]|[rwxXst]*)")
+_CLAUSE = re.compile(r"[ugoa]*(?:[+\-=](?:[ugo]|[rwxXst]*))+")
+_ACTION = re.compile(r"([+\-=])([ugo](?![ugorwxXst])|[rwxXst]*)")
+_WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
+_PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
-_BITS = {"r": 4, "w": 2, "x": 1}
+_STICKY = 0o1000
 
 
 def parse(text: str) -> Chmod:
     """What `text` does to modes. Raises StepError for what it cannot mean."""
-    if re.fullmatch(r"[0-7]{1,5}", text) and int(text, 8) <= 0o7777:
+    if is_octal(text):
         fixed = int(text, 8)
         return lambda mode, directory: fixed
-    clauses = [_CLAUSE.fullmatch(clause) for clause in text.split(",")]
-    if not all(clauses):
+    clauses = text.split(",")
+    if not all(map(_CLAUSE.fullmatch, clauses)):
         raise StepError(
-            f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
+            f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777",
+            hint="" if text[:1].isdigit() else "or symbolic, as u=rwX,go=rX",
         )
 
     def change(mode: int, directory: bool) -> int:
+        # X looks at the mode before all clauses
+        searchable = directory or bool(mode & 0o111)
         for clause in clauses:
-            assert clause is not None
-            who = clause.group(1).replace("a", "ugo") or "ugo"
-            for operator, what in _ACTION.findall(clause.group(2)):
-                mode = _apply(mode, who, operator, what, directory)
+            who = 0
+            for letter in clause[: len(clause) - len(clause.lstrip("ugoa"))]:
+                who |= _WHO[letter]
+            for operator, what in _ACTION.findall(clause):
+                mode = _apply(mode, who, operator, what, searchable)
         return mode
 
     return change
@@ -40,28 +46,29 @@ def parse(text: str) -> Chmod:
 
 def is_octal(text: str) -> bool:
     """Whether `text` sets whole modes."""
-    return text.isdigit()
+    return re.fullmatch(r"0*[0-7]{1,4}", text) is not None
 
 
-def _apply(mode: int, who: str, operator: str, what: str, directory: bool) -> int:
-    for one in who:
-        shift = _SHIFTS[one]
-        bits, special = _wanted(mode, what, directory, one)
-        if operator == "+":
-            mode |= bits << shift | special
-        elif operator == "-":
-            mode &= ~(bits << shift | special)
-        else:
-            cleared = {"u": 0o4000, "g": 0o2000, "o": 0o1000}[one]
-            mode = mode & ~(7 << shift | (0 if directory else cleared)) | bits << shift | special
-    return mode
-
-
-def _wanted(mode: int, what: str, directory: bool, who: str) -> tuple[int, int]:
+def _apply(mode: int, who: int, operator: str, what: str, searchable: bool) -> int:
+    everybody = who or _WHO["a"]
     if what in _SHIFTS:
-        return mode >> _SHIFTS[what] & 7, 0
-    bits = sum(_BITS[letter] for letter in set(what) if letter in _BITS)
-    if "X" in what and (directory or mode & 0o111):
-        bits |= 1
-    special = {"u": 0o4000, "g": 0o2000}.get(who, 0) if "s" in what else 0
-    return bits, special | (0o1000 if "t" in what and who == "o" else 0)
+        # g=u: read, write and search bits only; set-id bits stay as they are
+        bits = mode >> _SHIFTS[what] & 7
+        copied = (bits << 6 | bits << 3 | bits) & everybody
+        if operator == "+":
+            return mode | copied
+        return mode & ~copied if operator == "-" else mode & ~(everybody & 0o777) | copied
+    wanted = 0
+    for letter in what:
+        if letter == "X":
+            wanted |= 0o111 if searchable or operator == "-" else 0
+        else:
+            wanted |= _PERMISSIONS[letter]
+    # nobody in particular, or more than the others: only then t means something
+    affected = everybody | (_STICKY if who != _WHO["o"] else 0)
+    wanted &= affected
+    if operator == "+":
+        return mode | wanted
+    if operator == "-":
+        return mode & ~wanted
+    return mode & ~(everybody | wanted) | wanted

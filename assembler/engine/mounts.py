@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from assembler.cancellation import Cancellation
-from assembler.engine import content, copy
+from assembler.engine import copy
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, mount_copy
 from assembler.errors import StepError, Unsupported
@@ -100,7 +100,7 @@ def _agent(mount: SshMount, step: Run, services: Services, stack: ExitStack) -> 
     none and the mount does not need one (rule M10)."""
     from assembler.net.agent import proxy
 
-    agent = services.agents.get(mount.id)
+    agent = services.agents(mount.id)
     if agent is None:
         if mount.required:
             raise StepError(
@@ -126,7 +126,7 @@ def _seed(mount: CacheMount, step: Run, given: MountSources) -> Changeset:
 def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
     asked = mount_copy(mount.origin, mount.source, step)
     selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
-    id = hashlib.sha256(f"bind/1:{content.digest(selection)}".encode()).hexdigest()
+    id = hashlib.sha256(f"bind/1:{given.sources.digest(asked, selection)}".encode()).hexdigest()
     snapshotter = given.sandbox.snapshotter
     changes = copy.changeset(asked, selection, EmptyTree(), now=0, spool="")
     if snapshotter.find(id) is None:

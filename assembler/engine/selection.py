@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.dockerfile.suggest import nearest
+from assembler.engine.nearby import nearest_path
 from assembler.errors import CopySourceMissing, StepError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
+from assembler.source import Span
 
-_WILD = frozenset("*?[\\")
+_WILDCARD = re.compile(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
+_SPECIAL = re.compile(r"([*?\[\\])")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_STARS = re.compile(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
     """One source, or one match of a wildcard: `entry` is what it is after following links.
 
-    `name` is what it is called at the destination. `parents` are directories to be made above it
-    (--parents): destination paths with the source directories' metadata.
+    `name` is what a file is called at the destination. `only` says which of a directory's content
+    is taken (--parents), all of it where it is None.
     """
 
     entry: Entry
@@ -30,7 +35,82 @@ class Selected:
     """Where the entry is, for what is below it."""
     unpack: bool = False
     """Whether an archive is extracted."""
-    parents: tuple[tuple[str, Entry], ...] = ()
+    only: Inclusion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """What is below a selected directory, at `path` relative to it.
+
+    `implied` directories are not selected themselves; something below them is.
+    """
+
+    path: str
+    entry: Entry
+    implied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """The pattern of --parents, in the language of ignore files: what it matches is taken whole.
+
+    `heads` are the components before the first that has a `**`; each stands for one component.
+    """
+
+    heads: tuple[Glob, ...]
+    whole: Glob
+    deep: bool
+
+    @classmethod
+    def parse(cls, parts: list[str]) -> Inclusion | None:
+        """The pattern of these components, None when there are none. Raises BadGlob."""
+        if not parts:
+            return None
+        deep = next((n for n, part in enumerate(parts) if "**" in part), len(parts))
+        heads = tuple(map(Glob.parse, parts[:deep]))
+        return cls(heads, Glob.parse("/".join(parts)), deep < len(parts))
+
+    def literal(self, depth: int) -> str | None:
+        """The only name that can match in a directory `depth` levels down, if there is only one."""
+        return self.heads[depth].literal if depth < len(self.heads) else None
+
+    def matches(self, path: str, name: str, depth: int) -> bool:
+        """Whether the pattern matches `path`, `depth` levels down, whose parents may match."""
+        if depth < len(self.heads):
+            last = depth == len(self.heads) - 1 and not self.deep
+            return last and _matches(self.heads[depth], name)
+        return self.deep and _matches(self.whole, path)
+
+    def may_match_below(self, name: str, depth: int) -> bool:
+        """Whether something below the directory `name`, `depth` levels down, can match."""
+        if depth >= len(self.heads):
+            return self.deep
+        return _matches(self.heads[depth], name)
+
+
+def _matches(glob: Glob, path: str) -> bool:
+    if glob.literal is not None:
+        return path == glob.literal
+    if glob.any_name is not None:
+        return path.rpartition("/")[2] == glob.any_name
+    if glob.ending is not None:
+        return path.endswith(glob.ending)
+    if glob.regex:
+        return re.fullmatch(glob.regex, path, re.DOTALL) is not None
+    return glob.matches(path)
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory that is being walked: what is left of it, and whether it is taken whole.
+
+    `waiting` is the directory itself, not selected, until something below it is.
+    """
+
+    left: Iterator[Entry]
+    path: str
+    whole: bool
+    waiting: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +126,84 @@ class Selection:
         """Whether the selection is one thing that is no directory."""
         return len(self.items) == 1 and self.items[0].entry.kind is not Kind.DIRECTORY
 
-    def below(self, item: Selected) -> Iterator[tuple[str, Entry]]:
-        """What is below a selected directory: (path relative to it, entry), parents first,
-        without what --exclude names (rule C23)."""
-        if item.entry.kind is Kind.DIRECTORY:
-            yield from self._walk(item.tree, item.entry.path, "")
-
-    def _walk(self, tree: Tree, directory: str, relative: str) -> Iterator[tuple[str, Entry]]:
-        for entry in tree.children(directory):
-            path = join(relative, entry.name)
+    def below(self, item: Selected) -> Iterator[Below]:
+        """What is taken of a selected directory, parents first, without what --exclude names
+        (rule C23). Trees of any depth work."""
+        if item.entry.kind is not Kind.DIRECTORY:
+            return
+        levels = [self._level(item, item.entry, "", 0, item.only is None)]
+        while levels:
+            level = levels[-1]
+            entry = next(level.left, None)
+            if entry is None:
+                levels.pop()
+                continue
+            name = entry.name
+            path = join(level.path, name)
+            depth = len(levels) - 1
+            only = item.only
+            whole = level.whole or (only is not None and only.matches(path, name, depth))
             excluded = self.exclude is not None and self.exclude.match(path) is not None
-            is_directory = entry.kind is Kind.DIRECTORY
-            if not excluded:
-                yield path, entry
-                if is_directory:
-                    yield from self._walk(tree, entry.path, path)
-            elif is_directory and self.exclude and self.exclude.may_reinclude_below(path):
-                found = list(self._walk(tree, entry.path, path))
-                if found:
-                    yield path, entry
-                    yield from found
+            if not whole:
+                entry = _through_link(item, entry, name, depth)
+            if whole and not excluded:
+                yield from _announced(levels)
+                yield Below(path, entry)
+                if entry.kind is Kind.DIRECTORY:
+                    levels.append(self._level(item, entry, path, depth + 1, True))
+            elif entry.kind is Kind.DIRECTORY and self._enters(
+                path, excluded, whole or only is None or only.may_match_below(name, depth)
+            ):
+                below = self._level(item, entry, path, depth + 1, whole)
+                below.waiting = entry
+                levels.append(below)
+
+    def _enters(self, path: str, excluded: bool, possible: bool) -> bool:
+        if not possible:
+            return False
+        return not excluded or (self.exclude is not None and self.exclude.may_reinclude_below(path))
+
+    def _level(
+        self, item: Selected, directory: Entry, path: str, depth: int, whole: bool
+    ) -> _Level:
+        name = None if whole or item.only is None else item.only.literal(depth)
+        entries: Iterable[Entry]
+        if name is None:
+            entries = item.tree.children(directory.path)
+        else:
+            entry = item.tree.lookup(join(directory.path, name))
+            entries = () if entry is None else (entry,)
+        return _Level(iter(entries), path, whole)
+
+
+def _through_link(item: Selected, entry: Entry, name: str, depth: int) -> Entry:
+    """The directory behind a link that is named as a parent, so that the path as written is what
+    --parents makes; links that wildcards meet are not followed (rule C5)."""
+    if entry.kind is not Kind.SYMLINK or item.only is None or item.only.literal(depth) is None:
+        return entry
+    if not item.only.may_match_below(name, depth):
+        return entry
+    return item.tree.lookup(resolve(item.tree, entry.path)) or entry
+
+
+def _announced(levels: list[_Level]) -> Iterator[Below]:
+    """The directories that were waiting for something below them."""
+    first = len(levels)
+    while first and levels[first - 1].waiting is not None:
+        first -= 1
+    for level in levels[first:]:
+        if level.waiting is not None:
+            yield Below(level.path, level.waiting, implied=True)
+            level.waiting = None
 
 
 Open = Callable[[UrlSource | GitSource], tuple[Entry, Tree]]
 """The file or directory that is elsewhere, and the tree it is in."""
+
+
+def literally(path: str) -> str:
+    """The source that means `path` itself, whatever characters are in it."""
+    return _SPECIAL.sub(r"\\\1", path)
 
 
 def nowhere(source: UrlSource | GitSource) -> tuple[Entry, Tree]:
@@ -81,68 +215,129 @@ def select(
     copy: Copy,
     tree: Tree,
     *,
+    place: str = "",
     ignored: Callable[[str], str | None] = lambda path: None,
     fetch: Open = nowhere,
 ) -> Selection:
-    """What `copy` takes out of `tree`, and of what `fetch` opens. `ignored` tells the ignore rule
-    that hides a path.
+    """What `copy` takes out of `tree`, and of what `fetch` opens.
 
-    Raises CopySourceMissing for a plain path that is not there, StepError for a bad pattern.
+    `place` is what the tree is called in errors, `ignored` tells the ignore rule that hides
+    a path, None where none does. Raises CopySourceMissing for a plain path that is not there, StepError for a bad
+    pattern; both at the source's place in the Dockerfile.
     """
     items: list[Selected] = []
     for source in copy.sources:
-        if isinstance(source, str):
-            items += _one_source(copy, source, tree, ignored)
+        if not isinstance(source, str):
+            entry, its_tree = fetch(source)
+            unpack = isinstance(source, UrlSource) and source.unpack
+            items.append(Selected(entry, entry.name, its_tree, unpack))
             continue
-        entry, its_tree = fetch(source)
-        unpack = isinstance(source, UrlSource) and source.unpack
-        items.append(Selected(entry, entry.name, its_tree, unpack))
+        finder = _Finder(copy, source, tree, place, ignored)
+        try:
+            items += finder.parents() if copy.parents else finder.sources()
+        except BadGlob as error:
+            message = f'syntax error in pattern "{source}": {error}'
+            raise StepError(message, finder.span) from error
+        except StepError as error:
+            error.place_at(finder.span)
+            raise
     exclude = IgnoreRules.from_patterns(copy.exclude) if copy.exclude else None
     return Selection(tuple(items), exclude, copy.inline)
 
 
-def _one_source(
-    copy: Copy, text: str, tree: Tree, ignored: Callable[[str], str | None]
-) -> list[Selected]:
-    pivot, path = _pivot(text) if copy.parents else (0, text)
-    parts = _clean(path)
-    wild = next((n for n, part in enumerate(parts) if _WILD & set(part)), None)
-    if wild is None:
-        paths = ["/".join(parts)]
-        if tree.lookup(resolve(tree, paths[0])) is None:
-            raise _missing(copy, text, paths[0], tree, ignored)
-    else:
-        prefix = resolve(tree, "/".join(parts[:wild]))
-        try:
-            paths = list(_matches(tree, prefix, parts[wild:], copy.parents))
-        except BadGlob as error:
-            raise StepError(f"{text}: {error}", copy.span.blame(text)) from error
-    return [_selected(copy, path, tree, pivot) for path in paths]
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """Finds what one source, as written, means."""
+
+    copy: Copy
+    text: str
+    tree: Tree
+    place: str
+    ignored: Callable[[str], str | None]
+
+    @property
+    def span(self) -> Span:
+        """The source's place in the Dockerfile."""
+        return self.copy.place_of(self.text)
+
+    def sources(self) -> Iterator[Selected]:
+        """Without --parents: the file or directory, or every match."""
+        for name, entry in self._found(_clean(self.text)):
+            yield Selected(entry, name, self.tree, self.copy.unpack)
+
+    def parents(self) -> Iterator[Selected]:
+        """With --parents: the directory that paths are kept relative to (rule C24)."""
+        head, pivot, tail = self.text.partition("/./")
+        above, below = (_clean(head), _clean(tail)) if pivot else ([], _clean(self.text))
+        if not any(map(_is_wild, above + below)):
+            parts = self._as_written(above + below)
+            if not self._exists(parts):
+                raise self._missing("/".join(parts))
+            above, below = parts[: len(above)], parts[len(above) :]
+            below = [literally(part) for part in below]
+        only = Inclusion.parse(below)
+        for _, entry in self._found(above):
+            if entry.kind is Kind.DIRECTORY:
+                yield Selected(entry, "", self.tree, self.copy.unpack, only)
+
+    def _found(self, parts: list[str]) -> Iterator[tuple[str, Entry]]:
+        """(name, what it is after following links) of a path or of every match of a pattern."""
+        wild = next((n for n, part in enumerate(parts) if _is_wild(part)), None)
+        if wild is None:
+            parts = self._as_written(parts)
+            path = "/".join(parts)
+            entry = self.tree.lookup(resolve(self.tree, path))
+            if entry is None:
+                raise self._missing(path)
+            yield (parts[-1] if parts else ""), entry
+            return
+        prefix = "/".join(self._as_written(parts[:wild]))
+        directory = self.tree.lookup(resolve(self.tree, prefix))
+        if directory is None:
+            raise self._missing(prefix)
+        if directory.kind is not Kind.DIRECTORY:
+            return
+        for match in _wildcard_matches(self.tree, directory, parts[wild:]):
+            entry = match
+            if match.kind is Kind.SYMLINK:
+                behind = self.tree.lookup(resolve(self.tree, match.path))
+                if behind is None:
+                    raise self._missing(match.path)
+                entry = behind
+            yield match.name, entry
+
+    def _as_written(self, parts: list[str]) -> list[str]:
+        """Components without wildcards: `\\x` is x, unless there is a name with the backslash."""
+        if not any("\\" in part for part in parts) or self._exists(parts):
+            return parts
+        return [_ESCAPE.sub(r"\1", part) for part in parts]
+
+    def _exists(self, parts: list[str]) -> bool:
+        path = resolve(self.tree, "/".join(parts), follow_last=False)
+        return self.tree.lookup(path) is not None
+
+    def _missing(self, path: str) -> CopySourceMissing:
+        """The error for `path`, with the reason it is not there, else the nearest that is."""
+        real = resolve(self.tree, path)
+        rule = self.ignored(real)
+        hint = f"the ignore rule {rule} hides it" if rule else ""
+        if self._exists(path.split("/")):
+            hint = f"/{path} is a link to /{real}, which is not there" + (hint and f": {hint}")
+        elif not hint:
+            close = nearest_path(self.tree, path)
+            slash = "/" if self.text.startswith("/") else ""
+            hint = f"did you mean {slash}{close}?" if close else ""
+        where = self.place and f" in {self.place}"
+        return CopySourceMissing(
+            "failed to compute cache key: failed to calculate checksum of ref: "
+            f'"/{path}": not found{where}',
+            self.span,
+            hint=hint,
+        )
 
 
-def _selected(copy: Copy, path: str, tree: Tree, pivot: int) -> Selected:
-    entry = tree.lookup(resolve(tree, path))
-    if entry is None:
-        raise CopySourceMissing(f'"/{path}": not found (a link to nothing)', copy.span)
-    name = path.rpartition("/")[2]
-    if not copy.parents:
-        return Selected(entry, name, tree, copy.unpack)
-    parts = path.split("/") if path else []
-    kept = parts[min(pivot, len(parts)) :]
-    above = []
-    for depth in range(1, len(kept)):
-        source = tree.lookup(resolve(tree, "/".join(parts[: len(parts) - len(kept) + depth])))
-        if source is not None:
-            above.append(("/".join(kept[:depth]), source))
-    return Selected(entry, "/".join(kept), tree, copy.unpack, tuple(above))
-
-
-def _pivot(text: str) -> tuple[int, str]:
-    """How many components stand before the first `/./` (rule C24), and the path without it."""
-    head, found, _ = text.partition("/./")
-    if text.startswith("./") or not found:
-        return 0, text
-    return len(_clean(head)), text
+def _is_wild(part: str) -> bool:
+    return _WILDCARD.match(part) is not None
 
 
 def _clean(path: str) -> list[str]:
@@ -156,46 +351,27 @@ def _clean(path: str) -> list[str]:
     return parts
 
 
-def _matches(tree: Tree, directory: str, parts: list[str], deep: bool) -> Iterator[str]:
-    """Paths below `directory` that match `parts`, in lexical order (rule C5)."""
-    part, rest = parts[0], parts[1:]
-    if deep and part == "**":
-        if rest:
-            yield from _matches(tree, directory, rest, deep)
-        for entry in tree.children(directory):
-            if entry.kind is Kind.DIRECTORY:
-                yield from _matches(tree, entry.path, parts, deep)
-            elif not rest:
-                yield entry.path
-        return
-    glob = Glob.parse(part.replace("**", "*"))
-    for entry in tree.children(directory):
-        if not glob.matches(entry.name):
-            continue
-        if not rest:
-            yield entry.path
+def _wildcard_matches(tree: Tree, directory: Entry, parts: list[str]) -> Iterator[Entry]:
+    """Entries below `directory` that match `parts`, one component each, in lexical order (C5)."""
+    globs = [Glob.parse(_single_stars(part)) for part in parts]
+    levels = [_candidates(tree, directory, globs[0])]
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif len(levels) == len(globs):
+            yield entry
         elif entry.kind is Kind.DIRECTORY:
-            yield from _matches(tree, entry.path, rest, deep)
+            levels.append(_candidates(tree, entry, globs[len(levels)]))
 
 
-def _missing(
-    copy: Copy, text: str, path: str, tree: Tree, ignored: Callable[[str], str | None]
-) -> CopySourceMissing:
-    rule = ignored(path)
-    if rule is not None:
-        hint = f"the ignore rule {rule} hides it"
-    else:
-        directory, _, name = path.rpartition("/")
-        above = tree.lookup(resolve(tree, directory))
-        known = (
-            [entry.name for entry in tree.children(above.path)]
-            if above is not None and above.kind is Kind.DIRECTORY
-            else []
-        )
-        close = nearest(name, known)
-        hint = f"did you mean {join(directory, close)}?" if close else ""
-    return CopySourceMissing(
-        f'failed to calculate checksum of ref: "/{path}": not found',
-        copy.span.blame(text),
-        hint=hint,
-    )
+def _candidates(tree: Tree, directory: Entry, glob: Glob) -> Iterator[Entry]:
+    if glob.literal is not None:
+        entry = tree.lookup(join(directory.path, glob.literal))
+        return iter(() if entry is None else (entry,))
+    return (entry for entry in tree.children(directory.path) if _matches(glob, entry.name))
+
+
+def _single_stars(part: str) -> str:
+    """`part` with `*` for each run of stars, which mean no more than one here."""
+    return _STARS.sub(lambda match: match[1] or "*", part)

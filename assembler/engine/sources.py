@@ -11,7 +11,7 @@ from assembler.context.base import Context
 from assembler.engine import content
 from assembler.engine.change import Snapshot, base_snapshot
 from assembler.engine.realisation import Realisation
-from assembler.engine.selection import Open, Selection, select
+from assembler.engine.selection import Open, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
 from assembler.layer.tree import EmptyTree, Tree
@@ -26,6 +26,7 @@ from assembler.plan.steps import (
     ImageOrigin,
     Origin,
     Run,
+    ScratchOrigin,
     StageOrigin,
     Step,
     UrlSource,
@@ -65,6 +66,8 @@ class Sources:
         if isinstance(origin, ImageOrigin):
             image = self._plan.images.get(origin.image)
             return None if image is None else keys.base_key(image)
+        if isinstance(origin, ScratchOrigin):
+            return keys.scratch_key(self._plan.platform)
         if isinstance(step, Copy):
             return self._context_digest(origin, step)
         raise StepError(f"{step.name} reads no context", step.span)
@@ -91,10 +94,29 @@ class Sources:
 
     def select(self, step: Copy, tree: Tree) -> Selection:
         """What `step` selects from `tree`. Raises CopySourceMissing."""
+        place, fetch = self._place(step.origin), self._opener(step)
         if isinstance(step.origin, ContextOrigin) and step.paths:
             ignored = self.context(step.origin, step).ignored
-            return select(step, tree, ignored=ignored, fetch=self._opener(step))
-        return select(step, tree, fetch=self._opener(step))
+            return select(step, tree, place=place, ignored=ignored, fetch=fetch)
+        return select(step, tree, place=place, fetch=fetch)
+
+    def digest(self, step: Copy, selection: Selection) -> Digest:
+        """What identifies `selection`. Raises StepError at `step` for a file that cannot be read,
+        ContextChanged for one that is changing."""
+        try:
+            return content.digest(selection, self._services.cancellation.check)
+        except StepError as error:
+            error.place_at(step.span)
+            raise
+
+    def _place(self, origin: Origin) -> str:
+        """What errors call the tree of `origin`; empty for the context, which goes without saying."""
+        if isinstance(origin, StageOrigin):
+            return f"the stage {self._plan.stage(origin.index).title}"
+        if isinstance(origin, ImageOrigin):
+            return f"the image {self._plan.images[origin.image].name}"
+        name = origin.name if isinstance(origin, ContextOrigin) else ""
+        return f"the build context {name}" if name else ""
 
     def _opener(self, step: Copy) -> Open:
         remote = self._services.remote
@@ -108,7 +130,7 @@ class Sources:
             known = self._digests.get(key)
         if known is None:
             tree = EmptyTree() if not step.sources else self.context(origin, step).tree()
-            known = content.digest(self.select(step, tree))
+            known = self.digest(step, self.select(step, tree))
             with self._lock:
                 self._digests[key] = known
         return known
@@ -144,17 +166,18 @@ def origin_tree(
         return realisation.tree(stage_snapshot(origin.index))
     if isinstance(origin, ImageOrigin):
         return realisation.tree(origin_snapshot(origin, plan))
-    if isinstance(step, Copy) and not step.paths:
+    if isinstance(origin, ScratchOrigin) or (isinstance(step, Copy) and not step.paths):
         return EmptyTree()
     return sources.context(origin, step).tree()
 
 
 def mount_copy(origin: Origin, source: str, run: Run) -> Copy:
-    """The COPY that selects what a mount shows: one path, nothing dereferenced away."""
+    """The COPY that selects what a mount shows: one path, in which no wildcard means anything."""
     return Copy(
         origin=origin,
-        sources=(source or "/",),
+        sources=(literally(source) or "/",),
         destination="/",
+        written=(source.lstrip("/"),),
         span=run.span,
         name=run.name,
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assembler.cache.base import Record
-from assembler.engine import content, copy, directories
+from assembler.engine import copy, directories
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
 from assembler.engine.lookup import KnownStage, recorded
 from assembler.engine.mounts import MountSources, mounted
@@ -184,13 +184,20 @@ class StageBuilder:
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
             selection = self.sources.select(step, source)
-            identity = keys.content_key(parent, step, content.digest(selection))
+            identity = keys.content_key(parent, step, self.sources.digest(step, selection))
             known = self._known(identity, stage, step)
             if known is not None:
                 return known, True
             destination = EmptyTree() if step.link else self.realisation.tree(below)
             with self.services.store.scratch() as spool:
-                made = copy.changeset(step, selection, destination, now=self._now_ns(), spool=spool)
+                made = copy.changeset(
+                    step,
+                    selection,
+                    destination,
+                    now=self._now_ns(),
+                    spool=spool,
+                    check=self.services.cancellation.check,
+                )
                 change = StepChange(identity, created, False, made)
                 if os.listdir(spool):
                     # An extracted archive's bytes live there: keep them as a directory.

@@ -75,7 +75,8 @@ class _Expansion:
         self._out = out
         self._offset = 0
         self._found: dict[str, Entry] = {}
-        self._parents: dict[str, int] = {}
+        self._below: dict[str, set[str]] = {}
+        self._followed: dict[str, str] = {}
 
     def take(self, entry: Entry, body: BinaryIO, check: Callable[[], None]) -> None:
         if not entry.path:
@@ -118,30 +119,35 @@ class _Expansion:
 
     def _put(self, path: str, entry: Entry) -> None:
         before = self._found.get(path)
-        if before is not None and before.kind is Kind.DIRECTORY:
-            if entry.kind is not Kind.DIRECTORY:
-                self._remove_below(path)
-        elif before is None and entry.kind is not Kind.DIRECTORY and path in self._parents:
+        if before is not None and before.kind is Kind.SYMLINK:
+            self._followed.clear()
+        if entry.kind is not Kind.DIRECTORY and path in self._below:
+            self._followed.clear()
             self._remove_below(path)
         self._found[path] = entry
-        above = path.rpartition("/")[0]
-        while above and above not in self._parents:
-            self._parents[above] = 1
-            above = above.rpartition("/")[0]
+        while path:
+            above = path.rpartition("/")[0]
+            siblings = self._below.setdefault(above, set())
+            if path in siblings:
+                break
+            siblings.add(path)
+            path = above
 
     def _remove_below(self, path: str) -> None:
-        below = f"{path}/"
-        for one in [one for one in self._found if one.startswith(below)]:
-            del self._found[one]
-        for one in [one for one in self._parents if f"{one}/".startswith(below)]:
-            del self._parents[one]
+        pending = list(self._below.pop(path, ()))
+        while pending:
+            gone = pending.pop()
+            self._found.pop(gone, None)
+            pending += self._below.pop(gone, ())
 
     def _inside(self, path: str) -> str:
         """`path` with the links among its parents followed inside the archive."""
         above, _, name = path.rpartition("/")
         if not above:
             return path
-        parent = self._follow(above)
+        parent = self._followed.get(above)
+        if parent is None:
+            parent = self._followed[above] = self._follow(above)
         return f"{parent}/{name}" if parent else name
 
     def _follow(self, path: str) -> str:

@@ -6,7 +6,6 @@ on the host by name. `resolve` walks symlinks inside a tree and cannot leave it.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,9 +14,9 @@ from typing import Protocol
 
 from assembler.errors import StepError
 from assembler.layer.changeset import Entry, Kind, PathBytes
+from assembler.layer.overlay import OPAQUE, attributes
 
 MAX_LINKS = 40  # as the kernel, path_resolution(7)
-_OPAQUE = "user.overlay.opaque"
 _KINDS = {
     stat.S_IFDIR: Kind.DIRECTORY,
     stat.S_IFREG: Kind.FILE,
@@ -28,12 +27,16 @@ _KINDS = {
 }
 
 
-class Tree(Protocol):
-    """A file tree that does not change while it is used."""
+class Lookup(Protocol):
+    """Something that knows what is at a path."""
 
     def lookup(self, path: str) -> Entry | None:
         """The entry at `path` itself (no symlink is followed, parents neither), or None."""
         ...
+
+
+class Tree(Lookup, Protocol):
+    """A file tree that does not change while it is used."""
 
     def children(self, path: str) -> Iterable[Entry]:
         """The entries directly below the directory at `path`, sorted by name."""
@@ -97,7 +100,7 @@ class DirectoryTree:
     def opaque(self, path: str) -> bool:
         """See `LayerTree.opaque`."""
         try:
-            return os.getxattr(os.path.join(self._directory, path), _OPAQUE) == b"y"
+            return os.getxattr(os.path.join(self._directory, path), OPAQUE) == b"y"
         except OSError:
             return False
 
@@ -120,26 +123,10 @@ def directory_entry(path: str, host: str, found: os.stat_result) -> Entry | None
         size=found.st_size if regular else 0,
         link=os.readlink(host) if kind is Kind.SYMLINK else "",
         device=(os.major(found.st_rdev), os.minor(found.st_rdev)),
-        xattrs=_xattrs(host) if kind is not Kind.SYMLINK else (),
+        xattrs=attributes(host).kept if kind in (Kind.FILE, Kind.DIRECTORY) else (),
         source=PathBytes(host) if regular else None,
         inode=(found.st_dev, found.st_ino) if regular and found.st_nlink > 1 else None,
     )
-
-
-def _xattrs(host: str) -> tuple[tuple[str, bytes], ...]:
-    try:
-        names = os.listxattr(host, follow_symlinks=False)
-        kept = sorted(
-            name
-            for name in names
-            if name == "security.capability"
-            or (name.startswith("user.") and not name.startswith("user.overlay."))
-        )
-        return tuple((name, os.getxattr(host, name, follow_symlinks=False)) for name in kept)
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
-            return ()
-        raise
 
 
 class ChangesetTree:
@@ -211,24 +198,32 @@ class MergedTree:
 
     def _layers_of(self, directory: str) -> tuple[LayerTree, ...]:
         """The layers that contribute to `directory`; none where it is no directory."""
-        known = self._showing.get(directory)
-        if known is not None:
-            return known
-        showing: list[LayerTree] = []
-        for layer in self._layers_of(directory.rpartition("/")[0]):
-            entry = layer.lookup(directory)
-            if entry is None:
-                continue
-            if entry.kind is not Kind.DIRECTORY:
-                break
-            showing.append(layer)
-            if layer.opaque(directory):
-                break
-        self._showing[directory] = tuple(showing)
-        return tuple(showing)
+        unknown: list[str] = []
+        while directory not in self._showing:
+            unknown.append(directory)
+            directory = directory.rpartition("/")[0]
+        layers = self._showing[directory]
+        for here in reversed(unknown):
+            layers = self._showing[here] = _contributing(layers, here)
+        return layers
 
 
-def resolve(tree: Tree, path: str, *, follow_last: bool = True) -> str:
+def _contributing(layers: tuple[LayerTree, ...], directory: str) -> tuple[LayerTree, ...]:
+    """Those of the layers that hold `directory`'s parent which show in `directory`."""
+    showing: list[LayerTree] = []
+    for layer in layers:
+        entry = layer.lookup(directory)
+        if entry is None:
+            continue
+        if entry.kind is not Kind.DIRECTORY:
+            break
+        showing.append(layer)
+        if layer.opaque(directory):
+            break
+    return tuple(showing)
+
+
+def resolve(tree: Lookup, path: str, *, follow_last: bool = True) -> str:
     """`path` with every symlink in it followed inside `tree`; `..` stops at the root.
 
     Components that do not exist are kept. Raises StepError after 40 links.

@@ -19,6 +19,7 @@ RESOLVE_IN_ROOT = 0x10
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _REMOVAL_DEPTH = 64
+_LONGEST = 4000  # bytes of a path that the kernel takes at once, less than PATH_MAX
 
 
 def open_root(path: str) -> int:
@@ -31,10 +32,36 @@ def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
 
     Raises OSError as open(2) would, HostError where the kernel has no openat2 (before 5.6).
     """
-    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    return _open(root, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_beneath(root: int, path: str, flags: int) -> int:
+    """Open `path` below `root` through directories only: a link anywhere in it is an error (ELOOP).
+
+    `path` may be longer than PATH_MAX. Raises what `open_in_root` raises.
+    """
+    resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    if len(path) < _LONGEST // 4:  # whatever its characters are as bytes
+        return _open(root, path, flags, 0, resolve)
+    directory = root
+    try:
+        rest = os.fsencode(path)
+        while len(rest) > _LONGEST:
+            end = rest.rindex(b"/", 0, _LONGEST)
+            deeper = _open(directory, rest[:end], os.O_PATH | os.O_DIRECTORY, 0, resolve)
+            if directory != root:
+                os.close(directory)
+            directory, rest = deeper, rest[end + 1 :]
+        return _open(directory, rest, flags, 0, resolve)
+    finally:
+        if directory != root:
+            os.close(directory)
+
+
+def _open(root: int, path: str | bytes, flags: int, mode: int, resolve: int) -> int:
     while True:
         try:
-            return syscalls.openat2(root, path or ".", flags | os.O_CLOEXEC, mode, resolve)
+            return syscalls.openat2(root, path or b".", flags | os.O_CLOEXEC, mode, resolve)
         except OSError as error:
             if error.errno == errno.ENOSYS:
                 raise HostError(

@@ -10,12 +10,13 @@ import os
 import selectors
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from assembler.errors import RuntimeMissing, UsageError
@@ -177,3 +178,40 @@ def _add(agent: str, key: str, environment: dict[str, str]) -> None:
             hint="give a private key that only you can read and that has no passphrase, or the"
             " socket of an agent that holds it",
         )
+
+
+class Agents:
+    """The ssh agents of a build, by id: each the path of a socket, or of private keys, for which an
+    agent is started when it is first asked for. Use it with `with`."""
+
+    def __init__(self, given: Mapping[str, tuple[str, ...]], search_path: str) -> None:
+        self._given = given
+        self._search_path = search_path
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._sockets: dict[str, str] = {}
+
+    def __enter__(self) -> Agents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def socket(self, id: str) -> str | None:
+        """The socket of an agent, None when the build was given none of that id. Raises UsageError
+        for keys that cannot be used, RuntimeMissing."""
+        paths = self._given.get(id)
+        if paths is None:
+            return None
+        if len(paths) == 1 and stat.S_ISSOCK(os.stat(paths[0]).st_mode):
+            return paths[0]
+        with self._lock:
+            if id not in self._sockets:
+                started = agent_of_keys(paths, self._search_path)
+                self._sockets[id] = self._stack.enter_context(started)
+            return self._sockets[id]
+
+    def usual(self) -> str:
+        """The socket of `default`, else of the first one; empty when there is none."""
+        id = "default" if "default" in self._given else next(iter(self._given), "")
+        return self.socket(id) or ""

@@ -39,7 +39,8 @@ Body = bytes | Callable[[], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `private` headers go to the first origin only; `length` is of a streamed body."""
+    """One request. `private` headers go to the first origin only; `length` is of a streamed body;
+    `hint` says what to do when nothing answers, where that is no registry."""
 
     method: str
     url: str
@@ -50,6 +51,7 @@ class Request:
     body: Body = b""
     length: int | None = None
     follow: bool = True
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,12 @@ class HttpClient:
             try:
                 client = self._client(origin)
                 sent = client.build_request(
-                    request.method, url, headers=headers, content=content or None
-                )
+                    request.method, url, headers=headers, content=content or None,
+                    extensions={"trace": self._trace},
+                )  # fmt: skip
                 response = client.send(sent, stream=True)
             except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                self._cancellation.check()
                 raise _unreachable(request, origin, error) from error
             try:
                 location = response.headers.get("location", "")
@@ -232,7 +236,13 @@ class HttpClient:
                     started, received = now, 0
                 yield piece
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
+            self._cancellation.check()
             raise _unreachable(request, Origin.of(str(response.url)), error) from error
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Told of each connection: one that waits ends when the build does."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._cancellation.interrupts(info["return_value"].get_extra_info("socket"))
 
     def _client(self, origin: Origin) -> httpx.Client:
         host = origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}"
@@ -283,8 +293,8 @@ def _unreachable(request: Request, origin: Origin, error: BaseException) -> Unre
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__
-    hint = "is the registry running, and is its name right?"
-    if cause is not None:
+    hint = request.hint or "is the registry running, and is its name right?"
+    if cause is not None and not request.hint:
         hint = (
             f"put its certificate authority into ~/.config/containers/certs.d/{origin.host}/ca.crt, "
             f"or allow it with --insecure-registry {origin.host}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -179,7 +181,13 @@ class ImageConfig:
         )
 
     def serialise(self) -> bytes:
-        """The document's bytes; the same value always gives the same bytes."""
+        """The document's bytes; the same value always gives the same bytes. What was no UTF-8 in
+        the Dockerfile becomes the replacement character, as in Go's JSON."""
+        text = json.dumps(self.to_document(), separators=(",", ":"), ensure_ascii=False)
+        return _SURROGATES.sub("\ufffd", text).encode()
+
+    def to_document(self) -> dict[str, Any]:
+        """The JSON object."""
         document: dict[str, Any] = {}
         if self.created:
             document["created"] = self.created
@@ -193,7 +201,7 @@ class ImageConfig:
         document["config"] = self.execution.to_document()
         document["rootfs"] = {"type": "layers", "diff_ids": [str(d) for d in self.diff_ids]}
         document["history"] = [entry.to_document() for entry in self.history]
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        return document
 
     def with_execution(self, execution: Execution) -> ImageConfig:
         """The same configuration with other execution parameters."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +11,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 
 NEVER = frozenset({"scratch", "context"})
+_STAGE = re.compile(r"[a-z][a-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ NamedContext = FilesContext | ImageContext
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """The named contexts of a build, by the names `context_name` gives."""
+    """The named contexts of a build, by the names `context_key` gives."""
 
     named: Mapping[str, NamedContext] = field(default_factory=dict)
 
@@ -43,13 +46,21 @@ class Contexts:
 
 
 def context_name(text: str) -> str:
-    """The name a context is found by: an image's familiar name without `:latest`, in lower case
-    where it is no image's; a `::os/arch` at the end stays."""
-    name, separator, platform = text.partition("::")
-    if separator:
-        platform = str(Platform.parse(platform))
-    try:
-        name = Reference.parse(name.lower()).familiar.removesuffix(":latest")
-    except ValueError:
-        name = name.lower()
-    return f"{name}{separator}{platform}"
+    """The name a context is found by: an image's familiar name without `:latest`; in lower case
+    where it is no image's, as stages have it."""
+    for spelling in (text, text.lower()):
+        with contextlib.suppress(ValueError):
+            return Reference.parse(spelling).familiar.removesuffix(":latest")
+    return text.lower()
+
+
+def context_key(text: str) -> str:
+    """`text` of the command line as a name contexts are kept under: `context_name`, and the
+    platform after `::` normalised. Raises ValueError for what names no stage, image or platform."""
+    name, separator, platform = text.rpartition("::")
+    if not name or "]" in platform:  # part of an IPv6 address
+        name, separator, platform = text, "", ""
+    name = context_name(name)
+    if not _STAGE.fullmatch(name):
+        Reference.parse(name)
+    return f"{name}::{Platform.parse(platform)}" if separator else name

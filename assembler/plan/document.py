@@ -1,14 +1,14 @@
 """A plan as JSON and back: what a worker elsewhere is given (design.md, decision 14).
 
 Every value is an object with its class in `kind`; lists are tuples. Sources are kept once, spans
-point at them. Proxies are left out: they may hold passwords, and each worker has its own.
+point at them. Proxies and the credentials of URLs are left out: each worker has its own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,9 @@ from assembler.plan.resolution import Need
 from assembler.source import Source, Span
 
 VERSION = 1
+_LEFT_OUT = frozenset({"proxies", "credentials"})
+_EMPTIED = ("entrypoint", "cmd")
+"""What an image's configuration leaves out both when it is not set and when it is set to nothing."""
 
 _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -32,7 +35,7 @@ _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
             Plan, nouns.PlannedStage, nouns.PlanWarning, nouns.ResolvedImage, nouns.HistoryLine,
             nouns.ScratchBase, nouns.StageBase, nouns.ImageBase, nouns.ContextBase, Need, History,
             steps.Run, steps.Copy, steps.MakeDirectory, steps.ContextOrigin, steps.StageOrigin,
-            steps.ImageOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,
+            steps.ImageOrigin, steps.ScratchOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,
             steps.Device, steps.BindMount, steps.CacheMount, steps.TmpfsMount, steps.SecretMount, steps.SshMount,
         )
     }
@@ -57,7 +60,7 @@ def from_document(document: Mapping[str, Any]) -> Plan:
     try:
         sources = [Source(str(one["name"]), str(one["text"])) for one in document["sources"]]
         plan = _decode(document["plan"], sources)
-    except (KeyError, TypeError, IndexError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a plan: {error!r}") from error
     if not isinstance(plan, Plan):
         raise ValueError("not a plan")
@@ -82,7 +85,8 @@ def _encode(value: object, sources: list[Source]) -> Any:
         case Descriptor():
             return {"kind": "Descriptor", "descriptor": value.to_document()}
         case ImageConfig():
-            return {"kind": "ImageConfig", "config": json.loads(value.serialise())}
+            emptied = [name for name in _EMPTIED if getattr(value.execution, name) == ()]
+            return {"kind": "ImageConfig", "config": value.to_document(), "emptied": emptied}
         case _:
             return _object(value, sources)
 
@@ -93,7 +97,7 @@ def _object(value: object, sources: list[Source]) -> dict[str, Any]:
         raise TypeError(f"{name} has no place in a plan")
     document: dict[str, Any] = {"kind": name}
     for field in fields(value):
-        if field.name != "proxies":
+        if field.name not in _LEFT_OUT:
             document[field.name] = _encode(getattr(value, field.name), sources)
     return document
 
@@ -116,7 +120,13 @@ def _decode(value: Any, sources: list[Source]) -> Any:
         case "Descriptor":
             return Descriptor.from_document(value["descriptor"])
         case "ImageConfig":
-            return ImageConfig.parse(json.dumps(value["config"]).encode())
+            config = ImageConfig.parse(json.dumps(value["config"]).encode())
+            execution = config.execution
+            if "entrypoint" in value["emptied"]:
+                execution = replace(execution, entrypoint=())
+            if "cmd" in value["emptied"]:
+                execution = replace(execution, cmd=())
+            return config.with_execution(execution)
         case kind:
             members = {key: one for key, one in value.items() if key != "kind"}
             return _CLASSES[kind](**{key: _decode(one, sources) for key, one in members.items()})

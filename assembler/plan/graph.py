@@ -6,8 +6,10 @@ resolves `missing` and asks again until nothing is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from assembler.dockerfile.instructions import (
     Copy,
@@ -19,7 +21,7 @@ from assembler.dockerfile.instructions import (
     Stage,
 )
 from assembler.dockerfile.parser import parse_trigger
-from assembler.dockerfile.suggest import did_you_mean
+from assembler.dockerfile.suggest import completed, did_you_mean
 from assembler.dockerfile.words import expand, quoted
 from assembler.errors import BadFlag, DockerfileError, StageCycle, UndefinedStage
 from assembler.oci.platform import Platform
@@ -29,11 +31,12 @@ from assembler.plan.mounts import mount_source
 from assembler.plan.plan import Base, ContextBase, ImageBase, ResolvedImage, ScratchBase, StageBase
 from assembler.plan.resolution import Need, Use
 from assembler.plan.scope import Scope, expanded
-from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, StageOrigin
+from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, ScratchOrigin, StageOrigin
 from assembler.source import Span
 
 COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python",
                  "rockylinux", "ubuntu")  # fmt: skip
+_INDEX = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +75,13 @@ class Names:
     platform: Platform
     contexts: Contexts
     exact: bool = False
-    _stages: Mapping[str, tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    _stages: Mapping[str, Sequence[int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        found: dict[str, tuple[int, ...]] = {}
+        found: dict[str, list[int]] = {}
         for stage in self.dockerfile.stages:
             if stage.name:
-                found[stage.name] = (*found.get(stage.name, ()), stage.index)
+                found.setdefault(stage.name, []).append(stage.index)
         object.__setattr__(self, "_stages", found)
 
     @property
@@ -92,19 +95,16 @@ class Names:
         if not name:
             return len(stages) - 1
         found = self._stage(name)
-        if found is None and name.isdecimal() and int(name) < len(stages):
+        if found is None and _INDEX.fullmatch(name) and 0 <= int(name) < len(stages):
             found = int(name)
         if found is None:
-            suggestion = did_you_mean(name.lower(), self.known)
+            word = name.lower()
+            suggestion = did_you_mean(word, self.known) or completed(word, self.known)
             raise UndefinedStage(
                 f'target stage "{name}" could not be found{suggestion}',
                 hint=f"stages with a name: {', '.join(self.known)}" if self.known else "",
             )
         return found
-
-    def platform_of(self, stage: Stage) -> Platform:
-        """The platform that FROM of `stage` asks for, else the target's (rule S13)."""
-        return self._platform(stage.base)
 
     def base(self, stage: Stage) -> tuple[Base, Platform, Need | None]:
         """What `FROM` of `stage` means (rules S3, S4), with the image needed for it."""
@@ -133,7 +133,9 @@ class Names:
 
     def replaced(self, stage: Stage) -> bool:
         """Whether a named context stands in for the whole stage (rule S4)."""
-        return bool(stage.name) and self.contexts.find(stage.name, self.platform) is not None
+        if not stage.name or not self.contexts.named:
+            return False
+        return self.contexts.find(stage.name, self._platform(stage.base)) is not None
 
     def origin(self, use: Use, stage: Stage) -> Origin:
         """What `use` in `stage` means (rules S7, S8)."""
@@ -141,7 +143,7 @@ class Names:
         if found is None:
             return self._outside(use)[0]
         if found >= stage.index:
-            title = stage.name or str(stage.index)
+            title = stage.name or f"stage-{stage.index}"
             if use.target is not None:
                 message = (
                     f'cannot mount from stage "{use.name}" to "{use.target}",'
@@ -161,14 +163,19 @@ class Names:
 
     def stage_of(self, use: Use) -> int | None:
         """The index of the stage that `use` names, wherever in the file it is (rule S7)."""
-        found = self._stage(use.name)
-        if found is None and use.target is None and use.name.isdecimal():
+        if use.target is None and _INDEX.fullmatch(use.name):
             found = int(use.name)
-            if found >= len(self.dockerfile.stages):
-                raise UndefinedStage(f"invalid stage index {use.name}", use.span.blame(use.name))
-        return found
+            count = len(self.dockerfile.stages)
+            if not 0 <= found < count:
+                hint = f"the file has {count} stage{'s' * (count > 1)}, counted from 0"
+                message = f"invalid stage index {found}"
+                raise UndefinedStage(message, use.span.blame(use.name), hint=hint)
+            return found
+        return self._stage(use.name)
 
     def _outside(self, use: Use) -> tuple[Origin, Need | None]:
+        if use.name == "scratch":
+            return ScratchOrigin(), None
         context = self.contexts.find(use.name, self.platform)
         span = use.span.blame(use.name)
         if isinstance(context, FilesContext):
@@ -190,26 +197,33 @@ class Names:
     def _stage(self, name: str, before: int | None = None) -> int | None:
         """The last stage called `name` (any case), of those before index `before` if given."""
         found = self._stages.get(name.lower(), ())
-        return next((one for one in reversed(found) if before is None or one < before), None)
+        end = len(found) if before is None else bisect_left(found, before)
+        return found[end - 1] if end else None
 
     def _platform(self, line: From) -> Platform:
         if not line.platform:
             return self.platform
         text = expanded(line.platform, self.outer, self.dockerfile.escape, line.span)
         span = line.span.blame(line.platform)
-        unset = expand(line.platform, self.outer.lookup, self.dockerfile.escape).unset
-        names = [*self.outer.declared, *self.outer.values]
-        suggestions = "".join(did_you_mean(name, names) for name in sorted(unset))
         if not text:
+            suggestion = self._meant(line.platform)
             raise DockerfileError(
-                f"empty platform value from expression {line.platform}{suggestions}", span
+                f"empty platform value from expression {line.platform}{suggestion}", span
             )
         try:
             return Platform.parse(text)
         except ValueError as error:
+            suggestion = self._meant(line.platform)
             raise DockerfileError(
-                f"failed to parse platform {text}: {error}{suggestions}", span
+                f"failed to parse platform {text}: {error}{suggestion}", span
             ) from error
+
+    def _meant(self, word: str) -> str:
+        """What an unset variable of `word` was probably meant to be."""
+        unset = expand(word, self.outer.lookup, self.dockerfile.escape).unset
+        names = {**dict.fromkeys(self.outer.declared), **dict.fromkeys(self.outer.values)}
+        suggestions = (did_you_mean(name, sorted(names)) for name in sorted(unset))
+        return next(filter(None, suggestions), "")
 
     def _need(self, name: str, platform: Platform, span: Span, given: bool) -> Need:
         try:
@@ -242,6 +256,7 @@ class _Explorer:
         self._stages = names.dockerfile.stages
         self.nodes: dict[int, StageNode] = {}
         self.missing: dict[Need, None] = {}
+        self._done: set[int] = set()
 
     def refuse_cycles(self) -> None:
         """Raise StageCycle for the first stage that needs itself, reachable or not."""
@@ -266,15 +281,8 @@ class _Explorer:
                 if isinstance(origin, StageOrigin):
                     yield origin.index
 
-        done = set(self.nodes)
-        for one in _walk(index, needed, done, self._cycle):
-            self.nodes[one] = self._inheriting(found[one])
-
-    def _inheriting(self, node: StageNode) -> StageNode:
-        """A stage of a stage has the platform of that one (rule S5)."""
-        if isinstance(node.base, StageBase) and not node.stage.base.platform:
-            return replace(node, platform=self.nodes[node.base.index].platform)
-        return node
+        for one in _walk(index, needed, self._done, self._cycle):
+            self.nodes[one] = found[one]
 
     def _static(self, index: int) -> Iterator[int]:
         """The stages that stage `index` names, without what triggers of images add."""
@@ -292,7 +300,8 @@ class _Explorer:
     def _cycle(self, index: int) -> StageCycle:
         stage = self._stages[index]
         return StageCycle(
-            f"circular dependency detected on stage: {stage.name or index}", stage.base.span
+            f"circular dependency detected on stage: {stage.name or f'stage-{index}'}",
+            stage.base.span,
         )
 
     def _node(self, stage: Stage) -> StageNode:
@@ -308,7 +317,8 @@ class _Explorer:
             triggers = self._resolved[need.key].config.execution.on_build
         elif isinstance(base, StageBase):
             below = self._stages[base.index]
-            triggers = tuple(i.trigger for i in below.instructions if isinstance(i, OnBuild))
+            own = () if self._names.replaced(below) else below.instructions
+            triggers = tuple(one.trigger for one in own if isinstance(one, OnBuild))
         parsed = tuple(
             parse_trigger(text, stage.base.span, self._names.dockerfile.escape) for text in triggers
         )

@@ -1,22 +1,54 @@
 """Cache keys: digests of typed, length-framed, versioned inputs (rules R7, C21, M7, 18.3).
 
-Never in a key: spans, names, proxies, secret values, cache mounts' ids, host paths, times. Where a
-step reads from is in it as an identity, not as a stage's number or a context's path.
+Never in a key: spans, names, proxies, secret values, what a cache mount is and holds, ids of ssh
+agents, host paths, times. Where a step reads from is in it as an identity, not as a stage's number
+or a context's path.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
 
+from assembler.dockerfile.remote import GitReference
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan.plan import ResolvedImage
-from assembler.plan.steps import CacheMount, Copy, GitSource, Origin, SshMount, Step, UrlSource
+from assembler.plan.steps import (
+    BindMount,
+    CacheMount,
+    ContextOrigin,
+    Copy,
+    CopySource,
+    GitSource,
+    MakeDirectory,
+    Origin,
+    Run,
+    SshMount,
+    Step,
+    UrlSource,
+)
 
 VERSION = 1
 _Origins = Sequence[tuple[Origin | UrlSource | GitSource, Digest]]
+
+_LEFT_OUT: Mapping[type, frozenset[str]] = MappingProxyType(
+    {
+        Run: frozenset({"span", "name", "proxies"}),
+        Copy: frozenset({"span", "name", "origin", "sources", "written"}),
+        MakeDirectory: frozenset({"span", "name"}),
+        BindMount: frozenset({"origin"}),
+        CacheMount: frozenset({"id", "sharing", "origin", "source", "uid", "gid", "mode"}),
+        SshMount: frozenset({"id"}),
+        UrlSource: frozenset({"credentials"}),
+        GitReference: frozenset({"credentials"}),
+    }
+)
+"""Fields that are in no key: what is only shown, and origins and sources, which are in it by what
+they hold."""
 
 
 def scratch_key(platform: Platform) -> Digest:
@@ -31,10 +63,8 @@ def base_key(image: ResolvedImage) -> Digest:
 
 def step_key(parent: Digest, step: Step, origins: _Origins) -> Digest:
     """The definition key of `step` above `parent`; `origins` are what it reads, in order."""
-    return _digest(
-        "step",
-        (str(parent), _definition(step), tuple(str(identity) for _, identity in origins)),
-    )
+    identities = tuple(str(identity) for _, identity in origins)
+    return _digest("step", (str(parent), _definition(step), identities))
 
 
 def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:
@@ -43,7 +73,8 @@ def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:
     A linked copy does not depend on what is below it (rule C25).
     """
     below = "" if copy.link else str(parent)
-    return _digest("content", (below, _definition(copy), str(selection)))
+    taken = tuple(_taken(source) for source in copy.sources)
+    return _digest("content", (below, type(copy).__name__, _fields(copy), taken, str(selection)))
 
 
 def fresh_key(key: Digest, nonce: str) -> Digest:
@@ -51,49 +82,58 @@ def fresh_key(key: Digest, nonce: str) -> Digest:
     return _digest("fresh", (str(key), nonce))
 
 
+def framed(value: object) -> bytes:
+    """`value` as bytes that no other value has: None, booleans, integers, text, sequences and
+    dataclasses of them. Raises TypeError for anything else."""
+    return b"".join(_frames(value))
+
+
 def _definition(step: Step) -> tuple[object, ...]:
-    return (type(step).__name__, *_fields(step))
+    sources = step.sources if isinstance(step, Copy) else ()
+    # The identity of context files is that of the selected ones; a stage's is that of all of it.
+    whole = isinstance(step, Copy) and not isinstance(step.origin, ContextOrigin)
+    named = tuple(one if whole and isinstance(one, str) else _taken(one) for one in sources)
+    return (type(step).__name__, _fields(step), named)
+
+
+def _taken(source: CopySource) -> bool:
+    """How what `source` selects is taken, where that does not show in its own identity."""
+    return isinstance(source, UrlSource) and source.unpack
 
 
 def _fields(value: object) -> tuple[object, ...]:
-    left_out = {"span", "name", "proxies"}
-    found: list[object] = []
-    for field in fields(value):  # type: ignore[arg-type]
-        if field.name in left_out and not field.compare:
-            continue
-        content = getattr(value, field.name)
-        if field.name == "origin":
-            continue  # its identity is among the origins
-        if isinstance(value, Copy) and field.name == "sources":
-            # what they select is in the selection's digest; only how it is taken is not
-            content = [isinstance(one, UrlSource) and one.unpack for one in content]
-        if isinstance(value, CacheMount) and field.name not in ("target", "read_only"):
-            continue
-        if isinstance(value, SshMount) and field.name == "id":
-            continue
-        found.append((field.name, content))
-    return tuple(found)
+    left_out = _LEFT_OUT.get(type(value), frozenset())
+    names = (field.name for field in _fields_of(value) if field.name not in left_out)
+    return tuple((name, getattr(value, name)) for name in names)
+
+
+def _fields_of(value: Any) -> tuple[Field[Any], ...]:
+    return fields(value)
 
 
 def _digest(kind: str, value: object) -> Digest:
-    hasher = hashlib.sha256()
-    for piece in _frames((f"assemble/{VERSION}/{kind}", value)):
-        hasher.update(piece)
-    return Digest("sha256", hasher.hexdigest())
+    return Digest(
+        "sha256", hashlib.sha256(framed((f"assemble/{VERSION}/{kind}", value))).hexdigest()
+    )
 
 
-def _frames(value: object) -> list[bytes]:
+def _frames(value: object) -> Iterator[bytes]:
     if value is None:
-        return [b"n"]
-    if isinstance(value, bool):
-        return [b"t" if value else b"f"]
-    if isinstance(value, int):
-        return [b"i%d;" % value]
-    if isinstance(value, str):
-        content = value.encode("utf-8", "surrogateescape")
-        return [b"s%d:" % len(content), content]
-    if isinstance(value, tuple | list):
-        return [b"l%d:" % len(value), *(piece for item in value for piece in _frames(item))]
-    if is_dataclass(value):
-        return [b"d", *_frames((type(value).__name__, _fields(value)))]
-    raise TypeError(f"{type(value).__name__} has no place in a key")
+        yield b"n"
+    elif isinstance(value, bool):
+        yield b"t" if value else b"f"
+    elif isinstance(value, int):
+        yield b"i%d;" % value
+    elif isinstance(value, str):
+        content = value.encode("utf-8", "surrogatepass")
+        yield b"s%d:" % len(content)
+        yield content
+    elif isinstance(value, tuple | list):
+        yield b"l%d:" % len(value)
+        for item in value:
+            yield from _frames(item)
+    elif is_dataclass(value):
+        yield b"d"
+        yield from _frames((type(value).__name__, _fields(value)))
+    else:
+        raise TypeError(f"{type(value).__name__} has no place in a key")

@@ -5,24 +5,33 @@ They look at a stage's evaluation from outside: at the state before each instruc
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from assembler.dockerfile import instructions as syntax
 from assembler.dockerfile.flags import parse_csv_fields
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.instructions import Instruction, Warning
+from assembler.dockerfile.lint import comment_options, keyword
 from assembler.dockerfile.remote import remote_kind
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.dockerfile.words import Expansion, expand, expand_heredoc, expand_list, quoted
+from assembler.dockerfile.words import (
+    Expansion,
+    Lookup,
+    expand,
+    expand_heredoc,
+    expand_list,
+    quoted,
+)
 from assembler.errors import BadFlag, ExpansionFailed
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.evaluate import StageScope, StageState
 from assembler.plan.graph import Names, StageNode
 from assembler.plan.plan import ImageBase, ResolvedImage, StageBase
-from assembler.plan.scope import UNSET_IN_RUN, Scope, global_scope
+from assembler.plan.scope import UNSET_IN_RUN, Scope, automatic, global_scope
+from assembler.plan.state import StageScope, StageState
 
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.I
@@ -46,6 +55,45 @@ class Trace:
         return zip(self.before, self.node.instructions, strict=True)
 
 
+class _Lookups:
+    """Looks names up, and remembers which of them are set and which are not."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self.found: set[str] = set()
+        self.unset: set[str] = set()
+
+    def __call__(self, name: str) -> str | None:
+        value = self._lookup(name)
+        (self.unset if value is None else self.found).add(name)
+        return value
+
+    def expand(self, word: str, escape: str) -> str:
+        """`word` expanded. Nothing where that fails: then the failure is what is to be said."""
+        return self._kept(lambda: expand(word, self, escape))
+
+    def expand_body(self, body: str) -> str:
+        """A here-document's body expanded."""
+        return self._kept(lambda: expand_heredoc(body, self))
+
+    def expand_words(self, word: str, escape: str) -> list[str]:
+        """The words that `word` expands to (rule V11)."""
+        try:
+            words, unset = expand_list(word, self, escape)
+        except ExpansionFailed:
+            return []
+        self.unset |= unset
+        return words
+
+    def _kept(self, expansion: Callable[[], Expansion]) -> str:
+        try:
+            done = expansion()
+        except ExpansionFailed:  # or the default of an ARG that a build argument overrides (A2)
+            return ""
+        self.unset |= done.unset  # `$1` and its like are never even looked up
+        return done.text
+
+
 def from_warnings(names: Names) -> Iterator[Warning]:
     """What is to be said about FROM lines, of needed stages or not."""
     dockerfile = names.dockerfile
@@ -53,32 +101,30 @@ def from_warnings(names: Names) -> Iterator[Warning]:
     defaults = _defaults(names)
     for stage in dockerfile.stages:
         line = stage.base
-        for word in (line.image, line.platform):
-            yield from _undeclared(word, line, names.outer, escape)
+        yield from _undeclared(line.image, line, names.outer, escape)
         if line.platform:
+            yield from _undeclared(line.platform, line, names.outer, escape)
             yield from _platform(line, names.outer, escape)
         if defaults is not None and not _is_name(line.image, defaults, escape):
             message = (
                 f"Default value for ARG {line.image} results in empty or invalid base image name"
             )
-            yield Warning(message, line.span, "InvalidDefaultArgInFrom")
+            yield Warning(message, line.span.blame(line.image), "InvalidDefaultArgInFrom")
 
 
 def _defaults(names: Names) -> Scope | None:
     """The global scope as if no build argument were given; None when that cannot be."""
-    automatic = {
-        name: value
-        for name, value in names.outer.values.items()
-        if name.startswith(("TARGET", "BUILD"))
-    }
-    arguments, escape = names.dockerfile.arguments, names.dockerfile.escape
+    given = automatic(names.platform, names.platform, "default")
+    known = {name: value for name, value in names.outer.values.items() if name in given}
     try:
-        return global_scope(arguments, {}, automatic, escape)
+        return global_scope(names.dockerfile.arguments, {}, known, names.dockerfile.escape)
     except ExpansionFailed:
         return None
 
 
 def _is_name(word: str, scope: Scope, escape: str) -> bool:
+    if "$" not in word:
+        return True  # what is wrong with it is no ARG's fault
     try:
         Reference.parse(expand(word, scope.lookup, escape).text)
     except ExpansionFailed:
@@ -89,21 +135,24 @@ def _is_name(word: str, scope: Scope, escape: str) -> bool:
 
 
 def _undeclared(word: str, line: syntax.From, outer: Scope, escape: str) -> Iterator[Warning]:
-    for name in sorted(expand(word, outer.lookup, escape).unset - outer.declared):
+    lookups = _Lookups(outer.lookup)
+    lookups.expand(word, escape)
+    for name in sorted(lookups.unset - outer.declared):
         suggestion = did_you_mean(name, sorted(outer.declared))
         message = f"FROM argument '{name}' is not declared{suggestion}"
-        yield Warning(message, line.span, "UndefinedArgInFrom")
+        yield Warning(message, line.span.blame(name), "UndefinedArgInFrom")
 
 
 def _platform(line: syntax.From, outer: Scope, escape: str) -> Iterator[Warning]:
-    if line.platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
+    lookups = _Lookups(outer.lookup)
+    value = lookups.expand(line.platform, escape)
+    if lookups.found == {"TARGETPLATFORM"} and value == outer.lookup("TARGETPLATFORM"):
         message = (
             f"Setting platform to predefined {line.platform} in FROM is redundant as this is the"
             " default behavior"
         )
-        yield Warning(message, line.span, "RedundantTargetPlatform")
-    value = expand(line.platform, outer.lookup, escape).text
-    if "$" in line.platform:
+        yield Warning(message, line.span.blame(line.platform), "RedundantTargetPlatform")
+    if lookups.found or lookups.unset:
         return
     try:
         platform = Platform.parse(value)
@@ -111,133 +160,160 @@ def _platform(line: syntax.From, outer: Scope, escape: str) -> Iterator[Warning]
         return
     if platform.os not in line.name and platform.architecture not in line.name:
         message = f"FROM --platform flag should not use constant value {quoted(value)}"
-        yield Warning(message, line.span, "FromPlatformFlagConstDisallowed")
+        yield Warning(message, line.span.blame(line.platform), "FromPlatformFlagConstDisallowed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a stage starts with: whether all its variables are known, whether a WORKDIR of this
+    file was before it."""
+
+    known: bool
+    workdir: bool = False
 
 
 def stage_warnings(
-    trace: Trace,
-    traces: Mapping[int, Trace],
+    traces: Iterable[Trace],
     resolved: Mapping[str, ResolvedImage],
     ignore: IgnoreRules | None,
 ) -> Iterator[Warning]:
-    """What is to be said about the instructions of one stage."""
-    yield from _base_platform(trace.node, resolved)
-    chain = _chain(trace, traces)
-    known = _base_known(chain[0].node, resolved)
+    """What is to be said about the instructions of stages, each after those it is built from."""
+    ends: dict[int, _Standing] = {}
+    for trace in traces:
+        base = trace.node.base
+        if isinstance(base, StageBase):
+            start = ends[base.index]
+        else:
+            start = _Standing(not isinstance(base, ImageBase) or base.image in resolved)
+        yield from _base_platform(trace, resolved)
+        yield from _instructions(trace, start, ignore)
+        moved = any(isinstance(one, syntax.Workdir) for one in trace.node.instructions)
+        ends[trace.node.stage.index] = _Standing(start.known, start.workdir or moved)
+
+
+def _instructions(trace: Trace, start: _Standing, ignore: IgnoreRules | None) -> Iterator[Warning]:
+    workdir = start.workdir
     last: dict[type, Instruction] = {}
-    workdir_set = any(
-        isinstance(instruction, syntax.Workdir)
-        for below in chain[:-1]
-        for instruction in below.node.instructions
-    )
     for state, instruction in trace.steps():
         expanded = _Expanding(state, trace.scope.escape)
-        if known:
-            yield from _undefined(instruction, expanded)
+        if start.known:
+            yield from _undefined(instruction, expanded, trace.scope.build_args)
         yield from _secrets(instruction, expanded)
         yield from _form(instruction, state)
         if isinstance(instruction, _ONCE):
-            before = last.get(type(instruction))
-            if before is not None:
-                name = type(instruction).__name__.upper()
-                message = (
-                    f"Multiple {name} instructions should not be used in the same stage because"
-                    " only the last one will be used"
-                )
-                yield Warning(message, before.span, "MultipleInstructionsDisallowed")
+            yield from _again(instruction, last.get(type(instruction)))
             last[type(instruction)] = instruction
         elif isinstance(instruction, syntax.Workdir):
             path = expanded.text(instruction.path)
-            if not workdir_set and not path.startswith("/"):
+            if not workdir and not path.startswith("/"):
                 message = (
                     f"Relative workdir {quoted(path)} can have unexpected results if the base"
                     " image changes"
                 )
-                yield Warning(message, instruction.span, "WorkdirRelativePath")
-            workdir_set = True
+                span = instruction.span.blame(instruction.path)
+                yield Warning(message, span, "WorkdirRelativePath")
+            workdir = True
         elif isinstance(instruction, syntax.Expose):
             yield from _ports(instruction, expanded)
         elif isinstance(instruction, syntax.Copy) and ignore is not None:
             yield from _ignored(instruction, expanded, ignore)
 
 
-def _chain(trace: Trace, traces: Mapping[int, Trace]) -> list[Trace]:
-    """The stages that `trace` is built from, lowest first, and itself."""
-    chain = [trace]
-    while isinstance(base := chain[-1].node.base, StageBase):
-        chain.append(traces[base.index])
-    return chain[::-1]
+def _again(instruction: Instruction, before: Instruction | None) -> Iterator[Warning]:
+    """Said of the earlier one, since that is in vain; a comment above either keeps it quiet."""
+    rule = "MultipleInstructionsDisallowed"
+    if before is not None and comment_options(instruction.comment).wants(rule):
+        message = (
+            f"Multiple {keyword(instruction)} instructions should not be used in the same stage"
+            " because only the last one will be used"
+        )
+        yield Warning(message, before.span.blame(keyword(before)), rule)
 
 
-def _base_known(node: StageNode, resolved: Mapping[str, ResolvedImage]) -> bool:
-    """Whether the variables a stage starts with are known."""
-    return not isinstance(node.base, ImageBase) or node.base.image in resolved
-
-
-def _base_platform(node: StageNode, resolved: Mapping[str, ResolvedImage]) -> Iterator[Warning]:
+def _base_platform(trace: Trace, resolved: Mapping[str, ResolvedImage]) -> Iterator[Warning]:
+    node = trace.node
     if node.adopts or not isinstance(node.base, ImageBase) or node.base.image not in resolved:
         return
-    image = resolved[node.base.image]
-    actual, expected = image.config.platform, node.platform
+    actual, expected = resolved[node.base.image].config.platform, node.platform
     if (actual.os, actual.architecture) != (expected.os, expected.architecture):
+        line = node.stage.base
+        name = _Lookups(trace.scope.outer.lookup).expand(line.image, trace.scope.escape)
         message = (
-            f'Base image {node.stage.base.image} was pulled with platform "{actual}",'
-            f' expected "{expected}" for current build'
+            f'Base image {name} was pulled with platform "{actual}", expected "{expected}" for'
+            " current build"
         )
-        yield Warning(message, node.stage.base.span, "InvalidBaseImagePlatform")
+        yield Warning(message, line.span.blame(line.image), "InvalidBaseImagePlatform")
 
 
 class _Expanding:
-    """Expands words as the stage did before an instruction."""
+    """Expands words as the stage did before an instruction; `unset` are names without a value."""
 
     def __init__(self, state: StageState, escape: str) -> None:
         self.state = state
         self._escape = escape
+        self._lookups = _Lookups(state.environment.get)
 
-    def __call__(self, word: str) -> Expansion:
-        return self._safely(lambda: expand(word, self.state.environment.get, self._escape))
+    @property
+    def unset(self) -> frozenset[str]:
+        return frozenset(self._lookups.unset)
 
     def text(self, word: str) -> str:
-        return self(word).text
+        return self._lookups.expand(word, self._escape)
 
-    def body(self, heredoc: syntax.Heredoc) -> Expansion:
-        return self._safely(lambda: expand_heredoc(heredoc.body, self.state.environment.get))
+    def body(self, heredoc: syntax.Heredoc) -> str:
+        return self._lookups.expand_body(heredoc.body)
 
-    def words(self, word: str) -> tuple[list[str], frozenset[str]]:
-        return expand_list(word, self.state.environment.get)
-
-    @staticmethod
-    def _safely(expansion: Callable[[], Expansion]) -> Expansion:
-        try:
-            return expansion()
-        except ExpansionFailed:  # the default of an ARG that a build argument overrides (A2)
-            return Expansion("", frozenset())
+    def words(self, word: str) -> list[str]:
+        return self._lookups.expand_words(word, self._escape)
 
 
-def _undefined(instruction: Instruction, expanded: _Expanding) -> Iterator[Warning]:
-    unset = {name for expansion in _expansions(instruction, expanded) for name in expansion.unset}
-    if isinstance(instruction, syntax.Expose):
-        unset |= {name for word in instruction.ports for name in expanded.words(word)[1]}
-    declared = expanded.state.arguments.keys()
-    for name in sorted(unset - declared - UNSET_IN_RUN):
+def _undefined(
+    instruction: Instruction, expanded: _Expanding, build_args: Mapping[str, str]
+) -> Iterator[Warning]:
+    declared = set(expanded.state.arguments) | UNSET_IN_RUN
+    if isinstance(instruction, syntax.Arg):
+        unset = _undefined_in_defaults(instruction, expanded, declared, build_args)
+    else:
+        _expand_all(instruction, expanded)
+        unset = set(expanded.unset - declared)
+    for name in sorted(unset):
         suggestion = did_you_mean(name, expanded.state.environment)
         suggestion = suggestion.replace("mean ", "mean $")
         message = f"Usage of undefined variable '${name}'{suggestion}"
-        yield Warning(message, instruction.span, "UndefinedVar")
+        yield Warning(message, instruction.span.blame(name), "UndefinedVar")
 
 
-def _expansions(instruction: Instruction, expanded: _Expanding) -> Iterator[Expansion]:
+def _undefined_in_defaults(
+    instruction: syntax.Arg,
+    expanded: _Expanding,
+    declared: set[str],
+    build_args: Mapping[str, str],
+) -> set[str]:
+    """A default is expanded where it counts, and may use the ARGs before it on its line."""
+    found: set[str] = set()
+    for pair in instruction.pairs:
+        if pair.value is not None and pair.key not in build_args:
+            expanded.text(pair.value)
+            found |= expanded.unset - declared - found
+        declared.add(pair.key)
+    return found
+
+
+def _expand_all(instruction: Instruction, expanded: _Expanding) -> None:
     """Every expansion that evaluating `instruction` makes (rule E1)."""
     words: list[str] = []
     match instruction:
         case syntax.Copy():
             words = [*instruction.sources, instruction.destination]
             words += [instruction.chown, instruction.chmod, instruction.checksum]
-            yield from (expanded.body(doc) for doc in instruction.heredocs if doc.expand)
+            for heredoc in instruction.heredocs:
+                if heredoc.expand:
+                    expanded.body(heredoc)
         case syntax.Env() | syntax.Label():
             words = [word for pair in instruction.pairs for word in (pair.key, pair.value or "")]
-        case syntax.Arg():
-            words = [pair.value for pair in instruction.pairs if pair.value]
+        case syntax.Expose():
+            for port in instruction.ports:
+                expanded.words(port)
         case syntax.StopSignal():
             words = [instruction.signal]
         case syntax.User():
@@ -250,7 +326,8 @@ def _expansions(instruction: Instruction, expanded: _Expanding) -> Iterator[Expa
             words = [value for text in instruction.mounts for value in _mount_values(text)]
         case _:
             pass
-    yield from map(expanded, words)
+    for word in words:
+        expanded.text(word)
 
 
 def _mount_values(text: str) -> list[str]:
@@ -272,36 +349,38 @@ def _secrets(instruction: Instruction, expanded: _Expanding) -> Iterator[Warning
             message = (
                 f"Do not use ARG or ENV instructions for sensitive data ({name} {quoted(key)})"
             )
-            yield Warning(message, instruction.span, "SecretsUsedInArgOrEnv")
+            yield Warning(message, instruction.span.blame(key), "SecretsUsedInArgOrEnv")
 
 
 def _form(instruction: Instruction, state: StageState) -> Iterator[Warning]:
     """Forms that are legal but better written otherwise."""
-    name = type(instruction).__name__.upper()
+    name = keyword(instruction)
     if isinstance(instruction, syntax.Cmd | syntax.Entrypoint):
         if instruction.command.arguments is None and not state.execution.shell:
             message = (
                 f"JSON arguments recommended for {name} to prevent unintended behavior related to"
                 " OS signals"
             )
-            yield Warning(message, instruction.span, "JSONArgsRecommended")
+            yield Warning(message, instruction.span.blame(name), "JSONArgsRecommended")
     elif isinstance(instruction, syntax.Env | syntax.Label) and instruction.legacy:
         message = f'"{name} key=value" should be used instead of legacy "{name} key value" format'
-        yield Warning(message, instruction.span, "LegacyKeyValueFormat")
+        span = instruction.span.blame(instruction.pairs[0].key)
+        yield Warning(message, span, "LegacyKeyValueFormat")
 
 
 def _ports(instruction: syntax.Expose, expanded: _Expanding) -> Iterator[Warning]:
-    for word in (port for words in instruction.ports for port in expanded.words(words)[0]):
-        port, _, protocol = word.partition("/")
+    for word in (port for words in sorted(instruction.ports) for port in expanded.words(words)):
+        outer, _, inner = word.rpartition(":")
+        protocol = inner.partition("/")[2]
         if protocol != protocol.lower():
             message = f"Defined protocol '{word}' in EXPOSE instruction should be lowercase"
-            yield Warning(message, instruction.span, "ExposeProtoCasing")
-        if ":" in port:
+            yield Warning(message, instruction.span.blame(word), "ExposeProtoCasing")
+        if outer.strip(":"):
             message = (
                 "EXPOSE instruction should not define an IP address or host-port mapping, found"
                 f" '{word}'"
             )
-            yield Warning(message, instruction.span, "ExposeInvalidFormat")
+            yield Warning(message, instruction.span.blame(word), "ExposeInvalidFormat")
 
 
 def _ignored(
@@ -310,17 +389,17 @@ def _ignored(
     """Rule G8: only where no `!` can bring something back."""
     if instruction.from_ or any(rule.negated for rule in ignore.rules):
         return
-    for source in map(expanded.text, instruction.sources):
+    for word in instruction.sources:
+        source = expanded.text(word)
         if remote_kind(source):
             continue
-        path = "/".join(part for part in source.split("/") if part not in ("", "."))
-        if path:
-            hidden = ignore.match(path) is not None
-        else:
+        shown = posixpath.normpath(source)
+        path = posixpath.normpath(f"/{source}").lstrip("/")  # `..` does not climb out (rule C4)
+        if not path:
             hidden = any(rule.pattern in _WHOLE for rule in ignore.rules)
+        else:
+            hidden = ignore.match(path) is not None
         if hidden:
             verb = "Add" if instruction.add else "Copy"
-            message = (
-                f"Attempting to {verb} file {quoted(path or '.')} that is excluded by .dockerignore"
-            )
-            yield Warning(message, instruction.span, "CopyIgnoredFile")
+            message = f"Attempting to {verb} file {quoted(shown)} that is excluded by .dockerignore"
+            yield Warning(message, instruction.span.blame(word), "CopyIgnoredFile")

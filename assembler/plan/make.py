@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, From, Instruction, Run, Workdir
-from assembler.dockerfile.lint import CheckOptions, text_warnings, wanted
+from assembler.dockerfile.instructions import Arg, Dockerfile, From, Warning
+from assembler.dockerfile.lint import CheckOptions, line_warnings, text_warnings, wanted
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.errors import UsageError
-from assembler.oci.config import DEFAULT_PATH, History, ImageConfig
+from assembler.errors import DockerfileError, UsageError
+from assembler.oci.config import History, ImageConfig
 from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts
-from assembler.plan.evaluate import StageScope, StageState, evaluate
+from assembler.plan.epoch import NAME as EPOCH
+from assembler.plan.epoch import EpochSource, epoch_source, seconds
+from assembler.plan.evaluate import evaluate
 from assembler.plan.graph import Names, StageGraph, StageNode, build
 from assembler.plan.lint import Trace, from_warnings, stage_warnings
 from assembler.plan.outline import Outline, outlined
@@ -30,20 +31,25 @@ from assembler.plan.plan import (
     StageBase,
 )
 from assembler.plan.resolution import Need
-from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope
+from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope, proxies
+from assembler.plan.start import base_config, start
+from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
 from assembler.plan.steps import Copy as CopyStep
+from assembler.plan.titles import Titles
 
-_FILE_STEPS = (Run, Copy, Workdir)
+_SUGGESTIONS = 20
+"""How many undeclared build arguments are compared with every ARG of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """What to plan. `epoch` is SOURCE_DATE_EPOCH where no argument sets it; `epochs` are the times
-    that `context` and named contexts stand for (rule T1). `ignore` are rules for lint.
+    """What to plan. `epoch` is the build argument SOURCE_DATE_EPOCH where none is given; `epochs`
+    are the times of `context`, of named contexts and of what `time_source` asked for (rule T1).
 
-    `every_stage` plans all of them, not only what the target needs. `allow` are entitlements.
-    `no_cache` names the stages that take nothing from the cache; `*` is every stage.
+    `ignore` are rules for lint. `every_stage` plans all of them, not only what the target needs.
+    `allow` are entitlements, `hosts` the names that every RUN knows an address of. `no_cache` names
+    the stages that take nothing from the cache; `*` is every stage.
     """
 
     dockerfile: Dockerfile
@@ -59,28 +65,40 @@ class PlanRequest:
     ignore: IgnoreRules | None = None
     every_stage: bool = False
     allow: frozenset[str] = frozenset()
+    hosts: tuple[str, ...] = ()
     no_cache: frozenset[str] = frozenset()
 
 
 def needs(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> tuple[Need, ...]:
     """The images the target needs that are not in `resolved`; ask again until there are none."""
-    return _graph(request, _names(request), resolved).missing
+    settled = _settled(request)
+    return _graph(settled.request, settled.names, resolved).missing
+
+
+def time_source(request: PlanRequest) -> EpochSource | None:
+    """What has to be asked for the build's time: a stage that SOURCE_DATE_EPOCH names, and that is
+    not in `epochs` yet. None when nothing has to be. Raises DockerfileError at such a stage."""
+    request, outer, text = _time_text(request)
+    return _time_source(request, outer, text)
 
 
 def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
     """The plan. Images that are not in `resolved`, by their need's key, are its `missing`: such a
     plan can be shown but not executed, and their configuration is taken for empty."""
-    names = _names(request)
+    settled = _settled(request)
+    request, names = settled.request, settled.names
     graph, planned, traces = _traced(request, names, resolved)
-    planned[graph.target] = _labelled(planned[graph.target], request.labels)
-    warnings, violations = _warnings(request, names, traces, resolved)
+    planned[graph.target] = _finished(planned[graph.target], request)
+    found = [*text_warnings(request.dockerfile), *from_warnings(names)]
+    found += stage_warnings(traces, resolved, request.ignore)
+    warnings, violations = _wanted(request, found)
     return Plan(
         stages=tuple(planned[node.stage.index] for node in graph.nodes),
         target=graph.target,
         images=_used(graph, planned, resolved),
         platform=names.platform,
-        epoch=_epoch(request, names.outer),
-        warnings=warnings,
+        epoch=settled.epoch,
+        warnings=(*warnings, *_unused_arguments(request, graph.nodes)),
         violations=violations,
         missing=graph.missing,
     )
@@ -88,23 +106,105 @@ def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
 
 def outline(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Outline:
     """What the target can be told: arguments, secrets, ssh agents."""
-    names = _names(request)
-    graph, _, traces = _traced(request, names, resolved)
-    return outlined(names, graph.target, traces)
+    settled = _settled(request)
+    graph, _, traces = _traced(settled.request, settled.names, resolved)
+    return outlined(settled.names, graph.target, traces)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A request whose SOURCE_DATE_EPOCH, if any, is seconds, and what names mean in it."""
+
+    request: PlanRequest
+    names: Names
+    epoch: int | None
+
+
+def _settled(request: PlanRequest) -> _Settled:
+    request, outer, text = _time_text(request)
+    epoch = seconds(text, request.epochs, _time_source(request, outer, text))
+    request = replace(request, build_args=_with_epoch(request.build_args, epoch))
+    outer = replace(outer, values=_with_epoch(outer.values, epoch))
+    platform = request.platform or request.build_platform
+    exact = request.platform is not None
+    names = Names(request.dockerfile, outer, platform, request.contexts, exact=exact)
+    return _Settled(request, names, epoch)
+
+
+def _time_text(request: PlanRequest) -> tuple[PlanRequest, Scope, str]:
+    """`request` with its epoch among the build arguments, the global scope, and what
+    SOURCE_DATE_EPOCH is there (rule T1)."""
+    if request.epoch is not None and EPOCH not in request.build_args:
+        request = replace(request, build_args={**request.build_args, EPOCH: str(request.epoch)})
+    stage = request.target or request.dockerfile.stages[-1].name or "default"
+    outer = global_scope(
+        request.dockerfile.arguments,
+        request.build_args,
+        automatic(request.platform or request.build_platform, request.build_platform, stage),
+        request.dockerfile.escape,
+    )
+    text = request.build_args.get(EPOCH, outer.values.get(EPOCH, ""))
+    return request, outer, text
+
+
+def _time_source(request: PlanRequest, outer: Scope, text: str) -> EpochSource | None:
+    return epoch_source(text, request.dockerfile, outer, request.build_args, request.epochs)
+
+
+def _with_epoch(values: Mapping[str, str], epoch: int | None) -> Mapping[str, str]:
+    """`values` with the seconds for what SOURCE_DATE_EPOCH was; unset where there is no time."""
+    if EPOCH not in values:
+        return values
+    others = {key: value for key, value in values.items() if key != EPOCH}
+    return others if epoch is None else {**others, EPOCH: str(epoch)}
+
+
+def examine(
+    request: PlanRequest,
+    resolved: Mapping[str, ResolvedImage],
+    error: DockerfileError | None = None,
+) -> tuple[tuple[PlanWarning, ...], DockerfileError | None]:
+    """What is to be said about the file as far as it can be understood, and the error that ended
+    that. After an `error` of the parser, the request holds what was before it. Raises UsageError.
+    """
+    if error is not None:
+        return _wanted(request, line_warnings(request.dockerfile))[0], error
+    found = [*text_warnings(request.dockerfile)]
+    traces: list[Trace] = []
+    try:
+        settled = _settled(request)
+        found += from_warnings(settled.names)
+        _traced(settled.request, settled.names, resolved, traces.append)
+    except DockerfileError as failed:
+        error = failed
+    found += stage_warnings(traces, resolved, request.ignore)
+    unused = _unused_arguments(request, [trace.node for trace in traces])
+    return (*_wanted(request, found)[0], *unused), error
 
 
 def _traced(
-    request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]
+    request: PlanRequest,
+    names: Names,
+    resolved: Mapping[str, ResolvedImage],
+    note: Callable[[Trace], None] = lambda trace: None,
 ) -> tuple[StageGraph, dict[int, PlannedStage], list[Trace]]:
+    """The graph, and every stage of it evaluated. `note` hears of each trace, also of the last one
+    before an error, as far as it went."""
     graph = _graph(request, names, resolved)
     planned: dict[int, PlannedStage] = {}
-    traces: dict[int, Trace] = {}
+    ends: dict[int, StageState] = {}
+    traces: list[Trace] = []
     for node in graph.nodes:
-        trace = _evaluate(request, names, node, _start(node, planned, traces, resolved))
-        traces[node.stage.index] = trace
-        config = _base_config(node, planned, resolved)
-        planned[node.stage.index] = _planned(request, node, trace.end, config)
-    return graph, planned, list(traces.values())
+        index = node.stage.index
+        config = base_config(node, planned, resolved)
+        trace, error = _evaluate(request, names, node, config, start(node, config, ends))
+        note(trace)
+        if error is not None:
+            raise error
+        traces.append(trace)
+        ends[index] = trace.end
+        planned[index] = _planned(request, node, trace.end, config, planned)
+    return graph, planned, traces
 
 
 def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]) -> StageGraph:
@@ -113,23 +213,15 @@ def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedIm
     return build(names, (*others, target), resolved)
 
 
-def _warnings(
-    request: PlanRequest,
-    names: Names,
-    traces: list[Trace],
-    resolved: Mapping[str, ResolvedImage],
+def _wanted(
+    request: PlanRequest, found: Iterable[Warning]
 ) -> tuple[tuple[PlanWarning, ...], tuple[str, ...]]:
-    """What is to be said about the file, and the rules for which that is an error (LN1, D7)."""
-    dockerfile = request.dockerfile
+    """What of `found` the file wants to hear, and the rules for which that is an error (D7)."""
     options = _check_options(request)
-    found = [*text_warnings(dockerfile), *from_warnings(names)]
-    by_index = {trace.node.stage.index: trace for trace in traces}
-    for trace in traces:
-        found += stage_warnings(trace, by_index, resolved, request.ignore)
-    kept = wanted(dockerfile, found, options)
+    kept = wanted(request.dockerfile, found, options)
     rules = sorted({warning.rule for warning in kept if warning.rule}) if options.error else []
     warnings = [PlanWarning(warning.message, warning.span, warning.rule) for warning in kept]
-    return (*warnings, *_unused_arguments(request)), tuple(rules)
+    return tuple(warnings), tuple(rules)
 
 
 def _check_options(request: PlanRequest) -> CheckOptions:
@@ -152,67 +244,11 @@ def base_name(plan: Plan, stage: PlannedStage) -> str:
     return f"[{prefix}{1:>{len(str(total))}}/{total}] FROM {image.name}{digest}"
 
 
-def _names(request: PlanRequest) -> Names:
-    platform = request.platform or request.build_platform
-    stages = request.dockerfile.stages
-    stage = request.target or stages[-1].name or "default"
-    outer = global_scope(
-        request.dockerfile.arguments,
-        request.build_args,
-        automatic(platform, request.build_platform, stage),
-        request.dockerfile.escape,
-    )
-    return Names(
-        request.dockerfile, outer, platform, request.contexts, exact=request.platform is not None
-    )
-
-
-def _base_config(
-    node: StageNode, planned: Mapping[int, PlannedStage], resolved: Mapping[str, ResolvedImage]
-) -> ImageConfig:
-    """The configuration a stage starts from: `created` dropped, triggers cleared (rule Y2)."""
-    if isinstance(node.base, StageBase):
-        config = planned[node.base.index].config
-    elif isinstance(node.base, ImageBase) and node.base.image in resolved:
-        config = resolved[node.base.image].config
-    else:
-        config = ImageConfig(node.platform)
-    execution = replace(config.execution, on_build=())
-    names = [item.partition("=")[0] for item in execution.env]
-    if "PATH" not in names and node.platform.os != "windows":
-        execution = replace(execution, env=(*execution.env, f"PATH={DEFAULT_PATH}"))
-    if not execution.working_dir:
-        execution = replace(execution, working_dir="/")
-    return replace(config, execution=execution, created="")
-
-
-def _start(
-    node: StageNode,
-    planned: Mapping[int, PlannedStage],
-    traces: Mapping[int, Trace],
-    resolved: Mapping[str, ResolvedImage],
-) -> StageState:
-    config = _base_config(node, planned, resolved)
-    environment = dict(item.partition("=")[::2] for item in config.execution.env)
-    if isinstance(node.base, StageBase):  # ARGs are inherited with the stage (rule A5)
-        below = traces[node.base.index].end
-        return StageState(config.execution, below.environment, below.arguments, author=below.author)
-    return StageState(config.execution, environment, {}, author=config.author)
-
-
-def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageState) -> Trace:
+def _evaluate(
+    request: PlanRequest, names: Names, node: StageNode, config: ImageConfig, state: StageState
+) -> tuple[Trace, DockerfileError | None]:
+    """The trace of a stage; after an error, of the instructions before it."""
     stage = node.stage
-    files = [one for one in node.instructions if _counts(one)]
-    first = 1 if isinstance(node.base, ImageBase) else 0
-    total = len(files) + first + isinstance(node.base, ContextBase)
-    alone = len(request.dockerfile.stages) == 1
-    title = "" if alone else f"{stage.name or f'stage-{stage.index}'} "
-
-    def name(instruction: Instruction, before: int) -> str:
-        number = before + 1 + first
-        trigger = "ONBUILD " if instruction in node.instructions[: node.triggers] else ""
-        return f"[{title}{number:>{len(str(total))}}/{total}] {trigger}{instruction.text}"
-
     scope = StageScope(
         stage=stage,
         escape=request.dockerfile.escape,
@@ -220,59 +256,80 @@ def _evaluate(request: PlanRequest, names: Names, node: StageNode, state: StageS
         build_args=request.build_args,
         network=request.network,
         origin=lambda use: names.origin(use, stage),
-        title=name,
-        allow=request.allow,
+        title=Titles.of(node, alone=len(request.dockerfile.stages) == 1).title,
+        system=config.platform.os,
+        allow=request.allow | ({"network.host"} if request.network == "host" else set()),
+        hosts=request.hosts,
+        proxies=proxies(request.build_args),
     )
     if isinstance(node.base, ContextBase):
-        state = _copied(
-            state, node.base, stage.base, f"[{title}1/{total}] FROM {node.base.context}"
-        )
+        state = _copied(state, node.base, stage.base, scope)
     before: list[StageState] = []
     for instruction in node.instructions:
+        try:
+            following = evaluate(state, instruction, scope)
+        except DockerfileError as error:
+            done = replace(node, instructions=node.instructions[: len(before)])
+            return Trace(done, tuple(before), state, scope), error
         before.append(state)
-        state = evaluate(state, instruction, scope)
-    return Trace(node, tuple(before), state, scope)
+        state = following
+    return Trace(node, tuple(before), state, scope), None
 
 
-def _copied(state: StageState, base: ContextBase, line: From, name: str) -> StageState:
+def _copied(state: StageState, base: ContextBase, line: From, scope: StageScope) -> StageState:
     """FROM a tree of files: nothing, and then all of it in one layer (rule X3)."""
     origin = ContextOrigin(base.context)
+    name = scope.title(replace(line, text=f"FROM {base.context}"), 0)
     step = CopyStep(origin=origin, sources=("/",), destination="/", span=line.span, name=name)
     told = HistoryLine(History("", comment="buildkit.exporter.image.v0"), step=0)
     return replace(state, steps=state.steps.append(step), history=state.history.append(told))
 
 
-def _counts(instruction: Instruction) -> bool:
-    """Whether progress numbers it (rule S18); `WORKDIR /` makes nothing."""
-    if isinstance(instruction, Workdir):
-        return instruction.path.strip() != "/"
-    return isinstance(instruction, _FILE_STEPS)
-
-
 def _planned(
-    request: PlanRequest, node: StageNode, state: StageState, config: ImageConfig
+    request: PlanRequest,
+    node: StageNode,
+    state: StageState,
+    config: ImageConfig,
+    planned: Mapping[int, PlannedStage],
 ) -> PlannedStage:
-    platform = config.platform if node.adopts else node.platform
     name = node.stage.name or str(node.stage.index)
     return PlannedStage(
         index=node.stage.index,
         name=node.stage.name,
         base=node.base,
         steps=tuple(state.steps),
-        config=replace(config, platform=platform, execution=state.execution, author=state.author),
+        config=replace(config, execution=state.configured(), author=state.author),
         history=tuple(state.history),
-        platform=platform,
+        platform=_platform(node, config, planned),
         fresh=not request.no_cache.isdisjoint((name, "*")),
         span=node.stage.base.span,
     )
 
 
-def _labelled(stage: PlannedStage, labels: Mapping[str, str]) -> PlannedStage:
-    if not labels:
-        return stage
-    execution = stage.config.execution
-    merged = replace(execution, labels={**execution.labels, **labels})
-    return replace(stage, config=stage.config.with_execution(merged))
+def _platform(
+    node: StageNode, config: ImageConfig, planned: Mapping[int, PlannedStage]
+) -> Platform:
+    """The base stage's, the base image's where any will do, else what was asked for (S5, S14)."""
+    if isinstance(node.base, StageBase):
+        return planned[node.base.index].platform
+    return config.platform if node.adopts else node.platform
+
+
+def _finished(stage: PlannedStage, request: PlanRequest) -> PlannedStage:
+    """The target: with labels from the command line, and the platform asked for (K9, Y3)."""
+    config = stage.config
+    if request.labels:
+        labels = {**config.execution.labels, **request.labels}
+        config = config.with_execution(replace(config.execution, labels=labels))
+    wanted, found = request.platform, config.platform
+    if wanted is None:
+        return replace(stage, config=config)
+    if (wanted.os, wanted.architecture) != (found.os, found.architecture):
+        unknown = {key: value for key, value in config.unknown.items() if key != "os.version"}
+        config = replace(config, platform=wanted, unknown=unknown)
+    elif wanted.variant:
+        config = replace(config, platform=wanted)
+    return replace(stage, config=config)
 
 
 def _used(
@@ -295,31 +352,20 @@ def image_origins(stage: PlannedStage) -> Iterable[ImageOrigin]:
                 yield origin
 
 
-def _epoch(request: PlanRequest, outer: Scope) -> int | None:
-    given = request.build_args.get("SOURCE_DATE_EPOCH")
-    text = outer.lookup("SOURCE_DATE_EPOCH") if given is None else given
-    if not text:
-        return request.epoch
-    if text in request.epochs:
-        return request.epochs[text]
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise UsageError(
-            f"invalid SOURCE_DATE_EPOCH: {text}",
-            hint="a number of seconds since 1970, `context`, or the name of a build context",
-        )
-    return int(text)
-
-
-def _unused_arguments(request: PlanRequest) -> list[PlanWarning]:
+def _unused_arguments(request: PlanRequest, nodes: Iterable[StageNode]) -> list[PlanWarning]:
+    """Rule A8. Triggers of base images declare arguments like other instructions."""
     declared = {pair.key for argument in request.dockerfile.arguments for pair in argument.pairs}
-    for stage in request.dockerfile.stages:
-        for instruction in stage.instructions:
+    bodies = [stage.instructions for stage in request.dockerfile.stages]
+    bodies += [node.instructions[: node.triggers] for node in nodes]
+    for body in bodies:
+        for instruction in body:
             if isinstance(instruction, Arg):
                 declared |= {pair.key for pair in instruction.pairs}
     known = declared | PREDEFINED | SPECIAL
-    known |= set(automatic(request.build_platform, request.build_platform, ""))
+    known |= automatic(request.build_platform, request.build_platform, "").keys()
+    unknown = [name for name in request.build_args if name not in known]
+    suggestions = {name: did_you_mean(name, sorted(declared)) for name in unknown[:_SUGGESTIONS]}
     return [
-        PlanWarning(f"--build-arg {name} is declared by no ARG{did_you_mean(name, declared)}")
-        for name in request.build_args
-        if name not in known
+        PlanWarning(f"--build-arg {name} is declared by no ARG{suggestions.get(name, '')}")
+        for name in unknown
     ]

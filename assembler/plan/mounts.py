@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from assembler.dockerfile.flags import parse_csv_fields
+from assembler.dockerfile.flags import csv_fields, parse_csv_fields
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.errors import BadFlag
 from assembler.plan.steps import (
@@ -20,26 +21,32 @@ from assembler.plan.steps import (
     SshMount,
     TmpfsMount,
 )
+from assembler.plan.workdir import absolute
 from assembler.source import Span
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
-_NAMES = {"dst": "target", "destination": "target", "src": "source", "readonly": "ro"}
-_KEYS = (
-    "type", "target", "dst", "destination", "source", "src", "from", "ro", "readonly", "rw",
-    "readwrite", "mode", "uid", "gid", "sharing", "size", "required", "id", "env",
-)  # fmt: skip
-_ONLY = {
-    "mode": ("cache", "secret", "ssh"),
-    "uid": ("cache", "secret", "ssh"),
-    "gid": ("cache", "secret", "ssh"),
-    "size": ("tmpfs",),
-    "required": ("secret", "ssh"),
-    "env": ("secret",),
+_NAMES = {
+    "dst": "target",
+    "destination": "target",
+    "src": "source",
+    "readonly": "ro",
+    "readwrite": "rw",
 }
+_KEYS = (
+    "type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode",
+    "uid", "gid", "src", "dst", "destination", "ro", "rw", "readwrite", "env",
+)  # fmt: skip
+_BARE = frozenset({"ro", "readonly", "rw", "readwrite", "required"})
+_OWNED = ("cache", "secret", "ssh")
+_FROM_IS_FIXED = "'from' doesn't support variable expansion, define alias stage instead"
 _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(
+    r"([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18}) ?(?:([kmgtp])i?b?|b)?", re.IGNORECASE
+)
+_UNITS = {unit: 1 << 10 * power for power, unit in enumerate("kmgtp", start=1)}
+_LARGEST = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class MountScope:
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
+    """A mount's keys, under one name each, with their values."""
+
     type: str
     values: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,87 +74,109 @@ class _Fields:
 def mount_source(text: str) -> tuple[str, str]:
     """The `from` and the target of a mount's text as written, empty where it has none.
 
-    Raises BadFlag without a span.
+    Raises BadFlag without a span, also for a `from` with a variable in it (rule E4).
     """
     fields = {_NAMES.get(key, key): value or "" for key, value in parse_csv_fields(text)}
-    return fields.get("from", ""), fields.get("target", "")
+    name = fields.get("from", "")
+    if "$" in name:
+        raise BadFlag(_FROM_IS_FIXED)
+    return name, fields.get("target", "")
 
 
 def parse_mount(text: str, scope: MountScope, span: Span, number: int) -> Mount:
     """The mount that `text` spells; `number` counts the ssh mounts before it. Raises BadFlag."""
     try:
-        return _mount(_read(text, scope), scope, number)
+        fields = _read(text, scope)
+        _refuse_foreign(fields)
+        return _mount(fields, scope, number)
     except BadFlag as error:
         raise BadFlag(error.message, span.blame(text), hint=error.hint) from error
 
 
 def _read(text: str, scope: MountScope) -> _Fields:
-    kind, values = "bind", {}
-    for key, value in parse_csv_fields(text):
-        if value is None:
-            if key not in ("ro", "readonly", "rw", "readwrite", "required"):
-                raise BadFlag(f"invalid field '{key}' must be a key=value pair")
+    """Later values replace earlier ones; `required` and `size` must follow their type (rule M2)."""
+    kind, values = "bind", dict[str, str]()
+    for written in csv_fields(text):
+        key, equals, value = written.partition("=")
+        key = key.lower()
+        if not equals:
+            if key not in _BARE:
+                raise BadFlag(f"invalid field '{written}' must be a key=value pair")
             value = "true"
-        if key not in _KEYS:
-            raise BadFlag(f"unexpected key '{key}' in '{key}={value}'{did_you_mean(key, _KEYS)}")
-        if key == "from":
-            if "$" in value:
-                raise BadFlag(
-                    "'from' doesn't support variable expansion, define alias stage instead"
-                )
+        elif key in _KEYS:
+            value = scope.expand(value) if key != "from" else value
         else:
-            value = scope.expand(value)
+            raise BadFlag(f"unexpected key '{key}' in '{written}'{did_you_mean(key, _KEYS)}")
         if key == "type":
             kind = value.lower()
             if kind not in _TYPES:
                 raise BadFlag(f'unsupported mount type "{value}"{did_you_mean(value, _TYPES)}')
-            continue
-        _check_key(key, kind)
-        values[_NAMES.get(key, key)] = value
+        elif key == "sharing":
+            values[key] = _sharing(value)
+        elif (key == "required" and kind not in ("secret", "ssh")) or (
+            key == "size" and kind != "tmpfs"
+        ):
+            hint = f"type= must come first, and be one that takes {key}"
+            raise BadFlag(f"unexpected key '{key}' for mount type '{kind}'", hint=hint)
+        elif key in ("rw", "readwrite"):
+            values["ro"] = "false" if _truth(key, value) else "true"
+        elif key in ("ro", "readonly", "required"):
+            values[_NAMES.get(key, key)] = "true" if _truth(key, value) else "false"
+        else:
+            values[_NAMES.get(key, key)] = value
     return _Fields(kind, values)
 
 
-def _check_key(key: str, kind: str) -> None:
-    if key == "sharing" and kind != "cache":
-        raise BadFlag(f"invalid cache sharing set for {kind} mount")
-    if kind not in _ONLY.get(key, _TYPES):
-        if key in ("mode", "uid", "gid"):
-            raise BadFlag(f'{key} not allowed for "{kind}" type mounts')
-        raise BadFlag(f"unexpected key '{key}' for mount type '{kind}'")
+def _sharing(value: str) -> str:
+    if value.lower() not in _SHARING:
+        raise BadFlag(f'unsupported sharing value "{value}"{did_you_mean(value, _SHARING)}')
+    return value.lower()
+
+
+def _refuse_foreign(fields: _Fields) -> None:
+    """Rule M4: keys that other types have."""
+    for key in ("mode", "uid", "gid"):
+        if key in fields.values and fields.type not in _OWNED:
+            raise BadFlag(f'{key} not allowed for "{fields.type}" type mounts')
+    if "sharing" in fields.values and fields.type == "secret":
+        raise BadFlag("secret mount should not define sharing")
+    if "sharing" in fields.values and fields.type != "cache":
+        raise BadFlag(f"invalid cache sharing set for {fields.type} mount")
 
 
 def _mount(fields: _Fields, scope: MountScope, number: int) -> Mount:
-    makers: dict[str, Callable[[], Mount]] = {
-        "bind": lambda: _bind(fields, scope),
-        "cache": lambda: _cache(fields, scope),
-        "tmpfs": lambda: TmpfsMount(_target(fields, scope), _size(fields.get("size"))),
-        "secret": lambda: _secret(fields, scope),
-        "ssh": lambda: _ssh(fields, scope, number),
-    }
-    return makers[fields.type]()
+    if fields.type == "cache":
+        return _cache(fields, scope)
+    if fields.type == "tmpfs":
+        return TmpfsMount(_target(fields, scope), _size(fields))
+    if fields.type == "secret":
+        return _secret(fields, scope)
+    if fields.type == "ssh":
+        return _ssh(fields, scope, number)
+    return _bind(fields, scope)
 
 
 def _bind(fields: _Fields, scope: MountScope) -> BindMount:
     name = fields.get("from")
-    origin = scope.origin(name, fields.get("target")) if name else ContextOrigin()
-    source = posixpath.normpath("/" + fields.get("source"))
-    return BindMount(_target(fields, scope), source, origin, _read_only(fields, True))
+    return BindMount(
+        target=_target(fields, scope),
+        source=absolute(fields.get("source"), "/"),
+        origin=scope.origin(name, fields.get("target")) if name else ContextOrigin(),
+        read_only=fields.get("ro") != "false",
+    )
 
 
 def _cache(fields: _Fields, scope: MountScope) -> CacheMount:
-    sharing = fields.get("sharing") or "shared"
-    if sharing not in _SHARING:
-        raise BadFlag(f'unsupported sharing value "{sharing}"{did_you_mean(sharing, _SHARING)}')
     name = fields.get("from")
-    target = _target(fields, scope)
-    id = fields.get("id") or target
+    # BuildKit's default is the target as written, not joined to the working directory (rule M7)
+    id = fields.get("id") or _cleaned(fields.get("target"))
     return CacheMount(
-        target=target,
+        target=_target(fields, scope),
         id=f"{scope.cache_namespace}/{id}" if scope.cache_namespace else id,
-        sharing=sharing,
-        read_only=_read_only(fields, False),
+        sharing=fields.get("sharing") or "shared",
+        read_only=fields.get("ro") == "true",
         origin=scope.origin(name, fields.get("target")) if name else None,
-        source=fields.get("source"),
+        source=absolute(fields.get("source"), "/") if name else "",
         uid=_number(fields, "uid", 0),
         gid=_number(fields, "gid", 0),
         mode=_number(fields, "mode", 0o755, 8),
@@ -153,21 +184,21 @@ def _cache(fields: _Fields, scope: MountScope) -> CacheMount:
 
 
 def _secret(fields: _Fields, scope: MountScope) -> SecretMount:
-    if "from" in fields.values:
+    id, source, target = fields.get("id"), fields.get("source"), fields.get("target")
+    if fields.get("from"):
         raise BadFlag("secret mount should not have a from")
-    if fields.get("id") and fields.get("source"):
-        raise BadFlag("both source and id can't be set")
-    target = fields.get("target")
-    id = fields.get("id") or fields.get("source") or posixpath.basename(target)
-    if not id:
+    if not (id or source or target):
         raise BadFlag("invalid secret mount. one of source, target required")
-    if not target and not fields.get("env"):
-        target = f"/run/secrets/{posixpath.basename(id)}"
+    if id and source:
+        raise BadFlag("both source and id can't be set")
+    id = id or source or posixpath.basename(_cleaned(target)) or "/"
+    if not target and "env" not in fields.values:
+        target = f"/run/secrets/{posixpath.basename(_cleaned(id))}"
     return SecretMount(
         id=id,
-        target=_absolute(target, scope.cwd) if target else "",
-        env=fields.get("env"),
-        required=_boolean(fields, "required"),
+        target=absolute(target, scope.cwd) if target else "",
+        env=(fields.get("env") or id) if "env" in fields.values else "",
+        required=fields.get("required") == "true",
         uid=_number(fields, "uid", 0),
         gid=_number(fields, "gid", 0),
         mode=_number(fields, "mode", 0o400, 8),
@@ -180,8 +211,8 @@ def _ssh(fields: _Fields, scope: MountScope, number: int) -> SshMount:
     target = fields.get("target") or f"/run/buildkit/ssh_agent.{number}"
     return SshMount(
         id=fields.get("id") or "default",
-        target=_absolute(target, scope.cwd),
-        required=_boolean(fields, "required"),
+        target=absolute(target, scope.cwd),
+        required=fields.get("required") == "true",
         uid=_number(fields, "uid", 0),
         gid=_number(fields, "gid", 0),
         mode=_number(fields, "mode", 0o600, 8),
@@ -190,50 +221,46 @@ def _ssh(fields: _Fields, scope: MountScope, number: int) -> SshMount:
 
 def parse_device(text: str, span: Span) -> Device:
     """The device that `--device=NAME[,required]` names (rule M12). Raises BadFlag."""
-    name, required = "", False
     try:
-        for key, value in parse_csv_fields(text):
-            if key == "required":
-                required = value is None or _truth("required", value)
-            elif key == "name" and value and not name:
-                name = value
-            elif not name and key != "name":
-                name = key if value is None else f"{key}={value}"
-            elif value is None:
-                raise BadFlag(f"invalid field '{key}' must be a key=value pair")
-            else:
-                suggestion = did_you_mean(key, ("name", "required"))
-                raise BadFlag(f"unexpected key '{key}' in '{key}={value}'{suggestion}")
+        device = _device(text)
     except BadFlag as error:
-        raise BadFlag(error.message, span.blame(text)) from error
-    if not name:
+        raise BadFlag(error.message, span.blame(text), hint=error.hint) from error
+    if not device.name:
         raise BadFlag("device name is empty", span.blame(text))
+    return device
+
+
+def _device(text: str) -> Device:
+    name, required = "", False
+    for written in csv_fields(text):
+        key, equals, value = written.partition("=")
+        key = key.lower()
+        if key == "required":
+            required = not equals or _truth(key, value)
+        elif key == "name" and equals:
+            if name:
+                raise BadFlag(f"device name already set to {name}")
+            name = value
+        elif not name:
+            name = written
+        elif not equals:
+            raise BadFlag(f"invalid field '{written}' must be a key=value pair")
+        else:
+            suggestion = did_you_mean(key, ("name", "required"))
+            raise BadFlag(f"unexpected key '{key}' in '{written}'{suggestion}")
     return Device(name, required)
 
 
 def _target(fields: _Fields, scope: MountScope) -> str:
-    target = _absolute(fields.get("target"), scope.cwd)
+    target = absolute(fields.get("target"), scope.cwd)
     if target == "/":
         raise BadFlag('invalid mount target "/"')
     return target
 
 
-def _absolute(path: str, cwd: str) -> str:
-    return posixpath.normpath("/" + posixpath.join(cwd, path).lstrip("/"))
-
-
-def _read_only(fields: _Fields, default: bool) -> bool:
-    if "ro" in fields.values:
-        return _boolean(fields, "ro")
-    for key in ("rw", "readwrite"):
-        if key in fields.values:
-            return not _boolean(fields, key)
-    return default
-
-
-def _boolean(fields: _Fields, key: str) -> bool:
-    value = fields.get(key)
-    return bool(value) and _truth(key, value)
+def _cleaned(path: str) -> str:
+    """`path` without `.`, `..` and doubled slashes, still relative if it was."""
+    return absolute(path, "/") if path.startswith("/") else posixpath.normpath(path)
 
 
 def _truth(key: str, value: str) -> bool:
@@ -243,19 +270,21 @@ def _truth(key: str, value: str) -> bool:
 
 
 def _number(fields: _Fields, key: str, default: int, base: int = 10) -> int:
+    if key not in fields.values:
+        return default
     value = fields.get(key)
-    try:
-        return int(value, base) if value else default
-    except ValueError as error:
-        raise BadFlag(f"invalid value {value} for {key}") from error
+    digits = r"[0-7]{1,32}" if base == 8 else r"[0-9]{1,32}"
+    if not re.fullmatch(digits, value) or int(value, base) > _LARGEST:
+        raise BadFlag(f"invalid value {value} for {key}")
+    return int(value, base)
 
 
-def _size(text: str) -> int:
-    if not text:
+def _size(fields: _Fields) -> int:
+    text = fields.get("size")
+    if "size" not in fields.values:
         return 0
-    digits = text.rstrip("bkmgtBKMGT")
-    unit = text[len(digits) :].lower().removesuffix("b") if len(text) > len(digits) else ""
-    try:
-        return int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError) as error:
-        raise BadFlag(f"invalid size: '{text}'") from error
+    match = _SIZE.fullmatch(text)
+    size = int(float(match[1]) * _UNITS.get((match[2] or "").lower(), 1)) if match else -1
+    if not 0 <= size < 1 << 63:
+        raise BadFlag(f"invalid value for size: {text}", hint="a number of bytes, or 64m, 1g")
+    return size

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -100,10 +101,11 @@ def outlined(names: Names, target: int, traces: Iterable[Trace]) -> Outline:
     )
 
 
-def _needed(target: int, traces: dict[int, Trace]) -> list[Trace]:
-    pending, found = [target], dict[int, Trace]()
+def _needed(target: int, traces: Mapping[int, Trace]) -> list[Trace]:
+    """The stage `target`, what it is built from, and what it takes files of: nearest first."""
+    pending, found = deque([target]), dict[int, Trace]()
     while pending:
-        index = pending.pop()
+        index = pending.popleft()
         if index in found:
             continue
         trace = found[index] = traces[index]
@@ -114,12 +116,13 @@ def _needed(target: int, traces: dict[int, Trace]) -> list[Trace]:
     return list(found.values())
 
 
-def _arguments(names: Names, needed: list[Trace]) -> Iterator[Argument]:
+def _arguments(names: Names, needed: Sequence[Trace]) -> Iterator[Argument]:
     """ARGs of the stages themselves, and global ones that they or their FROM lines read."""
     used: set[str] = set()
     for trace in needed:
         base = trace.node.stage.base
         used |= _read(base.image, names) | _read(base.platform, names)
+        own: dict[str, Argument] = {}  # of several definitions, the last one is what counts
         for _, instruction in trace.steps():
             if not isinstance(instruction, syntax.Arg):
                 continue
@@ -130,23 +133,40 @@ def _arguments(names: Names, needed: list[Trace]) -> Iterator[Argument]:
                     continue
                 value = trace.end.arguments.get(pair.key) or ""
                 told = description(instruction.comment, pair.key)
-                yield Argument(pair.key, value, told, instruction.span)
+                own[pair.key] = Argument(pair.key, value, told, instruction.span)
+        yield from own.values()
+    yield from _global_arguments(names, used, needed[0].scope.build_args)
+
+
+def _global_arguments(
+    names: Names, used: set[str], build_args: Mapping[str, str]
+) -> Iterator[Argument]:
+    """The global ARGs that `used` come from, backwards: an earlier definition counts only for what
+    is read before it is replaced."""
+    told: set[str] = set()
     for argument in reversed(names.dockerfile.arguments):
         for pair in reversed(argument.pairs):
-            if pair.key in used:
+            if pair.key not in used:
+                continue
+            used.discard(pair.key)
+            if pair.key not in build_args:
                 used |= _read(pair.value or "", names)
+            if pair.key not in told:
+                told.add(pair.key)
                 value = names.outer.values.get(pair.key, "")
-                told = description(argument.comment, pair.key)
-                yield Argument(pair.key, value, told, argument.span)
+                said = description(argument.comment, pair.key)
+                yield Argument(pair.key, value, said, argument.span)
 
 
 def _read(word: str, names: Names) -> frozenset[str]:
-    """The variables that expanding `word` looks up."""
+    """The variables with a value that expanding `word` looks up."""
     found: set[str] = set()
 
     def lookup(name: str) -> str | None:
-        found.add(name)
-        return names.outer.lookup(name)
+        value = names.outer.lookup(name)
+        if value is not None:
+            found.add(name)
+        return value
 
     with suppress(ExpansionFailed):  # where a build argument stands in for it (rule A2)
         expand(word, lookup, names.dockerfile.escape)
@@ -154,10 +174,11 @@ def _read(word: str, names: Names) -> frozenset[str]:
 
 
 def _by_line(arguments: Iterable[Argument]) -> tuple[Argument, ...]:
+    """Each name once, the nearest stage's."""
     found: dict[str, Argument] = {}
-    for argument in sorted(arguments, key=lambda one: one.span.start):
+    for argument in arguments:
         found.setdefault(argument.name, argument)
-    return tuple(found.values())
+    return tuple(sorted(found.values(), key=lambda one: one.span.start))
 
 
 def _once(wanted: Iterable[Wanted]) -> tuple[Wanted, ...]:

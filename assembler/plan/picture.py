@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from assembler.oci.descriptor import Descriptor
 from assembler.plan.forecast import Fate, Forecast
@@ -28,12 +30,29 @@ from assembler.plan.steps import (
 )
 from assembler.source import printable
 
-_COLOURS = {
-    Fate.CACHED: "#d7ead3",
-    Fate.RUN: "#fbe0c0",
-    Fate.PENDING: "#fdf3d6",
-    Fate.UNNEEDED: "#eeeeee",
-}
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a step of some fate is drawn: what is said below it, and in which colours."""
+
+    words: str
+    fill: str
+    line: str
+    text: str
+
+
+_LOOKS: Mapping[Fate | None, _Look] = MappingProxyType(
+    {
+        Fate.CACHED: _Look("cached", "#e4f3e2", "#6aa86f", "#3b7a41"),
+        Fate.RUN: _Look("will run", "#fdebd3", "#dd9a45", "#a4610b"),
+        Fate.PENDING: _Look("known when it is reached", "#fffbe6", "#cdb44c", "#85711c"),
+        Fate.UNNEEDED: _Look("not needed", "#f1f1f1", "#b5b5b5", "#777777"),
+        None: _Look("", "#ffffff", "#b5b5b5", "#777777"),
+    }
+)
+_OUTSIDE = _Look("", "#e8f1fa", "#7fa3c7", "#1f4e79")
+_MISSING = _Look("missing", "#fbe4e1", "#cf7a70", "#a5291b")
+_LINE = 46
 _LONGEST = 60
 
 
@@ -49,10 +68,13 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A box of the picture: a step, an image, a context."""
+    """A box of the picture: a step, or an image, a context, something fetched. `text` is what it
+    is, `remark` what becomes of it; `shape` is Graphviz' word."""
 
     name: str
     text: str
+    remark: str = ""
+    shape: str = "box"
     fate: Fate | None = None
 
 
@@ -96,60 +118,113 @@ def dot(plan: Plan, forecast: Forecast) -> str:
     """The plan in Graphviz' language."""
     lines = [
         "digraph plan {",
-        "  rankdir=TB; compound=true; bgcolor=white;",
-        '  node [shape=box, style="filled,rounded", fillcolor=white, fontname="sans-serif",'
-        " fontsize=10];",
-        '  edge [color="#666666", arrowsize=0.7];',
+        '  graph [rankdir=TB, bgcolor=white, fontname="Helvetica,Arial,sans-serif", fontsize=11,',
+        "         nodesep=0.3, ranksep=0.4, pad=0.3, labelloc=t];",
+        f"  label={_heading(plan, forecast)};",
+        '  node [shape=box, style="filled,rounded", fontname="Helvetica,Arial,sans-serif",'
+        ' fontsize=10, margin="0.14,0.08", height=0.3];',
+        '  edge [color="#7a7a7a", arrowsize=0.6];',
     ]
     for node in outside(plan, forecast):
-        lines.append(f"  {node.name} [label={_quoted(node.text)}, shape=cylinder];")
+        look = _MISSING if node.remark == _MISSING.words else _OUTSIDE
+        lines.append(
+            f"  {node.name} [label={_label(node, look.text)}, tooltip={_quoted(node.text)},"
+            f' shape={node.shape}, style=filled, fillcolor="{look.fill}", color="{look.line}"];'
+        )
     for stage in plan.stages:
-        width = 2 if stage.index == plan.target else 1
-        lines.append(f"  subgraph cluster_{stage.index} {{")
-        lines.append(f'    label={_quoted(stage.title)}; fontname="sans-serif"; fontsize=12;')
-        lines.append(f'    style=rounded; color="#999999"; penwidth={width};')
-        for node in steps(stage, forecast):
-            colour = _COLOURS[node.fate] if node.fate else "#ffffff"
-            lines.append(
-                f"    {node.name} [label={_quoted(node.text)}, fillcolor={_quoted(colour)}];"
-            )
-        lines.append("  }")
+        lines += _cluster(plan, stage, forecast)
     for edge in edges(plan):
-        style = " [style=dashed]" if edge.copies else ""
+        style = ' [style=dashed, color="#4a7fb5"]' if edge.copies else ""
         lines.append(f"  {edge.start} -> {edge.end}{style};")
     return "\n".join((*lines, "}")) + "\n"
+
+
+def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[str]:
+    target = stage.index == plan.target
+    title = f"<b>{_html(stage.title)}</b>" + (" (target)" if target else "")
+    colour, width = ("#1f4e79", 2) if target else ("#c4c4c4", 1)
+    yield f"  subgraph cluster_{stage.index} {{"
+    yield f"    label=<{title}>; labeljust=l; fontsize=12; margin=12;"
+    yield f'    style="filled,rounded"; fillcolor="#fafafa"; color="{colour}"; penwidth={width};'
+    for node in steps(stage, forecast):
+        look = _LOOKS[node.fate]
+        yield (
+            f"    {node.name} [label={_label(node, look.text)}, tooltip={_quoted(node.text)},"
+            f' fillcolor="{look.fill}", color="{look.line}"];'
+        )
+    yield "  }"
+
+
+def _heading(plan: Plan, forecast: Forecast) -> str:
+    """The title, the figures, and what the colours mean, as far as they occur."""
+    title = f"{plan.stage(plan.target).title}, {plan.platform}"
+    used = [fate for fate in Fate if forecast.count(plan, fate)]
+    cells = "".join(
+        f'<td border="1" color="{look.line}" bgcolor="{look.fill}">'
+        f'<font point-size="9" color="{look.text}">{look.words}</font></td>'
+        for look in (_LOOKS[fate] for fate in used)
+    )
+    legend = f'<tr><td><table border="0" cellspacing="6"><tr>{cells}</tr></table></td></tr>'
+    return (
+        f'<<table border="0" cellspacing="2"><tr><td><font point-size="15"><b>{_html(title)}</b>'
+        f"</font></td></tr><tr><td>{_html(summary(plan, forecast))}</td></tr>"
+        f"{legend if used else ''}</table>>"
+    )
+
+
+def _label(node: Node, colour: str) -> str:
+    """The text in lines, its first word bold where it is an instruction, and the remark."""
+    lines = textwrap.wrap(node.text, _LINE, max_lines=2, placeholder="…") or [" "]
+    shown = [_html(line) for line in lines]
+    if node.fate is not None:
+        word, blank, rest = lines[0].partition(" ")
+        shown[0] = f"<b>{_html(word)}</b>{blank}{_html(rest)}"
+    text = "<br/>".join(shown)
+    if node.remark:
+        text += f'<br/><font point-size="8" color="{colour}">{_html(node.remark)}</font>'
+    return f"<{text}>"
 
 
 def mermaid(plan: Plan, forecast: Forecast) -> str:
     """The plan as a Mermaid flowchart."""
     lines = ["flowchart TD"]
     for node in outside(plan, forecast):
-        lines.append(f"  {node.name}[({_escaped(node.text)})]")
+        lines.append(f"  {node.name}[({_escaped(_two_lines(node))})]:::outside")
     for stage in plan.stages:
-        lines.append(f"  subgraph stage_{stage.index}[{_escaped(stage.title)}]")
+        title = f"{stage.title} (target)" if stage.index == plan.target else stage.title
+        lines.append(f"  subgraph stage_{stage.index}[{_escaped(title)}]")
         for node in steps(stage, forecast):
             kind = f":::{node.fate.value}" if node.fate else ""
-            lines.append(f"    {node.name}[{_escaped(node.text)}]{kind}")
+            lines.append(f"    {node.name}[{_escaped(_two_lines(node))}]{kind}")
         lines.append("  end")
     for edge in edges(plan):
         lines.append(f"  {edge.start} {'-.->' if edge.copies else '-->'} {edge.end}")
-    for fate, colour in _COLOURS.items():
-        lines.append(f"  classDef {fate.value} fill:{colour},stroke:#999999")
+    looks = {"outside": _OUTSIDE} | {fate.value: _LOOKS[fate] for fate in Fate}
+    for kind, look in looks.items():
+        lines.append(f"  classDef {kind} fill:{look.fill},stroke:{look.line},color:#222222")
+    lines.append(f"  style stage_{plan.target} stroke:#1f4e79,stroke-width:3px")
     return "\n".join(lines) + "\n"
+
+
+def _two_lines(node: Node) -> str:
+    shown = _shortened(node.text, _LONGEST)
+    return f"{shown}\n{node.remark}" if node.remark else shown
 
 
 def outside(plan: Plan, forecast: Forecast) -> Iterator[Node]:
     """What the plan takes from elsewhere: images, contexts, URLs, repositories."""
     for number, (key, image) in enumerate(plan.images.items()):
         pulls = forecast.pulls.get(key, ())
-        pulled = f"pull {size(_bytes(pulls))}" if pulls else "in the store"
-        yield Node(f"image_{number}", f"{_short_name(image.name)}\n{pulled}")
+        pulled = f"{size(_bytes(pulls))} to pull" if pulls else "nothing to pull"
+        yield Node(f"image_{number}", printable(_short_name(image.name)), pulled, "cylinder")
     for number, need in enumerate(plan.missing):
-        yield Node(f"missing_{number}", f"{_short_name(need.image)}\nmissing")
+        yield Node(
+            f"missing_{number}", printable(_short_name(need.image)), _MISSING.words, "cylinder"
+        )
     for number, name in enumerate(_contexts(plan)):
-        yield Node(f"context_{number}", name or "build context")
+        yield Node(f"context_{number}", printable(name) or "build context", shape="folder")
     for number, source in enumerate(_fetched(plan)):
-        yield Node(f"remote_{number}", _shortened(_remote_text(source), _LONGEST))
+        yield Node(f"remote_{number}", printable(_remote_text(source)), shape="note")
 
 
 def steps(stage: PlannedStage, forecast: Forecast) -> Iterator[Node]:
@@ -158,8 +233,8 @@ def steps(stage: PlannedStage, forecast: Forecast) -> Iterator[Node]:
         yield Node(f"s{stage.index}_base", "no steps")
     for number, step in enumerate(stage.steps):
         fate = forecast.fate(stage.index, number)
-        shown = _shortened(step_text(step), _LONGEST)
-        yield Node(f"s{stage.index}_{number}", f"{shown}\n{fate.value}", fate)
+        remark = _LOOKS[fate].words
+        yield Node(f"s{stage.index}_{number}", step_text(step), remark, fate=fate)
 
 
 def edges(plan: Plan) -> Iterator[Edge]:
@@ -183,7 +258,7 @@ def edges(plan: Plan) -> Iterator[Edge]:
                     yield Edge(_last(plan.stage(origin.index)), here, copies=True)
                 elif isinstance(origin, ImageOrigin):
                     yield Edge(images[origin.image], here, copies=True)
-                elif origin.name in contexts and _reads_context(step):
+                elif isinstance(origin, ContextOrigin) and _reads_context(step):
                     yield Edge(contexts[origin.name], here, copies=True)
             for source in step.fetched if isinstance(step, Copy) else ():
                 yield Edge(remotes[source], here, copies=True)
@@ -212,7 +287,7 @@ def size(count: int) -> str:
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
 
@@ -265,12 +340,20 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    """A string of Graphviz' language; a tooltip need not hold a whole script."""
+    escaped = _shortened(text, 1000).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
+def _html(text: str) -> str:
+    """Text inside a label of Graphviz' HTML."""
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(char, entity)
+    return text
+
+
 def _escaped(text: str) -> str:
-    """A Mermaid string: entities for what would end it or be markup."""
-    for char in '#&"<>`':
+    """A Mermaid string: entities for what would end it, be markup or an escape."""
+    for char in '#&"<>`\\':
         text = text.replace(char, f"\0{ord(char)};")
     return '"' + text.replace("\0", "#").replace("\n", "<br>") + '"'

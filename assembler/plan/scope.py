@@ -51,6 +51,11 @@ def expanded(word: str, scope: Scope, escape: str, span: Span) -> str:
         raise ExpansionFailed(error.message, span.blame(word), hint=error.hint) from error
 
 
+def blamed(span: Span, value: str, written: str) -> Span:
+    """`span` blaming a value where it stands on the line, else the word it was expanded from."""
+    return span.blame(value if value and value in written else written)
+
+
 def automatic(target: Platform, build: Platform, stage: str) -> dict[str, str]:
     """The automatic arguments of the global scope (rule A9)."""
     found: dict[str, str] = {}
@@ -99,11 +104,12 @@ def argument_value(
     return outer.lookup(pair.key)
 
 
-def proxies(build_args: Mapping[str, str], declared: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """The proxy variables of a RUN, in both cases, unless the stage declares them (rule A11)."""
+def proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The proxy variables of every RUN: a value given in either case is there in both, the lower
+    case's where they differ (rule A11)."""
     found: dict[str, str] = {}
     for name in PROXIES:
-        value = build_args.get(name) or build_args.get(name.lower())
-        if value and name not in declared and name.lower() not in declared:
+        value = build_args.get(name.lower(), build_args.get(name))
+        if value:
             found |= {name: value, name.lower(): value}
     return tuple(found.items())

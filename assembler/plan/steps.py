@@ -34,17 +34,24 @@ class ImageOrigin:
     image: str
 
 
-Origin = ContextOrigin | StageOrigin | ImageOrigin
+@dataclass(frozen=True, slots=True)
+class ScratchOrigin:
+    """`from=scratch`: an empty directory."""
+
+
+Origin = ContextOrigin | StageOrigin | ImageOrigin | ScratchOrigin
 
 
 @dataclass(frozen=True, slots=True)
 class UrlSource:
     """A file to be fetched over http (rule C27). `checksum` is a digest's text, empty when not
-    given; `unpack` says that an archive is extracted."""
+    given; `unpack` says that an archive is extracted. `credentials`, `user:password` of the URL, are
+    in no key, history or document."""
 
     url: str
     checksum: str = ""
     unpack: bool = False
+    credentials: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class Run:
     """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
 
-    `hostname` empty: the runtime's own.
+    `hostname` empty: the runtime's own. `hosts` are the names that `--add-host` gives an address.
     `proxies` are exported too but are in no key, history or configuration (rule A11).
     `scripts` are files under /dev/pipes (rule H9): name, content.
     """
@@ -153,6 +160,7 @@ class Run:
     network: str = "default"
     security: str = "sandbox"
     hostname: str = ""
+    hosts: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
@@ -166,7 +174,7 @@ class Copy:
 
     `destination` is absolute, and keeps its trailing `/` or `/.` (rule C9). `chown` and `chmod`
     are expanded text, empty when not given. `unpack` true: local archives are extracted (C26).
-    Only ADD has sources that are fetched.
+    Only ADD has sources that are fetched. `written` are the sources before expansion, for errors.
     """
 
     origin: Origin
@@ -179,8 +187,14 @@ class Copy:
     parents: bool = False
     exclude: tuple[str, ...] = ()
     unpack: bool = False
+    written: tuple[str, ...] = field(default=(), compare=False, repr=False)
     span: Span = field(compare=False, repr=False)
     name: str = field(compare=False)
+
+    def place_of(self, source: str) -> Span:
+        """Where in the Dockerfile the path `source` stands, expanded or not."""
+        number = self.sources.index(source)
+        return self.span.blame(self.written[number] if self.written else source)
 
     @property
     def paths(self) -> tuple[str, ...]:

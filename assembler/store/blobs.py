@@ -86,6 +86,12 @@ class Blobs:
                 ingest.commit(None)
         return digest
 
+    def reserve(self, size: int) -> None:
+        """Raise NoSpace when a blob of `size` bytes, 0 for not known, has no room here."""
+        found = os.statvfs(self._directory)
+        if size > found.f_bavail * found.f_frsize:
+            raise translated(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), self._directory)
+
     @contextmanager
     def ingest(self) -> Iterator[Ingest]:
         """A new blob being written; what is not committed when the block ends is removed."""
@@ -121,9 +127,14 @@ class Ingest:
             rest = rest[os.write(self._file, rest) :]
         return len(view)
 
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return Digest("sha256", self._hasher.hexdigest())
+
     def commit(self, expected: Descriptor | None = None) -> tuple[Digest, int]:
         """Give the blob its name; its digest and size. Raises BlobCorrupt unless it is `expected`."""
-        digest = Digest("sha256", self._hasher.hexdigest())
+        digest = self.digest
         if expected is not None and (digest, self._size) != (expected.digest, expected.size):
             raise BlobCorrupt(
                 f"expected blob {expected.digest} of {expected.size} bytes, "

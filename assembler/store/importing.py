@@ -18,6 +18,7 @@ from assembler.layer.decompression import reader
 from assembler.layer.tar_reader import read
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, REF_NAME, Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, build, parse
 from assembler.oci.platform import Platform
@@ -33,9 +34,12 @@ def import_image(store: Store, path: str, name: str, platform: Platform) -> Imag
     `name` selects among several (a tag or full name), empty takes the only one. Raises NotFound,
     BadArchive, StoreError.
     """
-    if os.path.isdir(path):
-        return _import_layout(store, path, name, platform)
-    return _import_archive(store, path, name, platform)
+    try:
+        if os.path.isdir(path):
+            return _import_layout(store, path, name, platform)
+        return _import_archive(store, path, name, platform)
+    except (ValueError, RecursionError) as error:  # of documents that are none
+        raise BadArchive(f"{path}: {error}") from error
 
 
 def _import_layout(store: Store, path: str, name: str, platform: Platform) -> Image:
@@ -54,13 +58,27 @@ def _import_layout(store: Store, path: str, name: str, platform: Platform) -> Im
                 ingest.write(chunk)
             ingest.commit(descriptor)
 
-    return _from_index(store, index, name, platform, path, fetch)
+    found = _of_digest(path, name, index) or _choose(index, name, platform, path)
+    return _from_descriptor(store, found, platform, path, fetch)
 
 
-def _from_index(
-    store: Store, index: Index, name: str, platform: Platform, path: str, fetch: Any
+def _of_digest(path: str, name: str, index: Index) -> Descriptor | None:
+    """The image of the layout that has the digest `name` and no line of its own in the index."""
+    try:
+        digest = Digest.parse(name)
+    except ValueError:
+        return None
+    source = os.path.join(path, "blobs", digest.algorithm, digest.hex)
+    if any(entry.digest == digest for entry in index.manifests) or not os.path.lexists(source):
+        return None
+    with _open_regular(source) as stream:
+        content = _bounded(stream)
+    return Descriptor(parse(content).media_type, digest, len(content))
+
+
+def _from_descriptor(
+    store: Store, descriptor: Descriptor, platform: Platform, path: str, fetch: Any
 ) -> Image:
-    descriptor = _choose(index, name, platform, path)
     for _ in range(MAX_INDEX_DEPTH):
         fetch(descriptor)
         document = parse(store.blobs.read(descriptor, MAX_DOCUMENT), descriptor.media_type)
@@ -120,8 +138,9 @@ def _import_archive(store: Store, path: str, name: str, platform: Platform) -> I
     if "index.json" in documents:
         index = parse(documents["index.json"])
         if isinstance(index, Index):
-            return _from_index(
-                store, index, name, platform, path, lambda d: _present(store, d, path)
+            found = _choose(index, name, platform, path)
+            return _from_descriptor(
+                store, found, platform, path, lambda d: _present(store, d, path)
             )
     if "manifest.json" in documents:
         return _docker_archive(store, json.loads(documents["manifest.json"]), members, name, path)

@@ -28,7 +28,7 @@ def test_I4_a_typo_is_shown_with_a_caret() -> None:
         "dockerfile parse error on line 3: unknown instruction: CPOY (did you mean COPY?)"
     )
     assert error.span is not None
-    assert " 3 | >>> CPOY a b\n   |     ^^^^\n" in excerpt(error.span)
+    assert "   3 | >>> CPOY a b\n     |     ^^^^\n" in excerpt(error.span)
 
 
 def test_L7_a_flag_on_a_later_line_is_found() -> None:

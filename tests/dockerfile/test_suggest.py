@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assembler.dockerfile.suggest import did_you_mean, nearest
+from assembler.dockerfile.suggest import completed, did_you_mean, nearest
 
 NAMES = ("RUN", "COPY", "ADD", "ENTRYPOINT")
 
@@ -39,3 +40,18 @@ def test_LN2_one_edit_is_always_found(word: str, at: int, char: str) -> None:
     edited = word[:at] + char + word[at:]
     assert nearest(edited, [word]) == word
     assert nearest(word, [edited]) == edited
+
+
+@pytest.mark.parametrize(
+    ("word", "candidates", "text"),
+    [
+        ("rel", ["build", "release"], " (did you mean release?)"),
+        ("rel", ["release", "release"], " (did you mean release?)"),
+        ("re", ["release", "review"], ""),
+        ("release", ["release"], ""),
+        ("lease", ["release"], ""),
+        ("", ["release"], ""),
+    ],
+)
+def test_the_only_word_that_begins_so(word: str, candidates: list[str], text: str) -> None:
+    assert completed(word, candidates) == text

@@ -1,341 +1,209 @@
-"""COPY, ADD and WORKDIR against the language's vectors (dockerfile-language 15)."""
+"""COPY, ADD, WORKDIR and ignore rules: every row of the language's table (reference 15)."""
 
 from __future__ import annotations
 
-import io
-import os
-import tarfile
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from assembler.context.directory import DirectoryContext, find_ignore_file
+from assembler.context.filtered import FilteredTree
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.engine import content, copy, directories
-from assembler.engine.selection import select
-from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing
-from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.tree import ChangesetTree, EmptyTree, MergedTree, Tree, resolve
-from assembler.plan.evaluate import destination_path
-from assembler.plan.steps import ContextOrigin, Copy, InlineFile, MakeDirectory, StageOrigin
-from assembler.source import Source, Span
-
-SPAN = Span(Source("Dockerfile", "COPY"), 1, 1)
-NOW = 5_000_000_000
-PASSWD = b"root:x:0:0:::\nann:x:7:8:::\n"
-GROUP = b"root:x:0:\nstaff:x:50:\n"
-
-
-def file(path: str, text: bytes = b"", **more: int) -> Entry:
-    return Entry(path, Kind.FILE, size=len(text), source=InlineBytes(text), **more)  # type: ignore[arg-type]
-
-
-STAGE = (
-    Entry("e", Kind.DIRECTORY, mode=0o700),
-    Entry("etc", Kind.DIRECTORY, mode=0o755),
-    file("etc/passwd", PASSWD),
-    file("etc/group", GROUP),
-    file("file", b"old"),
-    Entry("lnk", Kind.SYMLINK, link="/real"),
-    Entry("real", Kind.DIRECTORY, mode=0o755),
-    Entry("w", Kind.DIRECTORY, mode=0o755),
-)
+from assembler.errors import AssemblerError
+from assembler.layer.changeset import Kind
+from assembler.source import Source
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Path:
-    path = tmp_path / "context"
-    (path / "d/s").mkdir(parents=True)
-    (path / "f").write_text("F")
-    (path / "d/g").write_text("G")
-    (path / "d/s/h").write_text("H")
-    (path / "l").symlink_to("f")
-    (path / "dl").symlink_to("d")
-    with tarfile.open(path / "t.tgz", "w:gz") as archive:
-        member = tarfile.TarInfo("z")
-        member.size, member.mode, member.uid = 1, 0o640, 33
-        archive.addfile(member, io.BytesIO(b"Z"))
-    for directory in (path, path / "d", path / "d/s"):
-        directory.chmod(0o755)
-    for name in ("f", "d/g", "d/s/h"):
-        (path / name).chmod(0o644)
-    return path
-
-
-def run(
-    context: Path, tmp_path: Path, sources: str, destination: str, **flags: object
-) -> dict[str, Entry]:
-    """The changeset's entries by path; parents that exist already are left out."""
-    step = Copy(
-        origin=ContextOrigin(),
-        sources=tuple(sources.split()),
-        destination=destination_path(destination, "/w"),
-        span=SPAN,
-        name="COPY",
-        **flags,  # type: ignore[arg-type]
+def table(bench: Any, fill: Any) -> Any:
+    """The table's context, and the directories and files that its rows say are there."""
+    fill("f", "d/g", "d/s/h", "l -> f", "dl -> d")
+    (bench.context / "t.tgz").write_bytes(bench.tar(("z", b"Z"), mode="w:gz"))
+    bench.stage = (
+        bench.directory("e", mode=0o700),
+        bench.file("file", b"old"),
+        bench.link("lnk", "/real"),
+        bench.directory("real"),
+        bench.directory("w"),
     )
-    stage: Tree = EmptyTree() if step.link else ChangesetTree(STAGE)
-    selection = select(step, DirectoryContext(str(context), None).tree())
-    made = copy.changeset(step, selection, stage, now=NOW, spool=str(tmp_path))
-    return {entry.path: entry for entry in made if stage.lookup(entry.path) != entry}
+    bench.st = (
+        bench.directory("dir", mode=0o700, uid=100, gid=200),
+        bench.file("dir/c", uid=7, gid=8),
+        bench.file("f", uid=100, gid=200),
+    )
+    bench.remote.files.update(
+        {
+            "http://h/p/t.tgz": bench.tar(("z", b"Z"), mode="w:gz"),
+            "http://h/": b"page",
+            "https://h/r.git#one": b"1",
+        }
+    )
+    return bench
 
 
 @pytest.mark.parametrize(
-    ("sources", "destination", "paths"),
+    ("instruction", "result"),
     [
-        ("f", "/x", "x"),
-        ("f", "/x/", "x x/f"),
-        ("f", "x", "w/x"),
-        ("f", ".", "w/f"),
-        ("f", "", "w/f"),
-        ("f", "/e", "e/f"),
-        ("d", "/x", "x x/g x/s x/s/h"),
-        ("d/", "/x", "x x/g x/s x/s/h"),
-        ("d", "/x/", "x x/g x/s x/s/h"),
-        ("d/.", "/x", "x x/g x/s x/s/h"),
-        ("f d", "/x/", "x x/f x/g x/s x/s/h"),
-        ("../f", "/x", "x"),
-        ("/f", "/x", "x"),
-        ("dl", "/x", "x x/g x/s x/s/h"),
-        ("d/*", "/x/", "x x/g x/h"),
-        ("nope*", "/x/", ""),
-        ("[df]*", "/x/", "x x/f x/g x/s x/s/h"),
-        ("t.tgz", "/x/", "x x/t.tgz"),
-        ("f", "/lnk/f", "real/f"),
-        ("f", "/deep/er/f", "deep deep/er deep/er/f"),
+        ("COPY f /x", "x"),
+        ("COPY f /x/", "x x/f"),
+        ("COPY f x", "w/x"),
+        ("COPY f .", "w/f"),
+        ('COPY f ""', "w/f"),
+        ("COPY f $EMPTY", "w/f"),
+        ("COPY f /e", "e/f"),
+        ("COPY d /x", "x x/g x/s x/s/h"),
+        ("COPY d/ /x", "x x/g x/s x/s/h"),
+        ("COPY d /x/", "x x/g x/s x/s/h"),
+        ("COPY d/. /x", "x x/g x/s x/s/h"),
+        ("COPY f d /x/", "x x/f x/g x/s x/s/h"),
+        ("COPY ../f /x", "x"),
+        ("COPY /f /x", "x"),
+        ("COPY l /x/", "x x/l"),
+        ("COPY dl /x", "x x/g x/s x/s/h"),
+        ("COPY . /x", "x x/d x/d/g x/d/s x/d/s/h x/dl x/f x/l x/t.tgz"),
+        ("COPY d/* /x/", "x x/g x/h"),
+        ("COPY nope* /x/", ""),
+        ("COPY --parents d/s/h /x/", "x x/d x/d/s x/d/s/h"),
+        ("COPY --parents d/./s/h /x/", "x x/s x/s/h"),
+        ("COPY --parents d/**/h /x/", "x x/d x/d/s x/d/s/h"),
+        ("COPY --parents d /x/", "x x/d x/d/g x/d/s x/d/s/h"),
+        ("COPY --exclude=s d /x", "x x/g"),
+        ("COPY --exclude=**/h d /x", "x x/g x/s"),
+        ("COPY --link f /lnk/f", "lnk lnk/f"),
+        ("COPY f /lnk/f", "real/f"),
+        ("ADD t.tgz /x", "x x/z"),
+        ("ADD t.tgz /x/", "x x/z"),
+        ("COPY t.tgz /x/", "x x/t.tgz"),
+        ("ADD --unpack=false t.tgz /x/", "x x/t.tgz"),
+        ("ADD *.tgz /x", "x x/z"),
+        ("ADD http://h/p/t.tgz /x/", "x x/t.tgz"),
+        ("ADD --unpack http://h/p/t.tgz /x", "x x/z"),
+        ("ADD http://h/ /x/", "x x/__unnamed__"),
+        ("ADD https://h/r.git#v1:sub /x", "x x/one"),
+        ('COPY <<a <<"b" /x/\n$EMPTY\na\n$EMPTY\nb\n', "x x/a x/b"),
     ],
 )
-def test_C4_C5_C8_C9_C11_where_things_land(
-    context: Path, tmp_path: Path, sources: str, destination: str, paths: str
-) -> None:
-    if sources == "[df]*":
-        (context / "dl").unlink()
-    assert sorted(run(context, tmp_path, sources, destination)) == paths.split()
+def test_copy_rows_of_the_table(table: Any, instruction: str, result: str) -> None:
+    assert table.paths(instruction) == result.split()
 
 
-def test_C7_a_named_link_is_followed_and_keeps_its_name(context: Path, tmp_path: Path) -> None:
-    entry = run(context, tmp_path, "l", "/x/")["x/l"]
-    assert entry.kind is Kind.FILE and entry.source is not None
-    with entry.source.open() as stream:
-        assert stream.read() == b"F"
+def test_copy_l_is_a_file_with_the_content_of_f(table: Any) -> None:
+    entry = table.run("COPY l /x/")["x/l"]
+    assert (entry.kind, table.text_of(entry)) == (Kind.FILE, "f")
 
 
-def test_C7_a_link_below_a_directory_stays_a_link(context: Path, tmp_path: Path) -> None:
-    entry = run(context, tmp_path, ".", "/x")["x/l"]
+def test_copy_all_keeps_l_a_link(table: Any) -> None:
+    entry = table.run("COPY . /x")["x/l"]
     assert (entry.kind, entry.link) == (Kind.SYMLINK, "f")
 
 
 @pytest.mark.parametrize(
-    ("sources", "destination", "paths"),
+    ("instruction", "owners_and_modes"),
     [
-        ("d/s/h", "/x/", "x x/d x/d/s x/d/s/h"),
-        ("d/./s/h", "/x/", "x x/s x/s/h"),
-        ("d/**/h", "/x/", "x x/d x/d/s x/d/s/h"),
-        ("d", "/x/", "x x/d x/d/g x/d/s x/d/s/h"),
+        ("COPY --chown=5 f /n/f", {"n": (5, 5, 0o755), "n/f": (5, 5, 0o644)}),
+        ("COPY --chmod=0600 f /n/f", {"n": (0, 0, 0o600), "n/f": (0, 0, 0o600)}),
+        ("COPY --from=st /dir /new", {"new": (0, 0, 0o755), "new/c": (7, 8, 0o644)}),
+        ("COPY --from=st /f /x", {"x": (100, 200, 0o644)}),
+        ("ADD http://h/p/t.tgz /x/", {"x": (0, 0, 0o755), "x/t.tgz": (0, 0, 0o600)}),
+        ("COPY <<a /x\nb\na\n", {"x": (0, 0, 0o644)}),
     ],
 )
-def test_C24_parents(
-    context: Path, tmp_path: Path, sources: str, destination: str, paths: str
+def test_owner_and_mode_rows_of_the_table(
+    table: Any, instruction: str, owners_and_modes: dict[str, tuple[int, int, int]]
 ) -> None:
-    assert sorted(run(context, tmp_path, sources, destination, parents=True)) == paths.split()
+    made = {path: (one.uid, one.gid, one.mode) for path, one in table.run(instruction).items()}
+    assert made == owners_and_modes
 
 
-@pytest.mark.parametrize(("exclude", "paths"), [("s", "x x/g"), ("**/h", "x x/g x/s"), ("*", "x")])
-def test_C23_exclude(context: Path, tmp_path: Path, exclude: str, paths: str) -> None:
-    assert sorted(run(context, tmp_path, "d", "/x", exclude=(exclude,))) == paths.split()
-
-
-@pytest.mark.parametrize(
-    ("chown", "owner"),
-    [("5", (5, 5)), ("5:6", (5, 6)), ("ann", (7, 8)), ("ann:staff", (7, 50)), ("0:staff", (0, 50))],
-)
-def test_C17_owners(context: Path, tmp_path: Path, chown: str, owner: tuple[int, int]) -> None:
-    made = run(context, tmp_path, "f", "/n/f", chown=chown)
-    assert {(entry.uid, entry.gid) for entry in made.values()} == {owner}
-
-
-def test_C17_an_unknown_owner_is_an_error(context: Path, tmp_path: Path) -> None:
-    with pytest.raises(AssemblerError, match="unknown user nobody-here") as caught:
-        run(context, tmp_path, "f", "/x", chown="nobody-here")
-    assert caught.value.span == SPAN  # type: ignore[attr-defined]
-
-
-def test_C12_C18_modes(context: Path, tmp_path: Path) -> None:
-    made = run(context, tmp_path, "f", "/n/f", chmod="0600")
-    assert {path: entry.mode for path, entry in made.items()} == {"n": 0o600, "n/f": 0o600}
-    (context / "d/s/h").chmod(0o755)
-    made = run(context, tmp_path, "d", "/x", chmod="u=rwX,go=rX")
+def test_copy_chmod_symbolic_row_of_the_table(table: Any) -> None:
+    (table.context / "d/s/h").chmod(0o700)
+    (table.context / "d/g").chmod(0o600)
+    made = table.run("COPY --chmod=u=rwX,go=rX d /x")
     assert {path: entry.mode for path, entry in made.items()} == {
         "x": 0o755, "x/g": 0o644, "x/s": 0o755, "x/s/h": 0o755,
     }  # fmt: skip
-    with pytest.raises(AssemblerError, match="invalid chmod parameter: '999'"):
-        run(context, tmp_path, "f", "/x", chmod="999")
 
 
-def test_C13_a_new_destination_does_not_take_the_sources_mode(
-    context: Path, tmp_path: Path
-) -> None:
-    (context / "d").chmod(0o700)
-    assert run(context, tmp_path, "d", "/new")["new"].mode == 0o755
-    assert "e" not in run(context, tmp_path, "d", "/e"), "an existing directory is left as it is"
+@pytest.mark.parametrize(
+    ("instruction", "message"),
+    [
+        ("COPY nope /x/", '"/nope": not found'),
+        ("COPY --chmod=999 f /x", "invalid chmod parameter: '999'"),
+        ("COPY d /file", "cannot copy to non-directory: /file"),
+        ("COPY http://h/a /x", "source can't be a URL for COPY"),
+    ],
+)
+def test_error_rows_of_the_table(table: Any, instruction: str, message: str) -> None:
+    with pytest.raises(AssemblerError) as caught:
+        table.run(instruction)
+    assert message in caught.value.message
 
 
-def test_C14_files_and_directories_do_not_replace_each_other(context: Path, tmp_path: Path) -> None:
-    with pytest.raises(AssemblerError, match="cannot copy to non-directory: /file"):
-        run(context, tmp_path, "d", "/file")
-    (context / "d/etc").write_text("x")
-    with pytest.raises(AssemblerError, match="cannot replace to directory /etc with file"):
-        run(context, tmp_path, "d", "/")
+def test_heredoc_row_of_the_table(table: Any) -> None:
+    made = table.run('COPY <<a <<"b" /x/\n[$EMPTY]\na\n[$EMPTY]\nb\n')
+    assert table.text_of(made["x/a"]) == "[]\n"
+    assert table.text_of(made["x/b"]) == "[$EMPTY]\n"
 
 
-def test_C25_a_linked_copy_follows_nothing_below(context: Path, tmp_path: Path) -> None:
-    assert sorted(run(context, tmp_path, "f", "/lnk/f", link=True)) == ["lnk", "lnk/f"]
+def test_git_row_of_the_table_asks_for_the_ref_and_the_directory(table: Any) -> None:
+    (source,) = table.step("ADD https://h/r.git#v1:sub /x").fetched
+    assert (source.repository.ref, source.repository.subdirectory) == ("v1", "sub")
 
 
-def test_C20_hard_links_of_one_source_stay_linked(context: Path, tmp_path: Path) -> None:
-    os.link(context / "d/g", context / "d/g2")
-    entry = run(context, tmp_path, "d", "/x")["x/g2"]
-    assert (entry.kind, entry.link) == (Kind.HARDLINK, "x/g")
+@pytest.mark.parametrize(
+    ("lines", "result"),
+    [
+        ("WORKDIR /a\nWORKDIR b\nWORKDIR c", "/a/b/c"),
+        ("WORKDIR /a/b/c\nWORKDIR ..", "/a/b"),
+        ("WORKDIR /x/../y", "/y"),
+        ("WORKDIR /a\nWORKDIR $UNSET", "/a"),
+        ('WORKDIR /a\nWORKDIR ""', "/a"),
+    ],
+)
+def test_workdir_rows_of_the_table(table: Any, lines: str, result: str) -> None:
+    assert table.workdirs(lines, "", table.tree())[0] == result
 
 
-@pytest.mark.parametrize("destination", ["/x", "/x/"])
-def test_C26_add_extracts_an_archive(context: Path, tmp_path: Path, destination: str) -> None:
-    made = run(context, tmp_path, "t.tgz", destination, unpack=True)
-    assert sorted(made) == ["x", "x/z"]
-    assert (made["x/z"].mode, made["x/z"].uid) == (0o640, 33)
-
-
-def test_H7_here_documents_are_files(context: Path, tmp_path: Path) -> None:
-    inline = (InlineFile("a", "A"), InlineFile("b", "$B"))
-    made = run(context, tmp_path, "", "/x/", inline=inline)
-    assert {path: entry.mode for path, entry in made.items()} == {
-        "x": 0o755,
-        "x/a": 0o644,
-        "x/b": 0o644,
-    }
-
-
-def test_C16_files_of_a_stage_keep_their_owner(tmp_path: Path) -> None:
-    source = ChangesetTree(
-        (
-            Entry("dir", Kind.DIRECTORY, mode=0o700, uid=100, gid=200),
-            file("dir/f", b"", uid=100, gid=200),
-        )
-    )
-    step = Copy(
-        origin=StageOrigin(0), sources=("/dir",), destination="/new", span=SPAN, name="COPY"
-    )
-    made = copy.changeset(step, select(step, source), EmptyTree(), now=NOW, spool=str(tmp_path))
-    assert [(entry.path, entry.uid, entry.mode) for entry in made] == [
-        ("new", 0, 0o755),
-        ("new/f", 100, 0o644),
-    ]
-
-
-def test_C6_a_missing_source_says_what_hides_it_or_is_near(context: Path) -> None:
-    (context / ".dockerignore").write_text("# no secrets\n*.key\n")
-    (context / "my.key").write_text("x")
-    source = find_ignore_file(str(context), str(context / "Dockerfile"))
-    assert source is not None
-    ignoring = DirectoryContext(str(context), IgnoreRules.parse(source))
-    for name, hint in (("my.key", ".dockerignore:2 *.key"), ("ff", "did you mean f?")):
-        step = Copy(
-            origin=ContextOrigin(), sources=(name,), destination="/", span=SPAN, name="COPY"
-        )
-        with pytest.raises(CopySourceMissing) as caught:
-            select(step, ignoring.tree(), ignored=ignoring.ignored)
-        assert f'"/{name}": not found' in caught.value.message and hint in caught.value.hint
-
-
-def test_G5_excluded_directories_show_only_what_is_included_again(context: Path) -> None:
-    rules = IgnoreRules.parse(Source(".dockerignore", "**\n!d/s/h\n"))
-    tree = DirectoryContext(str(context), rules).tree()
-    assert [entry.path for entry in tree.children("")] == ["d"]
-    assert [entry.path for entry in tree.children("d")] == ["d/s"]
-
-
-def test_B2_a_file_swapped_for_a_link_is_not_followed(context: Path, tmp_path: Path) -> None:
-    (tmp_path / "outside").write_text("canary")
-    entry = DirectoryContext(str(context), None).tree().lookup("f")
-    assert entry is not None and entry.source is not None
-    (context / "f").unlink()
-    (context / "f").symlink_to(tmp_path / "outside")
-    with pytest.raises(ContextChanged):
-        entry.source.open()
-
-
-def test_B2_a_directory_swapped_for_a_link_is_not_followed(context: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/g").write_text("canary")
-    entry = DirectoryContext(str(context), None).tree().lookup("d/g")
-    assert entry is not None and entry.source is not None
-    (context / "d").rename(context / "moved")
-    (context / "d").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ContextChanged):
-        entry.source.open()
-
-
-def test_C21_times_are_not_in_the_digest_and_everything_else_is(context: Path) -> None:
-    step = Copy(origin=ContextOrigin(), sources=("d",), destination="/", span=SPAN, name="COPY")
-
-    def digest() -> str:
-        return str(content.digest(select(step, DirectoryContext(str(context), None).tree())))
-
-    first = digest()
-    os.utime(context / "d/g", (1, 1))
-    assert digest() == first
-    (context / "d/g").chmod(0o600)
-    changed = digest()
-    assert changed != first
-    (context / "d/g").write_text("other")
-    assert digest() not in (first, changed)
-
-
-def test_K1_workdir_makes_what_is_missing() -> None:
-    step = MakeDirectory(path="/w/a/b", user="ann", span=SPAN, name="WORKDIR")
-    made = directories.make_directory(step, ChangesetTree(STAGE), NOW)
-    assert [(entry.path, entry.uid, entry.mode) for entry in made] == [
-        ("w", 0, 0o755), ("w/a", 7, 0o755), ("w/a/b", 7, 0o755),
+def test_workdir_row_about_the_user(table: Any) -> None:
+    passwd = table.file("etc/passwd", b"u:x:7:8:::\n")
+    below = table.tree_of([*table.stage, passwd])
+    assert table.workdirs("WORKDIR /e/a/b", "u", below)[1] == [
+        ("e", 0, 0o700), ("e/a", 7, 0o755), ("e/a/b", 7, 0o755),
     ]  # fmt: skip
-    existing = MakeDirectory(path="/lnk", user="", span=SPAN, name="WORKDIR")
-    assert directories.make_directory(existing, ChangesetTree(STAGE), NOW) == ()
 
 
-def test_B1_links_cannot_leave_a_tree() -> None:
-    tree = ChangesetTree(
-        (
-            Entry("up", Kind.SYMLINK, link="../../../etc"),
-            Entry("abs", Kind.SYMLINK, link="/up/passwd"),
-            Entry("loop", Kind.SYMLINK, link="loop"),
-        )
-    )
-    assert resolve(tree, "/up/passwd") == "etc/passwd"
-    assert resolve(tree, "abs") == "etc/passwd"
-    assert resolve(tree, "abs", follow_last=False) == "abs"
-    with pytest.raises(AssemblerError, match="too many levels"):
-        resolve(tree, "loop/x")
+def test_workdir_of_a_directory_that_is_there_makes_nothing(table: Any) -> None:
+    for line in ("WORKDIR /e", "WORKDIR /lnk"):
+        assert table.workdirs(line, "", table.tree())[1] == []
 
 
-def test_merged_layers_hide_what_upper_ones_removed() -> None:
-    lower = ChangesetTree(
-        (
-            Entry("d", Kind.DIRECTORY),
-            file("d/a"),
-            file("d/b"),
-            Entry("o", Kind.DIRECTORY),
-            file("o/x"),
-        )
-    )
-    upper = ChangesetTree(
-        (
-            Entry("d", Kind.DIRECTORY),
-            Entry("d/a", Kind.WHITEOUT),
-            file("d/c"),
-            Entry("o", Kind.DIRECTORY),
-            Entry("o", Kind.OPAQUE),
-        )
-    )
-    merged = MergedTree((upper, lower))
-    assert [entry.path for entry in merged.children("d")] == ["d/b", "d/c"]
-    assert merged.lookup("d/a") is None and merged.lookup("o/x") is None
-    assert list(merged.children("o")) == []
+@pytest.mark.parametrize(
+    ("rules", "path", "excluded"),
+    [
+        ("*.md", "a.md", True),
+        ("*.md", "d/a.md", False),
+        ("**/*.md", "a.md", True),
+        ("**/*.md", "d/e/a.md", True),
+        ("d", "d/x/y", True),
+        ("/d", "d/x", True),
+        ("d/*\n!d/keep", "d/keep", False),
+        ("d/*\n!d/keep", "d/x", True),
+        ("*\n!src", "src/a", False),
+        ("*\n!src", "b", True),
+        ("**\n!**/*.go", "p/q.go", False),
+        ("!x\nx", "x", True),
+        ("d/", "d/x", True),
+        ("./d", "d/x", True),
+        ("#x", "#x", False),
+        ("\\#x", "#x", True),
+        ("a?c", "abc", True),
+        ("a?c", "a/c", False),
+        ("[ab].t", "a.t", True),
+    ],
+)
+def test_ignore_rows_of_the_table(table: Any, rules: str, path: str, excluded: bool) -> None:
+    files = table.tree_of([table.file(path)])
+    shown = FilteredTree(files, IgnoreRules.parse(Source(".dockerignore", rules)))
+    assert (shown.lookup(path) is None) == excluded
+    above, _, _ = path.rpartition("/")
+    listed = shown.lookup(above) is not None and path in [one.path for one in shown.children(above)]
+    assert listed == (not excluded)

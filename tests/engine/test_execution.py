@@ -15,17 +15,18 @@ import pytest
 
 from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
-from assembler.context.directory import DirectoryContext
+from assembler.context.directory import ContextBytes, DirectoryContext
+from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute
 from assembler.engine.services import Sandbox, Services
-from assembler.errors import AssemblerError, CopySourceMissing, ProcessFailed
+from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.compression import by_name
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
 from assembler.plan.make import PlanRequest, make
-from assembler.runtime.base import Process, Root, RunMount
+from assembler.runtime.base import BindSource, Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
 from assembler.testing import MemoryRemote
@@ -72,6 +73,7 @@ class ScriptedRuntime:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.mounts: list[RunMount] = []
         self.meeting = threading.Barrier(2, timeout=20)
 
     def run(
@@ -84,6 +86,7 @@ class ScriptedRuntime:
     ) -> int:
         words = process.argv[-1].split()
         self.ran.append(process.argv[-1])
+        self.mounts += mounts
         output(b"+ " + process.argv[-1].encode() + b"\n")
         if words[0] == "fail":
             return int(words[1])
@@ -107,6 +110,7 @@ class Workshop:
         self.context.mkdir()
         self.runtime = ScriptedRuntime()
         self.remote = MemoryRemote({})
+        self.rules = ""
         self.events: list[Event] = []
         self.entered = 0
 
@@ -143,7 +147,7 @@ class Workshop:
             store=store,
             cache=cache,
             packed=cache,
-            contexts={"": DirectoryContext(str(self.context), None)},
+            contexts={"": DirectoryContext(str(self.context), self._rules())},
             remote=self.remote,
             sandbox=sandbox,
             fetch=lambda image, layer: pytest.fail("nothing is pulled"),
@@ -153,6 +157,16 @@ class Workshop:
             clock=lambda: 1_700_000_000.0,
             secrets={},
         )
+
+    def _rules(self) -> IgnoreRules | None:
+        return IgnoreRules.parse(Source(".dockerignore", self.rules)) if self.rules else None
+
+    def owners(self, image: Image) -> dict[str, tuple[int, int]]:
+        """Paths of the image's last layer to owners."""
+        with Store.open(str(self.directory / "store")) as store:
+            content = store.blobs.read(image.manifest.layers[-1])
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            return {member.name: (member.uid, member.gid) for member in archive}
 
     def files(self, image: Image) -> dict[str, str]:
         """Paths to contents of the image's regular files, later layers winning."""
@@ -244,6 +258,32 @@ COPY --from=two /two /
     assert workshop.runtime.ran == ["write /two 2"]
 
 
+def test_18_3_another_file_of_the_same_stage_is_another_copy(workshop: Workshop) -> None:
+    text = "FROM scratch AS one\nCOPY a b /\nFROM scratch\nCOPY --from=one /{} /x\n"
+    (workshop.context / "a").write_text("a")
+    (workshop.context / "b").write_text("b")
+    assert workshop.files(workshop.build(text.format("a"))) == {"x": "a"}
+    assert workshop.files(workshop.build(text.format("b"))) == {"x": "b"}
+    assert workshop.files(workshop.build(text.format("[ab]"))) == {"x": "b"}
+
+
+def test_S7_scratch_has_no_files(workshop: Workshop) -> None:
+    image = workshop.build('FROM scratch\nCOPY --from=scratch / /x\nRUN ["sh", "write /y 1"]\n')
+    assert workshop.files(image) == {"y": "1"}
+    with pytest.raises(CopySourceMissing, match='"/f": not found'):
+        workshop.build("FROM scratch\nCOPY --from=scratch /f /x\n")
+
+
+def test_R4_a_failure_tells_the_process_and_the_lines(workshop: Workshop) -> None:
+    text = 'FROM scratch\nENV a=b\nRUN ["sh", \\\n  "fail 3"]\n'
+    with pytest.raises(ProcessFailed) as caught:
+        workshop.build(text)
+    message = 'process "sh fail 3" did not complete successfully: exit code: 3'
+    assert (caught.value.message, caught.value.exit_code) == (message, 3)
+    assert caught.value.span is not None
+    assert (caught.value.span.start, caught.value.span.end) == (3, 4)
+
+
 def test_a_rebuilt_stage_with_the_same_files_still_hits(workshop: Workshop) -> None:
     text = """\
 FROM scratch AS one
@@ -298,3 +338,126 @@ def test_the_store_survives_a_failed_build(workshop: Workshop) -> None:
         workshop.build('FROM scratch\nRUN ["sh", "fail 1"]\n')
     image = workshop.build('FROM scratch\nRUN ["sh", "write /a 1"]\n')
     assert workshop.files(image) == {"a": "1"}
+
+
+def test_C6_a_missing_source_names_the_stage(workshop: Workshop) -> None:
+    text = """\
+FROM scratch AS builder
+RUN ["sh", "write /out/app 1"]
+FROM scratch
+COPY --from=builder /out/ap /
+"""
+    with pytest.raises(CopySourceMissing) as caught:
+        workshop.build(text)
+    assert caught.value.message.endswith('"/out/ap": not found in the stage builder')
+    assert caught.value.hint == "did you mean /out/app?"
+    assert caught.value.span is not None
+    assert (caught.value.span.start, caught.value.span.word) == (4, "/out/ap")
+
+
+def test_C17_accounts_made_by_a_run_of_the_very_stage(workshop: Workshop) -> None:
+    (workshop.context / "f").write_text("")
+    image = workshop.build(
+        """\
+FROM scratch
+RUN ["sh", "write /etc/passwd ann:x:70:71:::"]
+COPY --chown=ann f /f
+"""
+    )
+    assert workshop.owners(image) == {"f": (70, 71)}
+
+
+def test_C30_one_instruction_is_one_layer(workshop: Workshop) -> None:
+    for name in "abc":
+        (workshop.context / name).write_text(name)
+    image = workshop.build("FROM scratch\nCOPY a b c <<d /x/\ntext\nd\n")
+    assert len(image.layers) == 1 and len(workshop.files(image)) == 4
+
+
+def test_X2_only_what_is_copied_is_read(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("src/a", "src/ignored", "big/b", "mounted/c"):
+        (workshop.context / name).parent.mkdir(exist_ok=True)
+        (workshop.context / name).write_text(name)
+    workshop.rules = "src/ignored\n"
+    opened: set[str] = set()
+    original = ContextBytes.open
+
+    def watched(source: ContextBytes) -> object:
+        opened.add(source.path)
+        return original(source)
+
+    monkeypatch.setattr(ContextBytes, "open", watched)
+    workshop.build(
+        """\
+FROM scratch
+COPY src /x/
+RUN --mount=type=bind,source=mounted,target=/m ["sh", "write /y 1"]
+"""
+    )
+    assert opened == {"src/a", "mounted/c"}
+
+
+def test_G7_rules_hold_for_bind_mounts_of_the_context_and_not_for_stages(
+    workshop: Workshop,
+) -> None:
+    for name in ("d/keep", "d/secret"):
+        (workshop.context / name).parent.mkdir(exist_ok=True)
+        (workshop.context / name).write_text(name)
+    workshop.rules = "**/secret\n"
+    image = workshop.build(
+        """\
+FROM scratch AS one
+RUN ["sh", "write /d/secret 1"]
+FROM scratch
+RUN --mount=type=bind,source=d,target=/m ["sh", "write /y 1"]
+RUN --mount=type=bind,from=one,source=/d,target=/m ["sh", "write /z 1"]
+COPY --from=one /d /d
+"""
+    )
+    mounted = [os.listdir(mount.source) for mount in workshop.runtime.mounts]  # type: ignore[union-attr]
+    assert mounted == [["keep"], ["secret"]]
+    assert set(workshop.files(image)) == {"y", "z", "d/secret"}
+
+
+def test_M6_no_character_means_anything_in_the_source_of_a_bind_mount(workshop: Workshop) -> None:
+    for name in ("a[1]*", "a1"):
+        (workshop.context / name).mkdir()
+        (workshop.context / name / "f").write_text(name)
+    workshop.build(
+        'FROM scratch\nRUN --mount=type=bind,source=a[1]*,target=/m ["sh", "write /y 1"]\n'
+    )
+    (mount,) = workshop.runtime.mounts
+    assert isinstance(mount, BindSource)
+    assert Path(mount.source, "f").read_text() == "a[1]*"
+
+
+def test_a_context_file_that_changes_during_the_build_is_named(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workshop.context / "log").write_text("1")
+    original = ContextBytes.open
+
+    def written(source: ContextBytes) -> object:
+        (workshop.context / "log").write_text("22")
+        return original(source)
+
+    monkeypatch.setattr(ContextBytes, "open", written)
+    with pytest.raises(ContextChanged, match="log in the build context changed") as caught:
+        workshop.build("FROM scratch\nCOPY . /x/\n")
+    assert caught.value.span is not None and caught.value.span.start == 2
+
+
+def test_C25_a_linked_copy_does_not_depend_on_what_is_below(workshop: Workshop) -> None:
+    (workshop.context / "f").write_text("content")
+    for flags, cached in (("--link", True), ("", False)):
+        text = 'FROM scratch\nRUN ["sh", "write /base {}"]\nCOPY {} f /x\n'
+        workshop.build(text.format(1, flags))
+        workshop.build(text.format(2, flags))
+        (done,) = (
+            event
+            for event in workshop.events
+            if isinstance(event, VertexDone) and "COPY" in event.name
+        )
+        assert done.cached == cached

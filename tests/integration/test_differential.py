@@ -1,7 +1,8 @@
 """Debian's buildah and we build the same image from each case of fixtures/differential.
 
 A case is a context. Words in its `arguments.txt` go to both builders; what only code can make
-(archives, fifos, modes) is in `PREPARE`. Where the images differ, the case's `differences.toml`
+(archives, fifos, modes) is in `PREPARE`. `@CONTEXT@` stands for the context's path, `@SITE@` for a
+web server's address, `@CASE@` for a word of the builder's own. Where the images differ, the case's `differences.toml`
 says where, both values and the rule that makes them differ: a difference that is not listed fails
 the test, and so does a listed one that is gone.
 """
@@ -9,17 +10,21 @@ the test, and so does a listed one that is gone.
 from __future__ import annotations
 
 import hashlib
+import http.server
 import io
 import json
 import os
 import posixpath
 import shutil
+import struct
 import sys
 import tarfile
 import tempfile
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,8 +37,12 @@ pytestmark = pytest.mark.integration
 CASES = Path(__file__).parents[2] / "fixtures/differential"
 ABSENT = "absent"
 COPIED = 1_700_000_000  # when every file of a context was last changed
+CAPABILITY = "SCHILY.xattr.security.capability"
 WORKERS = 4  # each with a buildah store of its own: it sleeps to the next second under a lock
-LAYERED = {"Z2-removed-and-replaced"}  # buildah makes a layer of each step
+LAYERED = {
+    "Z2-removed-and-replaced",
+    "Z2-copied-over-what-was-removed",
+}  # buildah makes a layer of each step
 
 # Differences that need no list, though a list may name them, whose test then fails when they are gone.
 # R3: buildah leaves the files it provides for RUN in the image; what they stand on changes.
@@ -94,10 +103,31 @@ def hard_link(context: Path) -> None:
     (context / "d/two").hardlink_to(context / "d/one")
 
 
+def kinds(context: Path) -> None:
+    """What git does not keep: an empty directory, a fifo, modes."""
+    (context / "d/empty").mkdir(mode=0o711)
+    os.mkfifo(context / "d/pipe")
+    (context / "d/pipe").chmod(0o622)
+    (context / "d/dangling").symlink_to("nowhere")
+    (context / "d").chmod(0o1777)
+
+
+def capable(context: Path) -> None:
+    """An archive whose file has a capability: cap_net_raw, permitted and effective."""
+    value = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
+    with tarfile.open(context / "capable.tar", "w", format=tarfile.PAX_FORMAT) as stream:
+        member = tarfile.TarInfo("capable")
+        member.mode, member.size, member.mtime = 0o755, 5, COPIED
+        member.pax_headers = {CAPABILITY: value.decode("utf-8", "surrogateescape")}
+        stream.addfile(member, io.BytesIO(b"text\n"))
+
+
 PREPARE: dict[str, Callable[[Path], None]] = {
     "C13-modes-of-directories": odd_modes,
     "C20-hard-links-of-the-context": hard_link,
+    "C20-kinds-of-the-context": kinds,
     "C26-archives": archives,
+    "Z4-capabilities": capable,
 }
 
 
@@ -110,6 +140,7 @@ class Builders:
 
     assemble: Any
     idle: SimpleQueue[Any]
+    site: str
 
     def images(self, case: str, directory: Path) -> tuple[Image, Image]:
         """What each makes of the case, below `directory`."""
@@ -117,10 +148,14 @@ class Builders:
         ignored = shutil.ignore_patterns("differences.toml", "arguments.txt")
         shutil.copytree(CASES / case, context, symlinks=True, ignore=ignored)
         PREPARE.get(case, lambda _: None)(context)
+        file = context / "Dockerfile"
+        text = file.read_bytes().replace(b"@SITE@", self.site.encode())
+        file.write_bytes(text.replace(b"@CASE@", case.encode()))
         for path in context.rglob("*"):
             os.utime(path, (COPIED, COPIED), follow_symlinks=False)
         words = CASES / case / "arguments.txt"
         arguments = words.read_text().split() if words.exists() else []
+        arguments = [word.replace("@CONTEXT@", str(context)) for word in arguments]
         self.assemble(
             "build", "--progress", "quiet", "-o", f"type=oci,dest={ours},tar=false",
             *arguments, context,
@@ -140,6 +175,35 @@ class Builders:
             read_image(blobs, blob(blobs, index["manifests"][0])),
             read_image(theirs, theirs / "manifest.json"),
         )
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of a web server with two files."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as stream:
+        stream.addfile(tarfile.TarInfo("inside"))
+    files = {"/p/file.bin": b"bytes\n", "/archive.tar.gz": packed.getvalue()}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = files[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +227,8 @@ def builders() -> Iterator[Builders]:
         podman = shared.Podman(own)
         podman.buildah("pull", "-q", f"docker-archive:{archive}")
         idle.put(podman)
-    yield Builders(assemble, idle)
+    with served() as site:
+        yield Builders(assemble, idle, site)
     shared.remove(directory)
     directory.rmdir()
 
@@ -228,11 +293,14 @@ class Node:
     owner: str
     content: str
     mtime: int
+    capability: str = ""
 
     def facts(self) -> dict[str, str]:
         """Its fields. A symlink has no mode."""
         mode = {} if self.kind == "symlink" else {"mode": f"{self.mode:04o}"}
         content = {"content": self.content} if self.content else {}
+        if self.capability:
+            content["capability"] = self.capability
         time = {"time": "new" if self.mtime > COPIED else str(self.mtime)}
         return {"kind": self.kind, "owner": self.owner, **mode, **content, **time}
 
@@ -290,7 +358,11 @@ def merge(tree: dict[str, Node], archive: tarfile.TarFile) -> None:
         elif member.ischr() or member.isblk():
             content = f"{member.devmajor}:{member.devminor}"
         mode, owner = member.mode & 0o7777, f"{member.uid}:{member.gid}"
-        tree[path] = Node(KINDS[member.type], mode, owner, content, int(member.mtime))
+        capability = member.pax_headers.get(CAPABILITY, "")
+        if capability:
+            capability = capability.encode("utf-8", "surrogateescape").hex()
+        mtime = int(member.mtime)
+        tree[path] = Node(KINDS[member.type], mode, owner, content, mtime, capability)
 
 
 def rooted(name: str) -> str:

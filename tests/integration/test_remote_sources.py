@@ -6,7 +6,9 @@ import base64
 import hashlib
 import http.server
 import io
+import json
 import os
+import signal
 import socket
 import subprocess
 import tarfile
@@ -164,8 +166,6 @@ def exported(assemble: Any, tmp_path: Path, *arguments: str | Path, **env: str) 
     out = tmp_path / "out.tar"
     assemble("build", "-o", f"type=docker,dest={out}", *arguments, **env)
     with tarfile.open(out) as image:
-        import json
-
         manifest = json.load(image.extractfile("manifest.json") or io.BytesIO())
         layer = image.extractfile(manifest[0]["Layers"][-1])
         assert layer is not None
@@ -404,6 +404,22 @@ def test_T1_the_epoch_of_a_repository_is_its_commits(
     assert files.members["x"].mtime == 1700000000
 
 
+CLOCK = "FROM scratch AS clock\nADD {} /c\nFROM scratch\nCOPY <<f /x/\nhello\nf\n"
+
+
+def test_T1_the_epoch_of_a_stage_is_that_of_what_it_adds(
+    assemble: Any, tmp_path: Path, site: Site, git: Git
+) -> None:
+    site.files["/f"] = b"f"
+    git.commit(f="f")
+    argument = "SOURCE_DATE_EPOCH=clock"
+    for source in (f"{site.url}/f", git.url):
+        files = built(assemble, tmp_path, CLOCK.format(source), "--build-arg", argument)
+        assert files.members["x"].mtime == 1700000000
+    files = built(assemble, tmp_path, CLOCK.format(f"{site.url}/f"), SOURCE_DATE_EPOCH="clock")
+    assert files.members["x"].mtime == 1700000000
+
+
 def test_X1_an_archive_at_a_url_is_a_context(assemble: Any, tmp_path: Path, site: Site) -> None:
     site.files["/c.tgz"] = archive(Dockerfile="FROM scratch\nCOPY d /x/\n", d__f="f")
     files = exported(assemble, tmp_path, f"{site.url}/c.tgz")
@@ -556,3 +572,132 @@ def test_git_over_http_with_a_token(assemble: Any, tmp_path: Path, git: Git) -> 
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_X3_a_layout_by_tag_by_digest_and_without_either(assemble: Any, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    base = tmp_path / "base"
+    base.mkdir()
+    for number in ("1", "2", "latest"):
+        (base / "Dockerfile").write_text(f"FROM busybox\nENV WHICH={number}\n")
+        output = f"type=oci,dest={layout},tar=false"
+        assemble("build", "-t", f"base:{number}", "-o", output, base)
+    lines = json.loads((layout / "index.json").read_text())["manifests"]
+    digests = {line["annotations"]["org.opencontainers.image.ref.name"]: line["digest"]
+               for line in lines}  # fmt: skip
+    text = "FROM other\nRUN echo $WHICH > /out\n"
+    for value, which in (
+        (":1", "1"), (f"@{digests['2']}", "2"), (f":1@{digests['2']}", "2"), ("", "latest"),
+    ):  # fmt: skip
+        option = f"other=oci-layout://{layout}{value}"
+        assert built(assemble, tmp_path, text, "--build-context", option).contents == {
+            "out": f"{which}\n"
+        }
+    wrong = assemble(
+        "build", "--build-context", f"other=oci-layout://{layout}:3", tmp_path / "context", code=1
+    )
+    assert "holds no image named 3" in wrong.stderr and "it holds: 1, 2, latest" in wrong.stderr
+
+
+def test_18_4_credentials_of_urls_are_shown_and_kept_nowhere(
+    assemble: Any, tmp_path: Path, site: Site
+) -> None:
+    site.files["/f"] = b"f"
+    credentials = base64.b64encode(b"me:s3cret").decode()
+    place = site.url.replace("http://", "http://me:s3cret@")
+    text = f"FROM scratch\nADD {place}/f /x/\n"
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(text)
+    image = tmp_path / "image"
+    output = ("-o", f"type=oci,dest={image},tar=false")
+    shown = ""
+    for progress in ("plain", "rawjson"):
+        done = assemble("build", "--progress", progress, *output, context)
+        shown += done.stdout + done.stderr
+    assert site.asked[0][1]["authorization"] == f"Basic {credentials}"
+    for format in ("text", "dot", "mermaid"):
+        shown += assemble("plan", "--format", format, context).stdout
+    document = json.loads(assemble("plan", "--format", "json", context).stdout)
+    document.pop("sources", None)  # the Dockerfile itself, as it was written
+    shown += json.dumps(document)
+    wrong = text.replace("/f /x", "/nope /x")
+    (context / "Dockerfile").write_text(wrong)
+    failed = assemble("build", context, code=1).stderr
+    assert ">>> ADD http://xxxxx:xxxxx@127.0.0.1" in failed
+    assert "invalid response status 404" in failed
+    for path in (*image.rglob("*"), *(tmp_path / "store").rglob("*")):
+        if path.is_file():
+            shown += path.read_bytes().decode("latin-1")
+    assert "s3cret" not in shown + failed and credentials not in shown
+    assert "ADD http://xxxxx:xxxxx@127.0.0.1" in shown  # of the history
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "source", ["ADD git://127.0.0.1:{}/r.git /x/", "ADD http://127.0.0.1:{}/f /x"]
+)
+@pytest.mark.parametrize("where", ["a step", "the context"])
+def test_ctrl_c_waits_for_no_server_and_leaves_no_process(
+    assemble: Any, tmp_path: Path, silent: int, source: str, where: str
+) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM scratch\n{source.format(silent)}\n")
+    named = source.format(silent).split()[1] if where == "the context" else str(context)
+    process = subprocess.Popen(
+        assemble.command("build", "--progress", "plain", named), env=dict(assemble.env),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "[internal]" in line:
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 130, "".join(said) + rest
+    assert time.monotonic() - started < 8 and "cancelled by SIGINT" in rest
+    assert _with_argument(str(silent)) == []
+    assert not list((tmp_path / "store/scratch").iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["-f", "-", "CONTEXT"]])
+def test_ctrl_c_waits_for_no_stdin(assemble: Any, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "context").mkdir()
+    words = [word.replace("CONTEXT", str(tmp_path / "context")) for word in arguments]
+    process = subprocess.Popen(
+        assemble.command("build", *words), env=dict(assemble.env),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    scratch = tmp_path / "store/scratch"
+    deadline = time.monotonic() + 30
+    while not list(scratch.glob("*/input")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    _, said = process.communicate()
+    assert "cancelled by SIGINT" in said
+
+
+def _with_argument(word: str) -> list[bytes]:
+    """The command lines of processes here that name `word`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if f":{word}/".encode() in line:
+            found.append(line)
+    return found

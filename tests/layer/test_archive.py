@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,67 @@ def test_the_last_member_of_a_name_counts(tmp_path: Path) -> None:
         "b": b"1",
     }
     assert expanded(tmp_path, ("d/f", FILE, b"1"), ("d", FILE, b"2")) == {"d": b"2"}
+
+
+def test_C26_a_file_in_place_of_a_directory_takes_all_below_with_it(tmp_path: Path) -> None:
+    assert expanded(
+        tmp_path,
+        ("d/e/f", FILE, b"1"),
+        ("d/e/g", FILE, b"2"),
+        ("d/h", FILE, b"3"),
+        ("d/e", FILE, b"4"),
+        ("other/x", FILE, b"5"),
+        ("other", SYMLINK, "d"),
+        ("d/i", FILE, b"6"),
+    ) == {"d/e": b"4", "d/h": b"3", "d/i": b"6", "other": (Kind.SYMLINK, "d")}
+
+
+def test_C26_a_name_that_is_a_directory_again_starts_empty(tmp_path: Path) -> None:
+    assert expanded(
+        tmp_path,
+        ("d/a", FILE, b"1"),
+        ("d", FILE, b"2"),
+        ("d", DIRECTORY, ""),
+        ("d/b", FILE, b"3"),
+    ) == {"d": Kind.DIRECTORY, "d/b": b"3"}
+
+
+def test_replacing_many_directories_takes_no_more_than_reading_them(tmp_path: Path) -> None:
+    count = 10_000
+    members: list[Member] = [(f"d{n}/f", FILE, b"") for n in range(count)]
+    members += [(f"d{n}", FILE, b"") for n in range(count)]
+    source = InlineBytes(archive(*members))
+    started = time.process_time()
+    assert len(expand(source, str(tmp_path))) == count
+    assert time.process_time() - started < 10
+
+
+def test_C26_very_deep_archives(tmp_path: Path) -> None:
+    path = "/".join("d" * 2_000)
+    members: list[Member] = [(f"{path}/{n}", FILE, b"") for n in range(3_000)]
+    source = InlineBytes(archive(*members))
+    started = time.process_time()
+    assert len(expand(source, str(tmp_path))) == 3_000
+    assert time.process_time() - started < 10
+
+
+def test_C26_names_follow_links_as_they_are_when_the_member_comes(tmp_path: Path) -> None:
+    assert expanded(
+        tmp_path,
+        ("l", SYMLINK, "a"),
+        ("l/1", FILE, b"1"),
+        ("l", SYMLINK, "b"),
+        ("l/2", FILE, b"2"),
+        ("d/3", FILE, b"3"),
+        ("d", SYMLINK, "c"),
+        ("d/4", FILE, b"4"),
+    ) == {
+        "a/1": b"1",
+        "b/2": b"2",
+        "c/4": b"4",
+        "d": (Kind.SYMLINK, "c"),
+        "l": (Kind.SYMLINK, "b"),
+    }
 
 
 def test_hard_links_follow_their_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from assembler.oci.config import ImageConfig
+from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import CONFIG, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -87,6 +87,11 @@ def test_a_configuration_keeps_what_it_does_not_know() -> None:
     assert ImageConfig.parse(config.serialise()) == config
 
 
+def test_what_is_no_utf8_becomes_the_replacement_character() -> None:
+    config = ImageConfig(Platform("linux", "amd64"), Execution(labels={"k": "a\udcff\ud800b"}))
+    assert json.loads(config.serialise())["config"]["Labels"] == {"k": "a\ufffd\ufffdb"}
+
+
 @pytest.mark.parametrize("broken", [{"Entrypoint": {}}, {"Env": [1]}, {"User": 5}])
 def test_M7_wrong_types_are_refused(broken: dict[str, object]) -> None:
     document = {"architecture": "amd64", "os": "linux", "config": broken}
@@ -137,3 +142,8 @@ def test_T17_an_image_whose_layers_disagree_is_refused() -> None:
     described = Descriptor(CONFIG, Digest.of(content), len(content))
     with pytest.raises(ValueError, match="names 1 layers"):
         Image.read(build(described, []), content)
+
+
+def test_a_configuration_is_utf8_whatever_a_dockerfile_holds() -> None:
+    config = ImageConfig(Platform("linux", "amd64"), author="\udcff ä \udc80")
+    assert json.loads(config.serialise())["author"] == "\ufffd ä \ufffd"

@@ -8,10 +8,11 @@ import pytest
 
 from assembler.dockerfile.parser import parse
 from assembler.errors import AssemblerError
-from assembler.oci.config import Execution, ImageConfig
+from assembler.oci.config import Execution, Healthcheck, ImageConfig
 from assembler.oci.descriptor import MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
+from assembler.plan import keys
 from assembler.plan.make import PlanRequest, make, needs
 from assembler.plan.plan import Plan, PlannedStage, ResolvedImage
 from assembler.plan.resolution import Need
@@ -129,9 +130,11 @@ def test_S13_a_stage_may_have_the_builders_platform() -> None:
     ]
 
 
-def test_A7_only_env_reaches_the_configuration() -> None:
-    config = target_of(plan("FROM a / ENV X=1 / ARG X=2 / RUN x")).config.execution
-    assert "X=1" in config.env and not [item for item in config.env if item.startswith("X=2")]
+@pytest.mark.parametrize(
+    "text", ["FROM a / ENV X=1 / ARG X=2 / RUN x", "FROM a / ARG X=2 / ENV X=1 / RUN x"]
+)
+def test_A7_only_env_reaches_the_configuration(text: str) -> None:
+    assert target_of(plan(text)).config.execution.env == ("PATH=/base", "X=1")
 
 
 def test_A11_proxies_are_for_runs_only() -> None:
@@ -150,6 +153,10 @@ def test_A11_a_declared_proxy_is_an_argument_like_others() -> None:
         target_of(made).history[-1].history.created_by
         == "RUN |1 HTTP_PROXY=p /bin/sh -c x # buildkit"
     )
+    other = plan("FROM a / ARG HTTP_PROXY / RUN x", {"HTTP_PROXY": "q"})
+    parent = keys.scratch_key(AMD64)
+    one, two = (keys.step_key(parent, target_of(each).steps[0], []) for each in (made, other))
+    assert one != two
 
 
 def test_A8_an_unused_build_argument_is_warned_about_with_the_nearest_name() -> None:
@@ -224,10 +231,14 @@ def test_S7_copy_from_takes_names_in_any_case() -> None:
 CONFIGS = [
     ("FROM scratch / CMD a b", BASE, "cmd", ("/bin/sh", "-c", "a b")),
     ('FROM scratch / CMD ["a"] / ENTRYPOINT ["b"]', BASE, "cmd", ("a",)),
+    ('FROM scratch / CMD ["a"] / ENTRYPOINT ["b"]', BASE, "entrypoint", ("b",)),
+    ('FROM a / ENTRYPOINT ["b"]', Execution(cmd=("a",)), "entrypoint", ("b",)),
     ('FROM a / ENTRYPOINT ["b"]', Execution(cmd=("a",)), "cmd", None),
     ('FROM a AS p / CMD ["a"] / FROM p / ENTRYPOINT ["b"]', BASE, "cmd", None),
     ('FROM a / CMD ["c"]', Execution(entrypoint=("b",)), "entrypoint", ("b",)),
+    ('FROM a / CMD ["c"]', Execution(entrypoint=("b",)), "cmd", ("c",)),
     ("FROM a / ENTRYPOINT []", Execution(entrypoint=("b",)), "entrypoint", ()),
+    ("FROM a / ENTRYPOINT []", Execution(entrypoint=("b",)), "cmd", None),
     ('FROM scratch / SHELL ["/bin/bash","-ec"] / CMD x', BASE, "cmd", ("/bin/bash", "-ec", "x")),
     (
         "FROM scratch / EXPOSE 80 443/TCP 53/udp",
@@ -251,6 +262,9 @@ CONFIGS = [
     ("FROM scratch / USER a:b", BASE, "user", "a:b"),
     ("FROM scratch / VOLUME /a /b", BASE, "volumes", ("/a", "/b")),
     ("FROM scratch / STOPSIGNAL term", BASE, "stop_signal", "term"),
+    ("FROM scratch / STOPSIGNAL SIGTERM", BASE, "stop_signal", "SIGTERM"),
+    ("FROM scratch / STOPSIGNAL 15", BASE, "stop_signal", "15"),
+    ("FROM scratch / HEALTHCHECK NONE", BASE, "healthcheck", Healthcheck(("NONE",))),
     ("FROM scratch / ONBUILD RUN make", BASE, "on_build", ("RUN make",)),
     ('FROM a / LABEL "a b"="c d" e=f', BASE, "labels", {"a b": "c d", "e": "f"}),
     ("FROM scratch / WORKDIR /a / WORKDIR b / WORKDIR ../c", BASE, "working_dir", "/a/c"),
@@ -261,6 +275,22 @@ CONFIGS = [
 @pytest.mark.parametrize(("text", "base", "field", "value"), CONFIGS)
 def test_K_the_configuration(text: str, base: Execution, field: str, value: object) -> None:
     assert getattr(target_of(plan(text, base=base)).config.execution, field) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("EXPOSE 80 443/TCP 53/udp", ["ExposeProtoCasing"]),
+        ("EXPOSE 0.0.0.0:1234:5678", ["ExposeInvalidFormat"]),
+        ("EXPOSE 7000-7002", []),
+    ],
+)
+def test_K7_what_is_said_about_ports(text: str, rules: list[str]) -> None:
+    assert [warning.rule for warning in plan(f"FROM scratch / {text}").warnings] == rules
+
+
+def test_K10_the_author() -> None:
+    assert target_of(plan("FROM scratch / MAINTAINER x")).config.author == "x"
 
 
 def test_K12_health_checks() -> None:
@@ -311,6 +341,7 @@ def test_K14_triggers_of_a_base_stage_run_in_its_child_only() -> None:
     made = plan(
         "FROM a AS src / FROM a AS base / ONBUILD COPY --from=src /in/f /out/f / FROM base AS mid / FROM mid"
     )
+    assert made.sources(made.stage(2)) == {0, 1}
     steps = {stage.name or "last": len(stage.steps) for stage in made.stages}
     assert steps == {"src": 0, "base": 0, "mid": 1, "last": 0}
     assert target_of(made).config.execution.on_build == ()

@@ -13,21 +13,22 @@ from assembler.errors import (
     TimedOut,
     UsageError,
 )
-from assembler.source import excerpt, printable
+from assembler.source import excerpt, printable, redacted
 
 FAILED, USAGE, BUG, EXHAUSTED, TIMED_OUT = 1, 2, 100, 102, 124
 
 
-def failure(error: BaseException) -> str:
-    """The text for stderr: Dockerfile excerpt, `ERROR: …`, then the hint."""
+def failure(error: BaseException, columns: int = 160) -> str:
+    """The text for stderr, for a terminal of `columns` columns: the Dockerfile excerpt, the hint,
+    and last `ERROR: …` (design.md)."""
     lines = []
     span = error.span if isinstance(error, DockerfileError | StepError) else None
-    if span is not None:
-        lines.append(excerpt(span))
-    lines.append(f"ERROR: {printable(message(error))}")
+    if span is not None and span.source.text:
+        lines.append(excerpt(span, columns=columns))
     hint = error.hint if isinstance(error, AssemblerError) else ""
     if hint:
-        lines.append(f"hint: {printable(hint)}")
+        lines.append(f"hint: {printable(redacted(hint))}")
+    lines.append(f"ERROR: {printable(redacted(message(error)))}")
     return "\n".join(lines)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
 from assembler.events import (
     Event,
+    Finished,
     VertexDone,
     VertexFailed,
     VertexOutput,
@@ -16,7 +18,7 @@ from assembler.events import (
     VertexStarted,
     Warned,
 )
-from assembler.source import printable
+from assembler.source import excerpt, printable
 
 LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
@@ -37,11 +39,27 @@ def warning(event: Warned) -> str:
     return f"{rule}{event.message}{line}"
 
 
-class Plain:
-    """A sink that writes to `stream`. A stream that is closed under it is written to no more."""
+def _details(event: Warned) -> Iterator[str]:
+    from assembler.dockerfile.lint import RULES
 
-    def __init__(self, stream: TextIO) -> None:
+    if rule := RULES.get(event.rule):
+        yield rule.description
+        if rule.url:
+            yield f"More info: {rule.url}"
+    if event.span is not None:
+        yield excerpt(event.span)
+
+
+class Plain:
+    """A sink that writes to `stream`. A stream that is closed under it is written to no more.
+
+    What is to be said about the Dockerfile is said at the end; with `expand` at length.
+    """
+
+    def __init__(self, stream: TextIO, *, expand: bool = False) -> None:
         self._stream = stream
+        self._expand = expand
+        self._warnings: dict[str, Warned] = {}
         self._lock = threading.Lock()
         self._vertexes: dict[str, _Vertex] = {}
         self._shown = 0
@@ -66,7 +84,12 @@ class Plain:
                     error = "CANCELED" if event.cancelled else f"ERROR: {printable(event.message)}"
                     self._line(vertex, error)
                 case Warned():
-                    self._write(f"WARNING: {printable(warning(event))}\n")
+                    if event.span is None:
+                        self._write(f"WARNING: {printable(warning(event))}\n")
+                    else:
+                        self._warnings.setdefault(warning(event), event)
+                case Finished():
+                    self._sum_up()
                 case VertexProgress():
                     pass  # lines for every megabyte would bury the rest
 
@@ -94,6 +117,20 @@ class Plain:
         clean = _ESCAPES.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2])
         text = printable(clean.decode("utf-8", "replace"))
         self._line(vertex, f"{time - vertex.started:.3f} {text}")
+
+    def _sum_up(self) -> None:
+        """The warnings as buildx lists them at the end."""
+        if not self._warnings:
+            return
+        count = len(self._warnings)
+        found = "1 warning found" if count == 1 else f"{count} warnings found"
+        hint = "" if self._expand else " (use assemble --debug to expand)"
+        self._write(f"\n {found}{hint}:\n")
+        for text, event in self._warnings.items():
+            self._write(f" - {printable(text)}\n")
+            if self._expand:
+                self._write("".join(f"{line}\n" for line in _details(event)) + "\n")
+        self._warnings.clear()
 
     def _line(self, vertex: _Vertex, text: str) -> None:
         if self._shown and self._shown != vertex.number:

@@ -8,8 +8,10 @@ import json
 import threading
 from typing import Any, TextIO
 
+from assembler.cli.display.plain import warning
 from assembler.events import (
     Event,
+    Finished,
     VertexDone,
     VertexFailed,
     VertexOutput,
@@ -17,6 +19,8 @@ from assembler.events import (
     VertexStarted,
     Warned,
 )
+
+Told = VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned
 
 
 class RawJson:
@@ -29,6 +33,8 @@ class RawJson:
 
     def __call__(self, event: Event) -> None:
         """Write `event`."""
+        if isinstance(event, Finished):
+            return
         with self._lock:
             document = self._document(event)
             try:
@@ -37,7 +43,7 @@ class RawJson:
             except (BrokenPipeError, ValueError):
                 return  # nobody reads any more; the build goes on
 
-    def _document(self, event: Event) -> dict[str, Any]:
+    def _document(self, event: Told) -> dict[str, Any]:
         match event:
             case VertexStarted():
                 self._started[event.vertex] = (event.name, event.time)
@@ -74,11 +80,20 @@ class RawJson:
 
 
 def _warning(event: Warned) -> dict[str, Any]:
-    text = f"{event.rule}: {event.message}" if event.rule else event.message
-    document: dict[str, Any] = {"level": 1, "short": _encoded(text)}
+    """BuildKit's `VertexWarning`, without a vertex: it is about the whole build."""
+    from assembler.dockerfile.lint import RULES
+
+    document: dict[str, Any] = {"level": 1, "short": _encoded(warning(event))}
+    if rule := RULES.get(event.rule):
+        document["detail"] = [_encoded(rule.description)]
+        document |= {"url": rule.url} if rule.url else {}
     if event.span is not None:
         place = {"start": {"line": event.span.start}, "end": {"line": event.span.end}}
-        source = {"filename": event.span.source.name, "data": _encoded(event.span.source.text)}
+        source = {
+            "filename": event.span.source.name,
+            "data": _encoded(event.span.source.text),
+            "language": "Dockerfile",
+        }
         document |= {"sourceInfo": source, "range": [place]}
     return document
 

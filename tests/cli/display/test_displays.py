@@ -13,13 +13,20 @@ from assembler.cli.display.failure import exit_status, failure
 from assembler.cli.display.plain import LINE_LIMIT, Plain
 from assembler.cli.display.rawjson import RawJson
 from assembler.errors import Cancelled, NoSpace, StepError, UsageError
-from assembler.events import VertexDone, VertexFailed, VertexOutput, VertexStarted, Warned
+from assembler.events import (
+    Finished,
+    VertexDone,
+    VertexFailed,
+    VertexOutput,
+    VertexStarted,
+    Warned,
+)
 from assembler.source import Source, Span
 
 
-def shown(*events: object) -> str:
+def shown(*events: object, expand: bool = False) -> str:
     stream = io.StringIO()
-    plain = Plain(stream)
+    plain = Plain(stream, expand=expand)
     for event in events:
         plain(event)  # type: ignore[arg-type]
     return stream.getvalue()
@@ -78,6 +85,80 @@ def test_a_closed_stream_stops_nothing() -> None:
     plain(Warned("still here", 100.0))
 
 
+FILE = Source("sub/Dockerfile", "FROM a as b\nCMD x\n")
+CASING = Warned(
+    "'as' and 'FROM' keywords' casing do not match", 1.0, "FromAsCasing", Span(FILE, 1, 1, "as")
+)
+ARGUMENTS = Warned("JSON arguments recommended", 2.0, "JSONArgsRecommended", Span(FILE, 2, 2))
+
+
+def test_warnings_about_the_file_are_listed_at_the_end_as_buildx_lists_them() -> None:
+    text = shown(CASING, RUN, ARGUMENTS, CASING, VertexDone("1/0", RUN.name, 101.5), Finished(102))
+    assert text == (
+        "#1 [build 2/4] RUN make\n"
+        "#1 DONE 1.5s\n"
+        "\n"
+        " 2 warnings found (use assemble --debug to expand):\n"
+        " - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n"
+        " - JSONArgsRecommended: JSON arguments recommended (line 2)\n"
+    )
+    assert shown(CASING, Finished(1)) == (
+        "\n"
+        " 1 warning found (use assemble --debug to expand):\n"
+        " - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n"
+    )
+    assert shown(Finished(1)) == ""
+
+
+def test_warnings_are_expanded_on_request() -> None:
+    assert shown(CASING, Finished(1), expand=True) == (
+        "\n"
+        " 1 warning found:\n"
+        " - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n"
+        "The 'as' keyword should match the case of the 'from' keyword\n"
+        "More info: https://docs.docker.com/go/dockerfile/rule/from-as-casing/\n"
+        "sub/Dockerfile:1\n"
+        "--------------------\n"
+        "   1 | >>> FROM a as b\n"
+        "     |            ^^\n"
+        "   2 |     CMD x\n"
+        "--------------------\n"
+        "\n"
+    )
+
+
+def test_a_warning_about_something_else_is_shown_at_once() -> None:
+    assert shown(Warned("the cache was\x1b rebuilt", 1.0), Finished(2)) == (
+        "WARNING: the cache was\\x1b rebuilt\n"
+    )
+
+
+def test_rawjson_warnings_are_buildkits() -> None:
+    stream = io.StringIO()
+    display = RawJson(stream)
+    for event in (CASING, Warned("of no rule", 1.0), Finished(2.0)):
+        display(event)
+    casing, other = (json.loads(line)["warnings"] for line in stream.getvalue().splitlines())
+    decoded = [base64.b64decode(text).decode() for text in casing[0].pop("detail")]
+    assert decoded == ["The 'as' keyword should match the case of the 'from' keyword"]
+    assert base64.b64decode(casing[0].pop("short")).decode() == (
+        "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)"
+    )
+    assert casing == [
+        {
+            "level": 1,
+            "url": "https://docs.docker.com/go/dockerfile/rule/from-as-casing/",
+            "sourceInfo": {
+                "filename": "sub/Dockerfile",
+                "data": base64.b64encode(FILE.text.encode()).decode(),
+                "language": "Dockerfile",
+            },
+            "range": [{"start": {"line": 1}, "end": {"line": 1}}],
+        }
+    ]
+    assert other == [{"level": 1, "short": base64.b64encode(b"of no rule").decode()}]
+
+
 def test_rawjson_is_solve_status() -> None:
     stream = io.StringIO()
     display = RawJson(stream)
@@ -99,7 +180,18 @@ def test_a_failure_ends_with_the_error_line_and_a_hint() -> None:
     text = failure(StepError("it broke", Span(source, 2, 2, "all"), hint="mend it"))
     assert ">>> RUN make all" in text
     assert "^^^" in text.splitlines()[4]
-    assert text.endswith("ERROR: it broke\nhint: mend it")
+    assert text.endswith("hint: mend it\nERROR: it broke")
+
+
+def test_an_excerpt_fits_the_terminal() -> None:
+    source = Source("Dockerfile", f"FROM a\nRUN {'x' * 500} all\n")
+    text = failure(StepError("it broke", Span(source, 2, 2, "all")), columns=60)
+    assert max(map(len, text.splitlines())) <= 60 and "^^^" in text
+
+
+def test_an_empty_file_has_no_excerpt() -> None:
+    error = StepError("the Dockerfile cannot be empty", Span(Source("Dockerfile", ""), 1, 1))
+    assert failure(error) == "ERROR: the Dockerfile cannot be empty"
 
 
 @pytest.mark.parametrize(

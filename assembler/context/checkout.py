@@ -1,0 +1,56 @@
+"""The files of a git checkout, as trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutTree:
+    """A checkout with the modes git knows, 0755 and 0644, whatever umask it was made under."""
+
+    files: Tree
+    keep: bool
+    mtime: int | None = None
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`."""
+        if not self.keep and ".git" in path.split("/"):
+            return None
+        entry = self.files.lookup(path)
+        return None if entry is None else self._normal(entry)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """See `Tree.children`."""
+        found = self.files.children(path)
+        return [self._normal(entry) for entry in found if self.keep or entry.name != ".git"]
+
+    def _normal(self, entry: Entry) -> Entry:
+        if entry.kind is Kind.SYMLINK:
+            mode = 0o777
+        else:
+            executable = entry.kind is Kind.DIRECTORY or entry.mode & 0o100
+            mode = 0o755 if executable else 0o644
+        return replace(entry, mode=mode, mtime=entry.mtime if self.mtime is None else self.mtime)
+
+
+@dataclass(frozen=True, slots=True)
+class Subtree:
+    """What is below one directory of a tree, as a tree of its own."""
+
+    tree: Tree
+    root: str
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`."""
+        entry = self.tree.lookup(f"{self.root}/{path}" if path else self.root)
+        return None if entry is None else replace(entry, path=path)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """See `Tree.children`."""
+        found = self.tree.children(f"{self.root}/{path}" if path else self.root)
+        return [replace(entry, path=f"{path}/{entry.name}".lstrip("/")) for entry in found]

@@ -1,0 +1,256 @@
+"""The git command: cut off from every configuration, watched while it runs, stopped for good.
+
+git asks nothing, runs no hook, follows no redirect with a secret, and takes no repository's word for
+an option. Credentials reach it in its environment only: arguments can be read by every user.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import selectors
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from assembler.cancellation import Cancellation
+from assembler.dockerfile.remote import GitReference
+from assembler.environment import PROXY_NAMES
+from assembler.errors import ProtocolViolation, RegistryError, RuntimeMissing, Unreachable
+from assembler.source import printable, redacted
+
+MAX_OUTPUT = 16 << 20  # of git itself: a list of references, a commit
+MAX_MESSAGE = 64 << 10
+PATIENCE = 120.0  # seconds without a byte or a word of progress, after which a server has hung
+GRACE = 3.0  # seconds from SIGTERM to SIGKILL
+TRIES = 3
+_PASSING = re.compile(
+    r"early EOF|unexpected disconnect|hung up unexpectedly|RPC failed|reset by peer|timed out"
+    r"|Could not resolve host|Temporary failure in name resolution|Empty reply from server"
+    r"|returned error: (?:408|425|429|5\d\d)"
+)
+_PASSED = {*PROXY_NAMES, *map(str.lower, PROXY_NAMES), "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
+
+
+@dataclass(frozen=True, slots=True)
+class GitCommand:
+    """Runs git. `secrets` authenticate: GIT_AUTH_TOKEN[.host] and GIT_AUTH_HEADER[.host]; `agent`
+    is the socket of an ssh agent; `variables` is the environment that proxies are taken from."""
+
+    cancellation: Cancellation
+    secrets: Mapping[str, Callable[[], bytes]]
+    variables: Mapping[str, str]
+    home: str
+    agent: str = ""
+    patience: float = PATIENCE
+    pause: float = field(default=1.0, compare=False)
+    """Seconds before a second try."""
+
+    def here(self, *arguments: str) -> str:
+        """What git says to `arguments`, which reach no server. Raises Unreachable."""
+        return self._run(GitReference(""), arguments, None)
+
+    def there(self, wanted: GitReference, *arguments: str) -> str:
+        """What git says to `arguments`, which ask the server of `wanted`; tried again when the
+        connection breaks. Raises Unreachable when it stays broken, silent, or is refused."""
+        for attempt in range(1, TRIES):
+            try:
+                return self._run(wanted, arguments, self.patience)
+            except Unreachable as error:
+                if not _PASSING.search(error.message):
+                    raise
+                self.cancellation.wait(self.pause * attempt)
+                self.cancellation.check()
+        return self._run(wanted, arguments, self.patience)
+
+    def _run(self, wanted: GitReference, arguments: tuple[str, ...], patience: float | None) -> str:
+        try:
+            process = subprocess.Popen(
+                ["git", *arguments],
+                env=self._environment(wanted),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise RuntimeMissing(
+                "git is not installed", "git", hint="apt-get install git"
+            ) from error
+        with process:
+            try:
+                output, said = self._watched(process, wanted, patience)
+                process.wait()
+            except BaseException:
+                _stop(process)
+                raise
+        if process.returncode != 0:
+            raise _failed(wanted, arguments, said.decode("utf-8", "replace"))
+        return output.decode("utf-8", "surrogateescape")
+
+    def _watched(
+        self, process: subprocess.Popen[bytes], wanted: GitReference, patience: float | None
+    ) -> tuple[bytes, bytes]:
+        """Everything on stdout, and the end of stderr."""
+        found = {1: bytearray(), 2: bytearray()}
+        heard = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.cancellation.fileno(), selectors.EVENT_READ, 0)
+            for number, stream in ((1, process.stdout), (2, process.stderr)):
+                assert stream is not None
+                selector.register(stream, selectors.EVENT_READ, number)
+            while len(selector.get_map()) > 1:
+                left = None if patience is None else max(0.0, heard + patience - time.monotonic())
+                ready = selector.select(left)
+                self.cancellation.check()
+                if not ready:
+                    raise Unreachable(
+                        f"the server of {wanted.remote} sent nothing for {patience:.0f} seconds",
+                        operation=wanted.remote,
+                    )
+                heard = time.monotonic()
+                for key, _ in ready:
+                    chunk = os.read(key.fd, 1 << 16)
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                    found[key.data] += chunk
+                    if key.data == 2:
+                        del found[2][:-MAX_MESSAGE]
+                    elif len(found[1]) > MAX_OUTPUT:
+                        raise ProtocolViolation(
+                            f"{wanted.remote} lists more references than anyone has",
+                            operation=wanted.remote,
+                        )
+        return bytes(found[1]), bytes(found[2])
+
+    def _environment(self, wanted: GitReference) -> dict[str, str]:
+        environment = {
+            **{name: value for name, value in self.variables.items() if name in _PASSED},
+            "PATH": self.variables.get("PATH") or os.defpath,
+            "HOME": self.home,
+            "LC_ALL": "C.UTF-8",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_SSH_COMMAND": _ssh(self.home),
+        }
+        if authorities := self.variables.get("SSL_CERT_FILE"):
+            environment.setdefault("GIT_SSL_CAINFO", authorities)
+        if self.agent:
+            environment["SSH_AUTH_SOCK"] = self.agent
+        settings = [*_policy(wanted), *_authorization(wanted, self.secrets)]
+        environment["GIT_CONFIG_COUNT"] = str(len(settings))
+        for number, (key, value) in enumerate(settings):
+            environment[f"GIT_CONFIG_KEY_{number}"] = key
+            environment[f"GIT_CONFIG_VALUE_{number}"] = value
+        return environment
+
+
+def _policy(wanted: GitReference) -> list[tuple[str, str]]:
+    """What git may do (reliability B7)."""
+    # Our own fetches may read files; what a repository names as submodule may not (CVE-2022-39253).
+    settings = [("protocol.allow", "never"), ("protocol.file.allow", "user")]
+    settings += [(f"protocol.{name}.allow", "always") for name in ("https", "git", "ssh")]
+    # A repository at https redirects to no http, nor names it as submodule.
+    cautious = wanted.remote.startswith("https://")
+    settings.append(("protocol.http.allow", "user" if cautious else "always"))
+    return [
+        *settings,
+        ("core.hooksPath", os.devnull),
+        ("core.fsmonitor", "false"),
+        ("core.logAllRefUpdates", "false"),  # a log names the user and this host
+        ("init.defaultBranch", "master"),
+        ("gc.auto", "0"),
+        ("maintenance.auto", "false"),
+        ("http.lowSpeedLimit", "1024"),
+        ("http.lowSpeedTime", "60"),
+    ]
+
+
+def _authorization(
+    wanted: GitReference, secrets: Mapping[str, Callable[[], bytes]]
+) -> list[tuple[str, str]]:
+    """The header that authenticates (rule C29). A secret for a host goes to that host; one for any
+    goes to the repository alone, at github.com to every repository, as under BuildKit."""
+    from urllib.parse import urlsplit
+
+    if not wanted.remote.startswith(("http://", "https://")):
+        return []
+    parts = urlsplit(wanted.remote)
+    everywhere = f"{parts.scheme}://{parts.netloc}/"
+    alone = everywhere if everywhere == "https://github.com/" else wanted.remote
+    value, place = "", alone
+    if wanted.credentials:
+        value = f"basic {base64.b64encode(wanted.credentials.encode()).decode()}"
+    for id, where in (
+        ("GIT_AUTH_TOKEN", alone),
+        ("GIT_AUTH_HEADER", alone),
+        (f"GIT_AUTH_TOKEN.{parts.netloc}", everywhere),
+        (f"GIT_AUTH_HEADER.{parts.netloc}", everywhere),
+    ):
+        if id in secrets:
+            value, place = secrets[id]().decode("utf-8", "surrogateescape").strip(), where
+            if id.startswith("GIT_AUTH_TOKEN"):
+                encoded = base64.b64encode(f"x-access-token:{value}".encode()).decode()
+                value = f"basic {encoded}"
+    if not value:
+        return []
+    # git sends the header wherever a redirect led it, to another origin too.
+    header = f"Authorization: {value}"
+    return [(f"http.{place}.extraheader", header), ("http.followRedirects", "false")]
+
+
+def _ssh(home: str) -> str:
+    """ssh asks nothing and reads the user's own files, whoever the user is in a namespace."""
+    words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
+    words += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
+    known = os.path.join(home, ".ssh", "known_hosts")
+    words += ["-o", f'UserKnownHostsFile="{known}"']
+    if os.path.isfile(configuration := os.path.join(home, ".ssh", "config")):
+        words += ["-F", configuration]
+    return shlex.join(words)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End git and whatever it started: asked first, so that it removes its lock files."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _failed(wanted: GitReference, arguments: tuple[str, ...], said: str) -> RegistryError:
+    lines = [line for line in re.split(r"[\r\n]", said) if line.strip()]
+    told = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
+    lines = told or lines
+    reason = printable(redacted(lines[0] if lines else "no message"))[:300]
+    verb = arguments[2] if arguments[0] == "-C" else arguments[0]
+    return Unreachable(
+        f"git {verb} of {wanted.remote or 'a repository'} failed: {reason}",
+        operation=wanted.remote,
+        hint=_hint(wanted, said),
+    )
+
+
+def _hint(wanted: GitReference, said: str) -> str:
+    if "could not read Username" in said or "Authentication failed" in said:
+        return "give --secret id=GIT_AUTH_TOKEN,src=FILE"
+    if "returned error: 30" in said:
+        return "the server redirects, and a secret goes nowhere else: name the new address"
+    if "Host key verification failed" in said:
+        host = wanted.remote.rpartition("@")[2].removeprefix("ssh://").partition("/")[0]
+        return f"ssh-keyscan {host.partition(':')[0]} >> ~/.ssh/known_hosts, once you trust the key"
+    if "Permission denied (publickey" in said:
+        return "add the key to your agent (ssh-add), and give --ssh default"
+    return ""

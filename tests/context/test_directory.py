@@ -1,0 +1,261 @@
+"""A directory as build context (rules G1, G6, X1; reliability B2)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from assembler.cli.inputs import directory_context, inputs_of
+from assembler.context.directory import DirectoryContext, find_ignore_file
+from assembler.errors import ContextChanged, StepError, UsageError
+from assembler.layer.changeset import Entry, Kind
+from assembler.linux import paths
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "context/d").mkdir(parents=True)
+    (tmp_path / "context/d/g").write_text("G")
+    (tmp_path / "context/f").write_text("F")
+    return tmp_path / "context"
+
+
+def found(root: Path, path: str) -> Entry:
+    entry = DirectoryContext(str(root), None).tree().lookup(path)
+    assert entry is not None
+    return entry
+
+
+def read(entry: Entry) -> bytes:
+    assert entry.source is not None
+    with entry.source.open() as stream:
+        return stream.read()
+
+
+def test_entries(root: Path) -> None:
+    (root / "l").symlink_to("d/g")
+    (root / "d/g").chmod(0o4750)
+    os.utime(root / "d/g", ns=(5, 5))
+    os.link(root / "d/g", root / "d/h")
+    entry = found(root, "d/g")
+    assert (entry.kind, entry.mode, entry.mtime, entry.size) == (Kind.FILE, 0o4750, 5, 1)
+    assert (entry.uid, entry.gid, read(entry)) == (0, 0, b"G")
+    assert entry.inode == found(root, "d/h").inode is not None
+    assert found(root, "l").link == "d/g"
+    tree = DirectoryContext(str(root), None).tree()
+    assert [one.path for one in tree.children("")] == ["d", "f", "l"]
+    assert tree.lookup("") is not None and tree.lookup("f/x") is None and tree.lookup("no") is None
+
+
+def test_no_link_is_followed_to_a_path(root: Path) -> None:
+    (root / "l").symlink_to("d")
+    tree = DirectoryContext(str(root), None).tree()
+    assert tree.lookup("l/g") is None, "who wants to follow links resolves them first"
+
+
+def test_C20_capabilities_of_programs_are_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getxattr(path: str, name: str, *, follow_symlinks: bool = True) -> bytes:
+        assert name == "security.capability" and not follow_symlinks
+        if path.endswith("/f"):
+            return b"capability"
+        raise OSError(errno.ENODATA, "no data")
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    for name in ("f", "d/g"):
+        (root / name).chmod(0o755)
+    assert found(root, "f").xattrs == (("security.capability", b"capability"),)
+    assert found(root, "d/g").xattrs == ()
+    (root / "f").chmod(0o644)
+    assert found(root, "f").xattrs == (), "no program, no capability"
+
+
+def test_sockets_and_devices_are_no_files_of_a_context(root: Path) -> None:
+    os.mknod(root / "socket", stat.S_IFSOCK | 0o600)
+    tree = DirectoryContext(str(root), None).tree()
+    assert tree.lookup("socket") is None
+    assert [one.path for one in tree.children("")] == ["d", "f"]
+
+
+@pytest.mark.parametrize("change", ["content", "size", "another", "gone", "link", "directory"])
+def test_B2_a_file_that_is_another_one_by_now_is_named(root: Path, change: str) -> None:
+    entry = found(root, "d/g")
+    place = root / "d/g"
+    if change == "content":
+        os.utime(place, ns=(1, 1))
+    elif change == "size":
+        place.write_text("longer")
+    else:
+        place.unlink()
+    if change == "another":
+        (root / "new").write_text("G")
+        (root / "new").rename(place)
+    elif change == "link":
+        (root.parent / "outside").write_text("canary")
+        place.symlink_to(root.parent / "outside")
+    elif change == "directory":
+        place.mkdir()
+    with pytest.raises(ContextChanged, match="d/g in the build context changed during the build"):
+        read(entry)
+
+
+def test_B2_a_directory_swapped_for_a_link_is_not_followed(root: Path) -> None:
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "g").write_text("canary")
+    tree = DirectoryContext(str(root), None).tree()
+    entry = found(root, "d/g")
+    (root / "d").rename(root / "moved")
+    (root / "d").symlink_to(elsewhere)
+    with pytest.raises(ContextChanged):
+        read(entry)
+    with pytest.raises(ContextChanged, match="d in the build context changed"):
+        list(tree.children("d"))
+    assert tree.lookup("d/g") is None
+
+
+def test_a_directory_that_vanished_is_named(root: Path) -> None:
+    tree = DirectoryContext(str(root), None).tree()
+    shutil.rmtree(root / "d")
+    with pytest.raises(ContextChanged, match="d in the build context changed during the build"):
+        list(tree.children("d"))
+
+
+def test_a_file_that_vanishes_while_its_directory_is_listed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "d/l").symlink_to("g")
+    readlink = os.readlink
+
+    def removed(path: str, *, dir_fd: int) -> str:
+        (root / "d/l").unlink()
+        return readlink(path, dir_fd=dir_fd)
+
+    tree = DirectoryContext(str(root), None).tree()
+    monkeypatch.setattr(os, "readlink", removed)
+    with pytest.raises(ContextChanged, match="d/l in the build context changed"):
+        list(tree.children("d"))
+
+
+def test_what_may_not_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = found(root, "d/g")
+    tree = DirectoryContext(str(root), None).tree()
+    opened = paths.open_beneath
+
+    def refused(directory: int, path: str, flags: int) -> int:
+        if path.startswith("d"):  # as for anybody but root where the mode is 000
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(directory, path, flags)
+
+    monkeypatch.setattr(paths, "open_beneath", refused)
+    for path, act in (("d/g", lambda: read(entry)), ("d", lambda: list(tree.children("d")))):
+        with pytest.raises(StepError) as caught:
+            act()
+        assert caught.value.message == (
+            f"{path} in the build context cannot be read: Permission denied"
+        )
+        assert caught.value.hint == "make it readable, or exclude it in .dockerignore"
+
+
+def test_names_that_are_no_text(root: Path) -> None:
+    name = os.fsdecode(b"d/\xff\xfe\n'")
+    (root / name).write_bytes(b"x")
+    assert read(found(root, name)) == b"x"
+    tree = DirectoryContext(str(root), None).tree()
+    assert [one.path for one in tree.children("d")] == ["d/g", name]
+
+
+def test_paths_longer_than_the_kernel_takes(root: Path) -> None:
+    descriptor = os.open(root, os.O_RDONLY)
+    for _ in range(50):
+        os.mkdir("n" * 200, dir_fd=descriptor)
+        deeper = os.open("n" * 200, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = deeper
+    os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    path = "/".join(["n" * 200] * 50)
+    tree = DirectoryContext(str(root), None).tree()
+    assert [one.path for one in tree.children(path)] == [f"{path}/f"]
+    entry = tree.lookup(f"{path}/f")
+    assert entry is not None and read(entry) == b""
+
+
+IGNORE_FILES = ("sub/My.Dockerfile.dockerignore", ".dockerignore", ".containerignore")
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [
+        (IGNORE_FILES, "My.Dockerfile.dockerignore"),
+        (IGNORE_FILES[1:], ".dockerignore"),
+        (IGNORE_FILES[2:], ".containerignore"),
+        (("Dockerfile.dockerignore",), ""),
+        (("sub/.dockerignore",), ""),
+        ((), ""),
+    ],
+)
+def test_G1_which_ignore_file_is_read(root: Path, present: tuple[str, ...], chosen: str) -> None:
+    (root / "sub").mkdir()
+    (root / "sub/My.Dockerfile").write_text("FROM scratch\n")
+    for name in present:
+        (root / name).write_text("f\n")
+    source = find_ignore_file(str(root), str(root / "sub/My.Dockerfile"))
+    assert (source.name if source else "") == chosen
+
+
+def test_G1_the_file_beside_a_dockerfile_outside_the_context(root: Path) -> None:
+    outside = root.parent / "Other"
+    (root.parent / "Other.dockerignore").write_text("f\n")
+    (root / ".dockerignore").write_text("d\n")
+    context = directory_context(str(root), str(outside), "")
+    assert [one.path for one in context.tree().children("")] == [".dockerignore", "d"]
+
+
+def test_G1_a_dockerfile_on_stdin_has_no_file_beside_it(root: Path) -> None:
+    (root / "Dockerfile.dockerignore").write_text("f\n")
+    assert find_ignore_file(str(root), "") is None
+    (root / ".dockerignore").write_text("f\n")
+    source = find_ignore_file(str(root), "")
+    assert source is not None and source.name == ".dockerignore"
+
+
+def test_G1_an_ignore_file_that_is_a_link_is_refused(root: Path) -> None:
+    (root.parent / "secret").write_text("f\n")
+    (root / ".dockerignore").symlink_to(root.parent / "secret")
+    with pytest.raises(UsageError, match="is a symbolic link"):
+        directory_context(str(root), "", "")
+
+
+@pytest.mark.parametrize("rules", ["*", "Dockerfile\n.dockerignore", "**\n!f"])
+def test_G6_a_hidden_dockerfile_is_read_and_not_copyable(root: Path, rules: str) -> None:
+    (root / "Dockerfile").write_text("FROM scratch\n")
+    (root / ".dockerignore").write_text(rules)
+    inputs = inputs_of("", str(root), (), False, None)  # type: ignore[arg-type]
+    assert inputs.dockerfile.text == "FROM scratch\n"
+    assert inputs.context is not None
+    tree = inputs.context.tree()
+    assert tree.lookup("Dockerfile") is None and tree.lookup(".dockerignore") is None
+    assert (inputs.context.ignored("Dockerfile") or "").startswith(".dockerignore:1 ")
+
+
+def test_G7_a_local_named_context_has_an_ignore_file_of_its_own(root: Path) -> None:
+    (root / "Dockerfile").write_text("FROM scratch\n")
+    (root / ".dockerignore").write_text("f\n")
+    other = root.parent / "other"
+    other.mkdir()
+    for name in ("f", "g"):
+        (other / name).write_text(name)
+    (other / ".dockerignore").write_text("g\n.dockerignore\n")
+    (other / "Dockerfile.dockerignore").write_text("*\n")
+    inputs = inputs_of("", str(root), (f"other={other}",), False, None)  # type: ignore[arg-type]
+    named = [one.path for one in inputs.files["other"].tree().children("")]
+    assert named == ["Dockerfile.dockerignore", "f"], "what is beside a Dockerfile is not for it"
+    assert inputs.context is not None
+    assert [one.path for one in inputs.context.tree().children("")] == [
+        ".dockerignore", "Dockerfile", "d",
+    ]  # fmt: skip

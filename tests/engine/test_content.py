@@ -1,0 +1,204 @@
+"""What enters the key of a COPY, and what does not (rules C21, X2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from assembler.context.filtered import FilteredTree
+from assembler.dockerfile.ignore import IgnoreRules
+from assembler.engine import content
+from assembler.engine.selection import select
+from assembler.errors import Cancelled, ContextChanged
+from assembler.layer.changeset import Entry, InlineBytes, Kind
+from assembler.layer.tree import Tree
+from assembler.source import Source
+
+
+def test_C21_times_and_the_context_directory_are_in_no_key(bench: Any, fill: Any) -> None:
+    fill("d/f", "d/s/", "d/l -> f")
+    before = bench.digest("COPY d /x")
+    for name in ("d/f", "d/s", "d"):
+        os.utime(bench.context / name, (1, 1))
+    assert bench.digest("COPY d /x") == before
+    bench.context.rename(bench.context.with_name("moved"))
+    bench.context = bench.context.with_name("moved")
+    assert bench.digest("COPY d /x") == before
+
+
+ENTRY = Entry(
+    "d/f",
+    Kind.FILE,
+    mode=0o644,
+    uid=1,
+    gid=2,
+    size=1,
+    xattrs=(("user.a", b"1"),),
+    source=InlineBytes(b"1"),
+)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(ENTRY, path="d/g"),
+        replace(ENTRY, mode=0o645),
+        replace(ENTRY, uid=3),
+        replace(ENTRY, gid=3),
+        replace(ENTRY, xattrs=(("user.a", b"2"),)),
+        replace(ENTRY, xattrs=(("user.b", b"1"),)),
+        replace(ENTRY, xattrs=()),
+        replace(ENTRY, source=InlineBytes(b"2")),
+        replace(ENTRY, size=0, source=InlineBytes(b"")),
+        Entry("d/f", Kind.DIRECTORY, mode=0o644, uid=1, gid=2),
+        Entry("d/f", Kind.SYMLINK, mode=0o644, uid=1, gid=2, link="1"),
+        Entry("d/f", Kind.SYMLINK, mode=0o644, uid=1, gid=2, link="2"),
+        Entry("d/f", Kind.FIFO, mode=0o644, uid=1, gid=2),
+        Entry("d/f", Kind.CHARACTER, mode=0o644, uid=1, gid=2, device=(1, 3)),
+        Entry("d/f", Kind.CHARACTER, mode=0o644, uid=1, gid=2, device=(1, 5)),
+    ],
+)
+def test_C21_everything_that_is_copied_is_in_the_key(bench: Any, changed: Entry) -> None:
+    seen = set()
+    for entry in (ENTRY, changed):
+        bench.st = (entry,)
+        seen.add(bench.digest("COPY --from=st d /x"))
+    assert len(seen) == 2
+
+
+def test_C21_links_between_files_are_in_the_key(bench: Any, fill: Any) -> None:
+    fill("d/a")
+    (bench.context / "d/b").write_text("d/a")
+    (bench.context / "d/b").chmod(0o644)
+    apart = bench.digest("COPY d /x")
+    (bench.context / "d/b").unlink()
+    os.link(bench.context / "d/a", bench.context / "d/b")
+    assert bench.digest("COPY d /x") != apart
+
+
+@pytest.mark.parametrize(
+    "instruction", ["COPY d/*.c /x/", "COPY d/[ab].c /x/", "COPY d/a.c d/b.c /x/"]
+)
+def test_C21_only_the_matched_set_counts(bench: Any, fill: Any, instruction: str) -> None:
+    fill("d/a.c", "d/b.c", "d/other", "unrelated/f")
+    before = bench.digest("COPY d/?.c /x/")
+    fill("d/more", "d/s/")
+    (bench.context / "d/other").write_text("changed")
+    (bench.context / "d").chmod(0o700)
+    assert bench.digest(instruction) == before
+    (bench.context / "d/b.c").write_text("changed")
+    assert bench.digest(instruction) != before
+
+
+def test_C21_a_directory_counts_by_its_content(bench: Any, fill: Any) -> None:
+    fill("d/s/f", "e/")
+    before = bench.digest("COPY d /x")
+    (bench.context / "d").chmod(0o700)
+    assert bench.digest("COPY d /x") == before, "its own mode is not copied"
+    (bench.context / "d/s").chmod(0o700)
+    assert bench.digest("COPY d /x") != before
+    os.rename(bench.context / "d", bench.context / "e/d")
+    (bench.context / "e/d/s").chmod(0o755)
+    assert bench.digest("COPY e/d /x") == before, "nor is its name"
+
+
+def test_C21_excluded_files_do_not_count(bench: Any, fill: Any) -> None:
+    fill("d/f", "d/log")
+    before = bench.digest("COPY --exclude=log d /x")
+    (bench.context / "d/log").write_text("changed")
+    assert bench.digest("COPY --exclude=log d /x") == before
+
+
+def test_C21_a_file_copied_as_another_name_has_another_key(bench: Any, fill: Any) -> None:
+    fill("d/f")
+    (bench.context / "d/g").write_text("d/f")
+    (bench.context / "d/g").chmod(0o644)
+    assert bench.digest("COPY d/f /x/") != bench.digest("COPY d/g /x/")
+
+
+def test_C21_here_documents_count(bench: Any) -> None:
+    texts = ["<<a /x/\n1\na\n", "<<b /x/\n1\nb\n", "<<a /x/\n2\na\n"]
+    assert len({bench.digest(f"COPY {text}") for text in texts}) == 3
+
+
+def test_X2_nothing_but_what_is_selected_is_read(bench: Any) -> None:
+    tree = _Guarded(
+        bench.tree_of([bench.file("src/a.c"), bench.file("src/b.h"), bench.file("big/f")])
+    )
+    rules = IgnoreRules.parse(Source(".dockerignore", "src/private\n"))
+    for instruction in ("COPY src /x/", "COPY src/*.c /x/", "COPY --parents src/a.c /x/"):
+        step = bench.step(instruction)
+        content.digest(select(step, FilteredTree(tree, rules)))
+    assert tree.listed <= {"src"}
+    assert tree.read <= {"src/a.c", "src/b.h"}
+
+
+class _Guarded:
+    """A tree that remembers which directories were listed and which files were opened."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.listed: set[str] = set()
+        self.read: set[str] = set()
+
+    def lookup(self, path: str) -> Entry | None:
+        entry = self.tree.lookup(path)
+        return None if entry is None else self._watched(entry)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        self.listed.add(path)
+        return [self._watched(entry) for entry in self.tree.children(path)]
+
+    def _watched(self, entry: Entry) -> Entry:
+        if entry.source is None:
+            return entry
+        return replace(entry, source=_Watched(entry.source, partial(self.read.add, entry.path)))
+
+
+class _Watched:
+    def __init__(self, source: Any, opened: Callable[[], None]) -> None:
+        self.source = source
+        self.opened = opened
+
+    def open(self) -> Any:
+        self.opened()
+        return self.source.open()
+
+
+class _Growing:
+    """A source that has more bytes than its entry says, or fewer."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def open(self) -> Any:
+        return InlineBytes(bytes(self.size)).open()
+
+
+@pytest.mark.parametrize(("size", "how"), [(11, "longer"), (9, "shorter"), (0, "shorter")])
+def test_a_file_that_changes_while_it_is_read_is_named(bench: Any, size: int, how: str) -> None:
+    entry = Entry("d/log", Kind.FILE, size=10, source=_Growing(size))
+    step = bench.step("COPY d /x")
+    with pytest.raises(ContextChanged, match=f"'d/log' changed.*became {how} than 10 bytes"):
+        content.digest(select(step, bench.tree_of([entry])))
+
+
+def test_hashing_stops_when_it_is_told_to(bench: Any) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise Cancelled()
+
+    step = bench.step("COPY d /x")
+    tree = bench.tree_of(bench.file(f"d/{n}", b"x") for n in range(100))
+    with pytest.raises(Cancelled):
+        content.digest(select(step, tree), check)
+    assert calls == 5
