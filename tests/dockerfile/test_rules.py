@@ -115,7 +115,6 @@ def test_P7_after_a_shebang_come_syntax_and_check_but_not_escape() -> None:
     assert tree("#!/usr/bin/env build\n# escape=`\nFROM a\n").escape == "\\"
 
 
-@pytest.mark.xfail(strict=True, reason="`escape` is validated although it is a comment there")
 def test_P7_after_a_shebang_a_wrong_escape_is_a_comment() -> None:
     assert tree("#!/usr/bin/env build\n# escape=x\nFROM a\n").escape == "\\"
 
