@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
 _SCP = re.compile(
-    r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)"
+    r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]*)(?P<rest>.*)"
 )
+_ON_GITHUB = re.compile(r"https?://github\.com/[^/?#]+/[^/?#]+/?(?:[?#].*)?")
 _GIT_SCHEMES = frozenset({"http", "https", "ssh", "git"})
 _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
@@ -49,11 +50,12 @@ def remote_kind(text: str) -> str:
 def parse_git(text: str, *, context: bool = False) -> GitReference | None:
     """The repository that `text` names, None when it names none.
 
-    http and https count only when the path ends in `.git`. A build context may leave the scheme
-    of `github.com/…` out. Raises ValueError for a query that contradicts itself.
+    http and https count only when the path ends in `.git`. As a build context, a repository on
+    github.com is known without it, and without its scheme. Raises ValueError for a query that
+    contradicts itself.
     """
-    if context and text.startswith("github.com/"):
-        text = f"https://{text}"
+    bare = context and text.startswith("github.com/")
+    text = f"https://{text}" if bare else text
     if match := _SCHEME.match(text):
         from urllib.parse import urlsplit, urlunsplit  # few files have a URL
 
@@ -61,7 +63,8 @@ def parse_git(text: str, *, context: bool = False) -> GitReference | None:
         if scheme not in _GIT_SCHEMES:
             return None
         parts = urlsplit(text)
-        named = parts.path.endswith(".git") or (context and parts.netloc == "github.com")
+        on_github = bare or (context and _ON_GITHUB.fullmatch(text))
+        named = parts.path.endswith(".git") or on_github
         if scheme in ("http", "https") and not named:
             return None
         remote = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
@@ -135,7 +138,8 @@ def _clean(path: str) -> str:
 
 def file_name(url: str) -> str:
     """What a file fetched from `url` is called: the path's last element (rule C27)."""
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
-    name = posixpath.basename(urlsplit(url).path)
-    return name if name not in ("", ".", "..") else "__unnamed__"
+    path = unquote(urlsplit(url).path, errors="surrogateescape")
+    name = posixpath.basename(path.rstrip("/"))
+    return "__unnamed__" if name in ("", ".", "..") or "\0" in name else name
