@@ -17,14 +17,14 @@ from assembler.dockerfile.instructions import (
     Warning,
 )
 from assembler.dockerfile.lexer import Lexer, LogicalLine
-from assembler.dockerfile.statement import Statement, json_form, split_statement
+from assembler.dockerfile.statement import JSON_FORMS, Statement, json_form, split_statement
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import DockerfileError, SyntaxProblem
 from assembler.source import Source, Span
 
-_FORMS = frozenset("ADD CMD COPY ENTRYPOINT HEALTHCHECK RUN VOLUME".split())
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 _LIKE_JSON = re.compile(r"""(CMD\s+)?\[["'“‘]""", re.IGNORECASE)
-_SLASH_SYNTAX = re.compile(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)")
+_SLASH_SYNTAX = re.compile(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 _OUR_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@].*)?")
 
 
@@ -36,6 +36,9 @@ def parse(source: Source) -> Dockerfile:
     """
     if not source.text:
         raise DockerfileError("the Dockerfile cannot be empty", Span(source, 1, 1))
+    if source.text[:2] in _UTF_16:
+        message = "the Dockerfile is UTF-16 text, where UTF-8 is needed"
+        raise DockerfileError(message, Span(source, 1, 1), hint="save it as UTF-8")
     _refuse_foreign(source)
     lexer = Lexer(source)
     warnings = list(_syntax_warnings(source, lexer.directives.syntax))
@@ -109,7 +112,7 @@ def _warnings(statement: Statement, line: LogicalLine) -> list[Warning]:
     found = []
     if line.blanks:
         found.append(Warning("Empty continuation line", statement.span, "NoEmptyContinuation"))
-    if statement.name in _FORMS and _is_broken_json(statement):
+    if statement.name in (*JSON_FORMS, "HEALTHCHECK") and _is_broken_json(statement):
         message = f"{statement.name} looks like a JSON array but is none, so it is plain text"
         found.append(Warning(message, statement.span))
     return found
@@ -133,7 +136,7 @@ def _refuse_foreign(source: Source) -> None:
     reference = match[1] if match else ""
     if head.startswith("{"):
         try:
-            document = json.loads(source.text)
+            document = json.loads(source.text.removeprefix("\ufeff"))
         except (ValueError, RecursionError):
             return
         found = document.get("syntax")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -193,7 +195,9 @@ class ImageConfig:
         document["config"] = self.execution.to_document()
         document["rootfs"] = {"type": "layers", "diff_ids": [str(d) for d in self.diff_ids]}
         document["history"] = [entry.to_document() for entry in self.history]
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        # bytes that are no UTF-8 are replaced, as Go's encoder does
+        return _NO_TEXT.sub("\ufffd", text).encode()
 
     def with_execution(self, execution: Execution) -> ImageConfig:
         """The same configuration with other execution parameters."""

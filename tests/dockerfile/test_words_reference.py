@@ -388,6 +388,7 @@ ERROR = "failed to process "
 
 def reads(word: str, env: Env, wanted: str) -> None:
     found = reference(word, env)
+    assert found == ours(word, env, "\\")
     if wanted.startswith(ERROR):
         assert isinstance(found, str)
         assert found.startswith(ERROR) and wanted.removeprefix(ERROR) in found
@@ -452,7 +453,7 @@ def reads(word: str, env: Env, wanted: str) -> None:
         ("${aaa:-bbb ${foo}", ERROR + "missing '}'"),
     ],
 )
-def test_V1_V5_V9_the_reference_passes_vectors_12_1_and_12_2(word: str, wanted: str) -> None:
+def test_V1_V2_V3_V4_V5_V9_both_pass_vectors_12_1_and_12_2(word: str, wanted: str) -> None:
     reads(word, HOME, wanted)
 
 
@@ -485,7 +486,7 @@ def test_V1_V5_V9_the_reference_passes_vectors_12_1_and_12_2(word: str, wanted: 
         ({"F": "aab"}, r"${F#\a}", ERROR + r"invalid pattern (\a) in substitution: invalid esc"),
     ],
 )
-def test_V6_V7_V8_the_reference_passes_vectors_12_3(env: Env, word: str, wanted: str) -> None:
+def test_V6_V7_V8_both_pass_vectors_12_3(env: Env, word: str, wanted: str) -> None:
     reads(word, env, wanted)
 
 
@@ -500,8 +501,10 @@ def test_V6_V7_V8_the_reference_passes_vectors_12_3(env: Env, word: str, wanted:
         (r"hello\" there", ['hello"', "there"]),
     ],
 )
-def test_V11_the_reference_passes_vectors_12_4(word: str, wanted: list[str]) -> None:
-    assert reference(word, {"space": "abc  def"}, result=words_of) == (wanted, frozenset())
+def test_V11_both_pass_vectors_12_4(word: str, wanted: list[str]) -> None:
+    env = {"space": "abc  def"}
+    assert reference(word, env, result=words_of) == (wanted, frozenset())
+    assert our_list(word, env, "\\") == (wanted, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -516,16 +519,18 @@ def test_V11_the_reference_passes_vectors_12_4(word: str, wanted: list[str]) -> 
         ('a "b\\', ["a", '"b']),
     ],
 )
-def test_W1_the_reference_splits_by_the_rule(text: str, wanted: list[str]) -> None:
+def test_W1_both_split_by_the_rule(text: str, wanted: list[str]) -> None:
     assert split(text, "\\") == wanted
+    assert split_words(text, "\\") == wanted
 
 
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [(r"\$V", "$V"), (r"\\", "\\"), (r"\n", "n"), ("\\\n", "\n"), ("'$V' \"${V}\"", "'1' \"1\"")],
 )
-def test_H8_the_reference_reads_heredocs_by_the_rule(body: str, wanted: str) -> None:
+def test_H8_both_read_heredocs_by_the_rule(body: str, wanted: str) -> None:
     assert reference(body, {"V": "1"}, quotes=False) == (wanted, frozenset())
+    assert our_heredoc(body, {"V": "1"}) == (wanted, frozenset())
 
 
 # Ours against the reference.

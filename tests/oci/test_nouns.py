@@ -137,3 +137,8 @@ def test_T17_an_image_whose_layers_disagree_is_refused() -> None:
     described = Descriptor(CONFIG, Digest.of(content), len(content))
     with pytest.raises(ValueError, match="names 1 layers"):
         Image.read(build(described, []), content)
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_in_a_config() -> None:
+    config = ImageConfig(Platform("linux", "amd64"), author="Jos\udce9")
+    assert ImageConfig.parse(config.serialise()).author == "Jos\ufffd"
