@@ -18,6 +18,7 @@ from assembler.dockerfile.instructions import (
     Entrypoint,
     Env,
     Expose,
+    Flag,
     From,
     HealthCheck,
     Instruction,
@@ -39,6 +40,7 @@ from assembler.errors import SyntaxProblem
 from assembler.source import Span
 
 _RUN = Allowed(("network", "security"), (), ("mount", "device"))
+_NOT_EMPTY = {"network": 'invalid network mode ""', "security": 'security "" is not valid'}
 _FROM = Allowed(("platform",))
 _COPY = Allowed(("from", "chown", "chmod"), ("link", "parents"), ("exclude",))
 _ADD = Allowed(("chown", "chmod", "checksum"), ("link", "keep-git-dir", "unpack"), ("exclude",))
@@ -93,7 +95,10 @@ def _from(statement: Statement) -> From:
                 words[2],
             )
     elif len(words) != 1:
-        raise statement.error("FROM requires either one or three arguments")
+        message = "FROM requires either one or three arguments"
+        if any(word.startswith("#") for word in words):
+            raise statement.error(message, "#", "a comment needs a line of its own")
+        raise statement.error(message)
     return From(image=words[0], name=name, platform=flags.text("platform"), **_common(statement))
 
 
@@ -153,6 +158,9 @@ def _command(statement: Statement, text: str) -> CommandLine:
 
 def _run(statement: Statement) -> Run:
     flags = statement.checked(_RUN)
+    for name, message in _NOT_EMPTY.items():
+        if Flag(name, "") in flags.given:
+            raise statement.error(message, f"--{name}=")
     common = _common(statement)
     for heredoc in statement.heredocs:
         refuse_nul(heredoc.body, statement.span)

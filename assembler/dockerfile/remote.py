@@ -8,9 +8,7 @@ import re
 from dataclasses import dataclass
 
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
-_SCP = re.compile(
-    r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]*)(?P<rest>.*)"
-)
+_SCP = re.compile(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]*)(?P<rest>.*)")
 _ON_GITHUB = re.compile(r"https?://github\.com/[^/?#]+/[^/?#]+/?(?:[?#].*)?")
 _GIT_SCHEMES = frozenset({"http", "https", "ssh", "git"})
 _TRUE = frozenset("1 t T TRUE true True".split())
