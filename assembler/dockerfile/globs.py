@@ -179,8 +179,12 @@ def _literal(tokens: Sequence[_Token]) -> str | None:
 
 
 def _ending(pattern: str, tokens: Sequence[_Token]) -> str | None:
-    """What a path must end in, for `**`, `**.log` and `**/*.log`."""
-    if pattern.startswith("**") and not pattern.startswith("**/"):
+    """What a path must end in, for `**`, `**.log` and `**/*.log`.
+
+    As in moby, `**` before plain text is whatever ends in it, before other text any directories.
+    """
+    plain = not any(mark in pattern for mark in "]\\")
+    if plain and pattern.startswith("**") and not pattern.startswith("**/"):
         text = _literal(tokens[1:])
         if text is not None:
             return text
