@@ -196,16 +196,15 @@ def _by_gram(
     rules: list[tuple[int, Glob]],
 ) -> tuple[dict[int, dict[str, list[tuple[int, Glob]]]], list[tuple[int, Glob]]]:
     """The rules by the length and text of their rarest gram, and those without one."""
-    needed = []
-    for _, glob in rules:
-        runs = glob.runs()
-        size = min(_GRAM, max(map(len, runs)))
-        needed.append(set[str]().union(*(_grams(run, size) for run in runs)))
+    needed = [
+        {gram for run in glob.runs() if run for gram in _grams(run, min(_GRAM, len(run)))}
+        for _, glob in rules
+    ]
     counts = Counter(gram for grams in needed for gram in grams)
     found: dict[int, dict[str, list[tuple[int, Glob]]]] = {}
     others: list[tuple[int, Glob]] = []
     for rule, grams in zip(rules, needed, strict=True):
-        if grams - {""}:
+        if grams:
             gram = min(grams, key=lambda gram: (counts[gram], gram))
             found.setdefault(len(gram), {}).setdefault(gram, []).append(rule)
         else:
