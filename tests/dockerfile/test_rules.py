@@ -294,7 +294,7 @@ def test_L5_the_end_of_the_file_ends_a_continuation(end: str) -> None:
 
 
 def test_L6_comments_above_an_instruction_are_its_own() -> None:
-    made = tree("# old\n#\n# one\n\n# two\nARG A\n# three\nFROM a\n#  x  \n#\nRUN y\nRUN z\n")
+    made = tree("# old\n#\n#one\n\n  # two\nARG A\n# three\nFROM a\n#  x  \n#\nRUN y\nRUN z\n")
     assert made.arguments[0].comment == ("one", "two")
     assert made.stages[0].base.comment == ("three",)
     assert [one.comment for one in made.stages[0].instructions] == [(), ()]
@@ -352,6 +352,16 @@ def test_I2_flags_stand_before_the_first_other_word() -> None:
     run = only(Run, "RUN --network=none\t--mount=type=tmpfs,target=/t x --network=host")
     assert (run.network, run.mounts) == ("none", ("type=tmpfs,target=/t",))
     assert run.command.text == "x --network=host"
+
+
+@pytest.mark.parametrize(("flag", "text"), [("network", "mode"), ("security", "is not valid")])
+def test_I3_N1_N2_an_empty_mode_is_none(flag: str, text: str) -> None:
+    assert text in refused(f"RUN --{flag}= x") and '""' in refused(f"RUN --{flag}= x")
+
+
+def test_S1_a_comment_behind_from_is_named() -> None:
+    error = failure("FROM a # base")
+    assert error.hint == "a comment needs a line of its own"
 
 
 def test_I2_a_bare_double_dash_ends_them() -> None:
@@ -581,7 +591,14 @@ def test_H2_other_words_do_not(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["cat ${x^^} <<E", "cat $((1<<2)) <<E", "cat '<<X' <<E", 'cat "a\\"<<X" <<E', "cat \\'<<X <<E"],
+    [
+        "cat ${x^^} <<E",
+        "cat $((1<<2)) <<E",
+        "cat $((1<<'2')) <<E",
+        "cat '<<X' <<E",
+        'cat "a\\"<<X" <<E',
+        "cat \\'<<X <<E",
+    ],
 )
 def test_H2_words_before_it_are_read_as_a_shell_does(text: str) -> None:
     assert documents(f"RUN {text}\nx\nE") == [("E", "x\n")]
@@ -764,6 +781,12 @@ def test_K8_volume_takes_json_or_words() -> None:
         ("NONE x", "HEALTHCHECK NONE takes no arguments"),
         ("FOO x", 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
         ("--retries=-1 CMD x", "--retries cannot be negative (-1)"),
+        ("--retries=-2147483648 CMD x", "--retries cannot be negative (-2147483648)"),
+        (
+            "--retries=2147483648 CMD x",
+            'strconv.ParseInt: parsing "2147483648": value out of range',
+        ),
+        ("--retries=1x CMD x", 'strconv.ParseInt: parsing "1x": invalid syntax'),
         ("--interval=999us CMD x", 'Interval "interval" cannot be less than 1ms'),
         ("--timeout=1ns CMD x", 'Interval "timeout" cannot be less than 1ms'),
         ("--start-period=-1s CMD x", 'Interval "start-period" cannot be less than 1ms'),
@@ -780,6 +803,7 @@ def test_K12_health_checks_hold_nanoseconds() -> None:
     times = (check.interval, check.timeout, check.start_period, check.start_interval)
     assert times == (90_000_000_000, 1_000_000, 0, 1_500_000_000)
     assert check.retries == 0
+    assert only(HealthCheck, "HEALTHCHECK --retries=2147483647 CMD x").retries == 2147483647
     assert only(HealthCheck, "HEALTHCHECK none").command is None
 
 
