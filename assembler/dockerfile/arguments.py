@@ -18,6 +18,7 @@ from assembler.dockerfile.instructions import (
     Entrypoint,
     Env,
     Expose,
+    Flag,
     From,
     HealthCheck,
     Instruction,
@@ -33,12 +34,13 @@ from assembler.dockerfile.instructions import (
     Workdir,
 )
 from assembler.dockerfile.remote import remote_kind
-from assembler.dockerfile.statement import NAMES, Statement, json_form
+from assembler.dockerfile.statement import JSON_FORMS, NAMES, Statement, json_form, refuse_nul
 from assembler.dockerfile.words import WHITESPACE, quoted, split_words
 from assembler.errors import SyntaxProblem
 from assembler.source import Span
 
 _RUN = Allowed(("network", "security"), (), ("mount", "device"))
+_NOT_EMPTY = {"network": 'invalid network mode ""', "security": 'security "" is not valid'}
 _FROM = Allowed(("platform",))
 _COPY = Allowed(("from", "chown", "chmod"), ("link", "parents"), ("exclude",))
 _ADD = Allowed(("chown", "chmod", "checksum"), ("link", "keep-git-dir", "unpack"), ("exclude",))
@@ -93,7 +95,10 @@ def _from(statement: Statement) -> From:
                 words[2],
             )
     elif len(words) != 1:
-        raise statement.error("FROM requires either one or three arguments")
+        message = "FROM requires either one or three arguments"
+        if any(word.startswith("#") for word in words):
+            raise statement.error(message, "#", "a comment needs a line of its own")
+        raise statement.error(message)
     return From(image=words[0], name=name, platform=flags.text("platform"), **_common(statement))
 
 
@@ -153,7 +158,12 @@ def _command(statement: Statement, text: str) -> CommandLine:
 
 def _run(statement: Statement) -> Run:
     flags = statement.checked(_RUN)
+    for name, message in _NOT_EMPTY.items():
+        if Flag(name, "") in flags.given:
+            raise statement.error(message, f"--{name}=")
     common = _common(statement)
+    for heredoc in statement.heredocs:
+        refuse_nul(heredoc.body, statement.span)
     summary = _summary(statement.heredocs[0].body) if statement.heredocs else ""
     if summary:
         common["text"] = f"{statement.line} ({summary})"
@@ -349,11 +359,17 @@ def _retries(statement: Statement, text: str) -> int:
 
 
 def _onbuild(statement: Statement) -> OnBuild:
-    """Rules K13, H11. The trigger's own arguments are looked at when it fires."""
+    """Rules K13, H11. As in BuildKit, a trigger's words and its JSON are looked at here, whether
+    they make sense when it fires."""
     statement.checked()
     if not statement.rest:
         raise _one_or_more(statement)
-    refuse_trigger(statement, statement.words()[0])
+    trigger = statement.trigger()
+    refuse_trigger(statement, trigger.word)
+    if trigger.name in ("ENV", "LABEL") and trigger.rest:
+        _pairs(trigger)
+    elif trigger.name in JSON_FORMS:
+        trigger.json()
     bodies = (f"\n{heredoc.body}{heredoc.name}" for heredoc in statement.heredocs)
     return OnBuild(trigger=statement.rest + "".join(bodies), **_common(statement))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 _STAR, _ANY, _DIRECTORIES, _REST = "*", "?", "**/", "**"
 _EMPTY = frozenset({_STAR, _DIRECTORIES, _REST})
 _CROSSING = frozenset({_DIRECTORIES, _REST})
-_MOST_DIRECTORIES = 2
+_MOST_LOOSE = 1
 
 
 class BadGlob(ValueError):
@@ -25,17 +26,17 @@ class _Token:
     char: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Glob:
-    """A parsed pattern. Exactly one of the first four is set when there is a quick way to match:
-    the path itself, the last component, the end of the path, or a regular expression."""
+    """A parsed pattern. At most one of `literal` (the path), `any_name` (its last component),
+    `ending` and `regex` is set, where there is a quick way to match."""
 
+    pattern: str
     literal: str | None
     any_name: str | None
     ending: str | None
     regex: str
-    pattern: str
-    _tokens: tuple[_Token, ...]
+    _tokens: tuple[_Token, ...] = field(repr=False)
 
     @classmethod
     def parse(cls, pattern: str) -> Glob:
@@ -43,17 +44,43 @@ class Glob:
         tokens = _tokens(pattern)
         text = _literal(tokens)
         if text is not None:
-            return cls(text, None, None, "", pattern, tokens)
+            return cls(pattern, text, None, None, "", tokens)
         name = _literal(tokens[1:]) if tokens[0].kind == _DIRECTORIES else None
         if name is not None and "/" not in name and pattern.startswith("**/"):
-            return cls(None, name, None, "", pattern, tokens)
+            return cls(pattern, None, name, None, "", tokens)
         ending = _ending(pattern, tokens)
         if ending is not None:
-            return cls(None, None, ending, "", pattern, tokens)
-        return cls(None, None, None, _regex(tokens), pattern, tokens)
+            return cls(pattern, None, None, ending, "", tokens)
+        return cls(pattern, None, None, None, _regex(tokens), tokens)
 
     def matches(self, path: str) -> bool:
-        """Whether the pattern matches all of `path`, by following every way at once."""
+        """Whether the pattern matches all of `path`."""
+        if self.literal is not None:
+            return path == self.literal
+        if self.any_name is not None:
+            return path.rpartition("/")[2] == self.any_name
+        if self.ending is not None:
+            return path.endswith(self.ending)
+        if self._compiled:
+            return self._compiled.fullmatch(path) is not None
+        return self.follows(path)
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str] | None:
+        return re.compile(self.regex, re.DOTALL) if self.regex else None
+
+    def runs(self) -> list[str]:
+        """Texts that every matching path holds."""
+        runs = [""]
+        for token in self._tokens:
+            if token.kind == "literal":
+                runs[-1] += token.char
+            else:
+                runs.append("")
+        return runs
+
+    def follows(self, path: str) -> bool:
+        """What `matches` says, by following every way through the pattern at once."""
         states = self._closed({0})
         for char in path:
             states = self._closed({to for state in states for to in self._step(state, char)})
@@ -84,18 +111,6 @@ class Glob:
         if token.kind == _STAR:
             return () if char == "/" else (number,)
         return (number + 1,) if re.match(token.regex, char, re.DOTALL) else ()
-
-    def may_match_below(self, parents: Sequence[str]) -> bool:
-        """Whether a path below the directory `parents` can match; may say so in vain."""
-        parts = self.pattern.split("/")
-        for index, parent in enumerate(parents):
-            if index >= len(parts):
-                return False
-            if any(mark in parts[index] for mark in ("**", "[", "\\")):
-                return True
-            if not Glob.parse(parts[index]).matches(parent):
-                return False
-        return len(parts) > len(parents) or "**" in self.pattern
 
 
 def _tokens(pattern: str) -> tuple[_Token, ...]:
@@ -164,8 +179,12 @@ def _literal(tokens: Sequence[_Token]) -> str | None:
 
 
 def _ending(pattern: str, tokens: Sequence[_Token]) -> str | None:
-    """What a path must end in, for `**`, `**.log` and `**/*.log`."""
-    if pattern.startswith("**") and not pattern.startswith("**/"):
+    """What a path must end in, for `**`, `**.log` and `**/*.log`.
+
+    As in moby, `**` before plain text is whatever ends in it, before other text any directories.
+    """
+    plain = not any(mark in pattern for mark in "]\\")
+    if plain and pattern.startswith("**") and not pattern.startswith("**/"):
         text = _literal(tokens[1:])
         if text is not None:
             return text
@@ -179,31 +198,50 @@ def _regex(tokens: Sequence[_Token]) -> str:
     """A regular expression that never backtracks far; empty where there is none.
 
     A `*` is atomic: with no slash in what follows, up to the next `*` or the component's end, the
-    nearest place (the only one, for the last) is the best.
+    nearest place (the only one, for the last) is the best. So is a `**/` before whole components
+    and another `**`.
     """
     out: list[str] = []
-    directories = 0
-    start = 0
-    while start < len(tokens):
-        token = tokens[start]
-        if token.kind in (_DIRECTORIES, _REST):
-            directories += token.kind == _DIRECTORIES
-            out.append("(?:.*/)?" if token.kind == _DIRECTORIES else ".*")
-            start += 1
-            continue
-        end = start
-        while end < len(tokens) and tokens[end].char != "/" and tokens[end].kind not in _CROSSING:
-            end += 1
-        part = tokens[start:end]
-        crossed = end < len(tokens) and tokens[end].kind in _CROSSING
-        if crossed and any(token.kind == _STAR for token in part):
-            return ""
-        out.append(_component(part))
-        start = end
-        if start < len(tokens) and tokens[start].char == "/":
-            out.append("/")
-            start += 1
-    return "".join(out) if directories <= _MOST_DIRECTORIES else ""
+    loose = 0
+    *earlier, last = _parts(tokens)
+    for crossing, part in earlier:
+        components = _components(part)
+        text = "/".join(map(_component, components))
+        if any(token.kind == _STAR for token in components[-1]):
+            return ""  # `*` then `**`: where the first ends is not known
+        if not crossing or not part:
+            out.append(text)  # of two `**` in a row one is enough
+        elif components[-1]:
+            loose += 1
+            out.append(f"(?:.*/)?{text}")
+        else:
+            out.append(f"(?>(?:.*?/)??{text})")
+    crossing, part = last
+    text = "/".join(map(_component, _components(part)))
+    out.append({_REST: ".*", _DIRECTORIES: "(?:.*/)?"}.get(crossing, "") + text)
+    return "".join(out) if loose <= _MOST_LOOSE else ""
+
+
+def _parts(tokens: Sequence[_Token]) -> Iterator[tuple[str, list[_Token]]]:
+    """What stands before the first `**` and after each, with that `**`'s kind."""
+    crossing, part = "", list[_Token]()
+    for token in tokens:
+        if token.kind in _CROSSING:
+            yield crossing, part
+            crossing, part = token.kind, []
+        else:
+            part.append(token)
+    yield crossing, part
+
+
+def _components(tokens: Sequence[_Token]) -> list[list[_Token]]:
+    found: list[list[_Token]] = [[]]
+    for token in tokens:
+        if token.char == "/":
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found
 
 
 def _component(tokens: Sequence[_Token]) -> str:

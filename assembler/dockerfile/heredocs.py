@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from assembler.dockerfile.words import WHITESPACE
 
 _OPENING = re.compile(r"([0-9]*)<<(-?+)\s*([^<]+)", re.DOTALL)
+_PIECE = re.compile(
+    rf"""\\.?|'[^']*'|"(?:[^"\\]++|\\.)*+"|\$\{{[^}}]*\}}|<<-?[{WHITESPACE}]*|[{WHITESPACE}]+"""
+    rf"""|(?P<unclosed>['"]|\$\{{)|[^\\'"$<{WHITESPACE}]+|.""",
+    re.DOTALL,
+)
 _LARGEST_DESCRIPTOR = 1 << 20
 
 
@@ -32,10 +38,9 @@ def openings(text: str) -> tuple[Opening, ...]:
     if "<<" not in text:
         return ()
     try:
-        words = _words(text)
+        found = [_opening(text, start, end) for start, end in _words(text)]
     except _Unbalanced:
         return ()
-    found = (_opening(text, start, end) for start, end in words)
     return tuple(opening for opening in found if opening)
 
 
@@ -53,70 +58,38 @@ def _opening(text: str, start: int, end: int) -> Opening | None:
     return Opening(name, not quoted, match[2] == "-", descriptor, start, end)
 
 
-def _words(text: str) -> list[tuple[int, int]]:
+def _words(text: str) -> Iterator[tuple[int, int]]:
     """Where the shell words of `text` are. Blanks after `<<` belong to the word."""
-    spans: list[tuple[int, int]] = []
+    start = None
+    for position, piece in _pieces(text):
+        if piece[0] not in WHITESPACE:
+            start = position if start is None else start
+        elif start is not None:
+            yield start, position
+            start = None
+    if start is not None:
+        yield start, len(text)
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """The smallest pieces of words, and the blanks between words, and where they start."""
+    last_close = text.rfind("))")
     position = 0
-    while position < len(text):
-        if text[position] in WHITESPACE:
-            position += 1
-            continue
-        start = position
-        while position < len(text) and text[position] not in WHITESPACE:
-            position = _past(text, position)
-        spans.append((start, min(position, len(text))))
-    return spans
-
-
-def _past(text: str, position: int) -> int:
-    """The end of the smallest piece of a word that starts at `position`."""
-    char = text[position]
-    if char == "\\":
-        return position + 2
-    if char == "'":
-        return _after(text, "'", position + 1)
-    if char == '"':
-        return _past_quote(text, position)
-    if text.startswith("$((", position):
-        # a shift in arithmetic (`$((1 << 4))`) opens nothing
-        close = text.find("))", position)
-        return close + 2 if close >= 0 else position + 1
-    if text.startswith("${", position):
-        return _after(text, "}", position + 2)
-    if text.startswith("<<", position):
-        position += 2
-        if text.startswith("-", position):
-            position += 1
-        while position < len(text) and text[position] in WHITESPACE:
-            position += 1
-        return position
-    return position + 1
-
-
-def _past_quote(text: str, position: int) -> int:
-    position += 1
-    while position < len(text):
-        if text[position] == '"':
-            return position + 1
-        position += 2 if text[position] == "\\" else 1
-    raise _Unbalanced
-
-
-def _after(text: str, close: str, position: int) -> int:
-    end = text.find(close, position)
-    if end < 0:
-        raise _Unbalanced
-    return end + 1
+    while match := _PIECE.match(text, position):
+        if match["unclosed"]:
+            raise _Unbalanced
+        start, position = position, match.end()
+        if match[0] == "$" and position <= last_close and text.startswith("((", position):
+            # a shift in arithmetic (`$((1 << 4))`) opens nothing
+            position = text.index("))", position) + 2
+        yield start, text[start:position]
 
 
 def _unquoted(word: str) -> tuple[str, bool]:
     """`word` without quotes and escapes, and whether any part of it was quoted."""
     out: list[str] = []
-    position, quoted = 0, False
-    while position < len(word):
-        end = min(_past(word, position), len(word))
-        piece = word[position:end]
-        position = end
+    quoted = False
+    for _, piece in _pieces(word):
         if piece[0] == "'":
             quoted = True
             piece = piece[1:-1]

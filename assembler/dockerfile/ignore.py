@@ -7,8 +7,8 @@ parents are remembered, and most rules are found by name or ending instead of be
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from assembler.dockerfile.globs import BadGlob, Glob, components
@@ -17,6 +17,8 @@ from assembler.errors import DockerfileError
 from assembler.source import Source, Span
 
 _REMEMBERED = 200_000
+_FEW = 32
+_GRAM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class IgnoreRules:
     """The rules of a file, in order. Paths are relative to the context, slash-separated, clean."""
 
     rules: tuple[Rule, ...]
-    _globs: tuple[Glob, ...] = field(repr=False, compare=False)
     _index: _Index = field(repr=False, compare=False)
+    _again: _Below = field(repr=False, compare=False)
     _verdicts: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -73,7 +75,8 @@ class IgnoreRules:
                 message = f'syntax error in pattern "{rule.text}": {bad}'
                 raise DockerfileError(message, span) from None
             rules.append(rule)
-        return cls(tuple(rules), tuple(globs), _Index.of(globs))
+        negated = [(n, rule.pattern) for n, rule in enumerate(rules) if rule.negated]
+        return cls(tuple(rules), _Index.of(globs), _Below.of(negated))
 
     def match(self, path: str) -> Rule | None:
         """The rule that excludes `path`; None when it is included."""
@@ -86,21 +89,16 @@ class IgnoreRules:
 
         Then a walk need not enter it.
         """
-        verdict = self._verdict(directory)
         parents = directory.split("/") if directory else []
-        later = zip(self.rules[verdict + 1 :], self._globs[verdict + 1 :], strict=True)
-        return any(rule.negated and glob.may_match_below(parents) for rule, glob in later)
+        return self._again.possible(parents, self._verdict(directory))
 
     def _verdict(self, path: str) -> int:
         """The number of the last rule that matches `path` or a parent; -1 for none."""
         if not path or path == "." or not self.rules:
             return -1
         parent = path.rpartition("/")[0]
-        return (
-            max(self._parent_verdict(parent), self._index.last_match(path))
-            if parent
-            else (self._index.last_match(path))
-        )
+        verdict = self._index.last_match(path)
+        return max(self._parent_verdict(parent), verdict) if parent else verdict
 
     def _parent_verdict(self, directory: str) -> int:
         known = self._verdicts.get(directory)
@@ -134,23 +132,25 @@ def _rule(source: Source, number: int, text: str) -> Rule | None:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Rule numbers by the cheapest way to find whether they match. Later rules come first."""
+    """Rule numbers by the cheapest way to find whether they match. Lists have later rules first.
 
-    exact: dict[str, int]
-    names: dict[str, int]
-    endings: tuple[str, ...]
-    by_ending: tuple[tuple[str, int], ...]
-    regex: re.Pattern[str] | None
-    in_regex: tuple[int, ...]
-    others: tuple[tuple[Glob, int], ...]
+    With many rules, one that needs a regular expression is only tried on paths that hold a few
+    characters in a row that it cannot do without: the rarest among the rules.
+    """
+
+    exact: Mapping[str, int]
+    names: Mapping[str, int]
+    endings: Mapping[str, int]
+    ending_sizes: tuple[int, ...]
+    by_gram: Mapping[int, Mapping[str, list[tuple[int, Glob]]]]
+    others: list[tuple[int, Glob]]
 
     @classmethod
     def of(cls, globs: list[Glob]) -> _Index:
         exact: dict[str, int] = {}
         names: dict[str, int] = {}
         endings: dict[str, int] = {}
-        in_regex: list[int] = []
-        others: list[tuple[Glob, int]] = []
+        wild: dict[str, tuple[int, Glob]] = {}
         for number, glob in enumerate(globs):
             if glob.literal is not None:
                 exact[glob.literal] = number
@@ -158,34 +158,107 @@ class _Index:
                 names[glob.any_name] = number
             elif glob.ending is not None:
                 endings[glob.ending] = number
-            elif glob.regex:
-                in_regex.insert(0, number)
             else:
-                others.insert(0, (glob, number))
-        regex = "|".join(f"({globs[number].regex})" for number in in_regex)
-        by_ending = sorted(endings.items(), key=lambda item: -item[1])
-        return cls(
-            exact,
-            names,
-            tuple(endings),
-            tuple(by_ending),
-            re.compile(f"(?:{regex})\\Z", re.DOTALL) if regex else None,
-            tuple(in_regex),
-            tuple(others),
-        )
+                wild[glob.pattern] = (number, glob)
+        last_first = sorted(wild.values(), key=lambda item: -item[0])
+        by_gram, others = _by_gram(last_first) if len(wild) > _FEW else ({}, last_first)
+        sizes = tuple(sorted({len(ending) for ending in endings}))
+        return cls(exact, names, endings, sizes, by_gram, others)
 
     def last_match(self, path: str) -> int:
         """The number of the last rule that matches this very path; -1 for none."""
         best = self.exact.get(path, -1)
         if self.names:
             best = max(best, self.names.get(path.rpartition("/")[2], -1))
-        if self.endings and path.endswith(self.endings):
-            best = max(best, next(n for ending, n in self.by_ending if path.endswith(ending)))
-        if self.regex and (match := self.regex.match(path)):
-            best = max(best, self.in_regex[(match.lastindex or 1) - 1])
-        for glob, number in self.others:
-            if number <= best:
+        for size in self.ending_sizes:
+            if size > len(path):
                 break
-            if glob.matches(path):
-                return number
+            best = max(best, self.endings.get(path[len(path) - size :], -1))
+        best = _last(self.others, path, best)
+        for size, rules in self.by_gram.items():
+            for gram in rules.keys() & _grams(path, size):
+                best = _last(rules[gram], path, best)
         return best
+
+
+def _last(rules: list[tuple[int, Glob]], path: str, best: int) -> int:
+    """The number of the first of `rules` that matches; `best` when it is later, or none does."""
+    for number, glob in rules:
+        if number <= best:
+            return best
+        if glob.matches(path):
+            return number
+    return best
+
+
+def _by_gram(
+    rules: list[tuple[int, Glob]],
+) -> tuple[dict[int, dict[str, list[tuple[int, Glob]]]], list[tuple[int, Glob]]]:
+    """The rules by the length and text of their rarest gram, and those without one."""
+    needed = [
+        {gram for run in glob.runs() if run for gram in _grams(run, min(_GRAM, len(run)))}
+        for _, glob in rules
+    ]
+    counts = Counter(gram for grams in needed for gram in grams)
+    found: dict[int, dict[str, list[tuple[int, Glob]]]] = {}
+    others: list[tuple[int, Glob]] = []
+    for rule, grams in zip(rules, needed, strict=True):
+        if grams:
+            gram = min(grams, key=lambda gram: (counts[gram], gram))
+            found.setdefault(len(gram), {}).setdefault(gram, []).append(rule)
+        else:
+            others.append(rule)
+    return found, others
+
+
+def _grams(text: str, size: int) -> set[str]:
+    return {text[start : start + size] for start in range(len(text) - size + 1)}
+
+
+@dataclass(slots=True)
+class _Below:
+    """What negated rules can match below a directory. Numbers are those of the last such rule:
+    `last` where a component is still to come, `anything` where no more is known."""
+
+    last: int = -1
+    anything: int = -1
+    names: dict[str, _Below] = field(default_factory=dict)
+    globs: dict[str, tuple[Glob, _Below]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rules: Iterable[tuple[int, str]]) -> _Below:
+        """From numbers and patterns, in order."""
+        root = cls()
+        for number, pattern in rules:
+            here: _Below | None = root
+            for part in pattern.split("/"):
+                here = here._enter(part, number) if here else None
+        return root
+
+    def _enter(self, part: str, number: int) -> _Below | None:
+        """Below `part`; None when a rule so written can match anything from here on."""
+        wild = "*" in part or "?" in part
+        crowded = wild and part not in self.globs and len(self.globs) >= _FEW
+        if crowded or any(mark in part for mark in ("**", "[", "\\")):
+            self.anything = number
+            return None
+        self.last = number
+        if not wild:
+            return self.names.setdefault(part, _Below())
+        return self.globs.setdefault(part, (Glob.parse(part), _Below()))[1]
+
+    def possible(self, parents: list[str], verdict: int) -> bool:
+        """Whether a rule after number `verdict` can match below the directory `parents`."""
+        places = [self]
+        for parent in parents:
+            if any(place.anything > verdict for place in places):
+                return True
+            places = [below for place in places for below in place._below(parent)]
+        return any(max(place.last, place.anything) > verdict for place in places)
+
+    def _below(self, name: str) -> Iterator[_Below]:
+        if name in self.names:
+            yield self.names[name]
+        for glob, below in self.globs.values():
+            if glob.matches(name):
+                yield below

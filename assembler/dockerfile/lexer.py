@@ -147,7 +147,7 @@ class Lexer:
             comments.clear()
 
     def _read_directives(self) -> Directives:
-        """Rules D1 to D7. After a `#!` line, `escape` is a comment (rule P7)."""
+        """Rules D1 to D7. After a `#!` line, `escape` is a comment between the others (rule P7)."""
         found: dict[str, str] = {}
         shebang = bool(self._lines) and self._lines[0].startswith("#!")
         number = 1 if shebang else 0
@@ -157,12 +157,14 @@ class Lexer:
             if match is None or key not in _KEYS:
                 break
             number += 1
+            if shebang and key == "escape":
+                continue
             span = Span(self._source, number, number)
             if key in found:
                 raise SyntaxProblem(f"only one {key} parser directive can be used", span.blame(key))
-            found[key] = match[2]
             _validate(key, match[2], span)
-        escape = "\\" if shebang else found.get("escape", "\\")
+            found[key] = match[2]
+        escape = found.get("escape", "\\")
         return Directives(escape, found.get("syntax", ""), found.get("check", ""), number)
 
 

@@ -17,14 +17,14 @@ from assembler.dockerfile.instructions import (
     Warning,
 )
 from assembler.dockerfile.lexer import Lexer, LogicalLine
-from assembler.dockerfile.statement import Statement, json_form, split_statement
+from assembler.dockerfile.statement import JSON_FORMS, Statement, json_form, split_statement
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import DockerfileError, SyntaxProblem
 from assembler.source import Source, Span
 
-_FORMS = frozenset("ADD CMD COPY ENTRYPOINT HEALTHCHECK RUN VOLUME".split())
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 _LIKE_JSON = re.compile(r"""(CMD\s+)?\[["'“‘]""", re.IGNORECASE)
-_SLASH_SYNTAX = re.compile(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)")
+_SLASH_SYNTAX = re.compile(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 _OUR_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@].*)?")
 
 
@@ -45,6 +45,10 @@ def parse_prefix(source: Source) -> tuple[Dockerfile, DockerfileError | None]:
     nothing = Dockerfile(source, (), ())
     if not source.text:
         return nothing, DockerfileError("the Dockerfile cannot be empty", Span(source, 1, 1))
+    if source.text[:2] in _UTF_16:
+        message = "the Dockerfile is UTF-16 text, where UTF-8 is needed"
+        place = Span(source, 1, 1)
+        return nothing, DockerfileError(message, place, hint="save it as UTF-8")
     try:
         _refuse_foreign(source)
         lexer = Lexer(source)
@@ -130,7 +134,7 @@ def _warnings(statement: Statement, line: LogicalLine) -> list[Warning]:
     if line.blanks:  # said of the line that ends the continuation, as BuildKit does
         end = Span(line.span.source, line.span.end, line.span.end)
         found.append(Warning("Empty continuation line", end, "NoEmptyContinuation"))
-    if statement.name in _FORMS and _is_broken_json(statement):
+    if statement.name in (*JSON_FORMS, "HEALTHCHECK") and _is_broken_json(statement):
         message = f"{statement.name} looks like a JSON array but is none, so it is plain text"
         found.append(Warning(message, statement.span))
     return found
@@ -154,7 +158,7 @@ def _refuse_foreign(source: Source) -> None:
     reference = match[1] if match else ""
     if head.startswith("{"):
         try:
-            document = json.loads(source.text)
+            document = json.loads(source.text.removeprefix("\ufeff"))
         except (ValueError, RecursionError):
             return
         found = document.get("syntax")

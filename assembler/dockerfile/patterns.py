@@ -8,14 +8,15 @@ regular expression of several `.*` would not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
+_MOST_COMPARISONS = 1 << 28
 
 
 class BadPattern(ValueError):
-    """An escape the pattern language does not have."""
+    """An escape the pattern language does not have, or a pattern that is far too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +24,39 @@ class _Piece:
     """Characters between two `*`; None stands for any one character."""
 
     items: tuple[str | None, ...]
-    regex: re.Pattern[str]
 
-    @classmethod
-    def of(cls, items: list[str | None]) -> _Piece:
-        text = "".join("." if item is None else re.escape(item) for item in items)
-        return cls(tuple(items), re.compile(text, re.DOTALL))
+    def is_at(self, value: str, start: int) -> bool:
+        """Whether `value` has the piece at `start`."""
+        if None not in self.items:
+            return value.startswith(self._literal(), start)
+        return self._fits(value, start) and self._regex().match(value, start) is not None
+
+    def end(self, value: str, start: int) -> int | None:
+        """The end of the first place at or after `start`."""
+        if None not in self.items:
+            found = value.find(self._literal(), start)
+            return found + len(self.items) if found >= 0 else None
+        match = self._regex().search(value, start) if self._fits(value, start) else None
+        return match.end() if match else None
 
     def last_end(self, value: str, start: int) -> int | None:
         """The end of the last place at or after `start`."""
-        if not self.items:
-            return len(value)
-        if None not in self.items:
-            found = value.rfind("".join(item or "" for item in self.items), start)
-            return found + len(self.items) if found >= 0 else None
-        for begin in range(len(value) - len(self.items), start - 1, -1):
-            if self.regex.match(value, begin):
-                return begin + len(self.items)
-        return None
+        found = _Piece(self.items[::-1]).end(value[start:][::-1], 0)
+        return len(value) - found + len(self.items) if found is not None else None
+
+    def _literal(self) -> str:
+        return "".join(item or "" for item in self.items)
+
+    def _fits(self, value: str, start: int) -> bool:
+        """Whether there is room. Raises `BadPattern` where looking would take very long."""
+        room = len(value) - start
+        if room * len(self.items) > _MOST_COMPARISONS:
+            raise BadPattern("it is too long for a value this long")
+        return room >= len(self.items)
+
+    def _regex(self) -> re.Pattern[str]:
+        text = "".join("." if item is None else re.escape(item) for item in self.items)
+        return re.compile(text, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +67,34 @@ class Pattern:
 
     def prefix_end(self, value: str, longest: bool) -> int | None:
         """Where the shortest or longest matching prefix of `value` ends; None when none does."""
-        first = self.pieces[0].regex.match(value)
-        return self._rest(value, first.end(), longest) if first else None
+        first, *rest = self.pieces
+        return _end(rest, value, len(first.items), longest) if first.is_at(value, 0) else None
 
     def matches(self, value: str) -> Iterator[tuple[int, int]]:
         """Leftmost longest matches from left to right. Empty ones never touch the one before."""
+        first, *rest = self.pieces
         position, before = 0, -1
         while position <= len(value):
-            first = self.pieces[0].regex.search(value, position)
-            end = self._rest(value, first.end(), longest=True) if first else None
-            if first is None or end is None:
+            start = first.end(value, position)
+            end = _end(rest, value, start, longest=True) if start is not None else None
+            if start is None or end is None:
                 return
-            start = first.start()
+            start -= len(first.items)
             if end > start or start != before:
                 yield start, end
                 before = end
             position = end if end > start else end + 1
 
-    def _rest(self, value: str, position: int, longest: bool) -> int | None:
-        """The end of a match whose first piece ends at `position`."""
-        rest = self.pieces[1:]
-        for index, piece in enumerate(rest):
-            if longest and index == len(rest) - 1:
-                return piece.last_end(value, position)
-            found = piece.regex.search(value, position)
-            if found is None:
-                return None
-            position = found.end()
-        return position
+
+def _end(rest: Sequence[_Piece], value: str, position: int, longest: bool) -> int | None:
+    """The end of a match whose first piece ends at `position`, of which `rest` is still to come."""
+    for index, piece in enumerate(rest):
+        last = longest and index == len(rest) - 1
+        found = piece.last_end(value, position) if last else piece.end(value, position)
+        if found is None:
+            return None
+        position = found
+    return position
 
 
 def parse(text: str, reverse: bool = False) -> Pattern:
@@ -92,7 +108,7 @@ def parse(text: str, reverse: bool = False) -> Pattern:
             pieces.append([])
         else:
             pieces[-1].append(item[-1] if item else None)
-    return Pattern(tuple(_Piece.of(piece) for piece in pieces))
+    return Pattern(tuple(_Piece(tuple(piece)) for piece in pieces))
 
 
 def _items(text: str) -> Iterator[str | None]:
@@ -145,9 +161,23 @@ def replace(value: str, pattern: str, replacement: str, *, every: bool, limit: i
 
 
 def _referenced(replacement: str, match: str) -> str:
+    """`replacement` with Go's references resolved: of the groups there is only `$0`."""
+
     def value(reference: re.Match[str]) -> str:
         if reference[0] == "$$":
             return "$"
-        return match if (reference[1] or reference[2]) == "0" else ""
+        name = reference[1] or reference[2]
+        size = next((at for at, char in enumerate(name) if not in_name(char)), len(name))
+        if size == 0 or (reference[1] and size < len(name)):
+            return reference[0]
+        return (match if name[:size] == "0" else "") + name[size:]
 
     return _REFERENCE.sub(value, replacement) if "$" in replacement else replacement
+
+
+def in_name(char: str) -> bool:
+    """Whether `char` can be part of a variable's name: a letter, decimal digit or `_` (rule V2).
+
+    `\\w` would also take digits like `²`.
+    """
+    return char.isalpha() or char.isdecimal() or char == "_"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
 _SCP = re.compile(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)")
+_ON_GITHUB = re.compile(r"https?://github\.com/[^/?#]+/[^/?#]+/?(?:[?#].*)?")
 _COMMIT = re.compile(r"[0-9a-fA-F]{1,64}")
 _GIT_SCHEMES = frozenset({"http", "https", "ssh", "git"})
 _TRUE = frozenset("1 t T TRUE true True".split())
@@ -64,14 +65,15 @@ def without_credentials(url: str) -> tuple[str, str]:
 def parse_git(text: str, *, context: bool = False) -> GitReference | None:
     """The repository that `text` names, None when it names none.
 
-    http and https count only when the path ends in `.git`. A build context may leave the scheme
-    of `github.com/…` out. Raises ValueError for a query that contradicts itself, and for what git
-    could take for an option.
+    http and https count only when the path ends in `.git`. As a build context, a repository on
+    github.com is known without it, and without its scheme. Raises ValueError for a query that
+    contradicts itself, and for what git could take for an option.
     """
-    if context and text.startswith("github.com/"):
-        text = f"https://{text}"
+    bare = context and text.startswith("github.com/")
+    text = f"https://{text}" if bare else text
     if match := _SCHEME.match(text):
-        return _from_url(text, match[1].lower(), context)
+        on_github = bare or (context and _ON_GITHUB.fullmatch(text) is not None)
+        return _from_url(text, match[1].lower(), on_github)
     match = _SCP.fullmatch(text)
     if match is None:
         return None
@@ -82,14 +84,13 @@ def parse_git(text: str, *, context: bool = False) -> GitReference | None:
     return _with_query(remote, head.removeprefix("?"), fragment)
 
 
-def _from_url(text: str, scheme: str, context: bool) -> GitReference | None:
+def _from_url(text: str, scheme: str, on_github: bool) -> GitReference | None:
     from urllib.parse import unquote, urlsplit, urlunsplit  # few files have a URL
 
     if scheme not in _GIT_SCHEMES:
         return None
     parts = urlsplit(text)
-    named = parts.path.endswith(".git") or (context and parts.netloc == "github.com")
-    if scheme in ("http", "https") and not named:
+    if scheme in ("http", "https") and not (parts.path.endswith(".git") or on_github):
         return None
     if not text.isprintable():
         raise ValueError("a git URL has no control characters")

@@ -19,6 +19,9 @@ NAMES = tuple(
     " STOPSIGNAL USER VOLUME WORKDIR".split()
 )
 
+JSON_FORMS = frozenset({"ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"})
+"""The instructions whose arguments may be a JSON array (rule I5); HEALTHCHECK's command may too."""
+
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _WITH_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
@@ -51,6 +54,11 @@ class Statement:
         """`rest` as a JSON array of strings, None when it is none. Raises `SyntaxProblem`."""
         return json_form(self.rest, self.span)
 
+    def trigger(self) -> Statement:
+        """The statement that an ONBUILD holds; its name may be none of `NAMES`."""
+        word, flags, rest = _split(self.rest, self.escape)
+        return replace(self, name=word.upper(), word=word, flags=flags, rest=rest, line=self.rest)
+
     def with_heredocs(self, heredocs: tuple[Heredoc, ...], span: Span) -> Statement:
         """The same with the bodies of its `openings`, at its full place."""
         return replace(self, heredocs=heredocs, span=span)
@@ -63,10 +71,11 @@ class Statement:
 def split_statement(line: str, span: Span, escape: str, comment: tuple[str, ...] = ()) -> Statement:
     """The statement on a logical line, bodies of here-documents still to come.
 
-    Raises `UnknownInstruction`.
+    Raises `UnknownInstruction`, and `SyntaxProblem` for a NUL byte.
     """
+    refuse_nul(line, span)
     word, flags, rest = _split(line, escape)
-    name = word.upper()
+    name = word.upper() if word.isascii() else ""
     if name not in NAMES:
         suggestion = did_you_mean(word, NAMES, ignore_case=True)
         message = f"unknown instruction: {word}{suggestion}"
@@ -114,7 +123,14 @@ def json_form(text: str, span: Span) -> tuple[str, ...] | None:
     if len(strings) != len(values):
         message = "when using JSON array syntax, arrays must be comprised of strings only"
         raise SyntaxProblem(message, span)
+    refuse_nul("".join(strings), span)
     return tuple(map(_without_surrogates, strings))
+
+
+def refuse_nul(text: str, span: Span) -> None:
+    """Raise `SyntaxProblem` for a NUL byte: no path, argument or variable can hold one."""
+    if "\0" in text:
+        raise SyntaxProblem("an instruction cannot hold a NUL byte", span.blame("\0"))
 
 
 def _number(text: str) -> None:

@@ -24,6 +24,7 @@ _LIMIT = 1 << 20
 _HEREDOC_LIMIT = 16 << 20
 _DEEPEST = 50
 _SPECIAL = "@*#?-$!0"
+_MODIFIERS = frozenset({":-", ":+", ":?", "-", "+", "?", "#", "%"})
 _QUOTES = {"'": "single-quote", '"': "double-quote"}
 _PLAIN = {
     (escape, stop): re.compile(f"[^$'\"{re.escape(escape + stop)}]+")
@@ -33,7 +34,7 @@ _PLAIN = {
 _PIECES = {
     escape: re.compile(
         rf"""'[^']*'?|"(?:[^"{e}]|{e}.)*(?:"|{e}?$)|{e}.|{e}$"""
-        rf"""|(?P<blank>[{WHITESPACE}]+)|[$}}]|[^$}}'"{e}{WHITESPACE}]+""",
+        rf"""|(?P<blank>[{WHITESPACE}]+)|\$\$|[$}}]|[^$}}'"{e}{WHITESPACE}]+""",
         re.DOTALL,
     )
     for escape, e in (("\\", r"\\"), ("`", "`"))
@@ -293,8 +294,9 @@ class _Reader:
             return self._replaced(name)
         if operator == ":":
             operator += self._take()
-        if operator not in (":-", ":+", ":?", "-", "+", "?", "#", "%"):
-            self._operand("}", raw=False)
+        if operator not in _MODIFIERS:
+            if operator[0] == ":" and operator not in (":#", ":%"):
+                self._operand("}", raw=False)  # as in BuildKit, what is wrong there is said first
             raise _Problem(f"unsupported modifier ({operator}) in substitution")
         word = self._operand("}", raw=operator in "#%")
         value = self._find(name)
@@ -340,7 +342,7 @@ class _Reader:
         elif first and first in _SPECIAL:
             self._position += 1
         else:
-            while (char := self._peek()) and (char.isalpha() or char.isdecimal() or char == "_"):
+            while (char := self._peek()) and patterns.in_name(char):
                 self._position += 1
         return self._text[start : self._position]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from assembler.engine import modes
 from assembler.engine.owners import owner
 from assembler.engine.selection import Selected, Selection
 from assembler.errors import BadArchive, StepError
@@ -13,6 +12,7 @@ from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.layer.write import nothing
+from assembler.plan import modes
 from assembler.plan.steps import Copy
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from assembler.dockerfile.instructions import Copy, Heredoc
 from assembler.dockerfile.remote import GitReference, is_url, parse_git, without_credentials
 from assembler.dockerfile.words import expand_heredoc
-from assembler.errors import DockerfileError, ExpansionFailed
+from assembler.errors import BadFlag, DockerfileError, ExpansionFailed
+from assembler.plan import modes
 from assembler.plan.resolution import Use
 from assembler.plan.run import untabbed
 from assembler.plan.scope import blamed
@@ -35,6 +36,8 @@ def copy(state: StageState, instruction: Copy, scope: StageScope) -> StageState:
     chown, chmod, checksum = map(
         expand, (instruction.chown, instruction.chmod, instruction.checksum)
     )
+    if chmod:
+        _check_modes(chmod, instruction)
     texts = tuple(map(expand, instruction.sources))
     destination = expand(instruction.destination)
     pairs = zip(texts, instruction.sources, strict=True)
@@ -60,6 +63,15 @@ def copy(state: StageState, instruction: Copy, scope: StageScope) -> StageState:
     words += [f"--chown={chown}"] * bool(chown) + [f"--chmod={chmod}"] * bool(chmod)
     words += [*texts, *(f"<<{doc.name}" for doc in instruction.heredocs), destination]
     return state.stepped(step, f"{redacted(' '.join(words))} # buildkit")
+
+
+def _check_modes(chmod: str, instruction: Copy) -> None:
+    """Rule C18: what is wrong is told before anything runs."""
+    try:
+        modes.parse(chmod)
+    except BadFlag as error:
+        place = blamed(instruction.span, chmod, instruction.chmod)
+        raise BadFlag(error.message, place, hint=error.hint) from error
 
 
 def _origin(instruction: Copy, scope: StageScope) -> Origin:

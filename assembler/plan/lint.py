@@ -33,6 +33,9 @@ from assembler.plan.plan import ImageBase, ResolvedImage, StageBase
 from assembler.plan.scope import UNSET_IN_RUN, Scope, automatic, global_scope
 from assembler.plan.state import StageScope, StageState
 
+_CANDIDATES = 200
+"""Among more variables than these nobody's misspelling is looked for: files are made by programs then,
+and every use would be compared with all of them."""
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.I
 )
@@ -276,8 +279,9 @@ def _undefined(
     else:
         _expand_all(instruction, expanded)
         unset = set(expanded.unset - declared)
+    known = expanded.state.environment
     for name in sorted(unset):
-        suggestion = did_you_mean(name, expanded.state.environment)
+        suggestion = did_you_mean(name, known) if len(known) <= _CANDIDATES else ""
         suggestion = suggestion.replace("mean ", "mean $")
         message = f"Usage of undefined variable '${name}'{suggestion}"
         yield Warning(message, instruction.span.blame(name), "UndefinedVar")

@@ -15,7 +15,7 @@ import pytest
 from assembler.dockerfile.instructions import Dockerfile, Instruction
 from assembler.dockerfile.parser import parse
 from assembler.errors import DockerfileError
-from assembler.source import Source
+from assembler.source import Source, printable
 
 CORPUS = Path(__file__).parents[2] / "fixtures" / "dockerfile"
 CASES = sorted(path.parent for path in CORPUS.glob("*/Dockerfile"))
@@ -23,7 +23,9 @@ HIDDEN = {"span", "text", "comment"}
 
 
 def read(case: Path) -> Source:
-    return Source("Dockerfile", (case / "Dockerfile").read_bytes().decode())
+    return Source(
+        "Dockerfile", (case / "Dockerfile").read_bytes().decode("utf-8", "surrogateescape")
+    )
 
 
 def tree(dockerfile: Dockerfile) -> str:
@@ -66,9 +68,10 @@ def failure(error: DockerfileError) -> str:
 def outcome(case: Path) -> tuple[str, str]:
     """The name of the file that holds the answer, and what it should hold."""
     try:
-        return "tree.txt", tree(parse(read(case)))
+        name, text = "tree.txt", tree(parse(read(case)))
     except DockerfileError as error:
-        return "error.txt", failure(error)
+        name, text = "error.txt", failure(error)
+    return name, "\n".join(map(printable, text.split("\n")))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -80,7 +83,7 @@ def test_corpus(case: Path) -> None:
 
 
 def test_the_corpus_is_there() -> None:
-    assert len(CASES) >= 30
+    assert len(CASES) >= 160
 
 
 def write_missing_answers() -> None:

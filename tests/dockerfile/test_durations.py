@@ -22,6 +22,7 @@ from assembler.dockerfile.durations import parse_duration
         ("1.0000000001s", 1_000_000_000),
         ("-1ms", -1_000_000),
         ("+3ns", 3),
+        ("9223372036854775807ns", (1 << 63) - 1),
     ],
 )
 def test_K12_durations(text: str, nanoseconds: int) -> None:
@@ -36,6 +37,7 @@ def test_K12_durations(text: str, nanoseconds: int) -> None:
         (".s", 'time: invalid duration ".s"'),
         ("5", 'time: missing unit in duration "5"'),
         ("5x", 'time: unknown unit "x" in duration "5x"'),
+        ("9223372036854775808ns", 'time: invalid duration "9223372036854775808ns"'),
         ("9999999h", 'time: invalid duration "9999999h"'),
         ("9" * 5000 + "s", "time: invalid duration"),
     ],

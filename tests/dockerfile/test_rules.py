@@ -84,6 +84,13 @@ def test_P4_a_file_needs_a_stage(text: str, message: str) -> None:
     assert failure(text).message == message
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_P4_utf_16_is_named(encoding: str) -> None:
+    written = "\ufeffFROM a\n".encode(encoding)
+    error = failure(written.decode("utf-8", "surrogateescape"))
+    assert error.message == "the Dockerfile is UTF-16 text, where UTF-8 is needed"
+
+
 def test_P5_a_byte_order_mark_is_dropped() -> None:
     assert tree("\ufeffFROM a\n").stages[0].base.image == "a"
     assert tree("\ufeff# escape=`\nFROM a\n").escape == "`"
@@ -115,9 +122,15 @@ def test_P7_after_a_shebang_come_syntax_and_check_but_not_escape() -> None:
     assert tree("#!/usr/bin/env build\n# escape=`\nFROM a\n").escape == "\\"
 
 
-@pytest.mark.xfail(strict=True, reason="`escape` is validated although it is a comment there")
 def test_P7_after_a_shebang_a_wrong_escape_is_a_comment() -> None:
     assert tree("#!/usr/bin/env build\n# escape=x\nFROM a\n").escape == "\\"
+
+
+def test_P7_after_a_shebang_escape_ends_nothing_and_may_come_twice() -> None:
+    made = tree(
+        "#!/x\n# escape=`\n# check=skip=all\n# escape=`\n# syntax=docker/dockerfile\nFROM a"
+    )
+    assert (made.escape, made.check, made.syntax) == ("\\", "skip=all", "docker/dockerfile")
 
 
 # 1.2 directives
@@ -205,7 +218,9 @@ def test_D6_other_frontends_are_warned_about_by_their_first_word() -> None:
     [
         "// syntax=acme/other:1\nimport x",
         "#!/x\n//syntax = acme/other:1\n",
+        "// SYNTAX=acme/other:1",
         '{"syntax": "acme/other:1"}',
+        '\ufeff{"syntax": "acme/other:1 more"}',
     ],
 )
 def test_D6_files_that_are_no_dockerfiles_may_name_theirs_too(text: str) -> None:
@@ -279,7 +294,7 @@ def test_L5_the_end_of_the_file_ends_a_continuation(end: str) -> None:
 
 
 def test_L6_comments_above_an_instruction_are_its_own() -> None:
-    made = tree("# old\n#\n# one\n\n# two\nARG A\n# three\nFROM a\n#  x  \n#\nRUN y\nRUN z\n")
+    made = tree("# old\n#\n#one\n\n  # two\nARG A\n# three\nFROM a\n#  x  \n#\nRUN y\nRUN z\n")
     assert made.arguments[0].comment == ("one", "two")
     assert made.stages[0].base.comment == ("three",)
     assert [one.comment for one in made.stages[0].instructions] == [(), ()]
@@ -312,10 +327,41 @@ def test_I1_in_any_case(name: str) -> None:
     assert shell(f"{name} x") == ["x"]
 
 
+@pytest.mark.parametrize("name", ["\u017fHELL", "\u212aOPY", "\uff32UN", "RUN\xa0x"])
+def test_I1_names_are_ascii(name: str) -> None:
+    assert isinstance(failure(f'FROM a\n{name} ["x"]'), UnknownInstruction)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["RUN a\0b", "ENV A=\0", "COPY a\0 /b", "FROM a\0", "\0", 'RUN ["\\u0000"]', "RUN <<E\n\0\nE"],
+)
+def test_I1_no_instruction_holds_a_nul(text: str) -> None:
+    error = failure(f"FROM a\n{text}\n")
+    assert isinstance(error, SyntaxProblem)
+    assert error.message == "an instruction cannot hold a NUL byte"
+    assert error.span is not None and error.span.start == 2
+
+
+def test_I1_comments_and_copied_bodies_hold_any_byte() -> None:
+    assert shell("# \0\nRUN x") == ["x"]
+    assert documents("COPY <<E /f\n\0\udcff\nE") == [("E", "\0\udcff\n")]
+
+
 def test_I2_flags_stand_before_the_first_other_word() -> None:
     run = only(Run, "RUN --network=none\t--mount=type=tmpfs,target=/t x --network=host")
     assert (run.network, run.mounts) == ("none", ("type=tmpfs,target=/t",))
     assert run.command.text == "x --network=host"
+
+
+@pytest.mark.parametrize(("flag", "text"), [("network", "mode"), ("security", "is not valid")])
+def test_I3_N1_N2_an_empty_mode_is_none(flag: str, text: str) -> None:
+    assert text in refused(f"RUN --{flag}= x") and '""' in refused(f"RUN --{flag}= x")
+
+
+def test_S1_a_comment_behind_from_is_named() -> None:
+    error = failure("FROM a # base")
+    assert error.hint == "a comment needs a line of its own"
 
 
 def test_I2_a_bare_double_dash_ends_them() -> None:
@@ -543,6 +589,21 @@ def test_H2_other_words_do_not(text: str) -> None:
     assert shell(f"RUN {text}\nRUN b") == [text.strip(), "b"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat ${x^^} <<E",
+        "cat $((1<<2)) <<E",
+        "cat $((1<<'2')) <<E",
+        "cat '<<X' <<E",
+        'cat "a\\"<<X" <<E',
+        "cat \\'<<X <<E",
+    ],
+)
+def test_H2_words_before_it_are_read_as_a_shell_does(text: str) -> None:
+    assert documents(f"RUN {text}\nx\nE") == [("E", "x\n")]
+
+
 def test_H3_bodies_follow_in_order() -> None:
     assert documents("RUN cat <<X <<Y\n1\nY\nX\n2\nX\nY") == [("X", "1\nY\n"), ("Y", "2\nX\n")]
     assert documents("COPY <<a <<b /d/\n1\na\nb") == [("a", "1\n"), ("b", "")]
@@ -612,6 +673,18 @@ def test_H11_a_trigger_holds_its_bodies() -> None:
         Heredoc("a", "\tx\n", expand=True, strip_tabs=True),
         Heredoc("b", "$y\n", expand=False, strip_tabs=False),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "trigger"),
+    [
+        ("ONBUILD RUN --mount=target=/x <<E\na\nE", "RUN --mount=target=/x <<E\na\nE"),
+        ("onbuild add --chown=1 <<'E' /f\na\nE", "add --chown=1 <<'E' /f\na\nE"),
+        ("ONBUILD  RUN  cat <<A <<B\nB\nA\nA\nB", "RUN  cat <<A <<B\nB\nA\nA\nB"),
+    ],
+)
+def test_H11_flags_and_several_bodies_are_kept(text: str, trigger: str) -> None:
+    assert only(OnBuild, text).trigger == trigger
 
 
 def test_H12_a_script_is_shown_by_its_first_line() -> None:
@@ -708,6 +781,12 @@ def test_K8_volume_takes_json_or_words() -> None:
         ("NONE x", "HEALTHCHECK NONE takes no arguments"),
         ("FOO x", 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
         ("--retries=-1 CMD x", "--retries cannot be negative (-1)"),
+        ("--retries=-2147483648 CMD x", "--retries cannot be negative (-2147483648)"),
+        (
+            "--retries=2147483648 CMD x",
+            'strconv.ParseInt: parsing "2147483648": value out of range',
+        ),
+        ("--retries=1x CMD x", 'strconv.ParseInt: parsing "1x": invalid syntax'),
         ("--interval=999us CMD x", 'Interval "interval" cannot be less than 1ms'),
         ("--timeout=1ns CMD x", 'Interval "timeout" cannot be less than 1ms'),
         ("--start-period=-1s CMD x", 'Interval "start-period" cannot be less than 1ms'),
@@ -724,6 +803,7 @@ def test_K12_health_checks_hold_nanoseconds() -> None:
     times = (check.interval, check.timeout, check.start_period, check.start_interval)
     assert times == (90_000_000_000, 1_000_000, 0, 1_500_000_000)
     assert check.retries == 0
+    assert only(HealthCheck, "HEALTHCHECK --retries=2147483647 CMD x").retries == 2147483647
     assert only(HealthCheck, "HEALTHCHECK none").command is None
 
 
@@ -744,6 +824,18 @@ def test_K13_some_instructions_are_no_triggers(text: str, message: str) -> None:
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ENV K", "ENV must have two arguments"),
+        ("LABEL a=1 b", 'Syntax error - can\'t find = in "b". Must be of the form: name=value'),
+        ('RUN ["a", 1]', "when using JSON array syntax, arrays must be comprised of strings only"),
+    ],
+)
+def test_K13_words_of_a_trigger_are_looked_at_at_once(text: str, message: str) -> None:
+    assert refused(f"ONBUILD {text}") == message
+
+
 def test_K13_arguments_are_looked_at_when_the_trigger_fires() -> None:
     assert only(OnBuild, "ONBUILD COPY only").trigger == "COPY only"
     assert only(OnBuild, "ONBUILD RUN --nope x").trigger == "RUN --nope x"
@@ -758,3 +850,154 @@ def test_K14_a_trigger_is_one_instruction(text: str) -> None:
     with pytest.raises(SyntaxProblem) as caught:
         parse_trigger(text, span, "\\")
     assert caught.value.span == span
+
+
+# Sentences about syntax in 4 and 6.1
+
+
+@pytest.mark.parametrize("as_", ["AS", "as", "As"])
+def test_S1_from_takes_a_platform_an_image_and_a_name(as_: str) -> None:
+    base = tree(f"FROM --platform=linux/arm64 a:1@sha256:0 {as_}\tb\n").stages[0].base
+    assert (base.platform, base.image, base.name) == ("linux/arm64", "a:1@sha256:0", "b")
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a AS", "a IS b", "a AS b c", "a AS b # c"])
+def test_S1_from_has_one_or_three_arguments(text: str) -> None:
+    assert failure(f"FROM {text}\n").message == "FROM requires either one or three arguments"
+
+
+def test_S1_other_flags_are_unknown() -> None:
+    assert failure("FROM --platfrom=x a").message == (
+        "unknown flag: --platfrom (did you mean platform?)"
+    )
+    assert failure("FROM --platform a").message == "missing a value on flag: --platform"
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("b", "b"), ("Base-1.x_Y", "base-1.x_y"), ("a--", "a--"), ("scratch",) * 2]
+)
+def test_S2_names_are_in_lower_case(word: str, name: str) -> None:
+    assert tree(f"FROM a AS {word}").stages[0].name == name
+
+
+@pytest.mark.parametrize("word", ["1x", "2", "-a", "_a", ".a", "a/b", "a:b", "a$b", "é", '"a"'])
+def test_S2_other_names_are_refused(word: str) -> None:
+    shown = word.replace('"', '\\"')
+    assert failure(f"FROM a AS {word}").message == (
+        f'invalid name for build stage: "{shown}",'
+        " name can't start with a number or contain symbols"
+    )
+
+
+def test_S3_images_and_platforms_are_kept_as_written() -> None:
+    base = tree('ARG X\nFROM --platform=$BUILDPLATFORM ${X:-"a"}$Y AS b').stages[0].base
+    assert (base.platform, base.image) == ("$BUILDPLATFORM", '${X:-"a"}$Y')
+    assert tree("FROM --platform= a").stages[0].base.platform == ""
+
+
+@pytest.mark.parametrize("name", ["COPY", "ADD"])
+def test_C1_sources_and_a_destination(name: str) -> None:
+    for text in ("a b /d/", "a\t \\\n b /d/", '["a", "b", "/d/"]'):
+        copy = only(Copy, f"{name} {text}")
+        assert (copy.sources, copy.destination) == (("a", "b"), "/d/")
+        assert copy.add is (name == "ADD")
+
+
+@pytest.mark.parametrize("text", ["", "a", '["a"]', "[]", "--link", "--link a"])
+@pytest.mark.parametrize("name", ["COPY", "ADD"])
+def test_C1_two_arguments_are_the_least(name: str, text: str) -> None:
+    assert refused(f"{name} {text}") == (
+        f"{name} requires at least two arguments, but only one was provided."
+        " Destination could not be determined"
+    )
+
+
+def test_C2_flags_of_copy() -> None:
+    flags = "--from=s --chown=u:g --chmod=u+x --link --parents --exclude=a --exclude=b"
+    copy = only(Copy, f"COPY {flags} x y")
+    assert (copy.from_, copy.chown, copy.chmod, copy.link, copy.parents, copy.exclude) == (
+        "s", "u:g", "u+x", True, True, ("a", "b")
+    )  # fmt: skip
+    plain = only(Copy, "COPY x y")
+    assert (plain.from_, plain.chown, plain.chmod, plain.link, plain.parents, plain.exclude) == (
+        "", "", "", False, False, ()
+    )  # fmt: skip
+
+
+def test_C2_flags_of_add() -> None:
+    flags = "--chown=u --chmod=0644 --link --keep-git-dir=true --checksum=sha256:0 --unpack=false"
+    add = only(Copy, f"ADD {flags} --exclude=a x y")
+    assert (add.chown, add.chmod, add.link, add.keep_git_dir, add.checksum, add.unpack) == (
+        "u", "0644", True, True, "sha256:0", False
+    )  # fmt: skip
+    assert add.exclude == ("a",)
+    assert only(Copy, "ADD x y").unpack is None
+    assert only(Copy, "ADD --unpack x y").unpack is True
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        ("ADD --parents a b", "parents"),
+        ("ADD --from=x a b", "from"),
+        ("COPY --checksum=x a b", "checksum"),
+        ("COPY --keep-git-dir a b", "keep-git-dir"),
+        ("COPY --unpack a b", "unpack"),
+    ],
+)
+def test_C2_each_has_its_own_flags(text: str, flag: str) -> None:
+    assert refused(text).startswith(f"unknown flag: --{flag}")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("http://h/a", "URL"),
+        ("https://h/a.tar.gz", "URL"),
+        ("https://h/r.git", "git ref"),
+        ("https://h/r.git#v1:sub", "git ref"),
+        ("git@h:r", "git ref"),
+        ("ssh://h/r", "git ref"),
+        ("git://h/r", "git ref"),
+    ],
+)
+def test_C3_copy_takes_nothing_from_elsewhere(source: str, kind: str) -> None:
+    assert refused(f"COPY a {source} /d/") == f"source can't be a {kind} for COPY"
+    assert refused(f'COPY ["{source}", "/d"]') == f"source can't be a {kind} for COPY"
+    assert only(Copy, f"ADD a {source} /d/").sources == ("a", source)
+    assert only(Copy, f"COPY a {source}").destination == source
+
+
+# Section 11
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "FROM a\n\nCPOY a b",
+            "dockerfile parse error on line 3: unknown instruction: CPOY (did you mean COPY?)",
+        ),
+        ("FROM a\nCOPY --chwon=1 a b", "unknown flag: --chwon (did you mean chown?)"),
+        ("FROM a b", "FROM requires either one or three arguments"),
+        ("RUN x\nFROM a", "no build stage in current context"),
+        (
+            "FROM a AS 2x",
+            'invalid name for build stage: "2x", name can\'t start with a number or contain symbols',
+        ),
+        (
+            "FROM a\nCOPY a",
+            "COPY requires at least two arguments, but only one was provided."
+            " Destination could not be determined",
+        ),
+        ("FROM a\nSHELL sh", "SHELL requires the arguments to be in JSON form"),
+        ("FROM a\nENV A", "ENV must have two arguments"),
+        ("FROM a\nWORKDIR", "WORKDIR requires exactly one argument"),
+        ("FROM a\nVOLUME", "VOLUME requires at least one argument"),
+    ],
+)
+def test_section_11_texts(text: str, message: str) -> None:
+    error = failure(text)
+    assert error.message == message
+    assert error.span is not None
+    assert f">>> {text.splitlines()[error.span.start - 1]}" in excerpt(error.span)

@@ -55,3 +55,18 @@ def test_LN2_one_edit_is_always_found(word: str, at: int, char: str) -> None:
 )
 def test_the_only_word_that_begins_so(word: str, candidates: list[str], text: str) -> None:
     assert completed(word, candidates) == text
+
+
+def edits(left: str, right: str) -> int:
+    """Levenshtein's distance, by trying everything."""
+    if not left or not right:
+        return len(left) + len(right)
+    change = edits(left[1:], right[1:]) + (left[0] != right[0])
+    return min(change, edits(left[1:], right) + 1, edits(left, right[1:]) + 1)
+
+
+@given(st.text("abc", max_size=5), st.lists(st.text("abc", max_size=5), max_size=3))
+def test_LN2_agrees_with_a_slow_reference(word: str, names: list[str]) -> None:
+    near = [name for name in names if edits(word, name) <= 2]
+    wanted = "" if word in names or not near else min(near, key=lambda name: edits(word, name))
+    assert nearest(word, names) == wanted

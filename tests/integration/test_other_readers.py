@@ -157,3 +157,22 @@ def test_the_command_line_keeps_names(assemble: Any) -> None:
     missing = assemble("rmi", "c", code=1)
     assert "no image named c:latest" in missing.stderr
     assert isinstance(subprocess.list2cmdline(assemble.command("images")), str)
+
+
+def test_CL1_pull_asks_the_registry_again_and_else_the_store_is_enough(
+    assemble: Any, own_registry: tuple[str, Path], tmp_path: Path
+) -> None:
+    host, _ = own_registry
+    for number in (1, 2):
+        context = tmp_path / str(number)
+        context.mkdir()
+        (context / "Dockerfile").write_text(f"FROM busybox\nLABEL n={number}\n")
+    using = tmp_path / "using"
+    using.mkdir()
+    (using / "Dockerfile").write_text(f"FROM {host}/moving:1\nRUN true\n")
+    other = {"ASSEMBLE_STORE": str(tmp_path / "other")}
+    assemble("build", "-t", f"{host}/moving:1", "--push", tmp_path / "1")
+    first = assemble("build", using, **other).stdout
+    assemble("build", "-t", f"{host}/moving:1", "--push", tmp_path / "2")
+    assert assemble("build", using, **other).stdout == first
+    assert assemble("build", "--pull", using, **other).stdout != first

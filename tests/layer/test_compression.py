@@ -61,7 +61,7 @@ def test_round_trip(data: bytes, name: str) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 9])
-def test_every_gzip_level(level: int) -> None:
+def test_Z7_every_gzip_level(level: int) -> None:
     assert gzip.decompress(compressed(Gzip(level), TEXT)) == TEXT
 
 
@@ -87,7 +87,7 @@ def test_identity_tells_engines_and_levels_apart() -> None:
 @pytest.mark.parametrize(
     "name, level", [("bzip2", None), ("gzip", 10), ("zstd", 23), ("uncompressed", 1)]
 )
-def test_unknown_names_and_levels(name: str, level: int | None) -> None:
+def test_Z7_unknown_names_and_levels(name: str, level: int | None) -> None:
     with pytest.raises(UsageError):
         by_name(name, level)
 

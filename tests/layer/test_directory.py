@@ -187,7 +187,9 @@ CONFINED: dict[str, tuple[list[Entry], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", CONFINED)
-def test_confined(tmp_path: Path, root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_Z6_confined(
+    tmp_path: Path, root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     members, expected = CONFINED[name]
     monkeypatch.chdir(tmp_path / "outside")
     before = canary(tmp_path)

@@ -58,7 +58,7 @@ def test_the_order_of_entries_does_not_show(entries: list[Entry]) -> None:
     assert packed(entries) == packed(CHANGESET)
 
 
-def test_the_order_is_that_of_a_sorted_walk() -> None:
+def test_Z1_the_order_is_that_of_a_sorted_walk() -> None:
     assert [(entry.path, entry.kind.value) for entry in canonical(reversed(CHANGESET))] == [
         ("", "directory"),
         ("a", "directory"),

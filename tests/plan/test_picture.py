@@ -273,7 +273,7 @@ NASTY = [
     "RUN a <b> && c & d; e | f } ] ) > [x] {y}",
     "RUN " + "x" * 20_000,
     "RUN " + "word " * 5_000,
-    "RUN \x1b[31m\x07\x00\udcff\u202e",
+    "RUN \x1b[31m\x07\udcff\u202e",
     "RUN 漢字 \N{ROCKET} é",
     "RUN %% comment --> x:::y; classDef a; end",
     "RUN #quot; &quot; &amp; #35; <br> <b>",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from assembler.engine.modes import parse
-from assembler.errors import StepError
+from assembler.errors import BadFlag
+from assembler.plan.modes import parse
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_C18_modes_of_directories(text: str, before: int, after: int) -> None:
     ],
 )  # fmt: skip
 def test_C18_what_means_no_mode(text: str) -> None:
-    with pytest.raises(StepError) as caught:
+    with pytest.raises(BadFlag) as caught:
         parse(text)
     assert caught.value.message == (
         f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from assembler.errors import StepError
+from assembler.errors import BadFlag
 
 Chmod = Callable[[int, bool], int]
 """The mode after the change, given the mode before and whether it is a directory's."""
@@ -19,13 +19,13 @@ _STICKY = 0o1000
 
 
 def parse(text: str) -> Chmod:
-    """What `text` does to modes. Raises StepError for what it cannot mean."""
+    """What `text` does to modes. Raises BadFlag, without a place, for what it cannot mean."""
     if is_octal(text):
         fixed = int(text, 8)
         return lambda mode, directory: fixed
     clauses = text.split(",")
     if not all(map(_CLAUSE.fullmatch, clauses)):
-        raise StepError(
+        raise BadFlag(
             f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777",
             hint="" if text[:1].isdigit() else "or symbolic, as u=rwX,go=rX",
         )
