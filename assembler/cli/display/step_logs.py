@@ -42,6 +42,8 @@ class _Step:
     shown: int = 0
     cut: bool = False
     tail: bytes = b""
+    lost: str = ""
+    """Why the file does not hold everything; a full disk ends no build for the sake of a log."""
 
 
 class StepLogs:
@@ -83,9 +85,7 @@ class StepLogs:
 
     def _output(self, event: VertexOutput) -> None:
         step = self._steps.setdefault(event.vertex, _Step(event.time))
-        if step.file is None:
-            step.file = self._open(step)
-        step.file.write(event.output)
+        self._keep(step, event.output)
         step.size += len(event.output)
         if step.cut:
             step.tail = (step.tail + event.output)[-_TAIL:]
@@ -98,6 +98,16 @@ class StepLogs:
         if len(passed) < len(event.output):
             step.cut, step.tail = True, event.output[len(passed) :][-_TAIL:]
             self._say(event.vertex, f"[output clipped, log limit {reason} reached]", event.time)
+
+    def _keep(self, step: _Step, output: bytes) -> None:
+        if step.lost:
+            return
+        try:
+            if step.file is None:
+                step.file = self._open(step)
+            step.file.write(output)
+        except OSError as error:
+            step.lost = error.strerror or str(error)
 
     def _allowed(self, step: _Step, now: float) -> tuple[int, str]:
         """How many bytes of a step may have been shown by now (-1: any), and why not more."""
@@ -120,8 +130,9 @@ class StepLogs:
                 output = lines.rstrip(b"\n") + b"\n"
                 self._sink(VertexOutput(event.vertex, output, event.time))
             self._say(event.vertex, f"[all of the output: {self.path(event.vertex)}]", event.time)
-        if step.file is not None:
-            step.file.close()
+        _close(step)
+        if step.lost:
+            self._say(event.vertex, f"[the log file is not whole: {step.lost}]", event.time)
 
     def _say(self, vertex: str, text: str, now: float) -> None:
         self._sink(VertexOutput(vertex, f"\n{text}\n".encode(), now))
@@ -145,8 +156,16 @@ class StepLogs:
 
     def _close(self) -> None:
         for step in self._steps.values():
-            if step.file is not None:
-                step.file.close()
+            _close(step)
+
+
+def _close(step: _Step) -> None:
+    if step.file is None:
+        return
+    try:
+        step.file.close()
+    except OSError as error:  # what was buffered; the descriptor is closed all the same
+        step.lost = step.lost or error.strerror or str(error)
 
 
 def limits(variables: Mapping[str, str]) -> tuple[int, int]:

@@ -113,3 +113,28 @@ def test_only_the_last_builds_are_kept(tmp_path: Path) -> None:
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 20
     assert os.path.dirname(logs.path("a")).endswith(names[-1])
+
+
+def test_a_log_that_cannot_be_written_is_told_and_ends_no_build(tmp_path: Path) -> None:
+    shown = Shown()
+    (tmp_path / "file").write_text("")
+    logs = StepLogs(shown, str(tmp_path / "file" / "logs"))
+    started(logs)
+    logs(VertexOutput("a", b"still shown\n", 0.1))
+    logs(VertexDone("a", "[a] RUN x", 0.3))
+    assert shown.output.startswith(b"still shown\n")
+    assert b"[the log file is not whole: Not a directory]" in shown.output
+
+
+def test_a_full_disk_is_told_when_what_was_buffered_is_lost(tmp_path: Path) -> None:
+    shown = Shown()
+    logs = StepLogs(shown, str(tmp_path))
+    started(logs)
+    logs(VertexOutput("a", b"x", 0.1))
+    first = logs._steps["a"].file
+    assert first is not None
+    first.close()
+    logs._steps["a"].file = open("/dev/full", "wb", buffering=1 << 16)  # noqa: SIM115
+    logs(VertexOutput("a", b"y" * 10, 0.2))
+    logs(VertexDone("a", "[a] RUN x", 0.3))
+    assert b"[the log file is not whole: No space left on device]" in shown.output
