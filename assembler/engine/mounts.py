@@ -21,6 +21,7 @@ from assembler.errors import StepError, Unsupported
 from assembler.layer.changeset import Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
+from assembler.linux.ownership import give
 from assembler.plan.steps import (
     BindMount,
     CacheMount,
@@ -176,5 +177,5 @@ def _make(directory: str, mount: CacheMount) -> None:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         return
-    os.chown(directory, mount.uid, mount.gid)
+    give(directory, (mount.uid, mount.gid))
     os.chmod(directory, mount.mode)
