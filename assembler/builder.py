@@ -37,6 +37,11 @@ from assembler.store.store import Store
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
 
+_OWNERS_IGNORED = (
+    "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
+    "away belongs to 0:0 in the image (see assemble doctor)"
+)
+_OWNERS_REFUSED = "only one id is mapped here, and {} lets RUN give nothing to anybody else: --runtime native does"
 RUNTIMES = ("auto", "native", "podman", "crun", "runc")
 
 
@@ -265,17 +270,23 @@ class Builder:
     def _sandbox(self) -> Iterator[Sandbox]:
         from assembler.linux import userns
         from assembler.snapshot.overlay import OverlaySnapshotter
+        from assembler.snapshot.published import RECORDED
 
         if self._id_map is None:
             self._id_map = userns.enter()
         with ExitStack() as stack:
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
-            directory = os.path.join(self.store.layers_directory, self._id_map.kind)
-            snapshotter = stack.enter_context(OverlaySnapshotter(directory))
+            single = self._id_map.single
+            kind = RECORDED if single else self._id_map.kind
+            snapshotter = stack.enter_context(
+                OverlaySnapshotter(os.path.join(self.store.layers_directory, kind), recorded=single)
+            )
             yield Sandbox(snapshotter, runtime)
 
     def _start_runtime(self, id_map: IdMap) -> Runtime:
+        if id_map.single and self._runtime in ("podman", "crun", "runc"):
+            self._sink(Warned(_OWNERS_REFUSED.format(self._runtime), self._clock()))
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 
@@ -284,9 +295,13 @@ class Builder:
             from assembler.runtime.oci_runtime import OciRuntime
 
             return OciRuntime.start(id_map, self._runtime)
+        from assembler.linux.owner_filter import Ownership
         from assembler.runtime.native import Native
 
-        return Native.start(id_map)
+        native = Native.start(id_map)
+        if native.ownership is Ownership.IGNORED:
+            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
+        return native
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
