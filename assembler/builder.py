@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from assembler.net.agent import Agents
     from assembler.snapshot.overlay import OverlaySnapshotter
 
+_OWNERS_IGNORED = (
+    "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
+    "away belongs to 0:0 in the image (see assemble doctor)"
+)
+_OWNERS_REFUSED = "only one id is mapped here, and {} lets RUN give nothing to anybody else: --runtime native does"
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "copy")
 
@@ -316,8 +321,7 @@ class Builder:
         with ExitStack() as stack:
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
-            directory = os.path.join(self.store.layers_directory, self._id_map.kind)
-            snapshotter = stack.enter_context(self._open_snapshotter(directory))
+            snapshotter = stack.enter_context(self._open_snapshotter(self._id_map))
             yield Sandbox(snapshotter, runtime)
 
     def _enter(self) -> IdMap:
@@ -333,26 +337,29 @@ class Builder:
             self._sink(Warned(f"{error.message}: steps run by chroot", self._clock()))
             return userns.host_map()
 
-    def _open_snapshotter(self, directory: str) -> OverlaySnapshotter:
+    def _open_snapshotter(self, id_map: IdMap) -> OverlaySnapshotter:
         from assembler.snapshot.copied import CopySnapshotter
         from assembler.snapshot.overlay import OverlaySnapshotter
+        from assembler.snapshot.published import RECORDED
 
-        if self._snapshotter == "copy" or (
-            self._id_map is not None and self._id_map.kind == "host"
-        ):
-            return CopySnapshotter(directory)
+        single = id_map.single
+        directory = os.path.join(self.store.layers_directory, RECORDED if single else id_map.kind)
+        if self._snapshotter == "copy" or id_map.kind == "host":
+            return CopySnapshotter(directory, recorded=single)
         refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
         if not refused:
-            return OverlaySnapshotter(directory)
+            return OverlaySnapshotter(directory, recorded=single)
         message = f"no overlay can be mounted in {directory} ({refused}): steps run in copies"
         self._sink(Warned(message, self._clock()))
-        return CopySnapshotter(directory)
+        return CopySnapshotter(directory, recorded=single)
 
     def _start_runtime(self, id_map: IdMap) -> Runtime:
         if id_map.kind == "host":
             from assembler.runtime.chroot import Chroot
 
             return Chroot.start()
+        if id_map.single and self._runtime in ("podman", "crun", "runc"):
+            self._sink(Warned(_OWNERS_REFUSED.format(self._runtime), self._clock()))
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 
@@ -361,9 +368,13 @@ class Builder:
             from assembler.runtime.oci_runtime import OciRuntime
 
             return OciRuntime.start(id_map, self._runtime)
+        from assembler.linux.owner_filter import Ownership
         from assembler.runtime.native import Native
 
-        return Native.start(id_map)
+        native = Native.start(id_map)
+        if native.ownership is Ownership.IGNORED:
+            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
+        return native
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

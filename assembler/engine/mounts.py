@@ -22,6 +22,7 @@ from assembler.errors import StepError, Unsupported
 from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
+from assembler.linux.ownership import give
 from assembler.linux.paths import remove_tree
 from assembler.plan.steps import (
     BindMount,
@@ -214,7 +215,7 @@ def _make(directory: str, mount: CacheMount, seed: Changeset) -> None:
     os.mkdir(partial, 0o700)
     try:
         realise(seed, partial)
-        os.chown(partial, mount.uid, mount.gid)
+        give(partial, (mount.uid, mount.gid))
         os.chmod(partial, mount.mode)
         os.rename(partial, directory)
     except BaseException as error:

@@ -88,5 +88,15 @@ def numbers(machine: str) -> frozenset[int]:
     return frozenset(int(word) for word in words if word != "-")
 
 
+def number(name: str, machine: str) -> int | None:
+    """The number of the allowed call `name` on `machine`, None where it has no such call."""
+    column = {"x86_64": 1, "aarch64": 2}[machine]
+    for cell in _cells():
+        words = cell.split()
+        if words[0] == name:
+            return None if words[column] == "-" else int(words[column])
+    raise KeyError(name)
+
+
 def _cells() -> list[str]:
     return _TABLE.strip().replace("\n", " | ").split(" | ")

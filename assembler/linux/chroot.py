@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assembler.linux import reaping
-from assembler.linux.sandbox import Job, run_payload
+from assembler.linux.sandbox import Job, Records, run_payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,6 @@ class ChrootJob:
         """Run it and end what it leaves behind; its status. Raises SetupFailed, OSError."""
         reaping.adopt()
         try:
-            return run_payload(self.job, output)
+            return run_payload(self.job, output, Records())
         finally:
             reaping.end_children()

@@ -10,20 +10,27 @@ import errno
 import functools
 import os
 import resource
+import select
 import signal
 import socket
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from assembler.linux import seccomp, syscalls
+from assembler.linux import ownership, seccomp, syscalls
+from assembler.linux.credentials import Credentials
 from assembler.linux.mounts import Bind, FileSystem, Overlay
+from assembler.linux.owner_filter import Ownership, program
+from assembler.linux.ownership import Owner
+from assembler.linux.supervisor import Supervisor
 from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 CAPABILITIES = 0xA80425FB  # Docker's fourteen
 ALL_CAPABILITIES = (1 << 41) - 1  # up to CAP_CHECKPOINT_RESTORE
 _LAST_CAPABILITY = 63
+_MAX_SIGNALS = 4096
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 MASKED = (
     "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
@@ -31,6 +38,7 @@ MASKED = (
     "sys/devices/virtual/powercap",
 )  # fmt: skip
 READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_ACCOUNTS = 16 << 20
 
 
@@ -72,7 +80,7 @@ class Job:
     scratch: str
     files: tuple[FileMount, ...]
     directories: tuple[DirectoryMount, ...]
-    single_id: bool
+    ownership: Ownership = Ownership.MAPPED
     insecure: bool = False
     """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
     shared_memory: int = 64 << 20
@@ -103,12 +111,18 @@ def _run(job: Job, output: int) -> int:
     socket.sethostname(job.hostname)
     created = _make_root(job)
     root = os.path.join(job.scratch, "merged")
+    upper = os.open(job.upper, _DIRECTORY)
+    table = -1
+    below: dict[str, Owner] = {}
+    if ownership.has_table(job.upper):
+        table = os.open(os.path.dirname(job.upper), _DIRECTORY)
+        below = ownership.read_tables(job.lowers or (job.upper,))
     os.chdir(root)
     syscalls.pivot_root(".", ".")
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
     try:
-        return run_payload(job, output)
+        return run_payload(job, output, Records(upper, table, below))
     finally:
         remove_made(created, root)
 
@@ -341,7 +355,9 @@ def _device_mounts(dev: str, job: Job) -> None:
         os.symlink(target, os.path.join(dev, name))
     for name in ("pts", "shm", "mqueue", "pipes"):
         os.mkdir(os.path.join(dev, name), 0o755)
-    pts = "newinstance,ptmxmode=0666,mode=0620" + ("" if job.single_id else ",gid=5")
+    pts = "newinstance,ptmxmode=0666,mode=0620" + (
+        ",gid=5" if job.ownership is Ownership.MAPPED else ""
+    )
     FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
     FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
     FileSystem("mqueue", f"{dev}/mqueue").execute()
@@ -357,7 +373,7 @@ def write_file(path: str, file: FileMount) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(file.content)
-        os.fchown(descriptor, file.uid, file.gid)
+        ownership.give(descriptor, (file.uid, file.gid))
         os.fchmod(descriptor, file.mode)
 
 
@@ -379,7 +395,17 @@ def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
         Bind(mount.source, target, read_only=mount.read_only).execute()
 
 
-def run_payload(job: Job, output: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Descriptors of the upper directory and of where its table goes (-1 for none), and what the
+    tables of lower layers say."""
+
+    upper: int = -1
+    table: int = -1
+    below: Mapping[str, Owner] = MappingProxyType({})
+
+
+def run_payload(job: Job, output: int, records: Records) -> int:
     """Fork the job's process, reap until it ends; its status. Raises SetupFailed, OSError."""
     root = job.chroot or "/"
     uid, gid, groups, home = account(job.user, root)
@@ -390,22 +416,71 @@ def run_payload(job: Job, output: int) -> int:
     env = dict(job.env)
     env.setdefault("HOME", home)
     problem_reader, problem_writer = os.pipe()
+    ours, theirs = socket.socketpair()
     payload = os.fork()
     if payload == 0:
         os.close(problem_reader)
-        _become(job, output, problem_writer, (uid, gid, groups), env)
+        ours.close()
+        _become(job, output, problem_writer, (uid, gid, groups), env, theirs)
     os.close(problem_writer)
+    theirs.close()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2, output):  # else the log pipe never ends
         os.dup2(null, descriptor)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
+    _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
+    if listeners:
+        initial = Credentials.of(uid, gid, tuple(groups))
+        supervisor = Supervisor(
+            listeners[0],
+            initial,
+            records.upper,
+            records.below,
+            kept=job.ownership,
+            apart=job.insecure,
+        )
+        status = _supervise(supervisor, payload)
+        if records.table >= 0:
+            _write_table(records.table, supervisor)
+    else:
+        status = _wait(payload)
     problem = b""
     while part := os.read(problem_reader, 4096):
         problem += part
-    status = _wait(payload)
     if problem:
         raise SetupFailed(problem.decode("utf-8", "replace"))
     return status
+
+
+def _supervise(supervisor: Supervisor, payload: int) -> int:
+    """Answer calls and reap everything until `payload` ends; its status as shells count it."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    poller.register(supervisor, select.POLLIN)
+    while True:
+        status = _reap(payload)
+        if status is not None:
+            return status
+        ended = False
+        while not ended:
+            for descriptor, event in poller.poll():
+                if descriptor == reader:
+                    os.read(reader, _MAX_SIGNALS)
+                    ended = True
+                elif event & select.POLLIN:
+                    supervisor.answer()
+                else:  # nobody is left that could ask
+                    poller.unregister(descriptor)
+
+
+def _write_table(directory: int, supervisor: Supervisor) -> None:
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(ownership.TABLE, flags, 0o600, dir_fd=directory)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(ownership.rows(supervisor.owners()))
 
 
 def _terminate(payload: int) -> None:
@@ -420,9 +495,21 @@ def _wait(payload: int) -> int:
     while True:
         pid, status = os.wait()
         if pid == payload:
-            if os.WIFSIGNALED(status):
-                return 128 + os.WTERMSIG(status)
-            return os.WEXITSTATUS(status)
+            return _counted(status)
+
+
+def _reap(payload: int) -> int | None:
+    """Reap what has ended by now; the status of `payload` when it is among it."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == payload:
+            return _counted(status)
+        if pid == 0:
+            return None
+
+
+def _counted(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def _become(
@@ -431,6 +518,7 @@ def _become(
     problem: int,
     ids: tuple[int, int, list[int]],
     env: dict[str, str],
+    supervisor: socket.socket,
 ) -> None:
     """Turn this fork into the payload; never returns."""
     told = problem
@@ -451,7 +539,7 @@ def _become(
         _limit(job.limits)
         if job.chroot:
             os.chroot(job.chroot)
-        _restrict(*ids, job)
+        _restrict(*ids, job, supervisor)
         told = os.dup2(problem, 3, inheritable=False)
         syscalls.close_range(4)
         os.chdir(job.cwd)
@@ -466,6 +554,8 @@ def _become(
 
 def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
     for name, soft, hard in limits:
+        if name == "locks":
+            continue  # without effect since Linux 2.4.25, getrlimit(2); the supervisor uses it
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
         except (OSError, ValueError) as error:
@@ -475,7 +565,7 @@ def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
             ) from error
 
 
-def _restrict(uid: int, gid: int, groups: list[int], job: Job) -> None:
+def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socket.socket) -> None:
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
     kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
@@ -485,6 +575,9 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job) -> None:
         except OSError as error:
             if not job.chroot or error.errno != errno.EACCES:
                 raise  # in a container without CAP_SYS_ADMIN its own filter holds
+    if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
+        _supervised(job.ownership, supervisor)
+    supervisor.close()
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
             try:
@@ -493,13 +586,29 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job) -> None:
                 if error.errno != errno.EINVAL:
                     raise
                 break  # the kernel's last capability is behind us
-    if not job.single_id:
+    if job.ownership is Ownership.MAPPED:
         os.setgroups(groups)
-    if (uid, gid) != (0, 0) or not job.single_id:
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    if uid == 0:
+    if uid == 0 or job.ownership is not Ownership.MAPPED:
         syscalls.capset(kept, kept, 0)
+
+
+def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
+    """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
+    code = program(syscalls.machine(), kept)
+    if kept is Ownership.IGNORED:
+        syscalls.seccomp_filter(code)
+    else:
+        try:
+            listener = syscalls.seccomp_listener(code)
+        except OSError:
+            if kept is Ownership.SUPERVISED:
+                raise
+            listener = -1  # only device nodes go without
+        if listener >= 0:
+            socket.send_fds(supervisor, [b"l"], [listener])
+            os.close(listener)
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:

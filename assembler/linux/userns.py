@@ -1,7 +1,7 @@
 """Entering a user namespace in place, before any thread (user_namespaces(7), rootless-runtime 1).
 
 The ladder: root copies its own id extents as they are; a user with subordinate ids maps them with
-newuidmap(1) and newgidmap(1); else one id is mapped, and owners cannot be kept.
+newuidmap(1) and newgidmap(1); else one id is mapped, and owners are kept in records (`ownership`).
 """
 
 from __future__ import annotations

@@ -90,7 +90,6 @@ def _job(process: Process, root: Root) -> Job:
         scratch=root.scratch,
         files=(),
         directories=(),
-        single_id=False,
         insecure=process.insecure,
         limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
         chroot=root.upper,

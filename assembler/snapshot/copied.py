@@ -19,6 +19,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import HardLinks, describe
 from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
+from assembler.linux.ownership import Owner, read_table
 from assembler.linux.syscalls import birth_time
 from assembler.runtime.base import Root
 from assembler.snapshot.overlay import OverlaySnapshotter
@@ -35,6 +36,8 @@ class Mark:
     ctime: int
     is_directory: bool
     born: int
+    owner: Owner | None = None
+    """As recorded, of a link or FIFO: no time of the file tells when that changes."""
 
 
 Marks = Mapping[str, Mark]
@@ -45,8 +48,8 @@ class CopySnapshotter(OverlaySnapshotter):
 
     name = "copy"
 
-    def __init__(self, directory: str) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: str, *, recorded: bool = False) -> None:
+        super().__init__(directory, recorded=recorded)
         self._guard = threading.Lock()
         self._trees: dict[tuple[str, ...], str] = {}
 
@@ -55,19 +58,22 @@ class CopySnapshotter(OverlaySnapshotter):
         """See `snapshot.base.Snapshotter.prepare`; the root's `upper` is the whole tree."""
         below = MergedTree([DirectoryTree(path) for path in lowers])
         with self._scratch() as scratch:
-            tree = os.path.join(scratch, "tree")
-            if not self._handed_on(tuple(lowers), tree):
-                os.mkdir(tree, 0o755)
+            copy, change = os.path.join(scratch, "copy"), os.path.join(scratch, "change")
+            os.mkdir(change)
+            if self._handed_on(tuple(lowers), copy):
+                tree = self._layer(copy)
+            else:
+                os.mkdir(copy)
+                tree = self._fresh(copy)
                 realise(everything(below), tree)
             before = marks(tree)
             yield Root((), tree, "", scratch)
-            upper = os.path.join(scratch, "upper")
-            os.mkdir(upper, 0o755)
+            upper = self._fresh(change)
             realise(changed(tree, before, below), upper, lower=below.lookup)
             self._publish(upper, id)
             published = self.find(id)
             if published is not None:
-                self._hand_on((published, *lowers), tree)
+                self._hand_on((published, *lowers), copy)
 
     def _handed_on(self, lowers: tuple[str, ...], into: str) -> bool:
         with self._guard:
@@ -77,9 +83,9 @@ class CopySnapshotter(OverlaySnapshotter):
         os.rename(kept, into)
         return True
 
-    def _hand_on(self, lowers: tuple[str, ...], tree: str) -> None:
+    def _hand_on(self, lowers: tuple[str, ...], copy: str) -> None:
         kept = os.path.join(self._work, uuid.uuid4().hex[:12])
-        os.rename(tree, kept)
+        os.rename(copy, kept)
         with self._guard:
             replaced = self._trees.get(lowers)
             self._trees[lowers] = kept
@@ -89,16 +95,17 @@ class CopySnapshotter(OverlaySnapshotter):
 
 def marks(tree: str) -> Marks:
     """What tells whether a path of the directory `tree` was changed since."""
+    owners = read_table(tree)
     found = {"": _mark(tree, os.stat(tree))}
     for path, item in _walk(tree):
-        found[path] = _mark(item.path, item.stat(follow_symlinks=False))
+        found[path] = _mark(item.path, item.stat(follow_symlinks=False), owners.get(path))
     return found
 
 
-def _mark(location: str, status: os.stat_result) -> Mark:
+def _mark(location: str, status: os.stat_result, owner: Owner | None = None) -> Mark:
     is_directory = stat.S_ISDIR(status.st_mode)
     born = birth_time(location) if is_directory else 0
-    return Mark(status.st_ino, status.st_ctime_ns, is_directory, born)
+    return Mark(status.st_ino, status.st_ctime_ns, is_directory, born, owner)
 
 
 def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
@@ -109,21 +116,22 @@ def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
     now: set[str] = set()
     kept = {""}  # directories that are the ones they were
     anew = ""
-    root = describe("", tree, os.stat(tree))
+    owners = read_table(tree)
+    root = describe("", tree, os.stat(tree), owners)
     if root is not None:
         yield root
     for path, item in _walk(tree):
         now.add(path)
         if anew and not path.startswith(f"{anew}/"):
             anew = ""
-        mark, known = _mark(item.path, item.stat(follow_symlinks=False)), before.get(path)
+        status = item.stat(follow_symlinks=False)
+        mark, known = _mark(item.path, status, owners.get(path)), before.get(path)
         same = not anew and known is not None and _is_same(known, mark)
         if same and mark.is_directory:
             kept.add(path)
         if same and known == mark:
             continue
-        status = item.stat(follow_symlinks=False)
-        entry = describe(path, item.path, status)
+        entry = describe(path, item.path, status, owners)
         single = mark.is_directory or status.st_nlink == 1
         if entry is None or (same and single and _like(entry, below.lookup(path))):
             continue

@@ -43,6 +43,20 @@ def test_every_runtime_gives_the_same_digest(
     assert len(set(digests.values())) == 1, digests
 
 
+def test_one_id_gives_the_same_digest(assemble: Any, single_id: list[str], tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "file").write_text("from the context\n")
+    digests = [
+        assemble(
+            "build", "--no-cache", context, prefix=prefix, SOURCE_DATE_EPOCH="1700000000"
+        ).stdout
+        for prefix in ([], single_id)
+    ]
+    assert digests[0] == digests[1]
+
+
 def test_copies_give_the_digest_that_overlays_give(assemble: Any, tmp_path: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()

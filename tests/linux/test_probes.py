@@ -23,6 +23,7 @@ def test_the_report_is_what_builds_here_do(tmp_path: Path) -> None:
     assert answers(found)["overlay mounts"]
     assert answers(found)["system call filters"]
     assert answers(found)["other owners"] == (found.mode != "single")
+    assert answers(found)["supervised system calls"]
 
 
 def test_nothing_of_the_questions_stays(tmp_path: Path) -> None:
@@ -45,5 +46,6 @@ def test_without_newuidmap_one_id_is_mapped_and_the_report_says_what_would_help(
     found = report(str(tmp_path / "store"))
     assert found.mode == "single"
     assert "newuidmap is not installed" in found.reason
+    assert "other owners are kept in records" in found.reason
     assert found.remedy == "apt-get install uidmap"
     assert not answers(found)["other owners"]
