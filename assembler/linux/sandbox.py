@@ -16,8 +16,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from assembler.linux import ownership, seccomp, syscalls
 from assembler.linux.credentials import Credentials
@@ -402,7 +401,7 @@ class Records:
 
     upper: int = -1
     table: int = -1
-    below: Mapping[str, Owner] = MappingProxyType({})
+    below: Mapping[str, Owner] = field(default_factory=dict)
 
 
 def run_payload(job: Job, output: int, records: Records) -> int:
