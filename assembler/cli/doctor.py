@@ -53,7 +53,8 @@ def text(found: Report) -> str:
     if found.remedy:
         lines.append(f"         {found.remedy}")
     others = f"; also here: {', '.join(found.runtimes)}" if found.runtimes else ""
-    lines += [f"runtime  native{others}", ""]
+    runtime = "chroot" if found.mode == "host" else "native"
+    lines += [f"runtime  {runtime}{others}", ""]
     width = max((len(answer.feature) for answer in found.answers), default=0)
     for answer in found.answers:
         lines += _shown(answer, width)

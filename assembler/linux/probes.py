@@ -48,8 +48,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a build would do here. `mode` is full, identity or single; empty when a build must
-    refuse, and then `reason` and `remedy` are what it says."""
+    """What a build would do here. `mode` is full, identity, single, or host where steps run by
+    chroot; empty when a build must refuse, and then `reason` and `remedy` are what it says."""
 
     mode: str
     reason: str
@@ -57,6 +57,12 @@ class Report:
     answers: tuple[Answer, ...]
     runtimes: tuple[str, ...]
     """Programs that `--runtime` could use, besides the embedded one."""
+
+
+_BY_CHROOT = (
+    "steps run by chroot in copies of their tree: with the network and processes of this container"
+    " in sight, no /proc, and secrets on the disk while a step runs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,10 @@ def report(store: str) -> Report:
     names = ("podman", "crun", "runc")
     runtimes = tuple(name for name in names if shutil.which(name))
     if "failed" in said:
-        return Report("", str(said["failed"]), str(said.get("hint", "")), (), runtimes)
+        reason, hint = str(said["failed"]), str(said.get("hint", ""))
+        if os.geteuid() != 0:
+            return Report("", reason, hint, (), runtimes)
+        return Report("host", f"{reason}; {_BY_CHROOT}", hint, (), runtimes)
     kind, count = str(said["kind"]), int(said["count"])
     answers = tuple(Answer(**answer) for answer in said["answers"])
     lacking, remedy = userns.shortfall() if kind == "single" else ("", "")

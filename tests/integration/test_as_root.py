@@ -91,3 +91,12 @@ def test_chroot_cannot_keep_a_step_from_the_network_and_says_so(
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN --network=none true\n")
     done = assemble("build", "--runtime", "chroot", tmp_path, code=1)
     assert "needs a network namespace" in done.stderr
+
+
+def test_doctor_says_that_steps_would_run_by_chroot_and_what_that_costs(assemble: Any) -> None:
+    done = assemble("doctor", prefix=[sys.executable, "-c", UNSHARE_REFUSED])
+    first, second, third = done.stdout.splitlines()[:3]
+    assert first.startswith("ids      host: this host lets no user namespace be made")
+    assert "steps run by chroot in copies" in first and "secrets on the disk" in first
+    assert second.strip() == "in a container, allow unshare(2) in its seccomp profile"
+    assert third.startswith("runtime  chroot")
