@@ -15,7 +15,7 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import DockerfileError, UsageError
+from assembler.errors import DockerfileError, NamespacesForbidden, UsageError
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
@@ -31,13 +31,21 @@ from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
-from assembler.runtime.base import Runtime
+from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.net.agent import Agents
+    from assembler.snapshot.overlay import OverlaySnapshotter
 
-RUNTIMES = ("auto", "native", "podman")
+_OWNERS_IGNORED = (
+    "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
+    "away belongs to 0:0 in the image (see assemble doctor)"
+)
+_OWNERS_REFUSED = "only one id is mapped here, and {} lets RUN give nothing to anybody else: --runtime native does"
+RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
+SNAPSHOTTERS = ("auto", "overlay", "copy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +69,15 @@ class BuildRequest:
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     add_hosts: tuple[tuple[str, str], ...] = ()
+    shared_memory: int = SHARED_MEMORY
+    limits: tuple[Limit, ...] = ()
 
 
 class Builder:
     """Plans and builds on one store. Use it with `with`; one build at a time per object.
 
-    `secrets` maps an id to a function that reads the value; `agent` is the socket of an ssh agent.
+    `secrets` maps an id to a function that reads the value, `agents` an id to the socket of an ssh
+    agent or to private keys.
     """
 
     def __init__(
@@ -75,10 +86,11 @@ class Builder:
         *,
         store: str = "",
         runtime: str = "auto",
+        snapshotter: str = "auto",
         insecure: frozenset[str] = frozenset(),
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
-        agent: str = "",
+        agents: Mapping[str, tuple[str, ...]] | None = None,
         sink: Sink = discard,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
@@ -87,6 +99,7 @@ class Builder:
             raise UsageError(f"unknown runtime {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")
         self._environment = environment
         self._runtime = runtime
+        self._snapshotter = snapshotter
         self._jobs = jobs or max(4, 2 * (os.cpu_count() or 1))
         self._secrets = secrets or {}
         self._sink = sink
@@ -106,6 +119,8 @@ class Builder:
                 clock=clock,
             )
         )
+        self._given_agents = agents or {}
+        self._started_agents: Agents | None = None
         self.remotes = self._stack.enter_context(
             Remotes(
                 self.store,
@@ -114,7 +129,7 @@ class Builder:
                 secrets=self._secrets,
                 sink=sink,
                 cancellation=cancellation,
-                agent=agent,
+                agent=self._usual_agent,
                 clock=clock,
             )
         )
@@ -261,8 +276,11 @@ class Builder:
             cancellation=self._cancellation,
             clock=self._clock,
             secrets=self._secrets,
+            agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
+            shared_memory=request.shared_memory,
+            limits=request.limits,
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -279,28 +297,84 @@ class Builder:
         for name in names:
             self.store.refs.set(str(name), image.manifest.descriptor)
 
+    def _agent(self, id: str) -> str | None:
+        """The socket of the ssh agent `id`, None where the build was given none."""
+        return self._agents.socket(id) if self._given_agents else None
+
+    def _usual_agent(self) -> str:
+        """The socket of the agent that git uses, empty for none."""
+        return self._agents.usual() if self._given_agents else ""
+
+    @property
+    def _agents(self) -> Agents:
+        if self._started_agents is None:
+            from assembler.net.agent import Agents
+
+            agents = Agents(self._given_agents, self._environment.get("PATH"))
+            self._started_agents = self._stack.enter_context(agents)
+        return self._started_agents
+
     @contextmanager
     def _sandbox(self) -> Iterator[Sandbox]:
-        from assembler.linux import userns
-        from assembler.snapshot.overlay import OverlaySnapshotter
-
         if self._id_map is None:
-            self._id_map = userns.enter()
+            self._id_map = self._enter()
         with ExitStack() as stack:
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
-            directory = os.path.join(self.store.layers_directory, self._id_map.kind)
-            snapshotter = stack.enter_context(OverlaySnapshotter(directory))
+            snapshotter = stack.enter_context(self._open_snapshotter(self._id_map))
             yield Sandbox(snapshotter, runtime)
 
+    def _enter(self) -> IdMap:
+        from assembler.linux import userns
+
+        if self._runtime == "chroot":
+            return userns.host_map()
+        try:
+            return userns.enter()
+        except NamespacesForbidden as error:
+            if self._runtime != "auto" or os.geteuid() != 0:
+                raise
+            self._sink(Warned(f"{error.message}: steps run by chroot", self._clock()))
+            return userns.host_map()
+
+    def _open_snapshotter(self, id_map: IdMap) -> OverlaySnapshotter:
+        from assembler.snapshot.copied import CopySnapshotter
+        from assembler.snapshot.overlay import OverlaySnapshotter
+        from assembler.snapshot.published import RECORDED
+
+        single = id_map.single
+        directory = os.path.join(self.store.layers_directory, RECORDED if single else id_map.kind)
+        if self._snapshotter == "copy" or id_map.kind == "host":
+            return CopySnapshotter(directory, recorded=single)
+        refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
+        if not refused:
+            return OverlaySnapshotter(directory, recorded=single)
+        message = f"no overlay can be mounted in {directory} ({refused}): steps run in copies"
+        self._sink(Warned(message, self._clock()))
+        return CopySnapshotter(directory, recorded=single)
+
     def _start_runtime(self, id_map: IdMap) -> Runtime:
+        if id_map.kind == "host":
+            from assembler.runtime.chroot import Chroot
+
+            return Chroot.start()
+        if id_map.single and self._runtime in ("podman", "crun", "runc"):
+            self._sink(Warned(_OWNERS_REFUSED.format(self._runtime), self._clock()))
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 
             return Podman.start(id_map)
+        if self._runtime in ("crun", "runc"):
+            from assembler.runtime.oci_runtime import OciRuntime
+
+            return OciRuntime.start(id_map, self._runtime)
+        from assembler.linux.owner_filter import Ownership
         from assembler.runtime.native import Native
 
-        return Native.start(id_map)
+        native = Native.start(id_map)
+        if native.ownership is Ownership.IGNORED:
+            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
+        return native
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

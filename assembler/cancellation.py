@@ -8,7 +8,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from assembler.errors import Cancelled
+from assembler.errors import Cancelled, TimedOut
 
 if TYPE_CHECKING:
     from socket import socket
@@ -20,14 +20,17 @@ _MANY = 64
 class Cancellation:
     """A flag with a file descriptor, so that `poll(2)` loops and plain code both see it.
 
-    `fileno()` becomes readable (for ever) once `cancel` was called. Close it by `with`.
-    `cancel` is safe in a signal handler: it does one `write(2)` and shuts connections down.
+    `fileno()` becomes readable (for ever) once `cancel` was called, `urgent_fileno()` once `hurry`
+    was. Close it by `with`. Both are safe in a signal handler: one `write(2)` each, and `cancel`
+    shuts connections down.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._urgent_reader, self._urgent_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._event = threading.Event()
         self._signal = 0
+        self._seconds: float | None = None
         self._sockets: list[weakref.ref[socket]] = []
 
     def cancel(self, signal: int = 0) -> None:
@@ -47,6 +50,17 @@ class Cancellation:
         if self._event.is_set():
             _shut(connection)
 
+    def expire(self, seconds: float) -> None:
+        """Ask everything to stop because the build has had its `seconds`."""
+        if not self._event.is_set():
+            self._seconds = seconds
+            self.cancel()
+
+    def hurry(self) -> None:
+        """Ask everything to stop at once: processes get no time to end by themselves."""
+        self.cancel()
+        os.write(self._urgent_writer, b"x")
+
     @property
     def cancelled(self) -> bool:
         """Whether `cancel` was called."""
@@ -58,9 +72,13 @@ class Cancellation:
         return self._signal
 
     def check(self) -> None:
-        """Raise `Cancelled` if `cancel` was called; call it in every long loop."""
-        if self._event.is_set():
-            raise Cancelled(signal=self._signal)
+        """Raise `Cancelled` if `cancel` was called, `TimedOut` after `expire`; call it in every
+        long loop."""
+        if not self._event.is_set():
+            return
+        if self._seconds is not None:
+            raise TimedOut(f"the build took longer than {self._seconds:g} s")
+        raise Cancelled(signal=self._signal)
 
     def wait(self, seconds: float) -> bool:
         """Sleep up to `seconds`; true as soon as cancelled."""
@@ -70,9 +88,14 @@ class Cancellation:
         """A descriptor that polls readable once cancelled."""
         return self._reader
 
+    def urgent_fileno(self) -> int:
+        """A descriptor that polls readable once there is no time left."""
+        return self._urgent_reader
+
     def close(self) -> None:
-        """Close both descriptors."""
-        for descriptor in (self._reader, self._writer):
+        """Close every descriptor."""
+        pipes = (self._reader, self._writer, self._urgent_reader, self._urgent_writer)
+        for descriptor in pipes:
             os.close(descriptor)
 
     def __enter__(self) -> Cancellation:

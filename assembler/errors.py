@@ -16,6 +16,7 @@
     ├─ LayerError(entry)
     │   └─ BadArchive  OwnershipLost
     └─ Cancelled
+        └─ TimedOut
 
 `cli` maps classes to exit statuses; nothing else knows exit statuses.
 """
@@ -205,3 +206,7 @@ class Cancelled(AssemblerError):
     def __init__(self, message: str = "cancelled", signal: int = 0) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class TimedOut(Cancelled):
+    """The build took longer than it was given."""

@@ -49,7 +49,7 @@ class Remotes:
         secrets: Mapping[str, Callable[[], bytes]],
         sink: Sink,
         cancellation: Cancellation,
-        agent: str = "",
+        agent: Callable[[], str] = str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -239,7 +239,7 @@ class Remotes:
             self._secrets,
             self._environment.variables,
             self._environment.home,
-            self._agent,
+            self._agent(),
         )
         return Repositories(os.path.join(self._store.path, "git"), git)
 

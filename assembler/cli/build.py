@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assembler.cli.main import cancellable
-from assembler.cli.options import network_options, progress_option, sink_for, store_option
+from assembler.cli.options import build_sink, network_options, progress_option, store_option
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
 from assembler.errors import UsageError
@@ -35,7 +35,20 @@ if TYPE_CHECKING:
     default="build",
     help="build, check, outline or targets.",
 )
-@click.option("--runtime", type=click.Choice(["auto", "native", "podman"]), default="auto")
+@click.option(
+    "--snapshotter",
+    type=click.Choice(["auto", "overlay", "copy"]),
+    default="auto",
+    help="How a step gets its root; copy needs no overlay file system.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "native", "podman", "crun", "runc", "chroot"]),
+    default="auto",
+)
+@click.option(
+    "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")
@@ -55,11 +68,14 @@ def command(**options: Any) -> None:
         from assembler.cli.call import call
 
         raise click.exceptions.Exit(call(method, options, environment))
-    with cancellable() as cancellation:
+    from assembler.cli.limits import timeout_of
+
+    with cancellable(timeout_of(options["timeout"])) as cancellation:
         from assembler.cli.outputs import requested
 
         asked = requested(options["outputs"], options["push"])
-        sink = sink_for("quiet" if options["quiet"] else options["progress"], environment)
+        progress = "quiet" if options["quiet"] else options["progress"]
+        sink = build_sink(progress, environment, options["store"] or environment.store)
         names = _names(options["tags"], asked)
         with builder_for(options, environment, cancellation, sink) as builder:
             inputs = read_inputs(builder, options, environment)

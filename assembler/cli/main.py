@@ -26,6 +26,7 @@ COMMANDS = {
     "images": "List the images in the store",
     "tag": "Give an image of the store another name",
     "rmi": "Remove names from the store",
+    "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
 }
 
@@ -121,8 +122,10 @@ def _columns() -> int:
 
 
 @contextmanager
-def cancellable() -> Iterator[Cancellation]:
-    """A cancellation that SIGINT, SIGTERM and SIGHUP set; a third signal ends the process at once."""
+def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
+    """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of `timeout` seconds; after a
+    second signal processes get no more time to end by themselves, a third one ends this process at
+    once."""
     received = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -132,12 +135,20 @@ def cancellable() -> Iterator[Cancellation]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         cancellation.cancel(number)
+        if received > 1:
+            cancellation.hurry()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     with Cancellation() as cancellation:
         before = [(number, signal.signal(number, on_signal)) for number in numbers]
+        if timeout is not None:  # no thread: the user namespace must be entered before any
+            alarm = signal.signal(signal.SIGALRM, lambda *_: cancellation.expire(timeout))
+            before.append((signal.SIGALRM, alarm))
+            signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
             yield cancellation
         finally:
+            if timeout is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before:
                 signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -59,6 +60,17 @@ def sink_for(progress: str, environment: Environment) -> Sink:
     context = click.get_current_context(silent=True)
     debug = context is not None and bool((context.find_root().obj or {}).get("debug"))
     return Plain(stream, expand=debug)
+
+
+def build_sink(progress: str, environment: Environment, store: str) -> Sink:
+    """As `sink_for`; all output of steps is kept below the directory `store`, and what of it is
+    shown is bounded."""
+    sink = sink_for(progress, environment)
+    if sink is discard:
+        return sink
+    from assembler.cli.display.step_logs import StepLogs, limits
+
+    return StepLogs(sink, os.path.join(store, "logs"), *limits(environment.variables))
 
 
 def pairs(

@@ -55,6 +55,10 @@ _OPTIONS = (
     click.option(
         "--add-host", "add_hosts", metavar="NAME:IP", multiple=True, help="Line of /etc/hosts."
     ),
+    click.option("--shm-size", metavar="SIZE", default="", help="Size of /dev/shm, as in 128m."),
+    click.option(
+        "--ulimit", "ulimits", metavar="NAME=N[:N]", multiple=True, help="Resource limit of steps."
+    ),
     click.option(
         "--allow",
         "allow",
@@ -88,15 +92,15 @@ def builder_for(
     from assembler.builder import Builder
     from assembler.cli.secrets import agents_of, secrets_of
 
-    agents = agents_of(options["ssh"], environment)
     return Builder(
         environment,
         store=options["store"],
         runtime=options.get("runtime", "auto"),
+        snapshotter=options.get("snapshotter", "auto"),
         insecure=frozenset(options["insecure"]),
         jobs=options.get("jobs") or 0,
         secrets=secrets_of(options["secrets"], environment),
-        agent=agents.get("default") or next(iter(agents.values()), ""),
+        agents=agents_of(options["ssh"], environment),
         sink=sink,
         cancellation=cancellation,
     )
@@ -129,6 +133,7 @@ def request_for(
 ) -> BuildRequest:
     """The request that the options amount to, for a Dockerfile that is parsed."""
     from assembler.builder import BuildRequest, host_platform
+    from assembler.cli.limits import limits_of, shared_memory_of
     from assembler.plan.contexts import Contexts
 
     platform = platform_of(options["platform"], environment)
@@ -147,6 +152,8 @@ def request_for(
         pull=options["pull"],
         no_cache=without_cache(options["no_cache"], options["no_cache_filter"]),
         add_hosts=hosts_of(options["add_hosts"]),
+        shared_memory=shared_memory_of(options["shm_size"]),
+        limits=limits_of(options["ulimits"]),
     )
 
 

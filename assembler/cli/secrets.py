@@ -85,12 +85,13 @@ def _read_secret(name: str, path: str) -> bytes:
     return content
 
 
-def agents_of(words: tuple[str, ...], environment: Environment) -> dict[str, str]:
-    """`--ssh default|ID[=SOCKET]`: the agents' sockets by id.
+def agents_of(words: tuple[str, ...], environment: Environment) -> dict[str, tuple[str, ...]]:
+    """`--ssh default|ID[=SOCKET|KEY[,KEY]]` (rule M11): by id the path of an agent's socket, or
+    those of private keys.
 
-    Raises UsageError for what is no socket, and for an id that is given twice.
+    Raises UsageError for what is not there, and for an id that is given twice.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     for word in words:
         id, _, text = word.partition("=")
         id = id or "default"
@@ -99,25 +100,19 @@ def agents_of(words: tuple[str, ...], environment: Environment) -> dict[str, str
         paths = [path for path in text.split(",") if path]
         if not paths and not environment.get("SSH_AUTH_SOCK"):
             raise UsageError(f"--ssh {word}: no ssh agent is running", hint="set SSH_AUTH_SOCK")
-        if len(paths) > 1:
-            raise _no_agent(word, "several paths would be private keys")
-        path = paths[0] if paths else environment.get("SSH_AUTH_SOCK")
-        found[id] = _socket(word, path)
+        paths = paths or [environment.get("SSH_AUTH_SOCK")]
+        sockets = [path for path in paths if _is_socket(word, path)]
+        if sockets and len(paths) > 1:
+            raise UsageError(f"--ssh {word}: {sockets[0]} is a socket, which stands alone")
+        found[id] = tuple(map(os.path.abspath, paths))
     return found
 
 
-def _socket(word: str, path: str) -> str:
+def _is_socket(word: str, path: str) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         raise UsageError(f"--ssh {word}: {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise _no_agent(word, f"{path} is no socket")
-    return os.path.abspath(path)
-
-
-def _no_agent(word: str, problem: str) -> UsageError:
-    return UsageError(
-        f"--ssh {word}: {problem}, and private keys are not read",
-        hint="add the key to an agent: eval $(ssh-agent); ssh-add KEY; then --ssh default",
-    )
+    if not stat.S_ISSOCK(mode) and not stat.S_ISREG(mode):
+        raise UsageError(f"--ssh {word}: {path} is neither a socket nor a private key")
+    return stat.S_ISSOCK(mode)

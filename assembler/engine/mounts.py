@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,16 +19,18 @@ from assembler.engine import copy
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, mount_copy
 from assembler.errors import StepError, Unsupported
-from assembler.layer.changeset import Kind
+from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
+from assembler.linux.ownership import give
+from assembler.linux.paths import remove_tree
 from assembler.plan.steps import (
     BindMount,
     CacheMount,
-    Mount,
     Origin,
     Run,
     SecretMount,
+    SshMount,
     Step,
     TmpfsMount,
 )
@@ -60,8 +63,6 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
 
     Raises Unsupported for a mount this version cannot provide, StepError for a missing secret.
     """
-    if step.security != "sandbox":
-        raise Unsupported(f"RUN --security={step.security} is not supported yet", step.span)
     if step.devices:
         raise Unsupported("RUN --device is not supported yet", step.span)
     mounts: list[RunMount] = [
@@ -73,26 +74,58 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
         for mount in step.mounts:
             if isinstance(mount, SecretMount):
                 _secret(mount, step, given.services, env, mounts)
+            elif isinstance(mount, SshMount):
+                socket = _agent(mount, step, given.services, stack)
+                if socket is not None:
+                    env.append(("SSH_AUTH_SOCK", mount.target))
+                    mounts.append(socket)
             else:
                 mounts.append(_mount(mount, step, given, stack))
         yield Mounted(tuple(env), tuple(mounts))
 
 
-def _mount(mount: Mount, step: Run, given: MountSources, stack: ExitStack) -> RunMount:
+def _mount(
+    mount: TmpfsMount | BindMount | CacheMount, step: Run, given: MountSources, stack: ExitStack
+) -> RunMount:
     if isinstance(mount, TmpfsMount):
         return TemporaryFiles(mount.target, mount.size)
     if isinstance(mount, BindMount):
         return _bind(mount, step, given)
-    if isinstance(mount, CacheMount):
-        if mount.origin is not None:
-            raise Unsupported("RUN --mount=type=cache,from=… is not supported yet", step.span)
-        path = stack.enter_context(cache_directory(mount, given.services))
-        return BindSource(mount.target, path, read_only=mount.read_only)
-    raise Unsupported("RUN --mount=type=ssh is not supported yet", step.span)
+    seed = _seed(mount, step, given)
+    path = stack.enter_context(cache_directory(mount, given.services, seed))
+    return BindSource(mount.target, path, read_only=mount.read_only)
+
+
+def _agent(mount: SshMount, step: Run, services: Services, stack: ExitStack) -> BindSource | None:
+    """A socket that the step's user may use, in front of the agent; None when the build was given
+    none and the mount does not need one (rule M10)."""
+    from assembler.net.agent import proxy
+
+    agent = services.agents(mount.id)
+    if agent is None:
+        if mount.required:
+            raise StepError(
+                f"ssh agent {mount.id}: not found",
+                step.span,
+                hint=f"give it with --ssh {mount.id}",
+            )
+        return None
+    path = os.path.join(stack.enter_context(services.store.scratch()), "agent")
+    stack.enter_context(proxy(path, agent, uid=mount.uid, gid=mount.gid, mode=mount.mode))
+    return BindSource(mount.target, path, read_only=True)
+
+
+def _seed(mount: CacheMount, step: Run, given: MountSources) -> Changeset:
+    """What a new cache starts with (rule M7)."""
+    if mount.origin is None:
+        return ()
+    asked = mount_copy(mount.origin, mount.source, step)
+    selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
+    return copy.changeset(asked, selection, EmptyTree(), now=0, spool="")
 
 
 def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
-    asked = mount_copy(mount, step)
+    asked = mount_copy(mount.origin, mount.source, step)
     selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
     id = hashlib.sha256(f"bind/1:{given.sources.digest(asked, selection)}".encode()).hexdigest()
     snapshotter = given.sandbox.snapshotter
@@ -133,8 +166,9 @@ def _secret(
 
 
 @contextmanager
-def cache_directory(mount: CacheMount, services: Services) -> Iterator[str]:
-    """The directory of a cache mount, made with its owner and mode when it is new (rule M7).
+def cache_directory(mount: CacheMount, services: Services, seed: Changeset = ()) -> Iterator[str]:
+    """The directory of a cache mount, made with its owner, mode and the files of `seed` when it is
+    new (rule M7).
 
     `locked` waits for other builds that use it; `private` takes another directory when it is
     busy; `shared` does not lock.
@@ -151,7 +185,7 @@ def cache_directory(mount: CacheMount, services: Services) -> Iterator[str]:
                 break
             number += 1
         directory = os.path.join(parent, f"{name}.{number}")
-        _make(directory, mount)
+        _make(directory, mount, seed)
         yield directory
 
 
@@ -173,10 +207,19 @@ def _locked(path: str, wait: bool, cancellation: Cancellation, stack: ExitStack)
             return True
 
 
-def _make(directory: str, mount: CacheMount) -> None:
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
+def _make(directory: str, mount: CacheMount, seed: Changeset) -> None:
+    """Make it whole under another name first: a build that dies on the way leaves no half seed."""
+    if os.path.isdir(directory):
         return
-    os.chown(directory, mount.uid, mount.gid)
-    os.chmod(directory, mount.mode)
+    partial = f"{directory}.{uuid.uuid4().hex}.partial"
+    os.mkdir(partial, 0o700)
+    try:
+        realise(seed, partial)
+        give(partial, (mount.uid, mount.gid))
+        os.chmod(partial, mount.mode)
+        os.rename(partial, directory)
+    except BaseException as error:
+        remove_tree(partial)
+        if isinstance(error, OSError) and os.path.isdir(directory):
+            return  # another build was first
+        raise

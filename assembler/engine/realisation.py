@@ -8,7 +8,6 @@ from collections import defaultdict
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.services import Services
 from assembler.errors import StoreError
-from assembler.events import Warned
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Changeset
 from assembler.layer.diff import changes
@@ -149,22 +148,12 @@ class Realisation:
                 raise StoreError(f"the result {change.id} of an earlier step is gone", change.id)
             layer = found
         with self._services.store.blobs.open(layer.descriptor.digest) as blob:
-            unpacked = unpack(
+            unpack(
                 blob,
                 into,
                 diff_id=layer.diff_id,
                 check=self._services.cancellation.check,
                 lower=lower.lookup,
-            )
-        if unpacked.skipped_devices:
-            names = ", ".join(unpacked.skipped_devices[:5])
-            services = self._services
-            services.sink(
-                Warned(
-                    f"{len(unpacked.skipped_devices)} device nodes of a base layer cannot be made "
-                    f"here and are not in RUN's root: {names}",
-                    services.clock(),
-                )
             )
 
     def _lock(self, name: str) -> threading.Lock:

@@ -33,7 +33,10 @@ def execute(
         user=step.user,
         network=step.network,
         hostname=step.hostname or HOSTNAME,
+        insecure=step.security == "insecure",
         add_hosts=services.add_hosts,
+        shared_memory=services.shared_memory,
+        limits=services.limits,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:
         status = sandbox.runtime.run(process, root, mounted.mounts, output, services.cancellation)

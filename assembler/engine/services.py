@@ -19,7 +19,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.plan import ResolvedImage
 from assembler.plan.steps import GitSource, UrlSource
-from assembler.runtime.base import Runtime
+from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
 
@@ -64,13 +64,19 @@ class Remote(Protocol):
         ...
 
 
+def no_agent(id: str) -> str | None:
+    """For builds that were given no ssh agent."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The engine's surroundings for one build.
 
     `sandbox` enters the user namespace; it is called once, before any thread, and only when
     something must be executed or unpacked. `fetch` brings a base layer's blob into the store.
-    `secrets` maps an id to its value. `clock` is seconds since the epoch.
+    `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
+    does not know. `clock` is seconds since the epoch.
     """
 
     store: Store
@@ -87,4 +93,7 @@ class Services:
     secrets: Mapping[str, Callable[[], bytes]]
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
+    agents: Callable[[str], str | None] = no_agent
     add_hosts: tuple[tuple[str, str], ...] = ()
+    shared_memory: int = SHARED_MEMORY
+    limits: tuple[Limit, ...] = ()

@@ -171,14 +171,13 @@ def origin_tree(
     return sources.context(origin, step).tree()
 
 
-def mount_copy(mount: BindMount, run: Run) -> Copy:
-    """The COPY that selects what a bind mount shows: one path, in which no wildcard means
-    anything."""
+def mount_copy(origin: Origin, source: str, run: Run) -> Copy:
+    """The COPY that selects what a mount shows: one path, in which no wildcard means anything."""
     return Copy(
-        origin=mount.origin,
-        sources=(literally(mount.source) or "/",),
+        origin=origin,
+        sources=(literally(source) or "/",),
         destination="/",
-        written=(mount.source.lstrip("/"),),
+        written=(source.lstrip("/"),),
         span=run.span,
         name=run.name,
     )
@@ -190,5 +189,5 @@ def _readers(step: Step) -> list[tuple[Origin, Step]]:
     if isinstance(step, Run):
         # What seeds a cache mount is in no key (rule R7).
         binds = [mount for mount in step.mounts if isinstance(mount, BindMount)]
-        return [(mount.origin, mount_copy(mount, step)) for mount in binds]
+        return [(one.origin, mount_copy(one.origin, one.source, step)) for one in binds]
     return []

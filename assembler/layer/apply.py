@@ -24,10 +24,9 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """The number of entries, and the device nodes that could not be made in this namespace."""
+    """The number of entries."""
 
     entries: int
-    skipped_devices: tuple[str, ...]
 
 
 def unpack(
@@ -63,13 +62,12 @@ def unpack(
             directory.place(entry, _filler(entry, body, check))
             count += 1
         directory.finish()
-        skipped = tuple(directory.skipped_devices)
     if diff_id is not None and tar.hexdigest() != diff_id.hex:
         raise BadArchive(
             f"a layer's content is not what the image configuration says: it has the digest "
             f"{diff_id.algorithm}:{tar.hexdigest()}, not {diff_id}"
         )
-    return Unpacked(count, skipped)
+    return Unpacked(count)
 
 
 def _filler(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.overlay import Attributes, HardLinks, attributes, describe, is_whiteout
+from assembler.layer.overlay import HardLinks, attributes, describe, is_whiteout
+from assembler.linux.ownership import Owner, read_table
 
 
 def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
@@ -22,18 +23,31 @@ def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
 
 
 @dataclass(slots=True)
+class _Lower:
+    """A directory of one layer. `owners` are those of the layer's links and FIFOs."""
+
+    location: str
+    owners: Mapping[str, Owner]
+
+    def entry(self, path: str, name: str, status: os.stat_result) -> Entry | None:
+        """What `name` is in it, which is `path` in the layer."""
+        return describe(path, f"{self.location}/{name}", status, self.owners)
+
+
+@dataclass(slots=True)
 class _Frame:
     """A directory of the upper being walked. `held` is its entry while nothing calls for it."""
 
     items: Iterator[tuple[str, os.DirEntry[str]]]
-    lowers: list[str]
+    lowers: list[_Lower]
     held: Entry | None
 
 
 class _Comparison:
     def __init__(self, upper: str, lowers: Sequence[str]) -> None:
         self._upper = upper
-        self._lowers = list(lowers)
+        self._owners = read_table(upper)
+        self._lowers = [_Lower(directory, read_table(directory)) for directory in lowers]
         self._links = HardLinks()
         self._frames: list[_Frame] = []
 
@@ -53,17 +67,15 @@ class _Comparison:
                     yield Entry(path, Kind.WHITEOUT)
             elif stat.S_ISDIR(status.st_mode):
                 yield from self._directory(path, item, status, frame)
-            elif (entry := describe(path, item.path, status)) is not None:
+            elif (entry := describe(path, item.path, status, self._owners)) is not None:
                 yield from self._released()
                 yield self._links.link(entry, status)
 
     def _root(self) -> Iterator[Entry]:
         status, marks = os.stat(self._upper), attributes(self._upper)
-        below = _root_below(self._lowers)
-        if below != (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, marks.kept):
-            entry = describe("", self._upper, status, marks.kept)
-            if entry is not None:
-                yield entry
+        entry = describe("", self._upper, status, self._owners, marks)
+        if entry is not None and _root_below(self._lowers) != _attributes(entry):
+            yield entry
         if marks.opaque and self._lowers:
             yield Entry("", Kind.OPAQUE)
         lowers = [] if marks.opaque else self._lowers
@@ -73,11 +85,12 @@ class _Comparison:
         self, path: str, item: os.DirEntry[str], status: os.stat_result, frame: _Frame
     ) -> Iterator[Entry]:
         marks = attributes(item.path)
-        entry = describe(path, item.path, status, marks.kept)
-        below, directories = _find(frame.lowers, item.name)
-        same = below is not None and bool(directories) and not marks.opaque
-        if same and below is not None:
-            same = _same(status, marks, below, directories[0])
+        entry = describe(path, item.path, status, self._owners, marks)
+        visible, directories = _find(frame.lowers, item.name)
+        same = False
+        if visible is not None and directories and not marks.opaque:
+            below = visible[0].entry(path, item.name, visible[1])
+            same = entry == below
         if not same and entry is not None:
             yield from self._released()
             yield entry
@@ -94,45 +107,40 @@ class _Comparison:
                 frame.held = None
 
 
-def _find(lowers: list[str], name: str) -> tuple[os.stat_result | None, list[str]]:
-    """What `name` is in the merged directories `lowers`, and, if that is a directory, those that
-    make it up, topmost first."""
-    visible: os.stat_result | None = None
-    merged: list[str] = []
-    for directory in lowers:
-        location = f"{directory}/{name}"
+def _find(
+    lowers: list[_Lower], name: str
+) -> tuple[tuple[_Lower, os.stat_result] | None, list[_Lower]]:
+    """What `name` is in the merged directories `lowers`, and in which, and, if that is a directory,
+    those that make it up, topmost first."""
+    visible: tuple[_Lower, os.stat_result] | None = None
+    merged: list[_Lower] = []
+    for lower in lowers:
+        location = f"{lower.location}/{name}"
         try:
             status = os.lstat(location)
         except FileNotFoundError:
             continue
         if is_whiteout(status):
             break
+        visible = visible or (lower, status)
         if not stat.S_ISDIR(status.st_mode):
-            visible = visible or status
             break
-        visible = visible or status
-        merged.append(location)
+        merged.append(_Lower(location, lower.owners))
         if attributes(location).opaque:
             break
     return visible, merged
 
 
-def _same(status: os.stat_result, marks: Attributes, below: os.stat_result, location: str) -> bool:
-    return (
-        status.st_mode == below.st_mode
-        and status.st_uid == below.st_uid
-        and status.st_gid == below.st_gid
-        and status.st_mtime_ns == below.st_mtime_ns
-        and marks.kept == attributes(location).kept
-    )
-
-
-def _root_below(lowers: list[str]) -> tuple[int, int, int, object]:
+def _root_below(lowers: list[_Lower]) -> tuple[object, ...]:
     if not lowers:
         return 0o755, 0, 0, ()
-    status = os.stat(lowers[0])
-    kept = attributes(lowers[0]).kept
-    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, kept
+    location = lowers[0].location
+    entry = describe("", location, os.stat(location), {})
+    return () if entry is None else _attributes(entry)
+
+
+def _attributes(entry: Entry) -> tuple[object, ...]:
+    return entry.mode, entry.uid, entry.gid, entry.xattrs
 
 
 def _listing(path: str, location: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -17,7 +17,8 @@ from dataclasses import replace
 from assembler.errors import BadArchive, LayerError, NoSpace, OwnershipLost
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry, Kind
-from assembler.linux import paths
+from assembler.linux import ownership, paths
+from assembler.linux.ownership import Owner
 
 Lower = Callable[[str], Entry | None]
 """What the layers below have at a path (no link is followed), None for nothing."""
@@ -39,8 +40,10 @@ def nowhere(path: str) -> Entry | None:
 class LayerDirectory:
     """Fills the existing, empty directory `into`; use it by `with`, and call `finish` at the end.
 
-    `skipped_devices` are the device nodes that the kernel does not let us make here. Methods raise
-    BadArchive for entries that cannot be, OwnershipLost, NoSpace, and LayerError for the rest.
+    Device nodes that the kernel does not let us make are recorded (`linux.ownership`), and so are
+    owners where `into` has a table of them. Methods raise BadArchive for entries that cannot be,
+    OwnershipLost for owners that cannot be and are not recorded, NoSpace, and LayerError for the
+    rest.
     """
 
     def __init__(self, into: str, lower: Lower = nowhere) -> None:
@@ -49,7 +52,8 @@ class LayerDirectory:
         self._known: dict[str, str] = {}
         self._open: dict[str, int] = {}
         self._directories: dict[str, tuple[Entry, bool]] = {}
-        self.skipped_devices: list[str] = []
+        self._into = into
+        self._recorded: dict[str, Owner] | None = {} if ownership.has_table(into) else None
         self._root = paths.open_root(into)
 
     def place(self, entry: Entry, fill: Fill) -> None:
@@ -61,6 +65,8 @@ class LayerDirectory:
 
     def finish(self) -> None:
         """Give directories their owners, modes and times, deepest first."""
+        if self._recorded is not None:
+            ownership.write_table(self._into, self._recorded)
         if "" not in self._directories:
             self._directories[""] = (self._below(""), True)
         for path in sorted(self._directories, reverse=True):
@@ -104,10 +110,10 @@ class LayerDirectory:
             self._make_link(above, name, path, entry, fill)
         else:
             try:
-                self._make(above, name, entry, fill)
+                self._make(above, name, path, entry, fill)
             except FileExistsError:
                 self._clear(above, name, path)
-                self._make(above, name, entry, fill)
+                self._make(above, name, path, entry, fill)
 
     def _place_root(self, entry: Entry) -> None:
         if entry.kind is Kind.OPAQUE:
@@ -245,22 +251,19 @@ class LayerDirectory:
                     dst_dir_fd=self._descriptor(above),
                     follow_symlinks=False,
                 )
+                if self._recorded is not None and target in self._recorded:
+                    self._recorded[path] = self._recorded[target]
                 return
             except FileExistsError:
                 if last:
                     raise
                 self._clear(above, name, path)
 
-    def _make(self, above: str, name: str, entry: Entry, fill: Fill) -> None:
+    def _make(self, above: str, name: str, path: str, entry: Entry, fill: Fill) -> None:
         parent = self._descriptor(above)
         kind = entry.kind
         if kind is Kind.FILE:
-            descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
-            try:
-                fill(descriptor, entry)
-                self._finish_open(descriptor, entry)
-            finally:
-                os.close(descriptor)
+            self._make_file(name, parent, entry, lambda file: fill(file, entry))
             return
         if kind is Kind.SYMLINK:
             os.symlink(entry.link, name, dir_fd=parent)
@@ -268,31 +271,57 @@ class LayerDirectory:
             os.mkfifo(name, 0o600, dir_fd=parent)
         elif not self._make_device(name, parent, entry):
             return
-        if (entry.uid, entry.gid) != self._owner:
+        if self._recorded is not None and kind in (Kind.SYMLINK, Kind.FIFO):
+            self._recorded[path] = (entry.uid, entry.gid)
+        elif (entry.uid, entry.gid) != self._owner:
             self._chown(name, entry, parent)
         if kind is not Kind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         times = (entry.mtime, entry.mtime)
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
+    def _make_file(self, name: str, parent: int, entry: Entry, fill: Callable[[int], None]) -> None:
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            fill(descriptor)
+            self._finish_open(descriptor, entry)
+        finally:
+            os.close(descriptor)
+
     def _make_device(self, name: str, parent: int, entry: Entry) -> bool:
+        """Make the node, if the kernel lets us; else an empty file that stands for it, complete."""
         if entry.device == (0, 0) and entry.kind is Kind.CHARACTER:
             raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
-        kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER else stat.S_IFBLK
+        kind = stat.S_IFBLK if entry.kind is Kind.BLOCK else stat.S_IFCHR
         try:
             os.mknod(name, kind | 0o600, os.makedev(*entry.device), dir_fd=parent)
         except FileExistsError:
             raise
         except PermissionError:
-            self.skipped_devices.append(entry.path)
+            self._make_file(name, parent, entry, self._stand_for(entry))
             return False
         return True
+
+    def _stand_for(self, entry: Entry) -> Callable[[int], None]:
+        """Records on an empty file which device node it is."""
+
+        def fill(descriptor: int) -> None:
+            value = ownership.encode_node(entry.kind is Kind.BLOCK, entry.device)
+            os.setxattr(descriptor, ownership.NODE, value)
+            if self._recorded is not None:
+                ownership.record(descriptor, (entry.uid, entry.gid))
+
+        return fill
 
     def _clear(self, above: str, name: str, path: str) -> None:
         """Remove what is in the way of an entry that replaces it."""
         status = self._status(above, name)
         if status is None:
             return
+        if self._recorded is not None:
+            below = f"{path}/"
+            for link in [one for one in self._recorded if f"{one}/".startswith(below)]:
+                del self._recorded[link]
         if stat.S_ISDIR(status.st_mode):
             below = f"{path}/"
             for directory in [one for one in self._directories if f"{one}/".startswith(below)]:
@@ -325,6 +354,9 @@ class LayerDirectory:
         os.utime(descriptor, ns=(entry.mtime, entry.mtime))
 
     def _chown(self, target: int | str, entry: Entry, parent: int | None = None) -> None:
+        if self._recorded is not None and isinstance(target, int):
+            ownership.record(target, (entry.uid, entry.gid))
+            return
         try:
             if isinstance(target, int):
                 os.fchown(target, entry.uid, entry.gid)
@@ -337,8 +369,8 @@ class LayerDirectory:
                 f"{entry.path or '/'!r} belongs to {entry.uid}:{entry.gid}, which this user "
                 "namespace cannot express",
                 entry.path,
-                hint="install newuidmap (package uidmap) and give this user ranges of at least "
-                "65536 ids in /etc/subuid and /etc/subgid",
+                hint=f"give this user ranges of more than {max(entry.uid, entry.gid)} ids in "
+                "/etc/subuid and /etc/subgid",
             ) from error
 
 

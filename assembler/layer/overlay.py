@@ -2,7 +2,9 @@
 
 A whiteout is a character device 0:0, an opaque directory has an xattr. Names below `user.overlay.`
 belong to the kernel's overlay, which hides them from processes; a file's own attribute of such a
-name is stored with the prefix doubled, as the kernel does.
+name is stored with the prefix doubled, as the kernel does. Names below `user.assemble.` are records
+of owners and devices that the file system cannot have (`linux.ownership`); they are no attributes
+of the image either.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assembler.errors import HostError
 from assembler.layer.changeset import Entry, Kind, PathBytes
+from assembler.linux import ownership
+from assembler.linux.ownership import Owner
 
 OPAQUE = "user.overlay.opaque"
 IMPLIED = "user.overlay.assemble"
@@ -40,6 +45,10 @@ class Attributes:
     kept: Xattrs = ()
     opaque: bool = False
     implied: bool = False
+    owner: Owner | None = None
+    """Whom the file belongs to, where that is recorded."""
+    node: tuple[bool, tuple[int, int]] | None = None
+    """The device node that the file stands for: whether of a block device, and its numbers."""
 
 
 _NONE = Attributes()
@@ -64,13 +73,22 @@ def attributes(path: str) -> Attributes:
     if not names:
         return _NONE
     kept: list[tuple[str, bytes]] = []
+    owner, node = None, None
     for name in names:
-        if name.startswith(_ESCAPED):
+        if name.startswith(ownership.PRIVATE):
+            if name.startswith(ownership.ESCAPED):
+                unescaped = ownership.PRIVATE + name[len(ownership.ESCAPED) :]
+                kept.append((unescaped, _value(path, name)))
+            elif name == ownership.OWNER:
+                owner = ownership.decode(_value(path, name))
+            elif name == ownership.NODE:
+                node = ownership.decode_node(_value(path, name))
+        elif name.startswith(_ESCAPED):
             kept.append((_PRIVATE + name[len(_ESCAPED) :], _value(path, name)))
         elif name == _CAPABILITY or (name.startswith("user.") and not name.startswith(_PRIVATE)):
             kept.append((name, _value(path, name)))
     opaque = OPAQUE in names and _value(path, OPAQUE) == b"y"
-    return Attributes(tuple(sorted(kept)), opaque, IMPLIED in names)
+    return Attributes(tuple(sorted(kept)), opaque, IMPLIED in names, owner, node)
 
 
 def _value(path: str, name: str) -> bytes:
@@ -81,6 +99,8 @@ def stored_name(name: str) -> str | None:
     """The name under which an image's attribute is stored on disk, None when it is not kept."""
     if name.startswith(_PRIVATE):
         return _ESCAPED + name[len(_PRIVATE) :]
+    if name.startswith(ownership.PRIVATE):
+        return ownership.ESCAPED + name[len(ownership.PRIVATE) :]
     return name if name.startswith("user.") or name == _CAPABILITY else None
 
 
@@ -108,24 +128,36 @@ def unmark(directory: int, name: str) -> None:
 
 
 def describe(
-    path: str, location: str, status: os.stat_result, xattrs: Xattrs | None = None
+    path: str,
+    location: str,
+    status: os.stat_result,
+    owners: Mapping[str, Owner],
+    found: Attributes | None = None,
 ) -> Entry | None:
     """The entry `path` for the file at `location`; None for a socket, which no layer holds.
 
-    `xattrs` spares reading them again.
+    `owners` are those of the layer's links and FIFOs. `found` spares reading attributes again.
     """
     kind = stat.S_IFMT(status.st_mode)
-    mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-    mtime = status.st_mtime_ns
-    if kind in (stat.S_IFREG, stat.S_IFDIR) and xattrs is None:
-        xattrs = attributes(location).kept
+    if kind in (stat.S_IFREG, stat.S_IFDIR):
+        found = found or attributes(location)
+        uid, gid = found.owner or (status.st_uid, status.st_gid)
+    else:
+        found = _NONE
+        uid, gid = owners.get(path) or (status.st_uid, status.st_gid)
+    mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns
+    if kind == stat.S_IFREG and found.node is not None:
+        block, device = found.node
+        special = Kind.BLOCK if block else Kind.CHARACTER
+        return Entry(path, special, mode, uid, gid, mtime, xattrs=found.kept, device=device)
     if kind == stat.S_IFREG:
         return Entry(
             path, Kind.FILE, mode, uid, gid, mtime, status.st_size,
-            xattrs=xattrs or (), source=PathBytes(location),
+            xattrs=found.kept, source=PathBytes(location),
+            inode=(status.st_dev, status.st_ino) if status.st_nlink > 1 else None,
         )  # fmt: skip
     if kind == stat.S_IFDIR:
-        return Entry(path, Kind.DIRECTORY, mode, uid, gid, mtime, xattrs=xattrs or ())
+        return Entry(path, Kind.DIRECTORY, mode, uid, gid, mtime, xattrs=found.kept)
     if kind not in _SPECIAL:
         return None
     special = _SPECIAL[kind]

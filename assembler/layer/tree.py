@@ -7,24 +7,16 @@ on the host by name. `resolve` walks symlinks inside a tree and cannot leave it.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from assembler.errors import StepError
-from assembler.layer.changeset import Entry, Kind, PathBytes
-from assembler.layer.overlay import OPAQUE, attributes
+from assembler.layer import overlay
+from assembler.layer.changeset import Entry, Kind
+from assembler.linux.ownership import read_table
 
 MAX_LINKS = 40  # as the kernel, path_resolution(7)
-_KINDS = {
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK,
-    stat.S_IFIFO: Kind.FIFO,
-}
 
 
 class Lookup(Protocol):
@@ -73,6 +65,7 @@ class DirectoryTree:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._owners = read_table(directory)
 
     def lookup(self, path: str) -> Entry | None:
         """See `Tree.lookup`. Parents of `path` must be directories of this layer."""
@@ -81,7 +74,7 @@ class DirectoryTree:
             found = os.lstat(host)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return directory_entry(path, host, found)
+        return self._entry(path, host, found)
 
     def children(self, path: str) -> Iterable[Entry]:
         """See `Tree.children`; whiteouts are among them."""
@@ -90,9 +83,8 @@ class DirectoryTree:
             items = sorted(names, key=lambda item: item.name)
         found = []
         for item in items:
-            entry = directory_entry(
-                join(path, item.name), item.path, item.stat(follow_symlinks=False)
-            )
+            status = item.stat(follow_symlinks=False)
+            entry = self._entry(join(path, item.name), item.path, status)
             if entry is not None:
                 found.append(entry)
         return found
@@ -100,33 +92,15 @@ class DirectoryTree:
     def opaque(self, path: str) -> bool:
         """See `LayerTree.opaque`."""
         try:
-            return os.getxattr(os.path.join(self._directory, path), OPAQUE) == b"y"
+            found = os.getxattr(os.path.join(self._directory, path), overlay.OPAQUE)
+            return found == b"y"
         except OSError:
             return False
 
-
-def directory_entry(path: str, host: str, found: os.stat_result) -> Entry | None:
-    """The entry of a layer directory's file; None for a socket, which no layer holds."""
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
-    if kind is None:
-        return None
-    if kind is Kind.CHARACTER and found.st_rdev == 0:
-        return Entry(path, Kind.WHITEOUT)
-    regular = kind is Kind.FILE
-    return Entry(
-        path=path,
-        kind=kind,
-        mode=stat.S_IMODE(found.st_mode),
-        uid=found.st_uid,
-        gid=found.st_gid,
-        mtime=found.st_mtime_ns,
-        size=found.st_size if regular else 0,
-        link=os.readlink(host) if kind is Kind.SYMLINK else "",
-        device=(os.major(found.st_rdev), os.minor(found.st_rdev)),
-        xattrs=attributes(host).kept if kind in (Kind.FILE, Kind.DIRECTORY) else (),
-        source=PathBytes(host) if regular else None,
-        inode=(found.st_dev, found.st_ino) if regular and found.st_nlink > 1 else None,
-    )
+    def _entry(self, path: str, host: str, status: os.stat_result) -> Entry | None:
+        if overlay.is_whiteout(status):
+            return Entry(path, Kind.WHITEOUT)
+        return overlay.describe(path, host, status, self._owners)
 
 
 class ChangesetTree:
@@ -248,3 +222,26 @@ def resolve(tree: Lookup, path: str, *, follow_last: bool = True) -> str:
             done = []
         pending += [step for step in entry.link.split("/") if step not in ("", ".")][::-1]
     return "/".join(done)
+
+
+def everything(tree: Tree) -> Iterator[Entry]:
+    """All entries of `tree`, parents first, further names of one inode as hard links."""
+    first: dict[tuple[int, int], str] = {}
+    root = tree.lookup("")
+    if root is not None:
+        yield root
+    pending = [iter(tree.children(""))]
+    while pending:
+        entry = next(pending[-1], None)
+        if entry is None:
+            pending.pop()
+            continue
+        known = first.setdefault(entry.inode, entry.path) if entry.inode else entry.path
+        if known != entry.path:
+            yield Entry(
+                entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known
+            )
+            continue
+        yield entry
+        if entry.kind is Kind.DIRECTORY:
+            pending.append(iter(tree.children(entry.path)))

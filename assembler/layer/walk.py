@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import HardLinks, attributes, describe, is_whiteout
+from assembler.linux.ownership import read_table
 
 
 def entries(directory: str) -> Iterator[Entry]:
@@ -16,6 +17,7 @@ def entries(directory: str) -> Iterator[Entry]:
     did not name them; the root likewise. Sources are paths. Raises OSError.
     """
     links = HardLinks()
+    owners = read_table(directory)
     yield from _directory("", directory)
     pending = [_listing("", directory)]
     while pending:
@@ -30,14 +32,14 @@ def entries(directory: str) -> Iterator[Entry]:
         elif item.is_dir(follow_symlinks=False):
             yield from _directory(path, item.path)
             pending.append(_listing(path, item.path))
-        elif (entry := describe(path, item.path, status)) is not None:
+        elif (entry := describe(path, item.path, status, owners)) is not None:
             yield links.link(entry, status)
 
 
 def _directory(path: str, location: str) -> Iterator[Entry]:
     marks = attributes(location)
     if not marks.implied:
-        entry = describe(path, location, os.lstat(location), marks.kept)
+        entry = describe(path, location, os.lstat(location), {}, marks)
         if entry is not None:
             yield entry
     if marks.opaque:

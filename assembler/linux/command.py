@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from assembler.linux import syscalls
@@ -15,6 +17,7 @@ from assembler.linux.mounts import Bind, FileSystem
 from assembler.linux.sandbox import (
     DirectoryMount,
     FileMount,
+    Made,
     mount_directory,
     mount_root,
     remove_made,
@@ -22,12 +25,15 @@ from assembler.linux.sandbox import (
 )
 from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
 
+_PLACES = (("root", "merged"), ("memory", "memory"))
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """`argv` with `{root}` and `{N}` standing for the root's path and that of mount number N.
 
-    With `cover_cgroups`, /sys/fs/cgroup is an empty tmpfs: crun refuses hybrid hierarchies.
+    `cgroups` is `covered` (/sys/fs/cgroup is an empty tmpfs: crun refuses hybrid hierarchies) or
+    `read-only` (runc does without its own cgroup then; one made by root would outlive a kill).
     """
 
     argv: tuple[str, ...]
@@ -43,27 +49,38 @@ class Command:
     """Host directories bound to other host paths for this command: source, target."""
     links: tuple[tuple[str, str], ...]
     """Symlinks the program would make in the root where they are missing: path, text."""
-    cover_cgroups: bool
+    cgroups: str
 
     def run(self, output: int) -> int:
         """Mount, run, wait; the program's status. Raises SetupFailed, OSError."""
+        with self.mounted() as names:
+            argv = [filled(word, names) for word in self.argv]
+            return execute(argv, dict(self.env), output)
+
+    @contextmanager
+    def mounted(self) -> Iterator[dict[str, str]]:
+        """Make the mounts, in a mount namespace of their own; yields what the names in `argv`
+        stand for. What had to be made in the root for them is removed in the end."""
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         FileSystem("proc", "/proc").execute()
-        if self.cover_cgroups and os.path.isdir("/sys/fs/cgroup"):
-            FileSystem("tmpfs", "/sys/fs/cgroup", "mode=755").execute()
+        if os.path.isdir("/sys/fs/cgroup"):
+            if self.cgroups == "covered":
+                FileSystem("tmpfs", "/sys/fs/cgroup", "mode=755").execute()
+            else:
+                Bind("/sys/fs/cgroup", "/sys/fs/cgroup", read_only=True).execute()
         for source, target in self.shown:
             Bind(source, target).execute()
-        names = {"root": os.path.join(self.scratch, "merged")}
+        names = {name: os.path.join(self.scratch, path) for name, path in _PLACES}
         created = self._mount(names)
         try:
-            return self._execute(output, names)
+            yield names
         finally:
-            remove_made([names["root"] + path for path in created])
+            remove_made(created)
 
-    def _mount(self, names: dict[str, str]) -> list[str]:
-        memory = os.path.join(self.scratch, "memory")
+    def _mount(self, names: dict[str, str]) -> list[Made]:
+        memory = names["memory"]
         os.makedirs(memory, exist_ok=True)
         FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
         targets = dict(self.targets)
@@ -82,31 +99,33 @@ class Command:
             mount_directory(directory, target, f"{target}.private")
         return created
 
-    def _execute(self, output: int, names: dict[str, str]) -> int:
-        argv = [_filled(word, names) for word in self.argv]
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setsid()
-                os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-                os.dup2(output, 1)
-                os.dup2(output, 2)
-                signal.pthread_sigmask(signal.SIG_SETMASK, ())
-                syscalls.close_range(3)
-                os.execvpe(argv[0], argv, dict(self.env))
-            finally:
-                os._exit(127)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for descriptor in (0, 1, 2, output):  # else the log pipe never ends
-            os.dup2(null, descriptor)
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
-        while True:
-            pid, status = os.wait()
-            if pid == child:
-                return os.waitstatus_to_exitcode(status) & 0xFF
+
+def execute(argv: list[str], env: Mapping[str, str], output: int) -> int:
+    """Run a host program with nothing but its output, reap until it ends; its status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            syscalls.close_range(3)
+            os.execvpe(argv[0], argv, env)
+        finally:
+            os._exit(127)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
+        os.dup2(null, descriptor)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status) & 0xFF
 
 
-def _filled(word: str, names: dict[str, str]) -> str:
+def filled(word: str, names: Mapping[str, str]) -> str:
+    """`word` with every `{name}` replaced."""
     for name, path in names.items():
         word = word.replace("{" + name + "}", path)
     return word

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from assembler.linux import syscalls
+from assembler.linux.paths import remove_tree
 from assembler.linux.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
 _OPTION_LIMIT = 4000  # mount(2) takes one page of options
@@ -101,3 +102,25 @@ class Overlay:
             syscalls.move_mount(mounted, self.target)
         finally:
             os.close(mounted)
+
+
+def try_overlay(directory: str) -> None:
+    """Mount an overlay below the new directory `directory` and make a directory in it again that a
+    lower layer has: without user extended attributes an overlay mounts, and then fails with EIO.
+
+    Nothing of it stays. Raises OSError where overlays cannot be used.
+    """
+    os.mkdir(directory, 0o700)
+    try:
+        names = ("lower", "upper", "work", "merged")
+        lower, upper, work, merged = (os.path.join(directory, name) for name in names)
+        for path in (os.path.join(lower, "again"), upper, work, merged):
+            os.makedirs(path)
+        Overlay((lower,), merged, upper, work).execute()
+        try:
+            os.rmdir(os.path.join(merged, "again"))
+            os.mkdir(os.path.join(merged, "again"))
+        finally:
+            syscalls.umount(merged, syscalls.MNT_DETACH)
+    finally:
+        remove_tree(directory)

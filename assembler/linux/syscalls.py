@@ -6,6 +6,7 @@ Numbers above 424 are the same on every architecture (the kernel's unified table
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from typing import Any
@@ -23,6 +24,7 @@ MNT_DETACH = 2
 
 MOUNT_ATTR_RDONLY = 1
 AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
 MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -32,12 +34,19 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+SECCOMP_NEW_LISTENER, SECCOMP_WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
+
 PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
+_NEWFSTATAT = {"x86_64": 262, "aarch64": 79}
+_STATX = {"x86_64": 332, "aarch64": 291}
+_STAT_SIZE = {"x86_64": 144, "aarch64": 128}
+_STATX_BTIME, _AT_SYMLINK_NOFOLLOW = 0x800, 0x100
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 
@@ -161,6 +170,89 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 
 def seccomp_filter(program: bytes) -> None:
     """seccomp(2), SECCOMP_SET_MODE_FILTER with the BPF in `program`."""
+    _seccomp(program, 0)
+
+
+def seccomp_listener(program: bytes) -> int:
+    """seccomp(2) with SECCOMP_FILTER_FLAG_NEW_LISTENER: a descriptor (close-on-exec) from which
+    another process receives the calls that the filter passes on.
+
+    With WAIT_KILLABLE_RECV (Linux 5.19), or a caller that a signal interrupts would ask again for
+    what has been done.
+    """
+    try:
+        return _seccomp(program, SECCOMP_NEW_LISTENER | SECCOMP_WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return _seccomp(program, SECCOMP_NEW_LISTENER)
+
+
+def _seccomp(program: bytes, flags: int) -> int:
     code = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    _check(_libc.syscall(_SECCOMP[machine()], 1, 0, fprog))
+    return _check(_libc.syscall(_SECCOMP[machine()], 1, flags, fprog))
+
+
+def stat_bytes(descriptor: int) -> bytearray:
+    """`struct stat` of the file open as `descriptor` as this architecture lays it out."""
+    buffer = bytearray(_STAT_SIZE[machine()])
+    view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    flags = AT_EMPTY_PATH
+    _check(_libc.syscall(_NEWFSTATAT[machine()], descriptor, b"", view, flags))
+    return buffer
+
+
+def statx_bytes(descriptor: int, flags: int, mask: int) -> bytearray:
+    """`struct statx` of the file open as `descriptor`."""
+    buffer = bytearray(256)
+    view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    words = (ctypes.c_uint(flags | AT_EMPTY_PATH), ctypes.c_uint(mask))
+    _check(_libc.syscall(_STATX[machine()], descriptor, b"", *words, view))
+    return buffer
+
+
+class ProcessMemory:
+    """Reads at most `size` bytes at once of other processes' memory: process_vm_readv(2), its
+    buffers made only once."""
+
+    def __init__(self, size: int) -> None:
+        buffer = ctypes.create_string_buffer(size)
+        self._remote = (ctypes.c_size_t * 2)()
+        self._address = ctypes.addressof(buffer)
+        local = (ctypes.c_size_t * 2)(self._address, size)
+        self._kept = (buffer, local)
+        self._arguments = (ctypes.addressof(local), 1, ctypes.addressof(self._remote), 1, 0)
+        self._read = _libc.process_vm_readv
+        self._read.argtypes = (ctypes.c_int, *(ctypes.c_void_p, ctypes.c_ulong) * 2, ctypes.c_ulong)
+        self._read.restype = ctypes.c_ssize_t
+
+    def read(self, pid: int, address: int, size: int) -> bytes:
+        """`size` bytes at `address` of the process `pid`, fewer where its memory ends."""
+        self._remote[0], self._remote[1] = address, size
+        count = _check(self._read(pid, *self._arguments))
+        return ctypes.string_at(self._address, count)
+
+
+def file_system_type(path: str) -> int:
+    """f_type of statfs(2): the file system's magic number."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(_bytes(path), buffer), path)
+    return int(struct.unpack_from("l", buffer)[0])
+
+
+def birth_time(path: str) -> int:
+    """When the file at `path` (no link is followed) was made, in nanoseconds since the epoch, by
+    statx(2); 0 where the file system does not keep it."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(
+        _libc.syscall(
+            _STATX[machine()], AT_FDCWD, _bytes(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer
+        ),
+        path,
+    )
+    mask = struct.unpack_from("=I", buffer)[0]
+    if not mask & _STATX_BTIME:
+        return 0
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -1,7 +1,7 @@
 """Entering a user namespace in place, before any thread (user_namespaces(7), rootless-runtime 1).
 
 The ladder: root copies its own id extents as they are; a user with subordinate ids maps them with
-newuidmap(1) and newgidmap(1); else one id is mapped, and owners cannot be kept.
+newuidmap(1) and newgidmap(1); else one id is mapped, and owners are kept in records (`ownership`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Extent = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class IdMap:
-    """The ids of a user namespace. `kind` is identity, full or single."""
+    """The ids of a user namespace. `kind` is identity, full, single, or host for none at all."""
 
     kind: str
     uids: tuple[Extent, ...]
@@ -35,6 +35,12 @@ class IdMap:
     def single(self) -> bool:
         """Whether only one id is mapped, so that no other owner can be expressed."""
         return sum(count for _, _, count in self.gids) == 1
+
+
+def host_map() -> IdMap:
+    """The ids of a process that stays where it is."""
+    every = ((0, 0, (1 << 32) - 1),)
+    return IdMap("host", every, every, os.getuid(), os.getgid())
 
 
 def enter() -> IdMap:
@@ -89,6 +95,25 @@ def plan_map() -> IdMap:
     return IdMap("single", ((0, uid, 1),), ((0, gid, 1),), uid, gid)
 
 
+def shortfall() -> tuple[str, str]:
+    """What keeps this user from a full map, and the one line that would mend it."""
+    import pwd
+
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    for path in ("/etc/subuid", "/etc/subgid"):
+        if not subordinate(path, uid):
+            line = f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+            return f"{path} has no line for {name}", line
+    for tool in ("newuidmap", "newgidmap"):
+        if not shutil.which(tool):
+            return f"{tool} is not installed", "apt-get install uidmap"
+    return "the host maps no other", "ask for a user namespace with more ids"
+
+
 def subordinate(path: str, uid: int) -> tuple[tuple[int, int], ...]:
     """The (start, count) ranges that `path` gives the user, by number or by name (subuid(5))."""
     import pwd
@@ -120,10 +145,20 @@ def _stacked(ranges: tuple[tuple[int, int], ...]) -> tuple[Extent, ...]:
 
 
 def _own_extents(which: str) -> tuple[Extent, ...]:
-    """This process' own map, line by line: each must lie inside one extent of the parent's."""
+    """This process' own map, line by line: each must lie inside one extent of the parent's.
+
+    The first id stands alone: a map in one piece looks like that of the host's own namespace, and
+    crun and podman would take themselves for real root.
+    """
     with open(f"/proc/self/{which}_map", encoding="ascii") as stream:
         rows = [tuple(map(int, line.split())) for line in stream]
-    return tuple((inside, inside, count) for inside, _, count in rows)
+    extents = []
+    for inside, _, count in rows:
+        if inside == 0 and count > 1:
+            extents += [(0, 0, 1), (1, 1, count - 1)]
+        else:
+            extents.append((inside, inside, count))
+    return tuple(extents)
 
 
 def _capable() -> bool:

@@ -4,6 +4,8 @@ It is the first process of a pid namespace of its own: when it ends, for whateve
 sandbox ends with it, and it ends when the process that started it does. Jobs come as a memfd with
 three descriptors: the job, a reply socket, the output pipe. The reply is the sandbox's pidfd, then
 a line `exit N` or `failed TEXT`; a socket that closes without one means the sandbox was killed.
+
+Where no namespace can be made it is a plain process that adopts orphans and kills them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from assembler.linux import syscalls
+from assembler.linux import reaping, syscalls
 
 _DESCRIPTORS = 3
 
@@ -57,12 +59,13 @@ class Zygote:
         os.waitpid(self.shim, 0)
 
 
-def start() -> Zygote:
-    """Fork the zygote. Call it before any thread, inside the user namespace."""
+def start(*, isolated: bool = True) -> Zygote:
+    """Fork the zygote. Call it before any thread, inside the user namespace; without one,
+    `isolated` is false."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shim = os.fork()
     if shim == 0:
-        _child(lambda: _shim(theirs))
+        _child(lambda: _shim(theirs, isolated))
     theirs.close()
     return Zygote(ours, shim)
 
@@ -76,7 +79,7 @@ def _child(body: Callable[[], None]) -> None:
         os._exit(status)
 
 
-def _shim(control: socket.socket) -> None:
+def _shim(control: socket.socket, isolated: bool) -> None:
     """The zygote's parent: it stays outside the new pid namespace, and reaps the zygote."""
     os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -84,6 +87,9 @@ def _shim(control: socket.socket) -> None:
     signal.set_wakeup_fd(-1)
     keep = os.dup(control.fileno())
     _close_others(keep)
+    if not isolated:
+        _serve_plainly(socket.socket(fileno=keep))
+        return
     syscalls.unshare(syscalls.CLONE_NEWPID)
     zygote = os.fork()
     if zygote == 0:
@@ -111,7 +117,7 @@ def _serve(control: socket.socket) -> None:
     poller.register(control, select.POLLIN)
     while True:
         ready = poller.poll(1000)
-        _reap()
+        _reaped()
         if not ready:
             continue
         message, descriptors, _, _ = socket.recv_fds(control, 16, _DESCRIPTORS)
@@ -120,12 +126,48 @@ def _serve(control: socket.socket) -> None:
         _fork_sandbox(control, own, descriptors)
 
 
-def _reap() -> None:
+def _serve_plainly(control: socket.socket) -> None:
+    """Serve without namespaces: whatever a job's first process leaves behind comes here and is
+    killed. No PR_SET_PDEATHSIG: this process must outlive the main one by that much."""
+    reaping.adopt()
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    jobs: set[int] = set()
+    while True:
+        ready = poller.poll(20 if jobs else 1000)
+        jobs -= _reaped()
+        reaping.kill_children(spared=jobs)
+        if not ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(control, 16, _DESCRIPTORS)
+        if not message:
+            break
+        jobs.add(_fork_plainly(control, descriptors))
+    reaping.end_children()
+
+
+def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
+    payload, reply_fd, output = descriptors
+    with socket.socket(fileno=reply_fd) as reply:
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _child(lambda: _sandbox(payload, reply, output))
+        pidfd = os.pidfd_open(pid)
+        socket.send_fds(reply, [b"p"], [pidfd])
+        for descriptor in (pidfd, payload, output):
+            os.close(descriptor)
+    return pid
+
+
+def _reaped() -> set[int]:
+    found = set()
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            found.add(pid)
     except ChildProcessError:
-        return
+        return found
+    return found
 
 
 def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> None:

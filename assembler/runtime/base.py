@@ -9,6 +9,16 @@ from typing import Protocol
 from assembler.cancellation import Cancellation
 
 HOSTNAME = "buildkitsandbox"
+SHARED_MEMORY = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A resource limit of setrlimit(2): `name` as in `nofile`, -1 for no limit."""
+
+    name: str
+    soft: int
+    hard: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +37,18 @@ class Process:
     network: str = "default"
     insecure: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()
+    shared_memory: int = SHARED_MEMORY
+    """Bytes that fit into /dev/shm."""
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
     """An overlay to be mounted for one process: layer directories, TOPMOST FIRST, and where
     writes go. `scratch` is a private directory beside `upper` on the same file system, for the
-    runtime's own needs (work directory, stub layer); it is removed by whoever made it."""
+    runtime's own needs (work directory, stub layer); it is removed by whoever made it.
+
+    Without `lowers` and `work`, `upper` is no upper directory but the whole tree."""
 
     lowers: tuple[str, ...]
     upper: str

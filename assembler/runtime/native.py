@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from assembler.cancellation import Cancellation
-from assembler.errors import Cancelled, HostError, StepError
+from assembler.errors import HostError, StepError
 from assembler.linux import zygote
+from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import DirectoryMount, FileMount, Job
+from assembler.linux.supervisor import available
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
     BindSource,
@@ -26,6 +28,10 @@ from assembler.runtime.base import (
 
 GRACE = 2.0  # seconds between SIGTERM to the step's processes and SIGKILL
 _CHUNK = 1 << 16
+# apt makes sure that it is another user after the calls that make it one: it may stay root then.
+_UNSANDBOXED_APT = FileMount(
+    "/etc/apt/apt.conf.d/zz-one-id", b'APT::Sandbox::User "root";\n', 0o644, 0, 0
+)
 
 
 class Native:
@@ -33,14 +39,17 @@ class Native:
 
     name = "native"
 
-    def __init__(self, started: zygote.Zygote, id_map: IdMap) -> None:
+    def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
         self._zygote = started
-        self._id_map = id_map
+        self.ownership = ownership
 
     @classmethod
     def start(cls, id_map: IdMap) -> Native:
         """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
-        return cls(zygote.start(), id_map)
+        ownership = Ownership.MAPPED
+        if id_map.single:
+            ownership = Ownership.SUPERVISED if available() else Ownership.IGNORED
+        return cls(zygote.start(), ownership)
 
     def run(
         self,
@@ -52,7 +61,7 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        job = _job(process, root, mounts, self._id_map.single)
+        job = _job(process, root, mounts, self.ownership)
         return run_job(self._zygote, job, output, cancellation)
 
     def close(self) -> None:
@@ -101,6 +110,7 @@ def _follow(
     poller.register(reader, select.POLLIN)
     poller.register(reply, select.POLLIN)
     poller.register(cancellation.fileno(), select.POLLIN)
+    poller.register(cancellation.urgent_fileno(), select.POLLIN)
     deadline = float("inf")
     message: bytes | None = None
     open_output = True
@@ -121,11 +131,13 @@ def _follow(
             poller.unregister(cancellation.fileno())
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             deadline = time.monotonic() + GRACE
+        if cancellation.urgent_fileno() in ready:
+            poller.unregister(cancellation.urgent_fileno())
+            deadline = time.monotonic()
         if time.monotonic() >= deadline:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             deadline = float("inf")
-    if cancellation.cancelled:
-        raise Cancelled(signal=cancellation.signal)
+    cancellation.check()
     kind, _, text = message.partition(b" ")
     if kind != b"exit":
         raise _failure(message)
@@ -171,8 +183,10 @@ def split_mounts(
     return files, directories
 
 
-def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool) -> Job:
+def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
     files, directories = split_mounts(mounts)
+    if ownership is Ownership.IGNORED:
+        files.append(_UNSANDBOXED_APT)
     return Job(
         argv=process.argv,
         env=process.env,
@@ -186,7 +200,10 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], single: bool)
         scratch=root.scratch,
         files=(*network_files(process), *files),
         directories=tuple(directories),
-        single_id=single,
+        ownership=ownership,
+        insecure=process.insecure,
+        shared_memory=process.shared_memory,
+        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
     )
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 
 from assembler.cancellation import Cancellation
-from assembler.errors import HostError, RuntimeMissing
+from assembler.errors import HostError, RuntimeMissing, StepError
 from assembler.linux import zygote
 from assembler.linux.command import Command
 from assembler.linux.sandbox import DirectoryMount, FileMount
@@ -19,7 +19,7 @@ from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
 
-_OWN_FAILURE = 125  # podman-run(1), "Exit Status"
+_OWN_FAILURES = (125, 126)
 _EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
@@ -48,13 +48,6 @@ class Podman:
                 "podman",
                 hint="apt-get install podman crun, or leave --runtime away",
             )
-        if id_map.kind == "identity":
-            # crun takes uid 0 of an identity map for real root, and then may not make devices.
-            raise HostError(
-                "podman as a runtime needs an unprivileged user",
-                "podman",
-                hint="build as another user, or leave --runtime away",
-            )
         return cls(zygote.start(), id_map, found, oci)
 
     def run(
@@ -78,9 +71,7 @@ class Podman:
             output(chunk)
 
         status = run_job(self._zygote, command, listen, cancellation)
-        if status == _OWN_FAILURE and any(b"Error:" in chunk for chunk in said):
-            text = b"".join(said).decode("utf-8", "replace").strip().splitlines()[-1]
-            raise HostError(f"podman failed: {text[:500]}", "podman")
+        _raise_own_failure(status, said)
         return status
 
     def close(self) -> None:
@@ -125,7 +116,7 @@ class Podman:
             targets=tuple(targets.items()),
             shown=((os.path.join(root.scratch, "podman"), state),),
             links=(("/etc/mtab", "/proc/mounts"),),
-            cover_cgroups=self._oci == "crun",
+            cgroups="covered" if self._oci == "crun" else "read-only",
         )
 
     def _global_options(self, state: str) -> list[str]:
@@ -153,6 +144,25 @@ class Podman:
         }
 
 
+def _privileges(insecure: bool) -> list[str]:
+    if insecure:
+        options = ("seccomp=unconfined", "unmask=ALL")
+        return ["--cap-add=ALL", *(f"--security-opt={option}" for option in options)]
+    return [f"--cap-add={_CAPABILITIES}"]
+
+
+def _raise_own_failure(status: int, said: Sequence[bytes]) -> None:
+    """Raise what podman itself, not the command, had to say (podman-run(1), "Exit Status")."""
+    if status not in _OWN_FAILURES or not any(b"Error:" in chunk for chunk in said):
+        return
+    text = b"".join(said).decode("utf-8", "replace").strip().splitlines()[-1]
+    reason = text.removeprefix("Error: ")
+    if reason.startswith("unable to find "):  # a user or group that the image does not have
+        raise StepError(reason)
+    if status == _OWN_FAILURES[0]:
+        raise HostError(f"podman failed: {text[:500]}", "podman")
+
+
 def _run_options(process: Process) -> list[str]:
     options = [
         "--rm",
@@ -163,11 +173,13 @@ def _run_options(process: Process) -> list[str]:
         "--http-proxy=false",
         "--init=false",
         "--pull=never",
-        f"--cap-add={_CAPABILITIES}",
+        *_privileges(process.insecure),
         f"--hostname={process.hostname}",
         f"--network={'none' if process.network == 'none' else 'host'}",
         f"--workdir={process.cwd}",
         "--entrypoint=",
+        f"--shm-size={process.shared_memory}b",
+        *(f"--ulimit={one.name}={one.soft}:{one.hard}" for one in process.limits),
     ]
     if process.network != "none":
         options.append("--dns=none")

@@ -1,6 +1,7 @@
 """Layer directories for kernel overlays: published by rename, swept by lock, deleted last.
 
     <directory>/<id>/        a published layer, immutable
+    <directory>/<id>/tree, owners   the same where owners are recorded (see `linux.ownership`)
     <directory>/.<uuid>/     work of a live build, claimed for its life
     <directory>/.<uuid>/trash/   trees to remove when the build ends
 
@@ -15,22 +16,40 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from assembler.linux import ownership
 from assembler.linux.claims import claim, sweep
+from assembler.linux.mounts import try_overlay
 from assembler.runtime.base import Root
 
 
 class OverlaySnapshotter:
-    """Layer directories below one directory. Use it with `with`, inside the user namespace."""
+    """Layer directories below one directory. Use it with `with`, inside the user namespace.
+
+    `recorded` says that the id map cannot express owners: every layer directory of `directory` has
+    a table for those that no attribute can tell.
+    """
 
     name = "overlay"
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, recorded: bool = False) -> None:
         self._directory = directory
+        self._recorded = recorded
         os.makedirs(directory, mode=0o700, exist_ok=True)
         sweep(directory, ".")
         self._claim = claim(directory, ".")
         self._work = self._claim.path
         os.mkdir(os.path.join(self._work, "trash"), 0o700)
+
+    @staticmethod
+    def refused(directory: str) -> str:
+        """Why no overlay can be mounted over layers in `directory`, empty when it can."""
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with claim(directory, ".") as claimed:
+            try:
+                try_overlay(os.path.join(claimed.path, "trial"))
+            except OSError as error:
+                return error.strerror or str(error)
+        return ""
 
     def __enter__(self) -> OverlaySnapshotter:
         return self
@@ -44,16 +63,15 @@ class OverlaySnapshotter:
 
     def find(self, id: str) -> str | None:
         """See `snapshot.base.Snapshotter.find`."""
-        path = os.path.join(self._directory, id)
+        path = os.path.join(self._directory, id, ownership.TREE if self._recorded else "")
+        path = path.rstrip("/")
         return path if os.path.isdir(path) else None
 
     @contextmanager
     def create(self, id: str) -> Iterator[str]:
         """See `snapshot.base.Snapshotter.create`."""
         with self._scratch() as scratch:
-            fresh = os.path.join(scratch, "tree")
-            os.mkdir(fresh, 0o755)
-            os.chmod(fresh, 0o755)
+            fresh = self._fresh(scratch)
             yield fresh
             self._publish(fresh, id)
 
@@ -61,11 +79,12 @@ class OverlaySnapshotter:
     def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
         """See `snapshot.base.Snapshotter.prepare`."""
         with self._scratch() as scratch:
-            upper, work = os.path.join(scratch, "upper"), os.path.join(scratch, "work")
-            os.mkdir(upper, 0o755)
+            upper, work = self._fresh(scratch), os.path.join(scratch, "work")
             os.mkdir(work, 0o700)
             _like_below(upper, lowers)
             yield Root(tuple(lowers), upper, work, scratch)
+            if self._recorded:
+                ownership.carry(upper, lowers)
             self._publish(upper, id)
 
     def remove(self, id: str) -> None:
@@ -74,6 +93,20 @@ class OverlaySnapshotter:
             self._discard(os.path.join(self._directory, id))
         except FileNotFoundError:
             return
+
+    def _layer(self, scratch: str) -> str:
+        """Where `_fresh` makes a layer directory."""
+        return os.path.join(scratch, "layer", ownership.TREE if self._recorded else "").rstrip("/")
+
+    def _fresh(self, scratch: str) -> str:
+        """A new layer directory, of the form that this snapshotter publishes."""
+        tree = self._layer(scratch)
+        for path in dict.fromkeys((os.path.join(scratch, "layer"), tree)):
+            os.mkdir(path, 0o755)
+            os.chmod(path, 0o755)
+        if self._recorded:
+            ownership.write_table(tree, {})
+        return tree
 
     @contextmanager
     def _scratch(self) -> Iterator[str]:
@@ -85,6 +118,8 @@ class OverlaySnapshotter:
             self._discard(path)
 
     def _publish(self, tree: str, id: str) -> None:
+        if self._recorded:
+            tree = os.path.dirname(tree)
         try:
             os.rename(tree, os.path.join(self._directory, id))
         except OSError:
@@ -102,6 +137,9 @@ def _like_below(upper: str, lowers: Sequence[str]) -> None:
         os.chmod(upper, 0o755)
         return
     below = os.stat(lowers[0])
+    recorded = ownership.recorded(lowers[0])
+    if recorded is not None:
+        ownership.record(upper, recorded)
     os.chown(upper, below.st_uid, below.st_gid)
     os.chmod(upper, below.st_mode & 0o7777)
     os.utime(upper, ns=(below.st_atime_ns, below.st_mtime_ns))

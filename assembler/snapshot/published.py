@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from assembler.errors import StoreError
+from assembler.linux.ownership import TREE
 from assembler.runtime.base import Root
+
+RECORDED = "recorded"
+"""The kind of layer directories whose owners are records, as the id map expresses only one."""
 
 
 class PublishedLayers:
@@ -21,7 +25,10 @@ class PublishedLayers:
     def find(self, id: str) -> str | None:
         """See `snapshot.base.Snapshotter.find`."""
         with os.scandir(self._directory) as kinds:
-            paths = [os.path.join(kind.path, id) for kind in kinds]
+            paths = [
+                os.path.join(kind.path, id, *((TREE,) if kind.name == RECORDED else ()))
+                for kind in kinds
+            ]
         return next((path for path in paths if os.path.isdir(path)), None)
 
     def create(self, id: str) -> AbstractContextManager[str]:

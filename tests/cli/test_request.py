@@ -44,7 +44,7 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     given = {
         "target": "", "build_args": (), "platform": "", "labels": (), "annotations": (),
         "network": "default", "allow": (), "pull": False, "no_cache": False,
-        "no_cache_filter": (), "add_hosts": (), **options,
+        "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (), **options,
     }  # fmt: skip
     return request_of(Inputs(Source("Dockerfile", text)), given, environment(**variables))
 
@@ -231,10 +231,10 @@ def agent(tmp_path: Path) -> str:
 
 def test_M11_agents(agent: str) -> None:
     given = environment(SSH_AUTH_SOCK=agent)
-    assert agents_of(("default",), given) == {"default": agent}
-    assert agents_of(("",), given) == {"default": agent}
-    assert agents_of((f"a={agent}", "b"), given) == {"a": agent, "b": agent}
-    assert agents_of((f"a={agent}",), environment()) == {"a": agent}
+    assert agents_of(("default",), given) == {"default": (agent,)}
+    assert agents_of(("",), given) == {"default": (agent,)}
+    assert agents_of((f"a={agent}", "b"), given) == {"a": (agent,), "b": (agent,)}
+    assert agents_of((f"a={agent}",), environment()) == {"a": (agent,)}
 
 
 @pytest.mark.parametrize(
@@ -242,15 +242,23 @@ def test_M11_agents(agent: str) -> None:
     [
         (("default",), "no ssh agent is running"),
         (("a=nosuch",), "--ssh a=nosuch: nosuch: No such file"),
-        (("a=/etc/passwd",), "/etc/passwd is no socket, and private keys are not read"),
-        (("a=k1,k2",), "several paths would be private keys"),
+        (("a=/etc",), "/etc is neither a socket nor a private key"),
+        (("a=/etc/passwd,{agent}",), "{agent} is a socket, which stands alone"),
         (("a={agent}", "a={agent}"), "there is an agent a already"),
     ],
 )
 def test_M11_wrong_agents(agent: str, words: tuple[str, ...], problem: str) -> None:
     with pytest.raises(UsageError) as raised:
         agents_of(tuple(word.format(agent=agent) for word in words), environment())
-    assert problem in raised.value.message
+    assert problem.format(agent=agent) in raised.value.message
+
+
+def test_M11_private_keys(tmp_path: Path) -> None:
+    keys = [tmp_path / name for name in ("one", "two")]
+    for key in keys:
+        key.write_text("a key")
+    word = f"default={keys[0]},{keys[1]}"
+    assert agents_of((word,), environment()) == {"default": tuple(map(str, keys))}
 
 
 # The others --------------------------------------------------------------------------------------

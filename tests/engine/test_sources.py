@@ -52,7 +52,7 @@ def selected(bench: Any, text: str, tree: Tree, contexts: dict[str, Any]) -> Sel
     if isinstance(step, Run):
         (mount,) = step.mounts
         assert isinstance(mount, BindMount)
-        step = mount_copy(mount, step)
+        step = mount_copy(mount.origin, mount.source, step)
     assert isinstance(step, Copy)
     services: Any = SimpleNamespace(remote=bench.remote, contexts=contexts)
     return Sources(plan, services).select(step, tree)
@@ -105,6 +105,6 @@ def test_M6_the_source_of_a_bind_mount_is_a_path_and_no_pattern(bench: Any) -> N
     run = planned("FROM scratch\nRUN x").stages[0].steps[0]
     assert isinstance(run, Run)
     for name in ("a[1]*", "b\\c"):
-        step = mount_copy(BindMount("/m", f"/{name}", ContextOrigin()), run)
+        step = mount_copy(ContextOrigin(), f"/{name}", run)
         (item,) = select(step, tree).items
         assert item.name == name

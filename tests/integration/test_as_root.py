@@ -1,7 +1,9 @@
-"""What is different for root: an identity map, and no podman as a runtime."""
+"""What is different for root: an identity map, or no namespace at all."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,82 @@ def test_root_builds_with_its_own_ids(assemble: Any, tmp_path: Path) -> None:
     assert assemble("build", tmp_path).stdout == first.stdout
 
 
-def test_podman_as_a_runtime_is_refused_with_a_reason(assemble: Any, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
-    done = assemble("build", "--runtime", "podman", tmp_path, code=1)
-    assert "unprivileged user" in done.stderr
+DOCKERFILE = """\
+FROM busybox AS build
+RUN mkdir -p /out/deep && echo made > /out/deep/file && chown -R 1000:50 /out
+RUN --mount=type=tmpfs,target=/scratch echo gone > /scratch/x && cat /etc/hosts > /dev/null
+RUN --mount=type=secret,id=hush,target=/etc/secret --mount=type=cache,target=/cache \\
+    cat /etc/secret > /cache/was && echo someone:x:1234:1234::/:/bin/sh >> /etc/passwd
+RUN --mount=type=cache,target=/cache --mount=type=bind,source=file,target=/etc/bound \\
+    cat /cache/was /etc/bound > /both
+WORKDIR /work
+USER someone
+RUN id -u > /tmp/who; umask > /tmp/umask; sleep 1000 & true
+FROM busybox
+COPY --from=build /out /out
+COPY --from=build /tmp/who /tmp/umask /both /
+RUN ln -s /out/deep /short && rm -r /var/log && mkdir /var/log && ln /who /who2
+"""
+
+
+def test_root_gets_the_same_digest_from_every_runtime(
+    assemble: Any, require: Any, tmp_path: Path
+) -> None:
+    require("podman", "crun", "runc")
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "file").write_text("of the context\n")
+    digests = {}
+    for runtime in ("native", "podman", "crun", "runc", "chroot"):
+        digests[runtime] = assemble(
+            "build", "--no-cache", "--runtime", runtime, "--secret", "id=hush,env=HUSH", tmp_path,
+            SOURCE_DATE_EPOCH="1700000000", HUSH="hush",
+        ).stdout  # fmt: skip
+    assert len(set(digests.values())) == 1, digests
+
+
+UNSHARE_REFUSED = """\
+import ctypes, os, struct, sys
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 272), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+libc.syscall(317, 1, 0, struct.pack("HxxxxxxP", len(code), ctypes.addressof(program)))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_root_of_a_container_that_may_not_unshare_runs_steps_by_chroot(
+    assemble: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "file").write_text("of the context\n")
+    arguments = ("build", "--no-cache", "--secret", "id=hush,env=HUSH", tmp_path)
+    settings = {"SOURCE_DATE_EPOCH": "1700000000", "HUSH": "hush"}
+    plain = assemble(*arguments, **settings)
+    prefix = [sys.executable, "-c", UNSHARE_REFUSED]
+    done = assemble(*arguments, prefix=prefix, **settings)
+    assert "steps run by chroot" in done.stderr
+    assert done.stdout == plain.stdout
+    assert not [line for line in processes() if "sleep 1000" in line], "background jobs die"
+
+
+def processes() -> list[str]:
+    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_chroot_cannot_keep_a_step_from_the_network_and_says_so(
+    assemble: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN --network=none true\n")
+    done = assemble("build", "--runtime", "chroot", tmp_path, code=1)
+    assert "needs a network namespace" in done.stderr
+
+
+def test_doctor_says_that_steps_would_run_by_chroot_and_what_that_costs(assemble: Any) -> None:
+    done = assemble("doctor", prefix=[sys.executable, "-c", UNSHARE_REFUSED])
+    first, second, third = done.stdout.splitlines()[:3]
+    assert first.startswith("ids      host: this host lets no user namespace be made")
+    assert "steps run by chroot in copies" in first and "secrets on the disk" in first
+    assert second.strip() == "in a container, allow unshare(2) in its seccomp profile"
+    assert third.startswith("runtime  chroot")

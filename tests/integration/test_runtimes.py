@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ RUN ln -s /out/deep /short && rm -r /var/log && mkdir /var/log && ln /who /who2
 """
 
 
-def test_native_and_podman_give_the_same_digest(
+def test_every_runtime_gives_the_same_digest(
     assemble: Any, require: Callable[..., None], tmp_path: Path
 ) -> None:
-    require("podman", "crun")
+    require("podman", "crun", "runc")
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(DOCKERFILE)
@@ -37,6 +38,60 @@ def test_native_and_podman_give_the_same_digest(
         runtime: assemble(
             "build", "--no-cache", "--runtime", runtime, context, SOURCE_DATE_EPOCH="1700000000"
         ).stdout
-        for runtime in ("native", "podman")
+        for runtime in ("native", "podman", "crun", "runc")
     }
-    assert digests["native"] == digests["podman"]
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_one_id_gives_the_same_digest(assemble: Any, single_id: list[str], tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "file").write_text("from the context\n")
+    digests = [
+        assemble(
+            "build", "--no-cache", context, prefix=prefix, SOURCE_DATE_EPOCH="1700000000"
+        ).stdout
+        for prefix in ([], single_id)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_copies_give_the_digest_that_overlays_give(assemble: Any, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "file").write_text("from the context\n")
+    digests = {
+        kind: assemble(
+            "build", "--no-cache", "--snapshotter", kind, context, SOURCE_DATE_EPOCH="1700000000"
+        ).stdout
+        for kind in ("overlay", "copy")
+    }
+    assert digests["overlay"] == digests["copy"]
+
+
+ON_AN_OVERLAY = """\
+set -e
+mkdir -p "$0/lower" "$0/upper" "$0/work" "$0/store"
+mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work,userxattr" "$0/store"
+exec "$@"
+"""
+
+
+def test_where_overlays_are_refused_steps_run_in_copies(assemble: Any, tmp_path: Path) -> None:
+    """As in a container whose store lies on its own root file system."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo made > /f\n"
+    )
+    shutil.copy("/bin/busybox", context / "busybox")
+    prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_AN_OVERLAY, str(tmp_path)]
+    out = tmp_path / "out"
+    done = assemble(
+        "build", "--store", tmp_path / "store", "-o", f"type=oci,dest={out},tar=false", context,
+        prefix=prefix,
+    )  # fmt: skip
+    assert "steps run in copies" in done.stderr
+    assert (out / "index.json").exists()

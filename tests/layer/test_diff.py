@@ -14,6 +14,7 @@ import pytest
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.diff import changes
 from assembler.layer.realise import realise
+from assembler.linux.ownership import record, write_table
 
 UID, GID = os.geteuid(), os.getegid()
 
@@ -162,6 +163,54 @@ def test_the_root_only_when_it_changed(layers: tuple[Path, Path, Path]) -> None:
     assert found(layers) == []
     upper.chmod(0o711)
     assert found(layers) == [("", "directory")]
+
+
+def test_a_record_is_the_owner(layers: tuple[Path, Path, Path]) -> None:
+    upper, middle, _bottom = layers
+    for layer in (upper, middle):
+        (layer / "same").mkdir()
+        (layer / "given").mkdir()
+        record(str(layer / "same"), (7, 8))
+    record(str(upper / "given"), (7, 8))
+    (upper / "f").write_text("x")
+    record(str(upper / "f"), (5, 6))
+    same_times(*(layer / name for layer in (upper, middle) for name in ("same", "given")))
+    entries = list(changes(str(upper), [str(middle)]))
+    assert [(e.path, e.uid, e.gid, e.xattrs) for e in entries] == [
+        ("f", 5, 6, ()),
+        ("given", 7, 8, ()),
+    ]
+
+
+def test_the_roots_owner_may_be_a_record(layers: tuple[Path, Path, Path]) -> None:
+    upper, middle, _bottom = layers
+    record(str(middle), (7, 8))
+    assert [(e.path, e.uid) for e in changes(str(upper), [str(middle)])] == [("", UID)]
+    record(str(upper), (7, 8))
+    assert found(layers) == []
+
+
+def test_a_device_is_what_its_record_says(layers: tuple[Path, Path, Path]) -> None:
+    upper = layers[0]
+    (upper / "null").touch()
+    os.setxattr(upper / "null", "user.assemble.mknod", b"c 1:3")
+    (entry,) = changes(str(upper), [str(layers[1])])
+    assert (entry.kind, entry.device, entry.source) == (Kind.CHARACTER, (1, 3), None)
+
+
+def test_the_owners_of_links_are_in_the_table(tmp_path: Path) -> None:
+    upper, lower = tmp_path / "upper" / "tree", tmp_path / "lower" / "tree"
+    for tree in (upper, lower):
+        (tree / "d").mkdir(parents=True)
+        (tree / "d" / "copied").symlink_to("x")
+    (upper / "d" / "new").symlink_to("x")
+    write_table(str(lower), {"d/copied": (7, 8)})
+    write_table(str(upper), {"d/copied": (7, 9)})
+    entries = changes(str(upper), [str(lower)])
+    assert {e.path: (e.uid, e.gid) for e in entries if e.kind is Kind.SYMLINK} == {
+        "d/copied": (7, 9),
+        "d/new": (UID, GID),
+    }
 
 
 IN_NAMESPACE = """

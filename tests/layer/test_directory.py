@@ -19,8 +19,10 @@ from assembler.layer.changeset import Entry, InlineBytes, Kind, PathBytes
 from assembler.layer.compression import Gzip, Plain
 from assembler.layer.realise import realise
 from assembler.layer.tar_writer import TarWriter
+from assembler.layer.tree import DirectoryTree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
+from assembler.linux.ownership import read_table, write_table
 from assembler.linux.paths import remove_tree
 from assembler.oci.digest import Digest
 
@@ -382,3 +384,100 @@ def test_the_standard_librarys_archives_unpack(root: Path) -> None:
     out.seek(0)
     assert unpack(out, str(root)).entries == 300
     assert (root / "d3" / "f290").stat().st_mtime_ns == 1_500_000_000
+
+
+# Where owners are recorded (linux.ownership): LAYER/tree beside LAYER/owners
+
+FOREIGN = (
+    Entry("", Kind.DIRECTORY, 0o755, 8, 9, SECOND),
+    Entry("d", Kind.DIRECTORY, 0o2775, 1000, 50, SECOND),
+    Entry("d/f", Kind.FILE, 0o4711, 1000, 1001, SECOND, 1, source=InlineBytes(b"x")),
+    Entry("d/link", Kind.SYMLINK, 0o777, 7, 8, SECOND, link="f"),
+    Entry("d/null", Kind.CHARACTER, 0o666, 0, 5, SECOND, device=(1, 3)),
+    Entry("d/pipe", Kind.FIFO, 0o622, 3, 4, SECOND),
+    Entry("disk", Kind.BLOCK, 0o660, 0, 6, SECOND, device=(259, 65537)),
+    Entry("plain", Kind.FILE, 0o644, UID, GID, SECOND),
+)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """An empty layer directory with a table of owners."""
+    tree = tmp_path / "layer" / "tree"
+    tree.mkdir(parents=True)
+    write_table(str(tree), {})
+    return tree
+
+
+def test_recorded_owners_and_devices_come_back(recorded: Path) -> None:
+    unpack(layer(*FOREIGN), str(recorded))
+    assert tuple(entries(str(recorded))) == FOREIGN
+    tree = DirectoryTree(str(recorded))
+    assert (tree.lookup(""), *tree.children(""), *tree.children("d")) == tuple(
+        FOREIGN[number] for number in (0, 1, 6, 7, 2, 3, 4, 5)
+    )
+    assert {"user.assemble.owner"} == set(os.listxattr(recorded / "d" / "f"))
+    assert os.listxattr(recorded / "plain") == []
+
+
+def test_packed_again_the_layer_is_the_same(recorded: Path) -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    realise(FOREIGN, str(recorded))
+    assert pack(FOREIGN, first, Plain()) == pack(entries(str(recorded)), second, Plain())
+
+
+def test_the_last_entry_for_a_path_has_the_say_about_its_owner(recorded: Path) -> None:
+    unpack(
+        layer(
+            Entry("a", Kind.SYMLINK, 0o777, 7, 8, link="x"),
+            Entry("a", Kind.FILE, 0o644, UID, GID),
+            Entry("d", Kind.DIRECTORY, 0o755, 7, 8),
+            Entry("d/l", Kind.SYMLINK, 0o777, 7, 8, link="x"),
+            Entry("d", Kind.SYMLINK, 0o777, UID, GID, link="x"),
+            Entry("l", Kind.SYMLINK, 0o777, 7, 8, link="x"),
+            Entry("m", Kind.HARDLINK, link="l"),
+        ),
+        str(recorded),
+    )
+    assert read_table(str(recorded)) == {"d": (UID, GID), "l": (7, 8), "m": (7, 8)}
+    assert [(e.path, e.uid) for e in entries(str(recorded))][-4:] == [
+        ("a", UID), ("d", UID), ("l", 7), ("m", 7),
+    ]  # fmt: skip
+
+
+def test_directories_that_no_entry_names_belong_to_whom_they_do_below(recorded: Path) -> None:
+    lower = lower_of(Entry("d", Kind.DIRECTORY, 0o750, 7, 8, 4))
+    unpack(layer(file("d/f", b"1")), str(recorded), lower=lower)
+    found = DirectoryTree(str(recorded)).lookup("d")
+    assert found is not None and (found.uid, found.gid) == (7, 8)
+    assert [entry.path for entry in entries(str(recorded))] == ["d/f"]
+
+
+def test_attributes_of_an_image_are_no_records(root: Path) -> None:
+    attributes = (("user.assemble.mknod", b"c 1:3"), ("user.assemble.owner", b"7:8"))
+    entry = Entry("f", Kind.FILE, 0o644, UID, GID, xattrs=attributes)
+    unpack(layer(entry), str(root))
+    (found,) = [one for one in entries(str(root)) if one.path == "f"]
+    assert (found.kind, found.uid, found.xattrs) == (Kind.FILE, UID, attributes)
+
+
+def test_a_device_that_cannot_be_made_is_kept_without_a_table_too(root: Path) -> None:
+    device = Entry("console", Kind.CHARACTER, 0o600, UID, GID, SECOND, device=(5, 1))
+    unpack(layer(device), str(root))
+    assert [one for one in entries(str(root)) if one.path] == [device]
+
+
+def test_a_walk_reads_no_attribute_that_is_not_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpack(layer(file("a", b"1"), file("d/b", b"2"), symlink("l", "a")), str(root))
+    asked: list[str] = []
+    read = os.getxattr
+
+    def counted(path: str, name: str, **more: bool) -> bytes:
+        asked.append(name)
+        return read(path, name, **more)
+
+    monkeypatch.setattr(os, "getxattr", counted)
+    assert len(list(entries(str(root)))) == 3
+    assert asked == []

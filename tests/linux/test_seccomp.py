@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from assembler.linux import seccomp
+from assembler.linux import allowed_calls, seccomp
 
 ALLOW = 0x7FFF0000
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -30,6 +30,7 @@ def verdict(machine: str, number: int, argument: int = 0, audit: int | None = No
             holds = {
                 0x15: accumulator == value,
                 0x25: accumulator > value,
+                0x35: accumulator >= value,
                 0x45: bool(accumulator & value),
             }
             at += true if holds[operation] else false
@@ -72,3 +73,34 @@ def test_personality_may_only_be_harmless() -> None:
 def test_another_abi_of_the_kernel_is_unknown() -> None:
     assert verdict("x86_64", 0, audit=0x40000003) == refused(errno.ENOSYS)
     assert verdict("x86_64", 0x40000000) == refused(errno.ENOSYS)
+
+
+CONDITIONAL = {"x86_64": {56, 41, 135, 435}, "aarch64": {220, 198, 92, 435}}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_program_lets_through_just_what_the_table_names(machine: str) -> None:
+    allowed = allowed_calls.numbers(machine)
+    for number in set(range(allowed_calls.NEWEST + 1)) - CONDITIONAL[machine]:
+        wanted = ALLOW if number in allowed else refused(errno.EPERM)
+        assert verdict(machine, number) == wanted, number
+    assert verdict(machine, allowed_calls.NEWEST + 1) == refused(errno.ENOSYS)
+
+
+def test_numbers_above_424_are_the_same_everywhere() -> None:
+    new = [{n for n in allowed_calls.numbers(m) if n > 424} for m in ("x86_64", "aarch64")]
+    assert new[0] == new[1]
+
+
+def test_the_specification_names_what_the_program_allows() -> None:
+    document = seccomp.specification("x86_64")
+    assert document["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert document["defaultErrnoRet"] == errno.EPERM
+    unconditional = [rule for rule in document["syscalls"] if "args" not in rule]
+    assert unconditional[0]["names"] == list(allowed_calls.names())
+    assert unconditional[1]["names"] == ["clone3"]
+    assert unconditional[1]["errnoRet"] == errno.ENOSYS
+    personalities = [
+        r["args"][0]["value"] for r in document["syscalls"] if "personality" in r["names"]
+    ]
+    assert personalities == [0, 8, 0x20000, 0x20008, 0xFFFFFFFF]

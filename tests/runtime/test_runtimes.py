@@ -24,17 +24,23 @@ from assembler.errors import *
 from assembler.linux import userns
 from assembler.linux.paths import remove_tree
 from assembler.runtime.base import *
+from assembler.snapshot.copied import CopySnapshotter
 from assembler.snapshot.overlay import OverlaySnapshotter
 
 busybox, directory, kind = sys.argv[1:4]
 id_map = userns.enter()
 if kind == "podman":
-    from assembler.runtime.podman import Podman as Runtime
+    from assembler.runtime.podman import Podman
+    runtime = Podman.start(id_map)
+elif kind in ("crun", "runc"):
+    from assembler.runtime.oci_runtime import OciRuntime
+    runtime = OciRuntime.start(id_map, kind)
 else:
-    from assembler.runtime.native import Native as Runtime
-runtime = Runtime.start(id_map)
+    from assembler.runtime.native import Native
+    runtime = Native.start(id_map)
 cancellation = Cancellation()
-snapshots = OverlaySnapshotter(os.path.join(directory, "layers"))
+kinds = {"overlay": OverlaySnapshotter, "copy": CopySnapshotter}
+snapshots = kinds[(sys.argv[4:] or ["overlay"])[0]](os.path.join(directory, "layers"))
 
 with snapshots.create("ba5e") as base:
     os.makedirs(base + "/bin"); os.makedirs(base + "/etc"); os.makedirs(base + "/tmp")
@@ -58,10 +64,11 @@ def run(command, *mounts, lowers=(BASE,), **process):
     with snapshots.prepare(f"{count:04x}", lowers) as root:
         asked = Process(argv=argv, env=(("PATH", "/bin"),), **process)
         status = runtime.run(asked, root, mounts, said.append, cancellation)
-        held = sorted(
-            os.path.relpath(os.path.join(d, n), root.upper)
-            for d, names, files in os.walk(root.upper) for n in names + files
-        )
+    upper = snapshots.find(f"{count:04x}")
+    held = sorted(
+        os.path.relpath(os.path.join(d, n), upper)
+        for d, names, files in os.walk(upper) for n in names + files
+    )
     return status, b"".join(said).decode(), held
 
 def show(command, *mounts, **process):
@@ -84,10 +91,10 @@ def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         pytest.skip("not installed: busybox-static")
 
     def execute(
-        script: str, kind: str = "native", code: int = 0
+        script: str, kind: str = "native", code: int = 0, snapshots: str = "overlay"
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-c", PRELUDE, str(busybox), str(tmp_path), kind],
+            [sys.executable, "-c", PRELUDE, str(busybox), str(tmp_path), kind, snapshots],
             input=script,
             capture_output=True,
             text=True,
@@ -100,28 +107,52 @@ def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 
 
 Sandboxed = Callable[..., "subprocess.CompletedProcess[str]"]
+every_runtime = pytest.mark.parametrize("kind", ["native", "podman", "crun", "runc"])
 
 
-@pytest.mark.parametrize("kind", ["native", "podman"])
-def test_nothing_is_left_of_a_process_that_writes_nothing(sandboxed: Sandboxed, kind: str) -> None:
-    if kind == "podman" and os.getuid() == 0:
-        kind = "native"  # podman as a runtime needs an unprivileged user
-    sandboxed("assert run('true') == (0, '', []), run('true')", kind)
+@pytest.mark.parametrize("snapshots", ["overlay", "copy"])
+@every_runtime
+def test_nothing_is_left_of_a_process_that_writes_nothing(
+    sandboxed: Sandboxed, kind: str, snapshots: str
+) -> None:
+    sandboxed("assert run('true') == (0, '', []), run('true')", kind, snapshots=snapshots)
 
 
-def test_the_status_is_the_commands_own(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_the_status_is_the_commands_own(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 assert run("exit 7")[0] == 7
-assert run("kill -TERM $$")[0] == 143
-assert run("kill -9 $$")[0] == 137
-assert run(["nope"])[:2] == (127, 'exec: "nope": executable file not found in $PATH\\n')
+assert run("sh -c 'kill -TERM $$'; exit $?")[0] == 143
+assert run("sh -c 'kill -9 $$'; exit $?")[0] == 137
+assert run(["nope"])[0] == 127
+assert run(["/bin/nope"])[0] == 127
 assert run(["/etc/passwd"])[0] == 126
+""",
+        kind,
+    )
+
+
+def test_what_cannot_be_executed_is_said_as_docker_says_it(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+assert run(["nope"])[1] == 'exec: "nope": executable file not found in $PATH\\n'
+assert run(["/etc/passwd"])[1] == 'exec: "/etc/passwd": permission denied\\n'
 """
     )
 
 
-def test_privileges_are_dockers(sandboxed: Sandboxed) -> None:
+def test_a_command_that_kills_itself_dies_of_the_signal(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+assert run("kill -TERM $$")[0] == 143
+assert run("kill -9 $$")[0] == 137
+"""
+    )
+
+
+@every_runtime
+def test_privileges_are_dockers(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 status = dict(l.split(":", 1) for l in show("cat /proc/self/status").splitlines() if ":" in l)
@@ -129,13 +160,54 @@ assert {status[k].strip() for k in ("CapPrm", "CapEff", "CapBnd")} == {"00000000
 assert status["NoNewPrivs"].strip() == "0" and status["Seccomp"].strip() == "2"
 assert run("mount -t tmpfs x /tmp")[0] != 0
 assert run("echo 1 > /proc/sys/kernel/hostname")[0] != 0
-assert "PermissionError" not in show("cat /proc/1/environ || true")
-assert run("cat /proc/1/environ")[0] != 0
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_N2_insecure_has_every_capability_and_no_filter(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+command = "cat /proc/self/status; mount -t tmpfs x /tmp && echo mounted"
+shown = show(command, insecure=True)
+status = dict(l.split(":", 1) for l in shown.splitlines() if ":" in l)
+assert int(status["CapEff"], 16) & 1 << 21, "CAP_SYS_ADMIN"
+assert status["Seccomp"].strip() == "0"
+assert shown.endswith("mounted")
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_R5_limits_and_shared_memory_are_as_asked(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+asked = dict(limits=(Limit("nofile", 77, 99),), shared_memory=3 << 20)
+assert show("ulimit -n; ulimit -Hn", **asked) == "77\\n99"
+assert "size=3072k" in show("grep ' /dev/shm ' /proc/mounts", **asked)
+""",
+        kind,
+    )
+
+
+def test_R5_a_limit_above_the_users_own_is_an_error(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+try: run("true", limits=(Limit("nofile", 1 << 40, 1 << 40),))
+except StepError as error: assert "ulimit nofile=" in error.message, error.message
+else: raise AssertionError("nobody may have so many")
 """
     )
 
 
-def test_users_come_from_the_roots_own_files(sandboxed: Sandboxed) -> None:
+def test_the_first_process_cannot_be_looked_into(sandboxed: Sandboxed) -> None:
+    sandboxed('assert run("cat /proc/1/environ")[0] != 0')
+
+
+@every_runtime
+def test_users_come_from_the_roots_own_files(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 if id_map.single: sys.exit(0)
@@ -145,11 +217,13 @@ assert show("echo $HOME", user="bob") == "/home/bob"
 try: run("true", user="nobody-here")
 except StepError as error: assert "nobody-here" in error.message
 else: raise AssertionError("an unknown user is an error")
-"""
+""",
+        kind,
     )
 
 
-def test_mounts_show_and_leave_no_trace(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_mounts_show_and_leave_no_trace(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 secret = FileContent("/run/secrets/key", b"hush", 0o400)
@@ -163,11 +237,13 @@ assert open(shared + "/f").read() == "x", "writes were thrown away"
 assert run("echo z > /s/f", BindSource("/s", shared, False))[0] == 0
 assert open(shared + "/f").read() == "z\\n"
 shutil.rmtree(shared)
-"""
+""",
+        kind,
     )
 
 
-def test_a_hidden_mount_point_is_made_and_removed_again(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_a_hidden_mount_point_is_made_and_removed_again(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 with snapshots.prepare("ab", [BASE]) as root:
@@ -176,26 +252,31 @@ lowers = (snapshots.find("ab"), BASE)
 status, output, held = run("cat /etc/hosts", lowers=lowers)
 assert status == 0 and "localhost" in output
 assert [p for p in held if "hosts" in p] == [], held
-"""
+""",
+        kind,
     )
 
 
-def test_the_network_can_be_none(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_the_network_can_be_none(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 assert show("ip -o link | cat", network="none").count("\\n") == 0
 assert "LOOPBACK,UP" in show("ip -o link", network="none")
-"""
+""",
+        kind,
     )
 
 
-def test_background_processes_die_with_the_step(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_background_processes_die_with_the_step(sandboxed: Sandboxed, kind: str) -> None:
     mark = f"41{os.getpid()}"
-    sandboxed(f"assert run('(sleep {mark} &) ; true')[0] == 0")
+    sandboxed(f"assert run('(sleep {mark} &) ; true')[0] == 0", kind)
     assert not running(f"sleep {mark}")
 
 
-def test_cancelling_ends_a_process_that_will_not(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_cancelling_ends_a_process_that_will_not(sandboxed: Sandboxed, kind: str) -> None:
     mark = f"42{os.getpid()}"
     sandboxed(
         f"""
@@ -210,7 +291,37 @@ assert time.monotonic() - started < 6
     assert not running(f"sleep {mark}")
 
 
-def test_many_run_at_once_from_threads(sandboxed: Sandboxed) -> None:
+@every_runtime
+def test_a_second_wish_to_stop_gives_no_more_time(sandboxed: Sandboxed, kind: str) -> None:
+    mark = f"44{os.getpid()}"
+    sandboxed(
+        f"""
+threading.Timer(0.5, cancellation.cancel, (2,)).start()
+threading.Timer(0.6, cancellation.hurry).start()
+started = time.monotonic()
+try: run("trap '' TERM; (trap '' TERM; sleep {mark}) & sleep {mark}; sleep {mark}")
+except Cancelled: pass
+else: raise AssertionError("it was not cancelled")
+assert time.monotonic() - started < 2, "the grace is two seconds"
+""",
+        kind,
+    )
+    assert not running(f"sleep {mark}")
+
+
+def test_a_build_that_has_had_its_time_is_told_so(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+threading.Timer(0.2, cancellation.expire, (0.2,)).start()
+try: run("sleep 30")
+except TimedOut as error: assert error.message == "the build took longer than 0.2 s"
+else: raise AssertionError("it was not cancelled")
+"""
+    )
+
+
+@every_runtime
+def test_many_run_at_once_from_threads(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
 import concurrent.futures
@@ -223,7 +334,8 @@ def one(number):
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     results = list(pool.map(one, range(48)))
 assert results == [(n, b"%d\\n" % n) for n in range(48)]
-"""
+""",
+        kind,
     )
 
 

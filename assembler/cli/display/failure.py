@@ -10,11 +10,12 @@ from assembler.errors import (
     DockerfileError,
     NoSpace,
     StepError,
+    TimedOut,
     UsageError,
 )
 from assembler.source import excerpt, printable, redacted
 
-FAILED, USAGE, BUG, EXHAUSTED = 1, 2, 100, 102
+FAILED, USAGE, BUG, EXHAUSTED, TIMED_OUT = 1, 2, 100, 102, 124
 
 
 def failure(error: BaseException, columns: int = 160) -> str:
@@ -48,6 +49,8 @@ def exit_status(error: BaseException) -> int:
     """The exit status (ecosystem: exit codes of buildx)."""
     if isinstance(error, Cancelled) and error.signal:
         return 128 + error.signal
+    if isinstance(error, TimedOut):
+        return TIMED_OUT
     if isinstance(error, NoSpace | MemoryError):
         return EXHAUSTED
     if isinstance(error, UsageError):

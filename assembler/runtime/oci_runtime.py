@@ -1,0 +1,192 @@
+"""crun and runc by subprocess, on bundles of our own (rootless-runtime.md 4a, runtime-spec).
+
+They run inside our user namespace, so a bundle asks for no other one, and in a pid namespace of
+their own: killing its first process leaves nothing of them or the container.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from assembler.cancellation import Cancellation
+from assembler.errors import RuntimeMissing
+from assembler.linux import bundle, seccomp, syscalls, zygote
+from assembler.linux.command import Command
+from assembler.linux.sandbox import (
+    ALL_CAPABILITIES,
+    CAPABILITIES,
+    MASKED,
+    READ_ONLY,
+    DirectoryMount,
+    FileMount,
+)
+from assembler.linux.userns import IdMap
+from assembler.runtime.base import Process, Root, RunMount
+from assembler.runtime.native import network_files, run_job, split_mounts
+
+NAMES = ("crun", "runc")
+_CAPABILITY_NAMES = (  # by number, capability.h
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
+    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
+    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
+    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+)  # fmt: skip
+
+
+class OciRuntime:
+    """Runs each process by `crun run` or `runc run`."""
+
+    def __init__(self, started: zygote.Zygote, id_map: IdMap, name: str, executable: str) -> None:
+        self.name = name
+        self._zygote = started
+        self._id_map = id_map
+        self._executable = executable
+
+    @classmethod
+    def start(cls, id_map: IdMap, name: str) -> OciRuntime:
+        """Find the program `name` and fork the zygote; call it before any thread. Raises
+        RuntimeMissing."""
+        executable = shutil.which(name)
+        if executable is None:
+            raise RuntimeMissing(
+                f"{name} is not installed",
+                name,
+                hint=f"apt-get install {name}, or leave --runtime away",
+            )
+        return cls(zygote.start(), id_map, name, executable)
+
+    def run(
+        self,
+        process: Process,
+        root: Root,
+        mounts: Sequence[RunMount],
+        output: Callable[[bytes], None],
+        cancellation: Cancellation,
+    ) -> int:
+        """See `runtime.base.Runtime.run`."""
+        cancellation.check()
+        files, directories = split_mounts(mounts)
+        files = [*network_files(process), *files]
+        job = bundle.Bundle(
+            self._command(root, files, directories),
+            config(process, files, directories, single=self._id_map.single),
+            process.user,
+        )
+        return run_job(self._zygote, job, output, cancellation)
+
+    def close(self) -> None:
+        """End every container."""
+        self._zygote.close()
+
+    def _command(
+        self, root: Root, files: Sequence[FileMount], directories: Sequence[DirectoryMount]
+    ) -> Command:
+        targets = dict.fromkeys(("/proc", "/sys", "/dev"), True)
+        targets |= {file.target: False for file in files if not file.target.startswith("/dev/")}
+        for directory in directories:
+            targets[directory.target] = not directory.source or os.path.isdir(directory.source)
+        crun = self.name == "crun"
+        options = ["--root={memory}/state", "--log={log}", "--log-format=json"]
+        options += ["--cgroup-manager=disabled"] if crun else ["--rootless=true"]
+        return Command(
+            argv=(self._executable, *options, "run", "--bundle={bundle}", "step"),
+            env=(("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("XDG_RUNTIME_DIR", "/nonexistent")),
+            lowers=root.lowers,
+            upper=root.upper,
+            work=root.work,
+            scratch=root.scratch,
+            files=tuple(files),
+            directories=tuple(directories),
+            targets=tuple(targets.items()),
+            shown=(),
+            links=(),
+            cgroups="covered" if crun else "read-only",
+        )
+
+
+def config(
+    process: Process,
+    files: Sequence[FileMount],
+    directories: Sequence[DirectoryMount],
+    *,
+    single: bool,
+) -> dict[str, Any]:
+    """config.json without user and root, which only the mounted root tells (config.md, linux).
+
+    Sources `{f0}` and `{d0}` stand for the first of `files` and of `directories`.
+    """
+    private = process.network == "none"
+    namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if private else [])]
+    mask = ALL_CAPABILITIES if process.insecure else CAPABILITIES
+    capabilities = [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES) if mask >> bit & 1]
+    linux: dict[str, Any] = {"namespaces": [{"type": name} for name in namespaces]}
+    if not process.insecure:
+        linux["maskedPaths"] = [f"/{path}" for path in MASKED]
+        linux["readonlyPaths"] = [f"/{path}" for path in READ_ONLY]
+        linux["seccomp"] = seccomp.specification(syscalls.machine())
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": process.hostname,
+        "process": {
+            "terminal": False,
+            "args": list(process.argv),
+            "env": [f"{name}={value}" for name, value in process.env],
+            "cwd": process.cwd,
+            "noNewPrivileges": False,
+            "rlimits": [
+                {
+                    "type": f"RLIMIT_{one.name.upper()}",
+                    "soft": one.soft % (1 << 64),
+                    "hard": one.hard % (1 << 64),
+                }
+                for one in process.limits
+            ],
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+        },
+        "mounts": [*_system_mounts(process, single), *_own_mounts(files, directories)],
+        "linux": linux,
+    }
+
+
+def _system_mounts(process: Process, single: bool) -> list[dict[str, Any]]:
+    private = process.network == "none"
+    shared = f"size={process.shared_memory}"
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    sys = ("sysfs", ["ro"]) if private else ("/sys", ["rbind", "ro"])
+    rows = [
+        ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+        ("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]),
+        ("/dev/pts", "devpts", "devpts", pts if single else [*pts, "gid=5"]),
+        ("/dev/shm", "tmpfs", "tmpfs", ["nosuid", "noexec", "nodev", "mode=1777", shared]),
+        ("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
+        ("/sys", "sysfs" if private else "none", sys[0], ["nosuid", "noexec", "nodev", *sys[1]]),
+    ]
+    return [
+        {"destination": target, "type": kind, "source": source, "options": options}
+        for target, kind, source, options in rows
+    ]
+
+
+def _own_mounts(
+    files: Sequence[FileMount], directories: Sequence[DirectoryMount]
+) -> list[dict[str, Any]]:
+    sources = [
+        *((f"{{f{number}}}", file.target, file.mode & 0o222 == 0) for number, file in
+          enumerate(files)),
+        *((f"{{d{number}}}", directory.target, directory.read_only) for number, directory in
+          enumerate(directories)),
+    ]  # fmt: skip
+    return [
+        {
+            "destination": target,
+            "type": "none",
+            "source": source,
+            "options": ["rbind", "ro" if read_only else "rw"],
+        }
+        for source, target, read_only in sources
+    ]

@@ -1,0 +1,96 @@
+"""What a step costs besides its command: `RUN true` fifty times, every runtime and Debian's buildah.
+
+    .venv/bin/python benchmarks/run_overhead.py [STEPS] [ROUNDS]
+
+As an unprivileged user with subordinate ids. A build of one step and a build of many are timed in
+turn; their difference over the steps between is what one more costs, start-up and packing left out.
+Prints medians of wall milliseconds a step, and ratios to the embedded runtime.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def assemble(*words: str) -> list[str]:
+    """The command line of ours."""
+    return [sys.executable, "-m", "assembler", *words]
+
+
+def buildah(directory: Path, *words: str) -> list[str]:
+    """The command line of buildah, with its storage below `directory`."""
+    return ["buildah", f"--root={directory}/r", f"--runroot={directory}/rr", *words]
+
+
+def context(directory: Path, steps: int) -> str:
+    """A context whose Dockerfile has that many steps."""
+    path = directory / f"steps-{steps}"
+    path.mkdir(parents=True)
+    (path / "Dockerfile").write_text("FROM busybox\n" + "RUN true\n" * steps)
+    return str(path)
+
+
+def seconds(argv: list[str]) -> float:
+    """Wall seconds of one run."""
+    before = time.monotonic()
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(argv)}\n{done.stderr}")
+    return time.monotonic() - before
+
+
+def contenders(directory: Path) -> dict[str, list[str]]:
+    """A command for each, to which the context is added; every store holds `busybox`."""
+    store, image = str(directory / "store"), "docker.io/library/busybox:latest"
+    make = [sys.executable, str(ROOT / "fixtures/base/image.py"), "busybox", store, image]
+    seconds([*make, str(directory / "base")])
+    options = ("build", "--store", store, "--no-cache", "--progress", "quiet", "--runtime")
+    found = {
+        runtime: assemble(*options, runtime)
+        for runtime in ("native", "crun", "runc", "podman")
+        if runtime == "native" or shutil.which(runtime)
+    }
+    if shutil.which("buildah"):
+        empty, archive = context(directory, 0), directory / "base.tar"
+        output = ("-q", "-t", image, "-o", f"type=docker,dest={archive}")
+        seconds(assemble("build", "--store", store, *output, empty))
+        seconds(buildah(directory, "pull", "-q", f"docker-archive:{archive}"))
+        found["buildah bud"] = buildah(
+            directory, "bud", "-q", "--no-cache", "--pull=never", "--isolation=chroot"
+        )
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    with tempfile.TemporaryDirectory(prefix="ro", dir="/var/tmp") as name:
+        directory = Path(name)
+        commands = contenders(directory)
+        one, many = context(directory, 1), context(directory, steps)
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(rounds):
+            for name, command in commands.items():
+                short, long = seconds([*command, one]), seconds([*command, many])
+                times[name].append((long - short) / (steps - 1) * 1000)
+        native = statistics.median(times["native"])
+        for name, found in times.items():
+            middle = statistics.median(found)
+            print(f"{name:<12} {middle:8.1f} ms a step  {middle / native:6.1f} ×")
+        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
+        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
+        below = [str(path) for path in directory.iterdir()]
+        seconds([sys.executable, "-c", clean, *below])
+
+
+if __name__ == "__main__":
+    main()

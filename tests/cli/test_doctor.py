@@ -1,0 +1,51 @@
+"""How the answers are shown."""
+
+from __future__ import annotations
+
+import json
+
+from assembler.cli.doctor import as_json, text, usable
+from assembler.linux.probes import Answer, Report
+
+OVERLAY = Answer("overlay mounts", True, "ext4", "no RUN", "a local disk", 0.0021)
+FILTER = Answer("system call filters", True, "", "RUN is refused", "another kernel", 0.0005)
+REFLINK = Answer("reflinks", False, "not supported", "copies cost", "put it on xfs", 0.0002)
+
+
+def test_a_missing_feature_is_shown_with_its_cost_and_its_cure() -> None:
+    found = Report("full", "65537 ids", "", (OVERLAY, FILTER, REFLINK), ("crun",))
+    assert text(found) == (
+        "ids      full: 65537 ids\n"
+        "runtime  native; also here: crun\n"
+        "\n"
+        "ok  overlay mounts         2.1 ms  ext4\n"
+        "ok  system call filters    0.5 ms\n"
+        "no  reflinks               0.2 ms  not supported\n"
+        "    without: copies cost\n"
+        "    mend:    put it on xfs\n"
+    )
+    assert usable(found)
+
+
+def test_a_refusal_says_what_is_missing_and_the_line_that_helps() -> None:
+    found = Report("", "this host lets no user namespace be made", "sysctl -w x=1", (), ())
+    assert text(found).splitlines()[:2] == [
+        "refused  this host lets no user namespace be made",
+        "         sysctl -w x=1",
+    ]
+    assert not usable(found)
+
+
+def test_json_holds_every_field() -> None:
+    found = Report("single", "one id", "apt-get install uidmap", (OVERLAY, FILTER), ())
+    document = json.loads(as_json(found))
+    assert document["usable"] is True
+    assert document["mode"] == "single"
+    assert document["answers"][0]["feature"] == "overlay mounts"
+
+
+def test_without_filters_no_build_can_run_and_without_overlays_it_can() -> None:
+    no_overlay = Answer("overlay mounts", False, "Invalid argument", "copies", "a local disk")
+    no_filter = Answer("system call filters", False, "Invalid argument", "RUN", "another kernel")
+    assert usable(Report("full", "65537 ids", "", (no_overlay, FILTER), ()))
+    assert not usable(Report("full", "65537 ids", "", (OVERLAY, no_filter), ()))

@@ -1,0 +1,51 @@
+"""What a host can do, as the kernel says it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from assembler.linux.probes import Report, report
+from assembler.linux.userns import plan_map
+
+pytestmark = pytest.mark.integration
+
+
+def answers(found: Report) -> dict[str, bool]:
+    return {answer.feature: answer.works for answer in found.answers}
+
+
+def test_the_report_is_what_builds_here_do(tmp_path: Path) -> None:
+    found = report(str(tmp_path / "store"))
+    assert found.mode == plan_map().kind
+    assert answers(found)["overlay mounts"]
+    assert answers(found)["system call filters"]
+    assert answers(found)["other owners"] == (found.mode != "single")
+    assert answers(found)["supervised system calls"]
+
+
+def test_nothing_of_the_questions_stays(tmp_path: Path) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    report(str(tmp_path / "store"))
+    assert os.listdir(tmp_path) == []
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_store_that_cannot_be_made_is_asked_about_elsewhere() -> None:
+    assert report("/proc/no/store").mode
+
+
+def test_without_newuidmap_one_id_is_mapped_and_the_report_says_what_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.getuid() == 0:
+        return  # root needs no newuidmap
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = report(str(tmp_path / "store"))
+    assert found.mode == "single"
+    assert "newuidmap is not installed" in found.reason
+    assert "other owners are kept in records" in found.reason
+    assert found.remedy == "apt-get install uidmap"
+    assert not answers(found)["other owners"]
