@@ -8,8 +8,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from assembler.linux.accounts import account
 from assembler.linux.command import Command, execute, filled
-from assembler.linux.sandbox import SetupFailed, account, resolve
+from assembler.linux.job import SetupFailed
+from assembler.linux.root import resolve
 
 _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
 

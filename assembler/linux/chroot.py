@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assembler.linux import reaping
-from assembler.linux.sandbox import Job, Records, run_payload
+from assembler.linux.job import Job
+from assembler.linux.payload import Records, run_payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from assembler.linux import syscalls
+from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.mounts import Bind, FileSystem
-from assembler.linux.sandbox import (
-    DirectoryMount,
-    FileMount,
-    Made,
-    mount_directory,
-    mount_root,
-    remove_made,
-    write_file,
-)
+from assembler.linux.root import Made, mount_directory, mount_root, remove_made, write_file
 from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
 
 _PLACES = (("root", "merged"), ("memory", "memory"))

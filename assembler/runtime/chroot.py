@@ -19,8 +19,9 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, everything
 from assembler.linux import zygote
 from assembler.linux.chroot import ChrootJob
+from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.paths import remove_tree
-from assembler.linux.sandbox import DirectoryMount, FileMount, Job, resolve, write_file
+from assembler.linux.root import resolve, write_file
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
 

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
 from assembler.linux import zygote
+from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
-from assembler.linux.sandbox import DirectoryMount, FileMount, Job
+from assembler.linux.sandbox import SandboxJob
 from assembler.linux.supervisor import available
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
@@ -61,7 +62,7 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        job = _job(process, root, mounts, self.ownership)
+        job = SandboxJob(_job(process, root, mounts, self.ownership))
         return run_job(self._zygote, job, output, cancellation)
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ their own: killing its first process leaves nothing of them or the container.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,14 +14,9 @@ from assembler.cancellation import Cancellation
 from assembler.errors import RuntimeMissing
 from assembler.linux import bundle, seccomp, syscalls, zygote
 from assembler.linux.command import Command
-from assembler.linux.sandbox import (
-    ALL_CAPABILITIES,
-    CAPABILITIES,
-    MASKED,
-    READ_ONLY,
-    DirectoryMount,
-    FileMount,
-)
+from assembler.linux.job import DirectoryMount, FileMount
+from assembler.linux.payload import ALL_CAPABILITIES, CAPABILITIES
+from assembler.linux.root import MASKED, READ_ONLY, mount_points
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
@@ -86,10 +80,6 @@ class OciRuntime:
     def _command(
         self, root: Root, files: Sequence[FileMount], directories: Sequence[DirectoryMount]
     ) -> Command:
-        targets = dict.fromkeys(("/proc", "/sys", "/dev"), True)
-        targets |= {file.target: False for file in files if not file.target.startswith("/dev/")}
-        for directory in directories:
-            targets[directory.target] = not directory.source or os.path.isdir(directory.source)
         crun = self.name == "crun"
         options = ["--root={memory}/state", "--log={log}", "--log-format=json"]
         options += ["--cgroup-manager=disabled"] if crun else ["--rootless=true"]
@@ -102,7 +92,7 @@ class OciRuntime:
             scratch=root.scratch,
             files=tuple(files),
             directories=tuple(directories),
-            targets=tuple(targets.items()),
+            targets=tuple(mount_points(files, directories).items()),
             shown=(),
             links=(),
             cgroups="covered" if crun else "read-only",

@@ -14,7 +14,8 @@ from assembler.cancellation import Cancellation
 from assembler.errors import HostError, RuntimeMissing, StepError
 from assembler.linux import zygote
 from assembler.linux.command import Command
-from assembler.linux.sandbox import DirectoryMount, FileMount
+from assembler.linux.job import DirectoryMount, FileMount
+from assembler.linux.root import mount_points
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
@@ -92,17 +93,13 @@ class Podman:
         argv = [self._executable, *self._global_options(state), "run", *_run_options(process)]
         for name, value in env.items():
             argv.append(f"--env={name}={value}" if name in _EXPLICIT else f"--env={name}")
-        targets = dict.fromkeys(("/proc", "/sys", "/dev", "/run"), True)
-        targets |= {"/run/.containerenv": False}
+        targets = mount_points(files, directories) | {"/run": True, "/run/.containerenv": False}
         for number, file in enumerate(files):
             options = "" if file.mode & 0o222 else ":ro"
             argv.append(f"--volume={{f{number}}}:{file.target}{options}")
-            if not file.target.startswith("/dev/"):
-                targets[file.target] = False
         for number, directory in enumerate(directories):
             option = f"type=bind,src={{d{number}}},dst={directory.target}"
             argv.append(f"--mount={option},ro={str(directory.read_only).lower()}")
-            targets[directory.target] = not directory.source or os.path.isdir(directory.source)
         argv += ["--rootfs", "{root}", *process.argv]
         return Command(
             argv=tuple(argv),

@@ -1,0 +1,59 @@
+"""What one RUN's process is given, as values that travel to the zygote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assembler.linux.owner_filter import Ownership
+
+
+@dataclass(frozen=True, slots=True)
+class FileMount:
+    """A file that exists only in memory."""
+
+    target: str
+    content: bytes
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryMount:
+    """A host path, or (with `source` empty) a tmpfs of `size` bytes."""
+
+    target: str
+    source: str = ""
+    read_only: bool = False
+    discard: bool = False
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything one process needs; it travels to the zygote by pickle."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    user: str
+    hostname: str
+    private_network: bool
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    scratch: str
+    files: tuple[FileMount, ...]
+    directories: tuple[DirectoryMount, ...]
+    ownership: Ownership = Ownership.MAPPED
+    insecure: bool = False
+    """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
+    shared_memory: int = 64 << 20
+    limits: tuple[tuple[str, int, int], ...] = ()
+    """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
+    chroot: str = ""
+    """The tree to run in where no namespace can be made; empty in a sandbox."""
+
+
+class SetupFailed(Exception):
+    """A step of the set-up failed; the text names it."""

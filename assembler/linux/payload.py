@@ -1,0 +1,267 @@
+"""The process of a RUN, forked by the first process of its sandbox: restricted, executed, waited
+for, its calls about owners answered (rootless-runtime.md 3, steps 13 and 14; 5a)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from assembler.linux import ownership, seccomp, syscalls
+from assembler.linux.accounts import account
+from assembler.linux.credentials import Credentials
+from assembler.linux.job import Job, SetupFailed
+from assembler.linux.owner_filter import Ownership, program
+from assembler.linux.ownership import Owner
+from assembler.linux.root import resolve
+from assembler.linux.supervisor import Supervisor
+
+CAPABILITIES = 0xA80425FB  # Docker's fourteen
+ALL_CAPABILITIES = (1 << 41) - 1  # up to CAP_CHECKPOINT_RESTORE
+_LAST_CAPABILITY = 63
+_MAX_SIGNALS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Descriptors of the upper directory and of where its table goes (-1 for none), and what the
+    tables of lower layers say."""
+
+    upper: int = -1
+    table: int = -1
+    below: Mapping[str, Owner] = field(default_factory=dict)
+
+
+def run_payload(job: Job, output: int, records: Records) -> int:
+    """Fork the job's process, reap until it ends; its status. Raises SetupFailed, OSError."""
+    root = job.chroot or "/"
+    uid, gid, groups, home = account(job.user, root)
+    if job.chroot:
+        os.makedirs(job.chroot + resolve(job.chroot, job.cwd), mode=0o755, exist_ok=True)
+    else:
+        os.makedirs(job.cwd, mode=0o755, exist_ok=True)
+    env = dict(job.env)
+    env.setdefault("HOME", home)
+    problem_reader, problem_writer = os.pipe()
+    ours, theirs = socket.socketpair()
+    payload = os.fork()
+    if payload == 0:
+        os.close(problem_reader)
+        ours.close()
+        _become(job, output, problem_writer, (uid, gid, groups), env, theirs)
+    os.close(problem_writer)
+    theirs.close()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
+        os.dup2(null, descriptor)
+    signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
+    _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
+    if listeners:
+        initial = Credentials.of(uid, gid, tuple(groups))
+        supervisor = Supervisor(
+            listeners[0],
+            initial,
+            records.upper,
+            records.below,
+            kept=job.ownership,
+            apart=job.insecure,
+        )
+        status = _supervise(supervisor, payload)
+        if records.table >= 0:
+            _write_table(records.table, supervisor)
+    else:
+        status = _wait(payload)
+    problem = b""
+    while part := os.read(problem_reader, 4096):
+        problem += part
+    if problem:
+        raise SetupFailed(problem.decode("utf-8", "replace"))
+    return status
+
+
+def _supervise(supervisor: Supervisor, payload: int) -> int:
+    """Answer calls and reap everything until `payload` ends; its status as shells count it."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    poller.register(supervisor, select.POLLIN)
+    while True:
+        status = _reap(payload)
+        if status is not None:
+            return status
+        ended = False
+        while not ended:
+            for descriptor, event in poller.poll():
+                if descriptor == reader:
+                    os.read(reader, _MAX_SIGNALS)
+                    ended = True
+                elif event & select.POLLIN:
+                    supervisor.answer()
+                else:  # nobody is left that could ask
+                    poller.unregister(descriptor)
+
+
+def _write_table(directory: int, supervisor: Supervisor) -> None:
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(ownership.TABLE, flags, 0o600, dir_fd=directory)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(ownership.rows(supervisor.owners()))
+
+
+def _terminate(payload: int) -> None:
+    try:
+        os.killpg(payload, signal.SIGTERM)
+    except ProcessLookupError:
+        os.kill(payload, signal.SIGTERM)
+
+
+def _wait(payload: int) -> int:
+    """Reap everything until `payload` ends; its status as shells count it."""
+    while True:
+        pid, status = os.wait()
+        if pid == payload:
+            return _counted(status)
+
+
+def _reap(payload: int) -> int | None:
+    """Reap what has ended by now; the status of `payload` when it is among it."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == payload:
+            return _counted(status)
+        if pid == 0:
+            return None
+
+
+def _counted(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _become(
+    job: Job,
+    output: int,
+    problem: int,
+    ids: tuple[int, int, list[int]],
+    env: dict[str, str],
+    supervisor: socket.socket,
+) -> None:
+    """Turn this fork into the payload; never returns."""
+    told = problem
+    try:
+        os.setsid()
+        os.umask(0o022)
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP):
+                try:
+                    signal.signal(number, signal.SIG_DFL)
+                except (OSError, ValueError):
+                    continue  # numbers that the C library keeps for itself
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        _limit(job.limits)
+        if job.chroot:
+            os.chroot(job.chroot)
+        _restrict(*ids, job, supervisor)
+        told = os.dup2(problem, 3, inheritable=False)
+        syscalls.close_range(4)
+        os.chdir(job.cwd)
+        message = _execute(job.argv, env)
+        os.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
+        os._exit(127 if "not found" in message else 126)
+    except BaseException as error:  # the parent raises it
+        os.write(told, f"{error}".encode("utf-8", "replace"))
+    finally:
+        os._exit(125)
+
+
+def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
+    for name, soft, hard in limits:
+        if name == "locks":
+            continue  # without effect since Linux 2.4.25, getrlimit(2); the supervisor uses it
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        except (OSError, ValueError) as error:
+            raise SetupFailed(
+                f"ulimit {name}={soft}:{hard} cannot be set: {error}; this user's hard limit is"
+                f" {resource.getrlimit(getattr(resource, f'RLIMIT_{name.upper()}'))[1]}"
+            ) from error
+
+
+def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socket.socket) -> None:
+    """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
+    capabilities, then ids: capabilities(7)."""
+    kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
+    if not job.insecure:
+        try:
+            syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
+        except OSError as error:
+            if not job.chroot or error.errno != errno.EACCES:
+                raise  # in a container without CAP_SYS_ADMIN its own filter holds
+    if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
+        _supervised(job.ownership, supervisor)
+    supervisor.close()
+    for capability in range(_LAST_CAPABILITY + 1):
+        if not kept >> capability & 1:
+            try:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                break  # the kernel's last capability is behind us
+    if job.ownership is Ownership.MAPPED:
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    if uid == 0 or job.ownership is not Ownership.MAPPED:
+        syscalls.capset(kept, kept, 0)
+
+
+def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
+    """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
+    code = program(syscalls.machine(), kept)
+    if kept is Ownership.IGNORED:
+        syscalls.seccomp_filter(code)
+    else:
+        try:
+            listener = syscalls.seccomp_listener(code)
+        except OSError:
+            if kept is Ownership.SUPERVISED:
+                raise
+            listener = -1  # only device nodes go without
+        if listener >= 0:
+            socket.send_fds(supervisor, [b"l"], [listener])
+            os.close(listener)
+
+
+def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
+    """Replace the process; only returns, with the reason, when nothing could be executed."""
+    name = argv[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        directories = env.get(
+            "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
+        candidates = [os.path.join(part or ".", name) for part in directories.split(":")]
+    failure: OSError | None = None
+    for candidate in candidates:
+        try:
+            os.execve(candidate, argv, env)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                failure = error
+    if failure is not None:
+        return f'exec: "{name}": {(failure.strerror or "").lower()}'
+    if "/" in name:
+        return f'exec: "{name}": stat {name}: no such file or directory (not found)'
+    return f'exec: "{name}": executable file not found in $PATH'

@@ -1,0 +1,292 @@
+"""A RUN's root: the overlay or tree, mount points that leave no trace, the system's own mounts.
+
+Made in the mount namespace of the process that calls it (rootless-runtime.md 2, 3, 3b).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from assembler.linux import ownership, syscalls
+from assembler.linux.job import DirectoryMount, FileMount, Job, SetupFailed
+from assembler.linux.mounts import Bind, FileSystem, Overlay
+from assembler.linux.owner_filter import Ownership
+from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+MASKED = (
+    "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
+    "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
+    "sys/devices/virtual/powercap",
+)  # fmt: skip
+READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+
+
+def make_root(job: Job) -> list[Made]:
+    """Mount the overlay and everything in it at scratch/merged; returns what had to be created
+    in the upper directory because a layer hides the stub below it."""
+    scratch = job.scratch
+    merged, memory = os.path.join(scratch, "merged"), os.path.join(scratch, "memory")
+    os.makedirs(memory, mode=0o755, exist_ok=True)
+    FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
+    resolved, created = mount_root(
+        job.lowers, job.upper, job.work, scratch, mount_points(job.files, job.directories)
+    )
+    _system_mounts(merged, job, resolved)
+    for number, file in enumerate(job.files):
+        source = os.path.join(memory, str(number))
+        write_file(source, file)
+        Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
+    for number, directory in enumerate(job.directories):
+        mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
+    return created
+
+
+def mount_root(
+    lowers: tuple[str, ...],
+    upper: str,
+    work: str,
+    scratch: str,
+    targets: dict[str, bool],
+    links: tuple[tuple[str, str], ...] = (),
+) -> tuple[dict[str, str], list[Made]]:
+    """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
+    directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
+
+    Returns where each target is inside the root, links followed, and what had to be made in the
+    upper directory after all, because a layer hides the bottom one there. Without `lowers` the
+    directory `upper` is the whole root, and everything that is missing is made in it.
+    """
+    if not lowers and not work:
+        return _mount_tree(upper, os.path.join(scratch, "merged"), targets, links)
+    for name in ("merged", "stub", "void"):
+        os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
+    merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
+    Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
+    resolved = {target: resolve(merged, target) for target in targets}
+    syscalls.umount(merged)
+    for target, is_directory in targets.items():
+        _make_stub(stub, resolved[target], is_directory)
+    for path, text in links:
+        os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
+        os.symlink(text, stub + path)
+    Overlay((*lowers, stub), merged, upper, work).execute()
+    created: list[Made] = []
+    for target, is_directory in targets.items():
+        created += _ensure(merged, resolved[target], is_directory)
+    return resolved, created
+
+
+def _mount_tree(
+    tree: str, merged: str, targets: dict[str, bool], links: tuple[tuple[str, str], ...]
+) -> tuple[dict[str, str], list[Made]]:
+    os.makedirs(merged, exist_ok=True)
+    Bind(tree, merged).execute()
+    resolved = {target: resolve(merged, target) for target in targets}
+    created: list[Made] = []
+    for target, is_directory in targets.items():
+        created += _ensure(merged, resolved[target], is_directory)
+    for path, text in links:
+        place = resolve(merged, os.path.dirname(path))
+        created += _ensure(merged, place, True)
+        link = os.path.join(place, os.path.basename(path))
+        if not os.path.lexists(merged + link):
+            created.append(_made(merged + link, functools.partial(os.symlink, text)))
+    return resolved, created
+
+
+def mount_points(
+    files: Sequence[FileMount], directories: Sequence[DirectoryMount]
+) -> dict[str, bool]:
+    """Every mount point of a root, true for directories."""
+    targets = {"/proc": True, "/sys": True, "/dev": True}
+    targets |= {file.target: False for file in files if not file.target.startswith("/dev/")}
+    for directory in directories:
+        targets[directory.target] = not directory.source or os.path.isdir(directory.source)
+    return targets
+
+
+def resolve(root: str, path: str) -> str:
+    """`path` with every symlink inside `root` followed; components that do not exist stay."""
+    pending = [part for part in path.split("/") if part]
+    done: list[str] = []
+    links = 0
+    while pending:
+        part = pending.pop(0)
+        if part == ".":
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        try:
+            link = os.readlink(os.path.join(root, *done, part))
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > 40:
+            raise SetupFailed(f"mount target {path}: too many levels of symbolic links")
+        if link.startswith("/"):
+            done = []
+        pending = [step for step in link.split("/") if step] + pending
+    return "/" + "/".join(done)
+
+
+def _make_stub(stub: str, target: str, is_directory: bool) -> None:
+    path = stub + target
+    parent = path if is_directory else os.path.dirname(path)
+    os.makedirs(parent, mode=0o755, exist_ok=True)
+    if not is_directory and not os.path.lexists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A mount point that had to be made in the root itself. The parent's times, in nanoseconds,
+    before and (modification only) after."""
+
+    path: str
+    times: tuple[int, int]
+    changed: int
+
+
+def _ensure(merged: str, target: str, is_directory: bool) -> list[Made]:
+    """Make a mount point that is missing or that a whiteout hides; what was made, deepest last."""
+    missing: list[str] = []
+    path = target
+    while path != "/" and not os.path.lexists(merged + path):
+        missing.append(path)
+        path = os.path.dirname(path)
+
+    def make(path: str) -> None:
+        if path == target and not is_directory:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        else:
+            os.mkdir(path, 0o755)
+
+    target = merged + target
+    return [_made(merged + path, make) for path in reversed(missing)]
+
+
+def _made(path: str, make: Callable[[str], None]) -> Made:
+    parent = os.path.dirname(path)
+    before = os.stat(parent)
+    make(path)
+    return Made(path, (before.st_atime_ns, before.st_mtime_ns), os.stat(parent).st_mtime_ns)
+
+
+def remove_made(created: Sequence[Made], root: str = "") -> None:
+    """Remove mount points made in the root, whose path on the host `root` is taken off where the
+    root is now `/`; parents that nothing else changed get their times back."""
+    for made in reversed(created):
+        path = made.path.removeprefix(root)
+        parent = os.path.dirname(path)
+        before = os.stat(parent)
+        while True:
+            try:
+                syscalls.umount(path, syscalls.MNT_DETACH)
+            except OSError:
+                break
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            continue  # the step put files there: it is a directory of the image now
+        untouched = before.st_mtime_ns == made.changed
+        os.utime(parent, ns=made.times if untouched else (before.st_atime_ns, before.st_mtime_ns))
+
+
+def _system_mounts(merged: str, job: Job, resolved: dict[str, str]) -> None:
+    proc, sys = merged + resolved["/proc"], merged + resolved["/sys"]
+    try:
+        FileSystem("proc", proc).execute()
+    except OSError as error:
+        if error.errno != errno.EPERM:  # nested in a container whose own /proc is masked
+            raise
+        Bind("/proc", proc).execute()
+    _device_mounts(merged + resolved["/dev"], job)
+    if job.private_network:
+        FileSystem("sysfs", sys, "", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY).execute()
+    else:
+        Bind("/sys", sys, read_only=not job.insecure).execute()
+    if job.insecure:
+        return
+    for name in MASKED:
+        _mask(os.path.join(merged, name))
+    for name in READ_ONLY:
+        path = os.path.join(merged, name)
+        if os.path.exists(path):
+            Bind(path, path, read_only=True).execute()
+
+
+def _mask(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # not on this kernel, or already out of reach
+    if stat.S_ISDIR(mode):
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
+        FileSystem("tmpfs", path, "size=0k", flags).execute()
+    else:
+        Bind("/dev/null", path).execute()
+
+
+def _device_mounts(dev: str, job: Job) -> None:
+    FileSystem("tmpfs", dev, "mode=755,size=64m", MS_NOSUID).execute()
+    for name in _DEVICES:
+        path = os.path.join(dev, name)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        Bind(f"/dev/{name}", path).execute()
+    links = (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx"), ("core", "/proc/kcore"))
+    streams = (("stdin", 0), ("stdout", 1), ("stderr", 2))
+    for name, target in (*links, *((s, f"/proc/self/fd/{n}") for s, n in streams)):
+        os.symlink(target, os.path.join(dev, name))
+    for name in ("pts", "shm", "mqueue", "pipes"):
+        os.mkdir(os.path.join(dev, name), 0o755)
+    pts = "newinstance,ptmxmode=0666,mode=0620" + (
+        ",gid=5" if job.ownership is Ownership.MAPPED else ""
+    )
+    FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
+    FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
+    FileSystem("mqueue", f"{dev}/mqueue").execute()
+    for file in job.files:
+        if file.target.startswith("/dev/"):
+            path = os.path.join(dev, os.path.relpath(file.target, "/dev"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def write_file(path: str, file: FileMount) -> None:
+    """Write `file` to the new file `path`, with its owner and mode."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(file.content)
+        ownership.give(descriptor, (file.uid, file.gid))
+        os.fchmod(descriptor, file.mode)
+
+
+def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
+    """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away."""
+    if not mount.source:
+        size = f",size={mount.size}" if mount.size else ""
+        FileSystem("tmpfs", target, f"mode=1777{size}", MS_NOSUID | MS_NODEV).execute()
+    elif mount.discard and os.path.isdir(mount.source):
+        for name in ("upper", "work"):
+            os.makedirs(os.path.join(private, name))
+        Overlay((mount.source,), target, f"{private}/upper", f"{private}/work").execute()
+    elif mount.discard:
+        with open(mount.source, "rb") as source, open(private, "xb") as copy:
+            while chunk := source.read(1 << 20):
+                copy.write(chunk)
+        Bind(private, target).execute()
+    else:
+        Bind(mount.source, target, read_only=mount.read_only).execute()
