@@ -43,6 +43,30 @@ def test_every_runtime_gives_the_same_digest(
     assert len(set(digests.values())) == 1, digests
 
 
+CASES = Path(__file__).parents[2] / "fixtures/differential"
+CORPUS = (
+    "C12-owners-and-modes-given", "C14-what-is-replaced", "C22-owners-from-elsewhere",
+    "I5-json-and-shell-forms", "K1-workdir", "K2-user", "K3-shell", "M6-mounts",
+    "M7-cache-of-two-runs", "R1-forms-and-the-path", "R3-files-of-the-run",
+    "Z2-removed-and-replaced", "Z3-hard-links", "Z5-kinds-and-modes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CORPUS)
+def test_a_corpus_has_the_same_digests_under_every_runtime(
+    assemble: Any, require: Callable[..., None], case: str
+) -> None:
+    require("podman", "crun", "runc")
+    digests = {
+        runtime: assemble(
+            "build", "-q", "--no-cache", "--runtime", runtime, CASES / case,
+            SOURCE_DATE_EPOCH="1700000000",
+        ).stdout
+        for runtime in ("native", "podman", "crun", "runc")
+    }  # fmt: skip
+    assert len(set(digests.values())) == 1, digests
+
+
 def test_one_id_gives_the_same_digest(assemble: Any, single_id: list[str], tmp_path: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()
