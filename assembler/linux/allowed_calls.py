@@ -6,6 +6,9 @@ ones (clone, socket, personality) and the refused ones are in `seccomp`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 NEWEST = 466
 """The highest number the profile knows; what is above it is unknown rather than refused."""
 
@@ -76,27 +79,30 @@ wait4 61 260 | waitid 247 95 | write 1 64 | writev 20 66
 """
 
 
+def _parsed(text: str) -> dict[str, tuple[int | None, int | None]]:
+    rows = (cell.split() for cell in text.strip().replace("\n", " | ").split(" | "))
+    return {name: (_number(x86_64), _number(aarch64)) for name, x86_64, aarch64 in rows}
+
+
+def _number(word: str) -> int | None:
+    return None if word == "-" else int(word)
+
+
+_CALLS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(_parsed(_TABLE))
+_COLUMNS = MappingProxyType({"x86_64": 0, "aarch64": 1})
+
+
 def names() -> tuple[str, ...]:
     """Every allowed call, as libseccomp and the runtime specification name it."""
-    return tuple(cell.split()[0] for cell in _cells())
+    return tuple(_CALLS)
 
 
 def numbers(machine: str) -> frozenset[int]:
     """The allowed numbers on `machine` (`x86_64`, `aarch64`). Raises KeyError for another one."""
-    column = {"x86_64": 1, "aarch64": 2}[machine]
-    words = (cell.split()[column] for cell in _cells())
-    return frozenset(int(word) for word in words if word != "-")
+    column = _COLUMNS[machine]
+    return frozenset(found for row in _CALLS.values() if (found := row[column]) is not None)
 
 
 def number(name: str, machine: str) -> int | None:
     """The number of the allowed call `name` on `machine`, None where it has no such call."""
-    column = {"x86_64": 1, "aarch64": 2}[machine]
-    for cell in _cells():
-        words = cell.split()
-        if words[0] == name:
-            return None if words[column] == "-" else int(words[column])
-    raise KeyError(name)
-
-
-def _cells() -> list[str]:
-    return _TABLE.strip().replace("\n", " | ").split(" | ")
+    return _CALLS[name][_COLUMNS[machine]]
