@@ -147,10 +147,13 @@ def _make_stub(stub: str, target: str, is_directory: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A mount point that had to be made in the root itself. The parent's times, in nanoseconds,
-    before and (modification only) after."""
+    """A mount point that had to be made in the root itself: `name` in `directory`, a descriptor,
+    since a step may turn the directory's path into a link that leaves the root. The directory's
+    times, in nanoseconds, before and (modification only) after."""
 
     path: str
+    directory: int
+    name: str
     times: tuple[int, int]
     changed: int
 
@@ -174,35 +177,50 @@ def _ensure(merged: str, target: str, is_directory: bool) -> list[Made]:
 
 
 def _made(path: str, make: Callable[[str], None]) -> Made:
-    parent = os.path.dirname(path)
-    before = os.stat(parent)
+    above, name = os.path.split(path)
+    directory = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    before = os.fstat(directory)
     make(path)
-    return Made(path, (before.st_atime_ns, before.st_mtime_ns), os.stat(parent).st_mtime_ns)
+    times = (before.st_atime_ns, before.st_mtime_ns)
+    return Made(path, directory, name, times, os.fstat(directory).st_mtime_ns)
 
 
 def remove_made(created: Sequence[Made], root: str = "") -> None:
-    """Remove mount points made in the root, whose path on the host `root` is taken off where the
-    root is now `/`; parents that nothing else changed get their times back."""
+    """Remove mount points made in the root; directories that nothing else changed get their times
+    back. Where `root`, a path on the host, is `/` by now, what is mounted on them goes first."""
     for made in reversed(created):
-        path = made.path.removeprefix(root)
-        parent = os.path.dirname(path)
-        before = os.stat(parent)
-        while True:
-            try:
-                syscalls.umount(path, syscalls.MNT_DETACH)
-            except OSError:
-                break
+        if root:
+            _detach(made.path.removeprefix(root))
+        before = os.fstat(made.directory)
+        if _taken_away(made):
+            untouched = before.st_mtime_ns == made.changed
+            times = made.times if untouched else (before.st_atime_ns, before.st_mtime_ns)
+            os.utime(made.directory, ns=times)
+        os.close(made.directory)
+
+
+def _detach(path: str) -> None:
+    while True:
         try:
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.rmdir(path)
-            else:
-                os.unlink(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise
-            continue  # the step put files there: it is a directory of the image now
-        untouched = before.st_mtime_ns == made.changed
-        os.utime(parent, ns=made.times if untouched else (before.st_atime_ns, before.st_mtime_ns))
+            syscalls.umount(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        except OSError:
+            return
+
+
+def _taken_away(made: Made) -> bool:
+    """Remove a mount point; whether it could be: a step may have put files there, and then it is a
+    directory of the image now."""
+    try:
+        status = os.stat(made.name, dir_fd=made.directory, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            os.rmdir(made.name, dir_fd=made.directory)
+        else:
+            os.unlink(made.name, dir_fd=made.directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise
+        return False
+    return True
 
 
 def _system_mounts(merged: str, job: Job, resolved: dict[str, str]) -> None:

@@ -7,9 +7,11 @@ nothing is to be put back when the builder dies.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -20,7 +22,7 @@ from assembler.layer.tree import DirectoryTree, everything
 from assembler.linux import zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
-from assembler.linux.paths import remove_tree
+from assembler.linux.paths import open_root, remove_at, remove_tree
 from assembler.linux.root import resolve, write_file
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
@@ -97,73 +99,125 @@ def _job(process: Process, root: Root) -> Job:
     )
 
 
+Make = Callable[[int, str], None]
+"""Makes something of that name in the directory open as that descriptor."""
+
+
 @contextmanager
-def _placed(root: Root, target: str, make: Callable[[str], None]) -> Iterator[None]:
-    """Something at `target` of the tree until the block ends; what was there comes back then, and
-    so do the times of directories that the step did not change."""
-    path = root.upper + resolve(root.upper, target)
+def _placed(root: Root, target: str, make: Make) -> Iterator[tuple[int, str]]:
+    """Something at `target` of the tree until the block ends, in a directory that is open as a
+    descriptor: a step may turn the directory's path into a link that leaves the tree. What was
+    there comes back in the end, and so do the times of directories that the step did not change."""
+    above, _, name = resolve(root.upper, target).strip("/").rpartition("/")
+    saved = uuid.uuid4().hex
     with ExitStack() as stack:
-        stack.enter_context(_parents(root.upper, os.path.dirname(path)))
-        parent = os.path.dirname(path)
-        times = os.stat(parent)
-        saved = f"{root.scratch}/saved-{os.stat(parent).st_ino}-{os.path.basename(path)}"
-        there = os.path.lexists(path)
-        if there:
-            os.rename(path, saved)
-        make(path)
-        after = os.stat(parent).st_mtime_ns
-        try:
-            yield
-        finally:
-            now = os.stat(parent)
-            remove_tree(path)
+        scratch, top = (_opened(stack, path) for path in (root.scratch, root.upper))
+        parent = stack.enter_context(_directory_at(top, above))
+        there = _kind(parent, name) != 0
+
+        def put() -> None:
             if there:
-                os.rename(saved, path)
-            same = now.st_mtime_ns == after
-            mtime = times.st_mtime_ns if same else now.st_mtime_ns
-            os.utime(parent, ns=(times.st_atime_ns, mtime))
+                os.rename(name, saved, src_dir_fd=parent, dst_dir_fd=scratch)
+            make(parent, name)
+
+        def undo() -> bool:
+            remove_at(parent, name)
+            if there:
+                os.rename(saved, name, src_dir_fd=scratch, dst_dir_fd=parent)
+            return True
+
+        stack.enter_context(_untouched(parent, put, undo))
+        yield parent, name
+
+
+def _opened(stack: ExitStack, path: str) -> int:
+    descriptor = open_root(path)
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 @contextmanager
-def _parents(root: str, path: str) -> Iterator[None]:
-    """Have the directory `path` of the tree until the block ends; what was made for it is removed
-    if nothing else is in it."""
-    if os.path.isdir(path):
+def _untouched(
+    directory: int, make: Callable[[], None], undo: Callable[[], bool]
+) -> Iterator[None]:
+    """Let `make` add to a directory and `undo` take it away after the block; if that could be done,
+    the directory's times are what they were, or what something else made them meanwhile."""
+    before = os.fstat(directory)
+    make()
+    after = os.fstat(directory).st_mtime_ns
+    try:
         yield
+    finally:
+        now = os.fstat(directory)
+        if undo():
+            mtime = before.st_mtime_ns if now.st_mtime_ns == after else now.st_mtime_ns
+            os.utime(directory, ns=(before.st_atime_ns, mtime))
+
+
+@contextmanager
+def _directory_at(top: int, path: str) -> Iterator[int]:
+    """A descriptor of the directory `path` below `top`; those that are missing are made, and
+    removed after the block if nothing is in them."""
+    if not path:
+        yield top
         return
-    above = os.path.dirname(path)
-    with _parents(root, above):
-        times = os.stat(above)
-        os.mkdir(path, 0o755)
-        after = os.stat(above).st_mtime_ns
-        try:
-            yield
-        finally:
-            now = os.stat(above)
-            if not os.listdir(path):
-                os.rmdir(path)
-                same = now.st_mtime_ns == after
-                mtime = times.st_mtime_ns if same else now.st_mtime_ns
-                os.utime(above, ns=(times.st_atime_ns, mtime))
+    above, _, name = path.rpartition("/")
+    with ExitStack() as stack:
+        parent = stack.enter_context(_directory_at(top, above))
+        if not stat.S_ISDIR(_kind(parent, name)):
+            made = _untouched(
+                parent,
+                lambda: os.mkdir(name, 0o755, dir_fd=parent),
+                lambda: _removed_if_empty(parent, name),
+            )
+            stack.enter_context(made)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=parent)
+        stack.callback(os.close, descriptor)
+        yield descriptor
 
 
-def _device_maker(device: tuple[int, int]) -> Callable[[str], None]:
-    def make(path: str) -> None:
-        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(*device))
-        os.chmod(path, 0o666)
+def _kind(directory: int, name: str) -> int:
+    """The file type of an entry (no link is followed), 0 where there is none."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    return stat.S_IFMT(status.st_mode)
+
+
+def _removed_if_empty(directory: int, name: str) -> bool:
+    try:
+        os.rmdir(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.ENOTDIR):
+            raise
+        return False
+    return True
+
+
+def _device_maker(device: tuple[int, int]) -> Make:
+    def make(directory: int, name: str) -> None:
+        os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(*device), dir_fd=directory)
+        os.chmod(name, 0o666, dir_fd=directory)
 
     return make
 
 
-def _file_maker(file: FileMount) -> Callable[[str], None]:
-    return lambda path: write_file(path, file)
+def _file_maker(file: FileMount) -> Make:
+    return lambda directory, name: write_file(_path(directory, name), file)
+
+
+def _path(directory: int, name: str) -> str:
+    return f"/proc/self/fd/{directory}/{name}"
 
 
 @contextmanager
 def _directory(root: Root, mount: DirectoryMount) -> Iterator[None]:
     """A copy of the mount's files in the tree; a writable one takes their place afterwards."""
 
-    def make(path: str) -> None:
+    def make(directory: int, name: str) -> None:
+        path = _path(directory, name)
         if not mount.source:
             os.mkdir(path)
             os.chmod(path, 0o1777)
@@ -177,18 +231,18 @@ def _directory(root: Root, mount: DirectoryMount) -> Iterator[None]:
             owner = os.stat(mount.source)
             os.chown(path, owner.st_uid, owner.st_gid)
 
-    with _placed(root, mount.target, make):
+    with _placed(root, mount.target, make) as (directory, name):
         yield
-        if mount.source and not mount.read_only and not mount.discard:
-            path = root.upper + resolve(root.upper, mount.target)
-            _replace(mount.source, path, root.scratch)
+        kept = mount.source and not mount.read_only and not mount.discard
+        if kept and stat.S_ISDIR(_kind(directory, name)):
+            _replace(mount.source, directory, name, root.scratch)
 
 
-def _replace(directory: str, copy: str, scratch: str) -> None:
-    """Let `copy` be `directory`, at once. Steps that use one cache at the same time each leave
-    theirs; the last one stays (rule M7: a cache's content may be dropped any time)."""
-    old = os.path.join(scratch, f"old-{os.path.basename(directory)}")
-    os.rename(directory, old)
-    os.rename(copy, directory)
-    os.mkdir(copy)  # for `_placed` to remove
+def _replace(cache: str, directory: int, name: str, scratch: str) -> None:
+    """Let the copy `name` in `directory` be `cache`, at once. Steps that use one cache at the same
+    time each leave theirs; the last one stays (rule M7: a cache may be dropped any time)."""
+    old = os.path.join(scratch, uuid.uuid4().hex)
+    os.rename(cache, old)
+    os.rename(name, cache, src_dir_fd=directory)
+    os.mkdir(name, dir_fd=directory)  # for `_placed` to remove
     remove_tree(old)

@@ -100,3 +100,24 @@ def test_doctor_says_that_steps_would_run_by_chroot_and_what_that_costs(assemble
     assert "steps run by chroot in copies" in first and "secrets on the disk" in first
     assert second.strip() == "in a container, allow unshare(2) in its seccomp profile"
     assert third.startswith("runtime  chroot")
+
+
+def test_a_step_that_turns_directories_into_links_reaches_nothing_outside(
+    assemble: Any, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    for name in ("hosts", "hostname", "resolv.conf", "null", "keep"):
+        (outside / name).parent.mkdir(exist_ok=True)
+        (outside / name).write_text("mine\n")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\n"
+        f"RUN --mount=type=cache,target=/cache/it mv /etc /old-etc && ln -s {outside} /etc"
+        f" && mv /dev /old-dev && ln -s {outside} /dev"
+        f" && rm -r /cache/it && ln -s {outside} /cache/it\n"
+        "RUN --mount=type=cache,target=/cache/it echo seen: $(ls /cache/it)\n"
+    )
+    done = assemble("build", "--runtime", "chroot", "--no-cache", tmp_path)
+    assert " seen:\n" in done.stderr
+    found = {path.name: path.read_text() for path in outside.iterdir()}
+    names = ("hosts", "hostname", "resolv.conf", "null", "keep")
+    assert found == dict.fromkeys(names, "mine\n")
