@@ -6,7 +6,9 @@ cannot add, remove or lock keys, nor use extensions.
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import selectors
 import shutil
 import socket
@@ -18,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from assembler.errors import RuntimeMissing, UsageError
 
@@ -25,6 +28,7 @@ _FAILURE = struct.pack(">IB", 1, 5)  # SSH_AGENT_FAILURE
 _REQUEST_IDENTITIES, _SIGN_REQUEST = 11, 13
 _LONGEST = 256 << 10  # bytes of a message, as OpenSSH has it
 _START = 10.0  # seconds that ssh-agent and ssh-add may take
+_CLIENT = 10.0  # seconds that a step may take over a part of its request
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def proxy(path: str, agent: str, *, uid: int, gid: int, mode: int) -> Iterator[N
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         _bind(listener, path)
         stack.callback(os.unlink, path)
-        os.chown(path, uid, gid)
+        _give(path, uid, gid)
         os.chmod(path, mode)
         listener.listen()
         ours, theirs = socket.socketpair()
@@ -56,6 +60,15 @@ def _bind(listener: socket.socket, path: str) -> None:
         os.close(directory)
 
 
+def _give(path: str, uid: int, gid: int) -> None:
+    try:
+        os.chown(path, uid, gid)
+    except OSError as error:
+        # Where only one id is mapped every user of the step is that one, whatever it is shown.
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+
+
 def _serve(listener: socket.socket, stop: socket.socket, agent: str) -> None:
     """Answer every connection, one request at a time, until the other end of `stop` closes."""
     with selectors.DefaultSelector() as selector, ExitStack() as stack:
@@ -67,54 +80,79 @@ def _serve(listener: socket.socket, stop: socket.socket, agent: str) -> None:
                     return
                 if key.fileobj is listener:
                     client = stack.enter_context(listener.accept()[0])
-                    client.settimeout(_START)
+                    client.setblocking(False)
                     selector.register(client, selectors.EVENT_READ)
                     continue
                 assert isinstance(key.fileobj, socket.socket)
-                if not _answered(key.fileobj, agent):
+                if not _answered(_Stream(key.fileobj, stop, _CLIENT), agent):
                     selector.unregister(key.fileobj)
                     key.fileobj.close()
 
 
-def _answered(client: socket.socket, agent: str) -> bool:
+def _answered(client: _Stream, agent: str) -> bool:
     """Take one request of `client` and answer it; False when the connection is over."""
     try:
-        request = _message(client)
+        request = client.message()
         if request is None:
             return False
         allowed = request[:1] in (bytes([_REQUEST_IDENTITIES]), bytes([_SIGN_REQUEST]))
-        client.sendall(_asked(agent, request) if allowed else _FAILURE)
+        client.send(_asked(agent, request, client.stop) if allowed else _FAILURE)
     except OSError:  # the step has gone, or the agent; either way it sees its connection end
         return False
     return True
 
 
-def _asked(agent: str, request: bytes) -> bytes:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as upstream:
-        upstream.connect(agent)
-        upstream.sendall(struct.pack(">I", len(request)) + request)
-        answer = _message(upstream)
+def _asked(agent: str, request: bytes, stop: socket.socket) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        connection.connect(agent)
+        # No limit but the end of the step: people confirm with a key press or a touch.
+        upstream = _Stream(connection, stop, None)
+        upstream.send(struct.pack(">I", len(request)) + request)
+        answer = upstream.message()
     return _FAILURE if answer is None else struct.pack(">I", len(answer)) + answer
 
 
-def _message(stream: socket.socket) -> bytes | None:
-    """The next message without its length; None at the end, or when it is too long."""
-    head = _exactly(stream, 4)
-    if head is None:
-        return None
-    size = struct.unpack(">I", head)[0]
-    return _exactly(stream, size) if 0 < size <= _LONGEST else None
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A non-blocking connection, waited for until `stop` ends, and `seconds` for each part."""
 
+    connection: socket.socket
+    stop: socket.socket
+    seconds: float | None
 
-def _exactly(stream: socket.socket, size: int) -> bytes | None:
-    parts = []
-    while size:
-        part = stream.recv(size)
-        if not part:
+    def message(self) -> bytes | None:
+        """The next message without its length; None at the end, or when it is too long."""
+        head = self._exactly(4)
+        if head is None:
             return None
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        size = struct.unpack(">I", head)[0]
+        return self._exactly(size) if 0 < size <= _LONGEST else None
+
+    def send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._wait(select.POLLOUT)
+            rest = rest[self.connection.send(rest) :]
+
+    def _exactly(self, size: int) -> bytes | None:
+        parts = []
+        while size:
+            self._wait(select.POLLIN)
+            part = self.connection.recv(size)
+            if not part:
+                return None
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _wait(self, events: int) -> None:
+        poll = select.poll()
+        poll.register(self.connection, events)
+        poll.register(self.stop, select.POLLIN)
+        ready = dict(poll.poll(None if self.seconds is None else self.seconds * 1000))
+        if not ready or self.stop.fileno() in ready:
+            raise TimeoutError
 
 
 # ssh-agent is setgid, so PR_SET_PDEATHSIG would not hold; the shell sees its stdin end instead.

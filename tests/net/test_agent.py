@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -107,6 +108,65 @@ def test_several_connections_are_served_at_once_and_a_silent_one_does_not_hold_t
             silent.connect(ours)
             assert ask(ours, bytes([LIST])) == [bytes([LIST])]
         assert silent.recv(1) == b""
+
+
+def test_half_a_request_does_not_hold_the_end(
+    agent: tuple[str, list[bytes]], tmp_path: Path
+) -> None:
+    ours = str(tmp_path / "ours")
+    with socket.socket(socket.AF_UNIX) as client:
+        with proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
+            client.connect(ours)
+            client.sendall(struct.pack(">IB", 100, LIST))
+            time.sleep(0.1)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        assert client.recv(1) == b""
+
+
+def test_an_agent_that_does_not_answer_does_not_hold_the_end(tmp_path: Path) -> None:
+    ours, hung = str(tmp_path / "ours"), str(tmp_path / "hung")
+    with socket.socket(socket.AF_UNIX) as agent, socket.socket(socket.AF_UNIX) as client:
+        agent.bind(hung)
+        agent.listen()
+        with proxy(ours, hung, uid=os.getuid(), gid=os.getgid(), mode=0o600):
+            client.connect(ours)
+            client.sendall(struct.pack(">IB", 1, LIST))
+            asked, _ = agent.accept()
+            assert asked.recv(5, socket.MSG_WAITALL) == struct.pack(">IB", 1, LIST)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        assert client.recv(1) == b""
+        assert asked.recv(1) == b""
+        asked.close()
+
+
+def test_a_step_that_reads_no_answers_does_not_hold_the_end(
+    agent: tuple[str, list[bytes]], tmp_path: Path
+) -> None:
+    ours = str(tmp_path / "ours")
+    request = struct.pack(">IB", 200 << 10, LIST) + bytes((200 << 10) - 1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        with proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
+            client.connect(ours)
+            with pytest.raises(TimeoutError):
+                while True:
+                    client.sendall(request)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+
+
+def test_where_one_id_is_mapped_the_socket_stays_ours(
+    agent: tuple[str, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(*_: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "chown", chown)
+    ours = str(tmp_path / "ours")
+    with proxy(ours, agent[0], uid=1000, gid=1000, mode=0o600):
+        assert ask(ours, bytes([LIST])) == [bytes([LIST])]
 
 
 def test_a_message_longer_than_any_agent_takes_ends_the_connection(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import threading
 import time
@@ -59,6 +60,7 @@ class StepLogs:
         self._max_speed = max_speed
         self._build = ""
         self._steps: dict[str, _Step] = {}
+        self._opened = 0
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -141,7 +143,8 @@ class StepLogs:
         with self._lock:
             if not self._build:
                 self._build = self._begin()
-            step.number = sum(one.number > 0 for one in self._steps.values()) + 1
+            self._opened += 1
+            step.number = self._opened
         return open(f"{self._build}/{step.number}.log", "xb", buffering=1 << 16)
 
     def _begin(self) -> str:
@@ -174,7 +177,7 @@ def limits(variables: Mapping[str, str]) -> tuple[int, int]:
 
     def read(name: str, otherwise: int) -> int:
         text = variables.get(name, "").strip()
-        return int(text) if text.removeprefix("-").isdigit() else otherwise
+        return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else otherwise
 
     size = read("BUILDKIT_STEP_LOG_MAX_SIZE", MAX_SIZE)
     return size, read("BUILDKIT_STEP_LOG_MAX_SPEED", MAX_SPEED)

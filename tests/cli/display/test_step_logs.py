@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from assembler.cli.display.step_logs import MAX_SIZE, MAX_SPEED, StepLogs, limits
@@ -91,7 +92,8 @@ def test_minus_one_is_no_limit(tmp_path: Path) -> None:
 def test_limits_come_from_buildkits_variables_and_nonsense_is_passed_over() -> None:
     assert limits({}) == (MAX_SIZE, MAX_SPEED)
     assert limits({"BUILDKIT_STEP_LOG_MAX_SIZE": "7"}) == (7, MAX_SPEED)
-    assert limits({"BUILDKIT_STEP_LOG_MAX_SPEED": "fast"}) == (MAX_SIZE, MAX_SPEED)
+    for nonsense in ("fast", "\N{SUPERSCRIPT TWO}", "-", "1_000", "9" * 5000):
+        assert limits({"BUILDKIT_STEP_LOG_MAX_SPEED": nonsense}) == (MAX_SIZE, MAX_SPEED)
 
 
 def test_steps_at_once_have_a_file_each(tmp_path: Path) -> None:
@@ -101,6 +103,22 @@ def test_steps_at_once_have_a_file_each(tmp_path: Path) -> None:
         logs(VertexOutput(vertex, vertex.encode(), 0.1))
     logs(Finished(1.0))
     assert [Path(logs.path(vertex)).read_bytes() for vertex in ("a", "b")] == [b"a", b"b"]
+
+
+def test_steps_may_start_while_others_open_their_files(tmp_path: Path) -> None:
+    logs = StepLogs(Shown(), str(tmp_path))
+    names = [f"{letter}{number}" for letter in "abcd" for number in range(100)]
+
+    def run(letter: str) -> None:
+        for number in range(100):
+            started(logs, f"{letter}{number}")
+            logs(VertexOutput(f"{letter}{number}", b"x", 0.1))
+            logs(VertexDone(f"{letter}{number}", "RUN x", 0.2))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, "abcd"))
+    assert len({logs.path(name) for name in names}) == len(names)
+    assert all(os.path.getsize(logs.path(name)) == 1 for name in names)
 
 
 def test_only_the_last_builds_are_kept(tmp_path: Path) -> None:
