@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError
 from assembler.layer.realise import realise
-from assembler.layer.tree import DirectoryTree, everything
+from assembler.layer.tree import DirectoryTree, MergedTree, everything
 from assembler.linux import zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
@@ -223,7 +223,7 @@ def _directory(root: Root, mount: DirectoryMount) -> Iterator[None]:
             os.chmod(path, 0o1777)
         elif os.path.isdir(mount.source):
             os.mkdir(path)
-            realise(everything(DirectoryTree(mount.source)), path)
+            realise(everything(MergedTree([DirectoryTree(mount.source)])), path)
         elif stat.S_ISSOCK(os.stat(mount.source).st_mode):
             os.link(mount.source, path)
         else:
