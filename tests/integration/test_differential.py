@@ -315,8 +315,8 @@ class Image:
         for path, node in self.tree.items():
             groups.setdefault(id(node), []).append(path)
         for path, node in self.tree.items():
-            for field, value in node.facts().items():
-                found[f"{path} {field}"] = value
+            for name, value in node.facts().items():
+                found[f"{path} {name}"] = value
             if len(groups[id(node)]) > 1:
                 found[f"{path} links"] = sorted(groups[id(node)])
         return found
