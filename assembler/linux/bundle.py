@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from assembler.linux.accounts import account
-from assembler.linux.command import Command, execute, filled
+from assembler.linux.command import Command, filled
 from assembler.linux.job import SetupFailed
+from assembler.linux.owner_filter import Ownership
 from assembler.linux.root import resolve
 
 _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
@@ -18,28 +19,28 @@ _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """`command` is the runtime's, with `{bundle}` for the bundle's path. `config` is config.json
-    with the names of `command` in mounts' sources; `user` and `home` are filled in from the
-    root's own files."""
+    """`command` is the runtime's, with `{bundle}` for the bundle's path and `{log}` for its log.
+    `config` is config.json with the names of `command` in mounts' sources; the user and HOME are
+    filled in from the root's own files."""
 
     command: Command
     config: dict[str, Any]
-    user: str
 
     def run(self, output: int) -> int:
         """Mount, write the bundle, run; the runtime's status. Raises SetupFailed, OSError."""
         with self.command.mounted() as names:
             root = names["root"]
-            uid, gid, groups, home = account(self.user, root)
+            found = account(self.command.user, root)
             process = dict(self.config["process"])
+            mapped = self.command.ownership is Ownership.MAPPED  # else there is nobody else to be
             process["user"] = {
-                "uid": uid,
-                "gid": gid,
+                "uid": found.uid if mapped else 0,
+                "gid": found.gid if mapped else 0,
                 "umask": 0o022,
-                "additionalGids": groups,
+                "additionalGids": found.groups if mapped else [],
             }
             if not any(word.startswith("HOME=") for word in process["env"]):
-                process["env"] = [*process["env"], f"HOME={home}"]
+                process["env"] = [*process["env"], f"HOME={found.home}"]
             os.makedirs(root + resolve(root, process["cwd"]), mode=0o755, exist_ok=True)
             mounts = [
                 mount | {"source": filled(mount["source"], names)}
@@ -51,8 +52,7 @@ class Bundle:
             with open(os.path.join(names["bundle"], "config.json"), "x", encoding="utf-8") as file:
                 json.dump(config, file, ensure_ascii=True)
             names["log"] = os.path.join(names["memory"], "log")
-            argv = [filled(word, names) for word in self.command.argv]
-            status = execute(argv, dict(self.command.env), output)
+            status = self.command.execute(names, found, output)
             return _status_of(_error(names["log"])) if status == _OWN_FAILURE else status
 
 

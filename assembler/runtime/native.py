@@ -16,7 +16,7 @@ from assembler.linux import zygote
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
-from assembler.linux.supervisor import available
+from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
     BindSource,
@@ -30,7 +30,7 @@ from assembler.runtime.base import (
 GRACE = 2.0  # seconds between SIGTERM to the step's processes and SIGKILL
 _CHUNK = 1 << 16
 # apt makes sure that it is another user after the calls that make it one: it may stay root then.
-_UNSANDBOXED_APT = FileMount(
+UNSANDBOXED_APT = FileMount(
     "/etc/apt/apt.conf.d/zz-one-id", b'APT::Sandbox::User "root";\n', 0o644, 0, 0
 )
 
@@ -47,10 +47,7 @@ class Native:
     @classmethod
     def start(cls, id_map: IdMap) -> Native:
         """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
-        ownership = Ownership.MAPPED
-        if id_map.single:
-            ownership = Ownership.SUPERVISED if available() else Ownership.IGNORED
-        return cls(zygote.start(), ownership)
+        return cls(zygote.start(), kept_here(single=id_map.single))
 
     def run(
         self,
@@ -187,7 +184,7 @@ def split_mounts(
 def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
     files, directories = split_mounts(mounts)
     if ownership is Ownership.IGNORED:
-        files.append(_UNSANDBOXED_APT)
+        files.append(UNSANDBOXED_APT)
     return Job(
         argv=process.argv,
         env=process.env,
