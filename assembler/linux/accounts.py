@@ -13,7 +13,8 @@ _MAX_ACCOUNTS = 16 << 20
 
 
 class Account(NamedTuple):
-    """Whom a step runs as."""
+    """Whom a step runs as. The primary group is among the supplementary ones, as BuildKit has it:
+    else a process may leave it, and what keeps that group out would let it in."""
 
     uid: int
     gid: int
@@ -40,7 +41,8 @@ def account(user: str, root: str = "/") -> Account:
     gid = int(found[3]) if found else 0
     home = (found[5] if found else "") or "/"
     if group:
-        return Account(uid, _group(group, groups), [], home)
+        gid = _group(group, groups)
+        return Account(uid, gid, [gid], home)
     known = found[0] if found else name
     more = [int(row[2]) for row in groups if known in row[3].split(",")]
     return Account(uid, gid, sorted({gid, *more}), home)

@@ -12,7 +12,6 @@ from assembler.linux.accounts import account
 from assembler.linux.command import Command, filled
 from assembler.linux.job import SetupFailed
 from assembler.linux.owner_filter import Ownership
-from assembler.linux.root import resolve
 
 _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
 
@@ -41,7 +40,6 @@ class Bundle:
             }
             if not any(word.startswith("HOME=") for word in process["env"]):
                 process["env"] = [*process["env"], f"HOME={found.home}"]
-            os.makedirs(root + resolve(root, process["cwd"]), mode=0o755, exist_ok=True)
             mounts = [
                 mount | {"source": filled(mount["source"], names)}
                 for mount in self.config["mounts"]
@@ -62,9 +60,9 @@ def _status_of(reason: str) -> int:
     lowered = reason.lower()
     if not reason:
         return _OWN_FAILURE  # it was the command's own status
-    if "not found" in lowered or "no such file" in lowered:
+    if any(text in lowered for text in ("not found", "no such file", "not a directory")):
         return 127
-    if "permission denied" in lowered or "exec format error" in lowered:
+    if any(text in lowered for text in ("permission denied", "exec format error", "open exec")):
         return 126
     raise SetupFailed(reason)
 

@@ -20,7 +20,14 @@ from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.mounts import Bind, FileSystem
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.payload import Records, wait_for, watch_owners
-from assembler.linux.root import Made, mount_directory, mount_root, remove_made, write_file
+from assembler.linux.root import (
+    Made,
+    mount_directory,
+    mount_root,
+    remove_made,
+    resolve,
+    write_file,
+)
 from assembler.linux.supervisor import Supervisor
 from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
 
@@ -51,6 +58,7 @@ class Command:
     """Symlinks the program would make in the root where they are missing: path, text."""
     cgroups: str
     user: str
+    cwd: str
     ownership: Ownership
     insecure: bool
 
@@ -63,6 +71,8 @@ class Command:
     def execute(self, names: Mapping[str, str], found: Account, output: int) -> int:
         """Run the program over what is mounted, which gives way to the mounts of the container
         where calls are answered, for as long as it runs; its status. `found` is the step's user."""
+        root = names["root"]
+        os.makedirs(root + resolve(root, self.cwd), mode=0o755, exist_ok=True)
         records = Records.open(self.upper, self.lowers)
         mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
@@ -152,7 +162,7 @@ class Command:
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-            mount_directory(directory, target, f"{target}.private")
+            mount_directory(directory, f"{target}.private", target)
         return created
 
 

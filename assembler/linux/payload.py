@@ -277,8 +277,8 @@ def watch_owners(kept: Ownership, supervisor: socket.socket) -> None:
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
     """Replace the process; only returns, with the reason, when nothing could be executed."""
     name = argv[0]
-    if "/" in name:
-        candidates = [name]
+    if "/" in name or not name:
+        candidates = [name] if name else []
     else:
         directories = env.get(
             "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -68,10 +68,13 @@ class Chroot:
         with ExitStack() as stack:
             for path, device in _DEVICES.items():
                 stack.enter_context(_placed(root, f"/dev/{path}", _device_maker(device)))
-            for file in (*network_files(process), *files):
-                stack.enter_context(_placed(root, file.target, _file_maker(file)))
-            for directory in directories:
-                stack.enter_context(_directory(root, directory))
+            given: list[FileMount | DirectoryMount] = [*network_files(process), *files]
+            given += directories
+            for mount in sorted(given, key=lambda mount: mount.target):
+                if isinstance(mount, FileMount):
+                    stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
+                else:
+                    stack.enter_context(_directory(root, mount))
             return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
 
     def close(self) -> None:

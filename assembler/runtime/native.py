@@ -207,8 +207,8 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ow
 
 def network_files(process: Process) -> tuple[FileMount, ...]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf of the step (rule R3)."""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    hosts += f"127.0.1.1\t{process.hostname}\n"
+    hosts = f"127.0.0.1\tlocalhost {process.hostname}\n"
+    hosts += "::1\tlocalhost ip6-localhost ip6-loopback\n"
     hosts += "".join(f"{address}\t{name}\n" for name, address in process.add_hosts)
     resolv = b""
     if process.network != "none":

@@ -106,9 +106,15 @@ class OciRuntime:
             links=(),
             cgroups="covered" if crun else "read-only",
             user=process.user,
+            cwd=process.cwd,
             ownership=self.ownership,
             insecure=process.insecure,
         )
+
+
+def capability_names(mask: int) -> list[str]:
+    """The names of the capabilities in `mask`."""
+    return [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES) if mask >> bit & 1]
 
 
 def config(
@@ -124,7 +130,7 @@ def config(
     private = process.network == "none"
     namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if private else [])]
     mask = ALL_CAPABILITIES if process.insecure else CAPABILITIES
-    capabilities = [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES) if mask >> bit & 1]
+    capabilities = capability_names(mask)
     linux: dict[str, Any] = {"namespaces": [{"type": name} for name in namespaces]}
     if not process.insecure:
         linux["maskedPaths"] = [f"/{path}" for path in MASKED]
@@ -185,6 +191,7 @@ def _own_mounts(
         *((f"{{d{number}}}", directory.target, directory.read_only) for number, directory in
           enumerate(directories)),
     ]  # fmt: skip
+    # One that lies in another comes after it.
     return [
         {
             "destination": target,
@@ -192,5 +199,5 @@ def _own_mounts(
             "source": source,
             "options": ["rbind", "ro" if read_only else "rw"],
         }
-        for source, target, read_only in sources
+        for source, target, read_only in sorted(sources, key=lambda source: source[1])
     ]

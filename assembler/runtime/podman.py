@@ -17,17 +17,18 @@ from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.owner_filter import Ownership
+from assembler.linux.payload import CAPABILITIES
 from assembler.linux.root import mount_points
 from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root, RunMount
 from assembler.runtime.native import UNSANDBOXED_APT, network_files, run_job, split_mounts
+from assembler.runtime.oci_runtime import capability_names
 
 _OWN_FAILURES = (125, 126)
 _EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
-_CAPABILITIES = "AUDIT_WRITE,MKNOD,NET_RAW"  # Docker has them, podman's default has not
 
 
 class Podman:
@@ -72,9 +73,13 @@ class Podman:
         command = self._command(process, root, files, directories)
         for name in ("root", "run", "tmp", "xdg"):
             os.makedirs(os.path.join(root.scratch, "podman", name), mode=0o700)
+        # The default, since capabilities that are added reach users other than root.
+        with open(_file(root, "containers.conf"), "x", encoding="ascii") as stream:
+            names = json.dumps(capability_names(CAPABILITIES))
+            stream.write(f"[containers]\ndefault_capabilities = {names}\n")
         if not process.insecure:
             pretending = self.ownership is Ownership.IGNORED
-            with open(_profile(root), "x", encoding="ascii") as stream:
+            with open(_file(root, "seccomp.json"), "x", encoding="ascii") as stream:
                 json.dump(seccomp.specification(syscalls.machine(), pretending=pretending), stream)
         said: list[bytes] = []
 
@@ -106,11 +111,11 @@ class Podman:
             options += ["--cap-add=ALL", "--security-opt=seccomp=unconfined"]
             options += ["--security-opt=unmask=ALL"]
         else:
-            options += [f"--cap-add={_CAPABILITIES}", f"--security-opt=seccomp={_profile(root)}"]
+            options.append(f"--security-opt=seccomp={_file(root, 'seccomp.json')}")
         if self.ownership is not Ownership.MAPPED:
             options.append("--user=0:0")  # there is nobody else to be
-        elif process.user:
-            options.append(f"--user={process.user}")
+        else:
+            options.append(f"--user={process.user or '0'}")  # so that groups are looked up
         for name, value in env.items():
             options.append(f"--env={name}={value}" if name in _EXPLICIT else f"--env={name}")
         argv = [literal(word) for word in (self._executable, *options)]
@@ -138,6 +143,7 @@ class Podman:
             links=(("/etc/mtab", "/proc/mounts"),),
             cgroups="covered" if self._oci == "crun" else "read-only",
             user=process.user,
+            cwd=process.cwd,
             ownership=self.ownership,
             insecure=process.insecure,
         )
@@ -161,14 +167,15 @@ class Podman:
             "USER": "root",
             "XDG_RUNTIME_DIR": f"{state}/xdg",
             "TMPDIR": "/var/tmp",
+            "CONTAINERS_CONF": f"{state}/containers.conf",
             "_CONTAINERS_USERNS_CONFIGURED": "done",
             "_CONTAINERS_ROOTLESS_UID": str(self._id_map.outer_uid or 1000),
             "_CONTAINERS_ROOTLESS_GID": str(self._id_map.outer_gid or 1000),
         }
 
 
-def _profile(root: Root) -> str:
-    return os.path.join(root.scratch, "podman", "seccomp.json")
+def _file(root: Root, name: str) -> str:
+    return os.path.join(root.scratch, "podman", name)
 
 
 def _raise_own_failure(status: int, said: Sequence[bytes]) -> None:
