@@ -9,14 +9,14 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from assembler.linux import ownership, seccomp, syscalls
 from assembler.linux.accounts import account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
-from assembler.linux.owner_filter import Ownership, program
+from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership, program
 from assembler.linux.ownership import Owner
 from assembler.linux.root import resolve
 from assembler.linux.supervisor import Supervisor
@@ -25,6 +25,7 @@ CAPABILITIES = 0xA80425FB  # Docker's fourteen
 ALL_CAPABILITIES = (1 << 41) - 1  # up to CAP_CHECKPOINT_RESTORE
 _LAST_CAPABILITY = 63
 _MAX_SIGNALS = 4096
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,15 @@ class Records:
     upper: int = -1
     table: int = -1
     below: Mapping[str, Owner] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, upper: str, lowers: Sequence[str]) -> Records:
+        """Those of the layer directories `upper` and `lowers`. Raises OSError."""
+        descriptor = os.open(upper, _DIRECTORY)
+        if not ownership.has_table(upper):
+            return cls(descriptor)
+        table = os.open(os.path.dirname(upper), _DIRECTORY)
+        return cls(descriptor, table, ownership.read_tables(lowers or (upper,)))
 
 
 def run_payload(job: Job, output: int, records: Records) -> int:
@@ -56,26 +66,22 @@ def run_payload(job: Job, output: int, records: Records) -> int:
         _become(job, output, problem_writer, (uid, gid, groups), env, theirs)
     os.close(problem_writer)
     theirs.close()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
-        os.dup2(null, descriptor)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
-    _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
-    if listeners:
-        initial = Credentials.of(uid, gid, tuple(groups))
-        supervisor = Supervisor(
-            listeners[0],
+    initial = Credentials.of(uid, gid, tuple(groups))
+    status = wait_for(
+        payload,
+        output,
+        ours,
+        lambda listener: Supervisor(
+            listener,
             initial,
             records.upper,
             records.below,
             kept=job.ownership,
             apart=job.insecure,
-        )
-        status = _supervise(supervisor, payload)
-        if records.table >= 0:
-            _write_table(records.table, supervisor)
-    else:
-        status = _wait(payload)
+        ),
+        records.table,
+    )
     problem = b""
     while part := os.read(problem_reader, 4096):
         problem += part
@@ -84,7 +90,30 @@ def run_payload(job: Job, output: int, records: Records) -> int:
     return status
 
 
-def _supervise(supervisor: Supervisor, payload: int) -> int:
+def wait_for(
+    payload: int,
+    output: int,
+    channel: socket.socket,
+    supervisor_of: Callable[[int], Supervisor],
+    table: int,
+) -> int:
+    """Let go of the output and reap everything until `payload` ends; its status as shells count it.
+    The calls of the listener that comes from `channel`, if one does, are answered meanwhile, and
+    what is to be kept of that goes into the directory open as `table`, if not -1."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
+        os.dup2(null, descriptor)
+    _, listeners, _, _ = socket.recv_fds(channel, 1, 1)
+    if not listeners:
+        return _wait(payload)
+    supervisor = supervisor_of(listeners[0])
+    status = supervise(supervisor, payload)
+    if table >= 0:
+        _write_table(table, supervisor)
+    return status
+
+
+def supervise(supervisor: Supervisor, payload: int) -> int:
     """Answer calls and reap everything until `payload` ends; its status as shells count it."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -208,7 +237,7 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
             if not job.chroot or error.errno != errno.EACCES:
                 raise  # in a container without CAP_SYS_ADMIN its own filter holds
     if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
-        _supervised(job.ownership, supervisor)
+        watch_owners(job.ownership, supervisor)
     supervisor.close()
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
@@ -226,8 +255,10 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
         syscalls.capset(kept, kept, 0)
 
 
-def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
+def watch_owners(kept: Ownership, supervisor: socket.socket) -> None:
     """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
+    if kept is Ownership.SUPERVISED:  # 0 is the number of the first credentials
+        resource.setrlimit(RLIMIT_LOCKS, (0, resource.getrlimit(RLIMIT_LOCKS)[1]))
     code = program(syscalls.machine(), kept)
     if kept is Ownership.IGNORED:
         syscalls.seccomp_filter(code)
@@ -246,8 +277,8 @@ def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
     """Replace the process; only returns, with the reason, when nothing could be executed."""
     name = argv[0]
-    if "/" in name:
-        candidates = [name]
+    if "/" in name or not name:
+        candidates = [name] if name else []
     else:
         directories = env.get(
             "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
