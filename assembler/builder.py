@@ -330,7 +330,7 @@ class Builder:
         if self._runtime == "chroot":
             return userns.host_map()
         try:
-            return userns.enter()
+            return userns.enter(self._cancellation)
         except NamespacesForbidden as error:
             if self._runtime != "auto" or os.geteuid() != 0:
                 raise
