@@ -108,7 +108,7 @@ class Builder:
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
         self._stack = ExitStack()
-        self.store = self._stack.enter_context(Store.open(store or environment.store))
+        self.store = self._stack.enter_context(Store.open(store or environment.store, cancellation))
         self.images = self._stack.enter_context(
             Images(
                 self.store,
@@ -289,7 +289,11 @@ class Builder:
 
         for output in outputs:
             with vertex(output.name, output.name, self._sink, self._clock) as work:
-                written = output.write(image, lambda layer: self.store.blobs.open(layer.digest))
+                written = output.write(
+                    image,
+                    lambda layer: self.store.blobs.open(layer.digest),
+                    self._cancellation.check,
+                )
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:

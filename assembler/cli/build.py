@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +118,7 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
 def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
     descriptor = image.manifest.descriptor
     if options["iidfile"]:
-        _replace(options["iidfile"], str(image.manifest.config.digest))
+        _write(options["iidfile"], str(image.manifest.config.digest))
     if options["metadata_file"]:
         document = {
             "containerimage.config.digest": str(image.manifest.config.digest),
@@ -127,18 +126,11 @@ def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[
             "containerimage.digest": str(descriptor.digest),
             "image.name": ",".join(map(str, names)),
         }
-        _replace(options["metadata_file"], json.dumps(document, indent=2) + "\n")
+        _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
 
 
-def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+def _write(path: str, text: str) -> None:
+    from assembler.linux.replacing import replacing
+
+    with replacing(path) as stream:
+        stream.write(text.encode())
