@@ -148,7 +148,7 @@ class Builder:
             from assembler.cache.local import LocalCache
 
             path = os.path.join(self.store.path, "cache.db")
-            self._cache = self._stack.enter_context(LocalCache(path))
+            self._cache = self._stack.enter_context(LocalCache(path, self._cancellation.check))
             if self._cache.notice:
                 self._sink(Warned(self._cache.notice, self._clock()))
         return self._cache

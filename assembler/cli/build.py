@@ -12,7 +12,7 @@ from assembler.cli.main import cancellable
 from assembler.cli.options import build_sink, network_options, progress_option, store_option
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
-from assembler.errors import UsageError
+from assembler.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
@@ -70,16 +70,21 @@ def command(**options: Any) -> None:
     from assembler.cli.limits import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
+        from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
 
         asked = requested(options["outputs"], options["push"])
         progress = "quiet" if options["quiet"] else options["progress"]
-        sink = build_sink(progress, environment, options["store"] or environment.store)
+        sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
-        with builder_for(options, environment, cancellation, sink) as builder:
-            inputs = read_inputs(builder, options, environment)
-            request = request_of(inputs, options, environment)
-            image = _build(builder, request, names, asked)
+        try:
+            with builder_for(options, environment, cancellation, sink) as builder:
+                inputs = read_inputs(builder, options, environment)
+                request = request_of(inputs, options, environment)
+                image = _build(builder, request, names, asked)
+        except Cancelled as error:
+            error.running = sink.names
+            raise
         _write_results(image, names, options)
         click.echo(str(image.digest))
 
