@@ -110,7 +110,7 @@ class Builder:
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
         self._stack = ExitStack()
-        self.store = self._stack.enter_context(Store.open(store or environment.store))
+        self.store = self._stack.enter_context(Store.open(store or environment.store, cancellation))
         self.images = self._stack.enter_context(
             Images(
                 self.store,
@@ -150,7 +150,7 @@ class Builder:
             from assembler.cache.local import LocalCache
 
             path = os.path.join(self.store.path, "cache.db")
-            self._cache = self._stack.enter_context(LocalCache(path))
+            self._cache = self._stack.enter_context(LocalCache(path, self._cancellation.check))
             if self._cache.notice:
                 self._sink(Warned(self._cache.notice, self._clock()))
         return self._cache
@@ -291,7 +291,11 @@ class Builder:
 
         for output in outputs:
             with vertex(output.name, output.name, self._sink, self._clock) as work:
-                written = output.write(image, lambda layer: self.store.blobs.open(layer.digest))
+                written = output.write(
+                    image,
+                    lambda layer: self.store.blobs.open(layer.digest),
+                    self._cancellation.check,
+                )
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
@@ -332,7 +336,7 @@ class Builder:
         if self._runtime == "chroot":
             return userns.host_map()
         try:
-            return userns.enter()
+            return userns.enter(self._cancellation)
         except NamespacesForbidden as error:
             if self._runtime != "auto" or os.geteuid() != 0:
                 raise

@@ -13,7 +13,7 @@ from assembler.errors import Cancelled, TimedOut
 if TYPE_CHECKING:
     from socket import socket
 
-_BOTH_WAYS = 2  # SHUT_RDWR; socket is no import for a start
+_BOTH_WAYS = 2  # SHUT_RDWR
 _MANY = 64
 
 
@@ -107,5 +107,7 @@ class Cancellation:
 
 def _shut(connection: socket | None) -> None:
     if connection is not None:
+        from socket import socket  # there is one: this imports nothing
+
         with contextlib.suppress(OSError):  # closed, or never connected
-            connection.shutdown(_BOTH_WAYS)
+            socket.shutdown(connection, _BOTH_WAYS)  # TLS: its own would pull the rug from readers

@@ -201,11 +201,13 @@ class OwnershipLost(LayerError):
 
 
 class Cancelled(AssemblerError):
-    """The user asked to stop (Ctrl-C, SIGTERM), or another step failed first."""
+    """The user asked to stop (Ctrl-C, SIGTERM), or another step failed first. `running` are the
+    names of what was running then, where that is known."""
 
     def __init__(self, message: str = "cancelled", signal: int = 0) -> None:
         super().__init__(message)
         self.signal = signal
+        self.running: tuple[str, ...] = ()
 
 
 class TimedOut(Cancelled):

@@ -11,9 +11,11 @@ import os
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from assembler.cache.base import Record
+from assembler.errors import StoreError
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
@@ -21,6 +23,9 @@ from assembler.oci.image import Layer
 if TYPE_CHECKING:
     from assembler.context.download import Download
 
+Result = TypeVar("Result")
+
+_PATIENCE = 30.0  # seconds
 SCHEMA = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
@@ -39,14 +44,16 @@ CREATE TABLE IF NOT EXISTS downloads(
 
 
 class LocalCache:
-    """The database at `path`. Use it with `with`; threads share it, processes too."""
+    """The database at `path`. Use it with `with`; threads share it, processes too. `check` is
+    called while another process writes, and may raise."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, check: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._check = check
         self._lock = threading.Lock()
         self.notice = ""
         try:
-            self._database = _open(path)
+            self._database = self._patiently(lambda: _open(path))
         except sqlite3.DatabaseError as error:
             self.notice = (
                 f"the cache {path} could not be read ({error}); starting with an empty one"
@@ -153,14 +160,37 @@ class LocalCache:
             return row
 
     def _write(self, query: str, values: tuple[object, ...]) -> None:
-        with self._lock, self._database:
-            self._database.execute(query, values)
+        def write() -> None:
+            with self._database:
+                self._database.execute(query, values)
+
+        with self._lock:
+            self._patiently(write)
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives, called again while another process has the database locked: SQLite's
+        own waiting would see no cancellation. Raises StoreError when that takes too long."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"another process has had the cache {self._path} locked for"
+                        f" {_PATIENCE:.0f} s",
+                        self._path,
+                        hint="is a build stopped (Ctrl-Z)? Continue it, or end it",
+                    ) from error
+            self._check()
 
 
 def _open(path: str) -> sqlite3.Connection:
-    # Autocommit is off: `with connection` is one transaction. The busy timeout covers a second
-    # process that is writing; WAL lets readers go on meanwhile.
-    database = sqlite3.connect(path, timeout=30, check_same_thread=False)
+    # Autocommit is off: `with connection` is one transaction. The busy timeout is the time between
+    # two looks of `_patiently` at another process' lock; WAL lets readers go on meanwhile.
+    database = sqlite3.connect(path, timeout=0.1, check_same_thread=False)
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:

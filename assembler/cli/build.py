@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from assembler.cli.main import cancellable
 from assembler.cli.options import build_sink, network_options, progress_option, store_option
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
-from assembler.errors import UsageError
+from assembler.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
@@ -71,16 +70,21 @@ def command(**options: Any) -> None:
     from assembler.cli.limits import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
+        from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
 
         asked = requested(options["outputs"], options["push"])
         progress = "quiet" if options["quiet"] else options["progress"]
-        sink = build_sink(progress, environment, options["store"] or environment.store)
+        sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
-        with builder_for(options, environment, cancellation, sink) as builder:
-            inputs = read_inputs(builder, options, environment)
-            request = request_of(inputs, options, environment)
-            image = _build(builder, request, names, asked)
+        try:
+            with builder_for(options, environment, cancellation, sink) as builder:
+                inputs = read_inputs(builder, options, environment)
+                request = request_of(inputs, options, environment)
+                image = _build(builder, request, names, asked)
+        except Cancelled as error:
+            error.running = sink.names
+            raise
         _write_results(image, names, options)
         click.echo(str(image.digest))
 
@@ -119,7 +123,7 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
 def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
     descriptor = image.manifest.descriptor
     if options["iidfile"]:
-        _replace(options["iidfile"], str(image.manifest.config.digest))
+        _write(options["iidfile"], str(image.manifest.config.digest))
     if options["metadata_file"]:
         document = {
             "containerimage.config.digest": str(image.manifest.config.digest),
@@ -127,18 +131,11 @@ def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[
             "containerimage.digest": str(descriptor.digest),
             "image.name": ",".join(map(str, names)),
         }
-        _replace(options["metadata_file"], json.dumps(document, indent=2) + "\n")
+        _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
 
 
-def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+def _write(path: str, text: str) -> None:
+    from assembler.linux.replacing import replacing
+
+    with replacing(path) as stream:
+        stream.write(text.encode())

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TextIO
 
 import click
 
@@ -70,7 +71,26 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def run() -> int:
     """Run the command line of this process; the exit status is returned."""
-    debug = "--debug" in sys.argv
+    try:
+        return _run("--debug" in sys.argv)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Write what `stream` holds, or throw it away: where nobody can read it, the interpreter would
+    end with a status of its own."""
+    if stream is not None:
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(null, 1 if stream is sys.stdout else 2)
+            os.close(null)
+
+
+def _run(debug: bool) -> int:
     try:
         status = cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
     except click.exceptions.Exit as ended:
@@ -105,11 +125,12 @@ def _fail(error: BaseException, debug: bool) -> int:
 
     if isinstance(error, KeyboardInterrupt | click.Abort):
         error = Cancelled(signal=signal.SIGINT)
-    if debug:
-        import traceback
+    with suppress(OSError):  # a terminal that hung up
+        if debug:
+            import traceback
 
-        traceback.print_exception(error, file=sys.stderr)
-    click.echo(failure(error, _columns()), err=True)
+            traceback.print_exception(error, file=sys.stderr)
+        click.echo(failure(error, _columns()), err=True)
     return exit_status(error)
 
 
@@ -125,7 +146,7 @@ def _columns() -> int:
 def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
     """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of `timeout` seconds; after a
     second signal processes get no more time to end by themselves, a third one ends this process at
-    once."""
+    once. A signal that whoever started us ignores, as nohup(1) does, stays ignored."""
     received = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -138,7 +159,8 @@ def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
         if received > 1:
             cancellation.hurry()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]
     with Cancellation() as cancellation:
         before = [(number, signal.signal(number, on_signal)) for number in numbers]
         if timeout is not None:  # no thread: the user namespace must be entered before any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +15,11 @@ from assembler.errors import BlobMissing, RuntimeMissing
 from assembler.source import printable
 
 if TYPE_CHECKING:
+    from assembler.cancellation import Cancellation
     from assembler.plan.forecast import Forecast
     from assembler.plan.plan import Plan
+
+_LARGEST = 256 << 20  # bytes of a picture
 
 
 @click.command("plan")
@@ -46,12 +48,19 @@ def command(**options: Any) -> None:
             request = request_of(inputs, options, environment)
             plan = builder.checked(builder.plan(request, offline=options["offline"]))
             forecast = builder.forecast(request, plan)
-    click.echo(_shown(plan, forecast, options["style"]), nl=False)
+        shown = _shown(plan, forecast, options["style"], environment, cancellation)
+    click.echo(shown, nl=False)
     if options["offline"] and (plan.missing or forecast.pulls):
         raise BlobMissing(_lacking(plan, forecast), hint="assemble pull brings it, or go online")
 
 
-def _shown(plan: Plan, forecast: Forecast, style: str) -> str:
+def _shown(
+    plan: Plan,
+    forecast: Forecast,
+    style: str,
+    environment: Environment,
+    cancellation: Cancellation,
+) -> str:
     from assembler.plan import picture
 
     match style:
@@ -62,7 +71,7 @@ def _shown(plan: Plan, forecast: Forecast, style: str) -> str:
         case "mermaid":
             return picture.mermaid(plan, forecast)
         case "svg":
-            return _drawn(picture.dot(plan, forecast))
+            return _drawn(picture.dot(plan, forecast), environment, cancellation)
         case _:
             return picture.text(plan, forecast)
 
@@ -80,10 +89,17 @@ def _document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     return to_document(plan) | {"forecast": {"steps": fates, "pulls": pulls}}
 
 
-def _drawn(dot: str) -> str:
+def _drawn(dot: str, environment: Environment, cancellation: Cancellation) -> str:
+    from assembler.linux import programs
+
+    text = dot.encode("utf-8", "replace")
     try:
-        done = subprocess.run(
-            ["dot", "-Tsvg"], input=dot.encode("utf-8", "replace"), capture_output=True
+        done = programs.run(
+            ["dot", "-Tsvg"],
+            env=environment.variables,
+            content=text,
+            cancellation=cancellation,
+            most=_LARGEST,
         )
     except FileNotFoundError as error:
         raise RuntimeMissing(
@@ -91,10 +107,14 @@ def _drawn(dot: str) -> str:
             "graphviz",
             hint="apt-get install graphviz, or take --format dot or mermaid",
         ) from error
-    if done.returncode != 0:
-        said = printable(done.stderr.decode("utf-8", "replace").strip())
+    except OverflowError as error:
+        raise RuntimeMissing(
+            "dot -Tsvg failed: its picture is too large", "graphviz", hint="take --format dot"
+        ) from error
+    if done.status != 0:
+        said = printable(done.said.decode("utf-8", "replace").strip())
         raise RuntimeMissing(f"dot -Tsvg failed: {said}", "graphviz", hint="take --format dot")
-    return done.stdout.decode()
+    return done.output.decode()
 
 
 def _lacking(plan: Plan, forecast: Forecast) -> str:

@@ -9,11 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-import selectors
 import shlex
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,12 +17,11 @@ from assembler.cancellation import Cancellation
 from assembler.dockerfile.remote import GitReference
 from assembler.environment import PROXY_NAMES
 from assembler.errors import ProtocolViolation, RegistryError, RuntimeMissing, Unreachable
+from assembler.linux import programs
 from assembler.source import printable, redacted
 
 MAX_OUTPUT = 16 << 20  # of git itself: a list of references, a commit
-MAX_MESSAGE = 64 << 10
 PATIENCE = 120.0  # seconds without a byte or a word of progress, after which a server has hung
-GRACE = 3.0  # seconds from SIGTERM to SIGKILL
 TRIES = 3
 _PASSING = re.compile(
     r"early EOF|unexpected disconnect|hung up unexpectedly|RPC failed|reset by peer|timed out"
@@ -69,63 +64,29 @@ class GitCommand:
 
     def _run(self, wanted: GitReference, arguments: tuple[str, ...], patience: float | None) -> str:
         try:
-            process = subprocess.Popen(
+            done = programs.run(
                 ["git", *arguments],
                 env=self._environment(wanted),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
+                cancellation=self.cancellation,
+                silence=patience,
+                most=MAX_OUTPUT,
             )
         except FileNotFoundError as error:
             raise RuntimeMissing(
                 "git is not installed", "git", hint="apt-get install git"
             ) from error
-        with process:
-            try:
-                output, said = self._watched(process, wanted, patience)
-                process.wait()
-            except BaseException:
-                _stop(process)
-                raise
-        if process.returncode != 0:
-            raise _failed(wanted, arguments, said.decode("utf-8", "replace"))
-        return output.decode("utf-8", "surrogateescape")
-
-    def _watched(
-        self, process: subprocess.Popen[bytes], wanted: GitReference, patience: float | None
-    ) -> tuple[bytes, bytes]:
-        """Everything on stdout, and the end of stderr."""
-        found = {1: bytearray(), 2: bytearray()}
-        heard = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.cancellation.fileno(), selectors.EVENT_READ, 0)
-            for number, stream in ((1, process.stdout), (2, process.stderr)):
-                assert stream is not None
-                selector.register(stream, selectors.EVENT_READ, number)
-            while len(selector.get_map()) > 1:
-                left = None if patience is None else max(0.0, heard + patience - time.monotonic())
-                ready = selector.select(left)
-                self.cancellation.check()
-                if not ready:
-                    raise Unreachable(
-                        f"the server of {wanted.remote} sent nothing for {patience:.0f} seconds",
-                        operation=wanted.remote,
-                    )
-                heard = time.monotonic()
-                for key, _ in ready:
-                    chunk = os.read(key.fd, 1 << 16)
-                    if not chunk:
-                        selector.unregister(key.fileobj)
-                    found[key.data] += chunk
-                    if key.data == 2:
-                        del found[2][:-MAX_MESSAGE]
-                    elif len(found[1]) > MAX_OUTPUT:
-                        raise ProtocolViolation(
-                            f"{wanted.remote} lists more references than anyone has",
-                            operation=wanted.remote,
-                        )
-        return bytes(found[1]), bytes(found[2])
+        except TimeoutError as error:
+            raise Unreachable(
+                f"the server of {wanted.remote} sent nothing for {patience:.0f} seconds",
+                operation=wanted.remote,
+            ) from error
+        except OverflowError as error:
+            raise ProtocolViolation(
+                f"{wanted.remote} lists more references than anyone has", operation=wanted.remote
+            ) from error
+        if done.status != 0:
+            raise _failed(wanted, arguments, done.said.decode("utf-8", "replace"))
+        return done.output.decode("utf-8", "surrogateescape")
 
     def _environment(self, wanted: GitReference) -> dict[str, str]:
         environment = {
@@ -209,25 +170,12 @@ def _ssh(home: str) -> str:
     """ssh asks nothing and reads the user's own files, whoever the user is in a namespace."""
     words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
     words += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
+    words += ["-o", "ControlMaster=no"]  # a connection that others may share would outlive us
     known = os.path.join(home, ".ssh", "known_hosts")
     words += ["-o", f'UserKnownHostsFile="{known}"']
     if os.path.isfile(configuration := os.path.join(home, ".ssh", "config")):
         words += ["-F", configuration]
     return shlex.join(words)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End git and whatever it started: asked first, so that it removes its lock files."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
 
 
 def _failed(wanted: GitReference, arguments: tuple[str, ...], said: str) -> RegistryError:

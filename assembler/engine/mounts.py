@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from assembler.errors import StepError, Unsupported
 from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
+from assembler.linux.claims import claim
 from assembler.linux.ownership import give
-from assembler.linux.paths import remove_tree
 from assembler.plan.steps import (
     BindMount,
     CacheMount,
@@ -208,18 +207,17 @@ def _locked(path: str, wait: bool, cancellation: Cancellation, stack: ExitStack)
 
 
 def _make(directory: str, mount: CacheMount, seed: Changeset) -> None:
-    """Make it whole under another name first: a build that dies on the way leaves no half seed."""
+    """Make it whole in a claimed place first: a build that dies on the way leaves no half seed."""
     if os.path.isdir(directory):
         return
-    partial = f"{directory}.{uuid.uuid4().hex}.partial"
-    os.mkdir(partial, 0o700)
-    try:
+    with claim(os.path.dirname(directory), ".") as claimed:
+        partial = os.path.join(claimed.path, "cache")
+        os.mkdir(partial, 0o700)
         realise(seed, partial)
         give(partial, (mount.uid, mount.gid))
         os.chmod(partial, mount.mode)
-        os.rename(partial, directory)
-    except BaseException as error:
-        remove_tree(partial)
-        if isinstance(error, OSError) and os.path.isdir(directory):
-            return  # another build was first
-        raise
+        try:
+            os.rename(partial, directory)
+        except OSError:
+            if not os.path.isdir(directory):
+                raise  # else another build was first

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import signal
+import threading
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from assembler.cancellation import Cancellation
+from assembler.errors import AssemblerError
 from assembler.linux.paths import remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_TURN = 0.02  # seconds between looks at a lock that is held
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +33,12 @@ class Claim:
     lock: int
 
     def close(self) -> None:
-        """Remove the directory and everything in it."""
-        remove_tree(self.path)
-        os.close(self.lock)
+        """Remove the directory and everything in it. Raises OSError for what cannot be removed,
+        which is left to the next sweep."""
+        try:
+            remove_tree(self.path)
+        finally:
+            os.close(self.lock)
 
     def __enter__(self) -> Claim:
         return self
@@ -48,15 +58,75 @@ def claim(parent: str, prefix: str = "") -> Claim:
 
 
 def sweep(parent: str, prefix: str = "") -> None:
-    """Remove the directories of dead processes: those whose lock can be taken."""
-    dead: list[Claim] = []
+    """Remove the directories of dead processes, as far as this one may."""
+    for one in dead(parent, prefix):
+        with suppress(OSError):  # a dead build's step is just being killed, and writes
+            one.close()
+
+
+def dead(parent: str, prefix: str = "") -> list[Claim]:
+    """The directories of dead processes: those whose lock can be taken, and now is. Nothing where
+    there is no `parent`."""
+    if not any(name.startswith(prefix) for name in _names(parent)):
+        return []
     with held(parent):
-        for name in os.listdir(parent):
-            if name.startswith(prefix):
-                found = _take(os.path.join(parent, name))
-                dead += [found] if found is not None else []
-    for one in dead:
-        one.close()
+        taken = [_take(os.path.join(parent, name)) for name in _names(parent, prefix)]
+    return [one for one in taken if one is not None]
+
+
+def discard(claims: Sequence[Claim], cancellation: Cancellation) -> None:
+    """Close `claims`, whoever owns what is in them: in a fork, which enters a user namespace, where
+    subordinate ids are ours. What cannot be removed even there is left. Raises Cancelled."""
+    if not claims:
+        return
+    try:
+        if threading.active_count() == 1:
+            _in_a_fork(lambda: _remove(claims), cancellation)
+        else:  # no namespace can be entered
+            for one in claims:
+                with suppress(OSError):
+                    remove_tree(one.path)
+    finally:
+        for one in claims:
+            os.close(one.lock)
+
+
+def _remove(claims: Sequence[Claim]) -> None:
+    from assembler.linux import userns
+
+    with suppress(AssemblerError):
+        userns.enter()
+    for one in claims:
+        with suppress(OSError):
+            remove_tree(one.path)
+
+
+def _in_a_fork(work: Callable[[], None], cancellation: Cancellation) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    ended = os.pidfd_open(child)
+    try:
+        poller = select.poll()
+        poller.register(ended, select.POLLIN)
+        poller.register(cancellation.fileno(), select.POLLIN)
+        poller.poll()
+        if cancellation.cancelled:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(ended)
+        os.waitpid(child, 0)
+    cancellation.check()
+
+
+def _names(parent: str, prefix: str = "") -> list[str]:
+    try:
+        return [name for name in os.listdir(parent) if name.startswith(prefix)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _take(path: str) -> Claim | None:
@@ -73,11 +143,27 @@ def _take(path: str) -> Claim | None:
 
 
 @contextmanager
-def held(directory: str) -> Iterator[None]:
-    """The exclusive lock of `directory`, waited for. Raises OSError."""
-    lock = os.open(directory, _DIRECTORY)
+def held(directory: str, check: Callable[[], None] | None = None) -> Iterator[None]:
+    """The exclusive lock of `directory`, waited for; `check` is called meanwhile and may raise.
+    Raises OSError."""
+    with locked(os.open(directory, _DIRECTORY), check):
+        yield
+
+
+@contextmanager
+def locked(descriptor: int, check: Callable[[], None] | None = None) -> Iterator[None]:
+    """The exclusive lock of what is open as `descriptor`, waited for as by `held`; it is closed
+    afterwards."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while check is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                check()
+                time.sleep(_TURN)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(lock)
+        os.close(descriptor)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
+import signal
 import subprocess
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from assembler.cancellation import Cancellation
 from assembler.errors import HostError, NamespacesForbidden
 from assembler.linux import syscalls
 
@@ -43,31 +45,31 @@ def host_map() -> IdMap:
     return IdMap("host", every, every, os.getuid(), os.getgid())
 
 
-def enter() -> IdMap:
+def enter(cancellation: Cancellation | None = None) -> IdMap:
     """Enter a new user and mount namespace; this process is uid 0 in it afterwards.
 
-    Raises NamespacesForbidden with the line that would allow it. The process must have one thread.
+    Raises NamespacesForbidden with the line that would allow it, and Cancelled. The process must
+    have one thread.
     """
     if threading.active_count() > 1:
         raise HostError("the user namespace must be entered before threads start", "threads")
     id_map = plan_map()
-    write = _writer(id_map)
-    ready_reader, ready_writer = os.pipe()
+    alive_reader, alive_writer = os.pipe()
     done_reader, done_writer = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        os.close(ready_writer)
+        os.close(alive_writer)
         os.close(done_reader)
-        _map_from_outside(write, parent, ready_reader, done_writer)
-    os.close(ready_reader)
+        _map_from_outside(id_map, parent, alive_reader, done_writer)
+    os.close(alive_reader)
     os.close(done_writer)
     try:
         _unshare()
-        os.write(ready_writer, b"x")
-        message = _drain(done_reader)
+        os.write(alive_writer, b"x")
+        message = _drain(done_reader, cancellation)
     finally:
-        os.close(ready_writer)
+        os.close(alive_writer)
         os.close(done_reader)
         os.waitpid(child, 0)
     if message != b"ok":
@@ -171,25 +173,36 @@ def _capable() -> bool:
     return False
 
 
-def _writer(id_map: IdMap) -> Callable[[int], None]:
-    if id_map.kind == "full":
-        return lambda pid: _run_tools(id_map, pid)
-    return lambda pid: _write_maps(id_map, pid)
-
-
-def _run_tools(id_map: IdMap, pid: int) -> None:
+def _run_tools(id_map: IdMap, pid: int, alive: int) -> None:
+    """Run both tools at once, until `alive` ends: they look names up, and a name service may hang."""
+    tools = (("newuidmap", id_map.uids), ("newgidmap", id_map.gids))
     started = []
-    for tool, extents in (("newuidmap", id_map.uids), ("newgidmap", id_map.gids)):
+    for tool, extents in tools:
         words = [str(number) for extent in extents for number in extent]
+        argv = [tool, str(pid), *words]
         started.append(
             subprocess.Popen(
-                [tool, str(pid), *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+                argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
             )
         )
-    for process in started:
-        _, errors = process.communicate(timeout=30)
-        if process.returncode:
-            raise OSError(0, errors.decode(errors="replace").strip() or "newuidmap failed")
+    running = {os.pidfd_open(process.pid): process for process in started}
+    poller = select.poll()
+    for descriptor in (alive, *running):
+        poller.register(descriptor, select.POLLIN)
+    try:
+        while running:
+            for descriptor, _ in poller.poll():
+                if descriptor == alive:
+                    raise OSError(0, "cancelled")
+                poller.unregister(descriptor)
+                process = running.pop(descriptor)
+                if process.wait():
+                    assert process.stderr is not None
+                    errors = process.stderr.read(4096).decode(errors="replace").strip()
+                    raise OSError(0, errors or "newuidmap failed")
+    finally:
+        for process in running.values():
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _write_maps(id_map: IdMap, pid: int) -> None:
@@ -208,11 +221,17 @@ def _write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _map_from_outside(write: Callable[[int], None], parent: int, ready: int, done: int) -> None:
+def _map_from_outside(id_map: IdMap, parent: int, alive: int, done: int) -> None:
+    """What the child does: `alive` ends with the parent. Never returns."""
     status = 1
     try:
-        if os.read(ready, 1):
-            write(parent)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # they are for the parent, which tells us
+        if os.read(alive, 1):
+            if id_map.kind == "full":
+                _run_tools(id_map, parent, alive)
+            else:
+                _write_maps(id_map, parent)
             os.write(done, b"ok")
         status = 0
     except BaseException as error:  # reported to the parent, which raises
@@ -255,8 +274,17 @@ def _advice() -> str:
     return "in a container, allow unshare(2) in its seccomp profile"
 
 
-def _drain(descriptor: int) -> bytes:
-    parts = []
-    while part := os.read(descriptor, 4096):
+def _drain(descriptor: int, cancellation: Cancellation | None) -> bytes:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    if cancellation is not None:
+        poller.register(cancellation.fileno(), select.POLLIN)
+    parts: list[bytes] = []
+    while True:
+        poller.poll()
+        if cancellation is not None:
+            cancellation.check()
+        part = os.read(descriptor, 4096)
+        if not part:
+            return b"".join(parts)
         parts.append(part)
-    return b"".join(parts)

@@ -92,7 +92,7 @@ def _shim(control: socket.socket, isolated: bool) -> None:
     keep = os.dup(control.fileno())
     _close_others(keep)
     if not isolated:
-        _serve_plainly(socket.socket(fileno=keep))
+        _outlive(keep)
         return
     syscalls.unshare(syscalls.CLONE_NEWPID)
     zygote = os.fork()
@@ -100,6 +100,17 @@ def _shim(control: socket.socket, isolated: bool) -> None:
         _child(lambda: _serve(socket.socket(fileno=keep)))
     os.close(keep)
     os.waitpid(zygote, 0)
+
+
+def _outlive(control: int) -> None:
+    """Have the server in a child: when it is killed, its orphans come here, and end."""
+    reaping.adopt()
+    server = os.fork()
+    if server == 0:
+        _child(lambda: _serve_plainly(socket.socket(fileno=control)))
+    os.close(control)
+    os.waitpid(server, 0)
+    reaping.end_children()
 
 
 def _close_others(keep: int) -> None:

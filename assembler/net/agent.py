@@ -155,8 +155,12 @@ class _Stream:
             raise TimeoutError
 
 
-# ssh-agent is setgid, so PR_SET_PDEATHSIG would not hold; the shell sees its stdin end instead.
-_AGENT = 'ssh-agent -D -a "$0" >/dev/null 2>&1 & read -r _; kill $! 2>/dev/null; wait'
+# ssh-agent is setgid, so PR_SET_PDEATHSIG would not hold; the shell sees its stdin end instead, and
+# then the socket's directory has nobody else who would remove it.
+_AGENT = (
+    'ssh-agent -D -a "$0" >/dev/null 2>&1 & read -r _; kill $! 2>/dev/null; wait; '
+    'rm -f "$0"; rmdir "${0%/*}" 2>/dev/null'
+)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ operation, never a URL with a query.
 
 from __future__ import annotations
 
+import os
+import select
 import ssl
 import sys
 import threading
@@ -184,7 +186,7 @@ class HttpClient:
                     request.method, url, headers=headers, content=content or None,
                     extensions={"trace": self._trace},
                 )  # fmt: skip
-                response = client.send(sent, stream=True)
+                response = self._answered(client, sent)
             except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
                 self._cancellation.check()
                 raise _unreachable(request, origin, error) from error
@@ -201,6 +203,39 @@ class HttpClient:
             registry=request.registry,
             operation=request.operation,
         )
+
+    def _answered(self, client: httpx.Client, request: httpx.Request) -> httpx.Response:
+        """The answer to `request`, its body unread. Nothing ends a look-up of a name, a connect(2)
+        or a TLS handshake from outside: a cancelled build leaves them alone in their thread."""
+        outcome: list[httpx.Response | BaseException] = []
+        left = threading.Event()
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+
+        def send() -> None:
+            try:
+                outcome.append(client.send(request, stream=True))
+            except BaseException as error:  # raised by whoever waits
+                outcome.append(error)
+            os.close(writer)
+            if left.is_set():
+                _close(outcome)
+
+        try:
+            threading.Thread(target=send, name="request", daemon=True).start()
+            poller = select.poll()
+            poller.register(reader)
+            poller.register(self._cancellation.fileno(), select.POLLIN)
+            poller.poll()
+            if self._cancellation.cancelled:
+                left.set()
+                _close(outcome)
+                self._cancellation.check()
+        finally:
+            os.close(reader)
+        answer = outcome[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def _next(self, request: Request, url: str, location: str) -> str:
         try:
@@ -282,6 +317,12 @@ class HttpClient:
     def _pause(self, seconds: float) -> None:
         self._cancellation.wait(seconds)
         self._cancellation.check()
+
+
+def _close(outcome: list[httpx.Response | BaseException]) -> None:
+    for answer in outcome:
+        if not isinstance(answer, BaseException):
+            answer.close()
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:

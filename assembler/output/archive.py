@@ -11,12 +11,14 @@ from typing import BinaryIO
 
 from assembler.layer.changeset import ByteSource, Entry, InlineBytes, Kind
 from assembler.layer.tar_writer import TarWriter
+from assembler.layer.write import nothing
+from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
-from assembler.output.base import Blobs
+from assembler.output.base import Blobs, Check
 from assembler.output.layout import named
-from assembler.store.blobs import sync_directory, translated
+from assembler.store.blobs import translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +47,25 @@ class Archive:
         self._annotations = annotations or {}
         self.name = f"exporting to {'docker' if docker else 'OCI'} archive {path}"
 
-    def write(self, image: Image, blobs: Blobs) -> Descriptor:
+    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         if self._path == "-":
-            self._pack(image, blobs, sys.stdout.buffer)
+            self._pack(image, blobs, sys.stdout.buffer, check)
             sys.stdout.buffer.flush()
             return image.manifest.descriptor
-        temporary = f"{self._path}.{os.getpid()}.tmp"
         try:
-            with open(temporary, "xb") as stream:
-                self._pack(image, blobs, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.rename(temporary, self._path)
-            sync_directory(os.path.dirname(os.path.abspath(self._path)))
+            with replacing(self._path) as stream:
+                self._pack(image, blobs, stream, check)
         except OSError as error:
             raise translated(error, os.path.dirname(os.path.abspath(self._path))) from error
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
         return image.manifest.descriptor
 
-    def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO) -> None:
-        writer = TarWriter(stream.write)
+    def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
+        def put(piece: bytes) -> None:
+            check()
+            stream.write(piece)
+
+        writer = TarWriter(put)
         for path in ("blobs", "blobs/sha256"):
             writer.add(Entry(path, Kind.DIRECTORY, mode=0o755))
         manifest = image.manifest

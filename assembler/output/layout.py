@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
+from assembler.layer.write import nothing
 from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
-from assembler.output.base import Blobs
+from assembler.output.base import Blobs, Check
 from assembler.store.blobs import Blobs as BlobDirectory
 from assembler.store.blobs import translated
 from assembler.store.refs import read_index, replace_file, write_index
@@ -29,17 +30,17 @@ class LayoutDirectory:
         self._annotations = annotations or {}
         self.name = f"exporting to OCI layout {path}"
 
-    def write(self, image: Image, blobs: Blobs) -> Descriptor:
+    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         try:
-            return self._write(image, blobs)
+            return self._write(image, blobs, check)
         except OSError as error:
             raise translated(error, _existing(self._path)) from error
 
-    def _write(self, image: Image, blobs: Blobs) -> Descriptor:
+    def _write(self, image: Image, blobs: Blobs, check: Check) -> Descriptor:
         os.makedirs(os.path.join(self._path, "blobs", "sha256"), exist_ok=True)
-        with held(self._path):  # writers take turns: a reader sees one after the other
-            self._put_blobs(image, blobs)
+        with held(self._path, check):  # writers take turns: a reader sees one after the other
+            self._put_blobs(image, blobs, check)
             replace_file(os.path.join(self._path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
             entry = named(image, self._reference, self._annotations)
             index = os.path.join(self._path, "index.json")
@@ -48,20 +49,27 @@ class LayoutDirectory:
             write_index(index, [*kept, entry])
         return entry
 
-    def _put_blobs(self, image: Image, blobs: Blobs) -> None:
+    def _put_blobs(self, image: Image, blobs: Blobs, check: Check) -> None:
+        """Blobs that are whole stay when one cannot be written, for the next writer to find."""
         target = BlobDirectory(self._path)
+        work = os.path.join(self._path, "ingest")
+        try:
+            self._put_layers(image, blobs, target, check)
+            target.put(image.config_content)
+            target.put(image.manifest.content)
+        finally:
+            if os.path.isdir(work):
+                sweep(work)
+                os.rmdir(work)
+
+    def _put_layers(self, image: Image, blobs: Blobs, target: BlobDirectory, check: Check) -> None:
         for layer in image.manifest.layers:
             if not target.has(layer.digest):
                 with blobs(layer) as source, target.ingest() as ingest:
                     while chunk := source.read(1 << 20):
+                        check()
                         ingest.write(chunk)
                     ingest.commit(layer)
-        target.put(image.config_content)
-        target.put(image.manifest.content)
-        work = os.path.join(self._path, "ingest")
-        if os.path.isdir(work):
-            sweep(work)
-            os.rmdir(work)
 
 
 def named(image: Image, reference: str, asked: Mapping[str, str]) -> Descriptor:

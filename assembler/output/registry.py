@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from assembler.layer.write import nothing
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
-from assembler.output.base import Blobs
+from assembler.output.base import Blobs, Check
 from assembler.registry.client import RegistryClient
 from assembler.registry.push import push_image
 
@@ -26,7 +27,7 @@ class RegistryOutput:
         self._mount_from = tuple(mount_from)
         self.name = f"pushing {', '.join(map(str, references))}"
 
-    def write(self, image: Image, blobs: Blobs) -> Descriptor:
+    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         return push_image(
             self._client,

@@ -115,7 +115,7 @@ class RegistryClient:
     ) -> Request:
         if Origin.of(request.url) != Origin.of(repository.url):
             return request  # another origin asks: nothing of ours goes there
-        credential = find(self._environment, repository.reference)
+        credential = find(self._environment, repository.reference, self.cancellation)
         header = self._tokens_of(repository).answer(Challenge.parse(challenge), scope, credential)
         return replace(request, private={"Authorization": header})
 

@@ -6,16 +6,17 @@ import base64
 import binascii
 import json
 import os
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import RegistryError
 from assembler.oci.reference import Reference
 
 HELPER_DEADLINE = 30.0  # seconds
+_LONGEST_ANSWER = 1 << 20
 _HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 
 
@@ -33,15 +34,21 @@ class Credential:
         return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def find(environment: Environment, reference: Reference) -> Credential | None:
+def find(
+    environment: Environment, reference: Reference, cancellation: Cancellation
+) -> Credential | None:
     """The credential for `reference`: the most specific entry of the first file that has one.
 
     Raises RegistryError when a credential helper fails or takes longer than its deadline.
     """
+
+    def ask(helper: str, key: str) -> Credential | None:
+        return _asked(helper, key, environment, cancellation)
+
     for path in _files(environment):
         document = _read(path)
         for key in _keys(reference):
-            found = _from(document, key)
+            found = _from(document, key, ask)
             if found is not None:
                 return found
     return None
@@ -88,17 +95,21 @@ def _keys(reference: Reference) -> list[str]:
     return keys + (list(_HUB_KEYS) if reference.registry == "docker.io" else [])
 
 
-def _from(document: dict[str, Any], key: str) -> Credential | None:
+Ask = Callable[[str, str], Credential | None]
+"""Asks the helper of a name for a server."""
+
+
+def _from(document: dict[str, Any], key: str, ask: Ask) -> Credential | None:
     helpers = document.get("credHelpers")
     if isinstance(helpers, dict) and isinstance(helpers.get(key), str):
-        return _ask(helpers[key], key)
+        return ask(helpers[key], key)
     auths = document.get("auths")
     entry = auths.get(key) if isinstance(auths, dict) else None
     if isinstance(entry, dict) and (found := _entry(entry)) is not None:
         return found
     store = document.get("credsStore")
     if isinstance(store, str) and store and isinstance(entry, dict):
-        return _ask(store, key)
+        return ask(store, key)
     return None
 
 
@@ -119,22 +130,31 @@ def _entry(entry: dict[str, Any]) -> Credential | None:
     return Credential(username, password, token)
 
 
-def _ask(helper: str, key: str) -> Credential | None:
+def _asked(
+    helper: str, key: str, environment: Environment, cancellation: Cancellation
+) -> Credential | None:
     """Ask `docker-credential-<helper>`; the server's name goes by stdin, nothing by argv."""
+    from assembler.linux import programs
+
     program = f"docker-credential-{os.path.basename(helper)}"
     try:
-        answer = subprocess.run(
-            [program, "get"], input=key.encode(), capture_output=True, timeout=HELPER_DEADLINE
+        answer = programs.run(
+            [program, "get"],
+            env=environment.variables,
+            content=key.encode(),
+            cancellation=cancellation,
+            seconds=HELPER_DEADLINE,
+            most=_LONGEST_ANSWER,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, OverflowError) as error:  # a TimeoutError is an OSError
         raise RegistryError(
             f"the credential helper {program} did not answer: {type(error).__name__}",
             hint="install it, or remove it from the configuration",
         ) from error
-    if answer.returncode:
+    if answer.status:
         return None  # "credentials not found in native keychain": go on without
     try:
-        document = json.loads(answer.stdout[: 1 << 20])
+        document = json.loads(answer.output)
         username, secret = str(document["Username"]), str(document["Secret"])
     except (ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"the credential helper {program} gave no valid answer") from error

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from assembler.errors import BlobCorrupt, BlobMissing, NoSpace, StoreError
 from assembler.linux.claims import claim
+from assembler.linux.replacing import sync
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 
@@ -165,10 +166,7 @@ def sync_directory(path: str) -> None:
     """fsync(2) of a directory, so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems that cannot, keep nothing anyway
-            raise
+        sync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -5,23 +5,24 @@ Read-modify-write is under a lock; the file is replaced whole, so a reader never
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from assembler.errors import StoreError
+from assembler.linux.claims import locked
+from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor
-from assembler.store.blobs import sync_directory
 
 
 class Refs:
-    """The names in the layout at `directory`."""
+    """The names in the layout at `directory`. `check` is called while another process changes
+    them, and may raise."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, check: Callable[[], None] | None = None) -> None:
+        self._check = check
+        self._lock = os.path.join(directory, "index.lock")
         self._path = os.path.join(directory, "index.json")
 
     def get(self, name: str) -> Descriptor | None:
@@ -43,7 +44,8 @@ class Refs:
         self._change(lambda entries: _without(entries, name))
 
     def _change(self, change: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
-        with locked(os.path.join(self._directory, "index.lock")):
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with locked(lock, self._check):
             entries = change(self._read())
             write_index(self._path, entries)
 
@@ -77,29 +79,8 @@ def write_index(path: str, entries: list[Descriptor]) -> None:
 
 def replace_file(path: str, content: bytes) -> None:
     """Give the file at `path` new content so that every reader sees the old or the new."""
-    temporary = f"{path}.{os.getpid()}.{id(content):x}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """An exclusive lock on the file at `path`, waited for; other threads and processes wait too."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with replacing(path, 0o644) as stream:
+        stream.write(content)
 
 
 def _without(entries: list[Descriptor], name: str) -> list[Descriptor]:

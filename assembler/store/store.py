@@ -2,7 +2,7 @@
 
 oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
-layers/ mounts/                layer directories, cache mounts
+layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
 version                        the layout's version; a newer one is refused
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, StoreUnusable
-from assembler.linux.claims import claim, sweep
+from assembler.linux.claims import claim, dead, discard
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Manifest, parse
@@ -26,31 +27,31 @@ VERSION = 1
 class Store:
     """An open store. Use it with `with`; several processes may have it open at once."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, cancellation: Cancellation | None = None) -> None:
         self.path = path
         self.blobs = Blobs(path)
-        self.refs = Refs(path)
+        self.refs = Refs(path, None if cancellation is None else cancellation.check)
         self.layers_directory = os.path.join(path, "layers")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 
     @classmethod
-    def open(cls, path: str) -> Store:
-        """The store at `path`, made if it is not there. Raises StoreUnusable."""
+    def open(cls, path: str, cancellation: Cancellation | None = None) -> Store:
+        """The store at `path`, made if it is not there; what dead processes left in it is removed.
+        Raises StoreUnusable, Cancelled."""
         path = os.path.abspath(path)
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
             for name in ("blobs/sha256", "ingest", "scratch", "layers"):
                 os.makedirs(os.path.join(path, name), mode=0o700, exist_ok=True)
             _check_version(path)
-            sweep(os.path.join(path, "ingest"))
-            sweep(os.path.join(path, "scratch"))
+            _sweep(path, cancellation)
         except OSError as error:
             raise StoreUnusable(
                 f"the store {path} cannot be used: {error.strerror}",
                 path,
                 hint="set ASSEMBLE_STORE to a directory you can write",
             ) from error
-        return cls(path)
+        return cls(path, cancellation)
 
     def __enter__(self) -> Store:
         return self
@@ -88,6 +89,16 @@ class Store:
         this one dies."""
         with claim(os.path.join(self.path, "scratch")) as claimed:
             yield claimed.path
+
+
+def _sweep(path: str, cancellation: Cancellation | None) -> None:
+    layers = os.path.join(path, "layers")
+    places = [(os.path.join(path, name), "") for name in ("ingest", "scratch")]
+    places += [(os.path.join(layers, kind), ".") for kind in os.listdir(layers)]
+    places.append((os.path.join(path, "mounts"), "."))
+    found = [one for place, prefix in places for one in dead(place, prefix)]
+    with Cancellation() if cancellation is None else nullcontext(cancellation) as wish:
+        discard(found, wish)
 
 
 def _check_version(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 from assembler.errors import (
     AssemblerError,
@@ -15,6 +16,7 @@ from assembler.errors import (
 )
 from assembler.source import excerpt, printable, redacted
 
+_NAMES, _NAME = 3, 60  # how many names of work are shown, and how much of each
 FAILED, USAGE, BUG, EXHAUSTED, TIMED_OUT = 1, 2, 100, 102, 124
 
 
@@ -34,8 +36,9 @@ def failure(error: BaseException, columns: int = 160) -> str:
 
 def message(error: BaseException) -> str:
     """One sentence that says what went wrong."""
-    if isinstance(error, Cancelled) and error.signal:
-        return f"cancelled by {signal.Signals(error.signal).name}"
+    if isinstance(error, Cancelled):
+        by = f"cancelled by {signal.Signals(error.signal).name}" if error.signal else error.message
+        return f"{by}{_running(error.running)}"
     if isinstance(error, AssemblerError):
         return error.message
     if isinstance(error, OSError):
@@ -43,6 +46,13 @@ def message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "out of memory"
     return f"internal error: {type(error).__name__}: {error}"
+
+
+def _running(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in names[:_NAMES]]
+    if len(names) > _NAMES:
+        shown.append(f"{len(names) - _NAMES} more")
+    return f" while running {', '.join(shown)}" if shown else ""
 
 
 def exit_status(error: BaseException) -> int:

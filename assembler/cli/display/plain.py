@@ -146,5 +146,5 @@ class Plain:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):  # a pipe without a reader, a terminal that hung up
             self._closed = True  # nobody reads any more; the build goes on

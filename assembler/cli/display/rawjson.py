@@ -40,7 +40,7 @@ class RawJson:
             try:
                 self._stream.write(json.dumps(document, separators=(",", ":")) + "\n")
                 self._stream.flush()
-            except (BrokenPipeError, ValueError):
+            except (OSError, ValueError):  # a pipe without a reader, a terminal that hung up
                 return  # nobody reads any more; the build goes on
 
     def _document(self, event: Told) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all, and leave nothing behind when their writer is killed.
+
+They are written without a name (open(2), O_TMPFILE), and get it when they are on disk. Where the
+file system has no such files, under a name beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NAMED_ONLY = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+
+
+@contextmanager
+def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write, which is at `path` once the block ends well, in place of what was there; on
+    disk, its name too. `mode` is subject to the umask. Raises OSError."""
+    directory, name = os.path.split(os.path.abspath(path))
+    beside = f".{name[:100]}.{uuid.uuid4().hex}"
+    parent = os.open(directory, _DIRECTORY)
+    try:
+        descriptor, named = _opened(parent, beside, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(descriptor)
+                if not named:
+                    # a link cannot replace: the name beside it lives from here to the rename
+                    os.link(f"/proc/self/fd/{descriptor}", beside, dst_dir_fd=parent)
+                    named = True
+            os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            if named:
+                with suppress(FileNotFoundError):
+                    os.unlink(beside, dir_fd=parent)
+            raise
+        sync(parent)
+    finally:
+        os.close(parent)
+
+
+def _opened(parent: int, beside: str, mode: int) -> tuple[int, bool]:
+    """A descriptor to write to, and whether the file has the name `beside`."""
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent), False
+    except OSError as error:
+        if error.errno not in _NAMED_ONLY:
+            raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.open(beside, flags, mode, dir_fd=parent), True
+
+
+def sync(directory: int) -> None:
+    """fsync(2) of the directory open as `directory`, so that a rename in it survives a power cut."""
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that cannot, keep nothing anyway
+            raise

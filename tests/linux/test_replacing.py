@@ -1,0 +1,77 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assembler.linux.replacing import replacing
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With files that have no name yet, and on a file system that has none such."""
+    if request.param == "named":
+        real = os.open
+
+        def refusing(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE")
+            return real(path, flags, *rest, **more)
+
+        monkeypatch.setattr(os, "open", refusing)
+    return str(request.param)
+
+
+def test_a_file_is_there_when_the_block_ends(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with replacing(str(path), 0o640) as stream:
+        stream.write(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_nothing_changes_when_the_block_fails(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(str(path)) as stream:
+        stream.write(b"new")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_place_that_is_taken_keeps_what_is_there(form: str, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(IsADirectoryError), replacing(str(tmp_path / "directory")):
+        pass
+    with pytest.raises(FileNotFoundError), replacing(str(tmp_path / "missing" / "file")):
+        pass
+    assert os.listdir(tmp_path) == ["directory"]
+
+
+def test_the_longest_names_work(form: str, tmp_path: Path) -> None:
+    with replacing(str(tmp_path / ("n" * 255))) as stream:
+        stream.write(b"x")
+    assert os.listdir(tmp_path) == ["n" * 255]
+
+
+def test_CN02_a_writer_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from assembler.linux.replacing import replacing\n"
+        "with replacing(sys.argv[1]) as stream:\n"
+        "    stream.write(b'x' * 100000); stream.flush(); print('half', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"half\n"
+        writer.send_signal(signal.SIGKILL)
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,119 @@
+"""The HTTP client and a build that ends: nothing of a server is waited for."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+
+from assembler.cancellation import Cancellation
+from assembler.errors import Cancelled
+from assembler.net.client import HttpClient, Request
+
+
+@pytest.fixture
+def cancellation() -> Iterator[Cancellation]:
+    with Cancellation() as wish:
+        yield wish
+
+
+@pytest.fixture
+def hole() -> Iterator[int]:
+    """A port whose backlog is full: a connect(2) to it waits."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                one.connect(listener.getsockname())
+        yield listener.getsockname()[1]
+        for one in waiting:
+            one.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that takes connections and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        yield listener.getsockname()[1]
+
+
+def ended_at_once(cancellation: Cancellation, url: str) -> None:
+    threading.Timer(0.3, cancellation.cancel, [2]).start()
+    started = time.monotonic()
+    with HttpClient(cancellation=cancellation) as client, pytest.raises(Cancelled):
+        client.request(Request("GET", url, "server", "a file"))
+    assert time.monotonic() - started < 1.3
+
+
+def test_a_connect_to_a_black_hole(cancellation: Cancellation, hole: int) -> None:
+    ended_at_once(cancellation, f"http://127.0.0.1:{hole}/")
+
+
+def test_a_handshake_that_is_not_answered(cancellation: Cancellation, silent: int) -> None:
+    ended_at_once(cancellation, f"https://127.0.0.1:{silent}/")
+
+
+def test_a_request_that_is_not_answered(cancellation: Cancellation, silent: int) -> None:
+    ended_at_once(cancellation, f"http://127.0.0.1:{silent}/")
+
+
+def test_a_name_that_is_looked_up_for_ever(
+    cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def hangs(*_: Any, **__: Any) -> None:
+        over.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    ended_at_once(cancellation, "http://registry.example/")
+    over.set()
+
+
+@pytest.mark.parametrize("sent", [0, 1000])
+def test_a_body_that_stops(cancellation: Cancellation, sent: int) -> None:
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"x" * sent)
+            self.wfile.flush()
+            over.wait(20)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+        try:
+            ended_at_once(cancellation, f"http://127.0.0.1:{server.server_address[1]}/")
+        finally:
+            over.set()
+            server.shutdown()
+
+
+def test_what_a_request_raises_is_raised_to_whoever_waits(cancellation: Cancellation) -> None:
+    def body() -> Iterator[bytes]:
+        raise RuntimeError("of the caller's own")
+        yield b""
+
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as listener,
+        HttpClient(cancellation=cancellation) as client,
+        pytest.raises(RuntimeError, match="of the caller's own"),
+    ):
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        client.request(Request("PUT", url, "server", "a file", body=body, length=4))
