@@ -47,6 +47,14 @@ if TYPE_CHECKING:
     default="auto",
 )
 @click.option(
+    "--cdi-spec-dir",
+    "cdi_spec_dirs",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    multiple=True,
+    help="Where devices of RUN --device are described, instead of /etc/cdi and others.",
+)
+@click.option(
     "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")

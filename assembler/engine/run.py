@@ -28,7 +28,8 @@ def execute(
     """
     process = Process(
         argv=step.argv,
-        env=step.env + step.proxies + mounted.env,
+        # each name once: of two, runtimes and programs do not take the same one
+        env=tuple(dict(step.env + step.proxies + mounted.env).items()),
         cwd=step.cwd,
         user=step.user,
         network=step.network,
@@ -37,6 +38,8 @@ def execute(
         add_hosts=services.add_hosts,
         shared_memory=services.shared_memory,
         limits=services.limits,
+        groups=mounted.groups,
+        hooks=mounted.hooks,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:
         status = sandbox.runtime.run(process, root, mounted.mounts, output, services.cancellation)

@@ -20,11 +20,12 @@ _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
 class Bundle:
     """`command` is the runtime's, with `{bundle}` for the bundle's path. `config` is config.json
     with the names of `command` in mounts' sources; `user` and `home` are filled in from the
-    root's own files."""
+    root's own files. The process has `groups` besides those of its user."""
 
     command: Command
     config: dict[str, Any]
     user: str
+    groups: tuple[int, ...] = ()
 
     def run(self, output: int) -> int:
         """Mount, write the bundle, run; the runtime's status. Raises SetupFailed, OSError."""
@@ -36,7 +37,7 @@ class Bundle:
                 "uid": uid,
                 "gid": gid,
                 "umask": 0o022,
-                "additionalGids": groups,
+                "additionalGids": list(dict.fromkeys((*groups, *self.groups))),
             }
             if not any(word.startswith("HOME=") for word in process["env"]):
                 process["env"] = [*process["env"], f"HOME={home}"]

@@ -38,6 +38,7 @@ def make_root(job: Job) -> list[Made]:
         job.lowers, job.upper, job.work, scratch, mount_points(job.files, job.directories)
     )
     _system_mounts(merged, job, resolved)
+    resolved |= {place: resolved["/dev"] + place.removeprefix("/dev") for place in _in_dev(job)}
     for number, file in enumerate(job.files):
         source = os.path.join(memory, str(number))
         write_file(source, file)
@@ -103,12 +104,23 @@ def _mount_tree(
 def mount_points(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> dict[str, bool]:
-    """Every mount point of a root, true for directories."""
+    """Every mount point of a root, true for directories. What is in /dev has its place in a file
+    system that is mounted there."""
     targets = {"/proc": True, "/sys": True, "/dev": True}
-    targets |= {file.target: False for file in files if not file.target.startswith("/dev/")}
-    for directory in directories:
-        targets[directory.target] = not directory.source or os.path.isdir(directory.source)
-    return targets
+    targets |= {file.target: False for file in files}
+    targets |= {directory.target: _is_directory(directory) for directory in directories}
+    return {target: kind for target, kind in targets.items() if not target.startswith("/dev/")}
+
+
+def _is_directory(mount: DirectoryMount) -> bool:
+    return not mount.source or os.path.isdir(mount.source)
+
+
+def _in_dev(job: Job) -> dict[str, bool]:
+    """The mount points that `mount_points` leaves out, true for directories."""
+    targets = {file.target: False for file in job.files}
+    targets |= {directory.target: _is_directory(directory) for directory in job.directories}
+    return {target: kind for target, kind in targets.items() if target.startswith("/dev/")}
 
 
 def resolve(root: str, path: str) -> str:
@@ -276,11 +288,8 @@ def _device_mounts(dev: str, job: Job) -> None:
     FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
     FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
     FileSystem("mqueue", f"{dev}/mqueue").execute()
-    for file in job.files:
-        if file.target.startswith("/dev/"):
-            path = os.path.join(dev, os.path.relpath(file.target, "/dev"))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    for target, is_directory in _in_dev(job).items():
+        _make_stub(dev, target.removeprefix("/dev"), is_directory)
 
 
 def write_file(path: str, file: FileMount) -> None:
@@ -307,4 +316,4 @@ def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
                 copy.write(chunk)
         Bind(private, target).execute()
     else:
-        Bind(mount.source, target, read_only=mount.read_only).execute()
+        Bind(mount.source, target, mount.read_only, mount.options).execute()

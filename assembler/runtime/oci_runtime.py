@@ -64,12 +64,18 @@ class OciRuntime:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
+        if process.hooks:
+            from assembler.runtime.hooks import with_hooks
+
+            single = self._id_map.single
+            root = with_hooks(self._zygote, process, root, mounts, single, output, cancellation)
         files, directories = split_mounts(mounts)
         files = [*network_files(process), *files]
         job = bundle.Bundle(
             self._command(root, files, directories),
             config(process, files, directories, single=self._id_map.single),
             process.user,
+            process.groups,
         )
         return run_job(self._zygote, job, output, cancellation)
 
@@ -166,17 +172,17 @@ def _own_mounts(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> list[dict[str, Any]]:
     sources = [
-        *((f"{{f{number}}}", file.target, file.mode & 0o222 == 0) for number, file in
+        *((f"{{f{number}}}", file.target, file.mode & 0o222 == 0, ()) for number, file in
           enumerate(files)),
-        *((f"{{d{number}}}", directory.target, directory.read_only) for number, directory in
-          enumerate(directories)),
+        *((f"{{d{number}}}", directory.target, directory.read_only, directory.options)
+          for number, directory in enumerate(directories)),
     ]  # fmt: skip
     return [
         {
             "destination": target,
             "type": "none",
             "source": source,
-            "options": ["rbind", "ro" if read_only else "rw"],
+            "options": ["rbind", "ro" if read_only else "rw", *options],
         }
-        for source, target, read_only in sources
+        for source, target, read_only, options in sources
     ]

@@ -24,6 +24,7 @@ _OWN_FAILURES = (125, 126)
 _EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
+_ALLOWED = ("suid", "dev", "exec")
 _CAPABILITIES = "AUDIT_WRITE,MKNOD,NET_RAW"  # Docker has them, podman's default has not
 
 
@@ -61,6 +62,11 @@ class Podman:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
+        if process.hooks:
+            from assembler.runtime.hooks import with_hooks
+
+            single = self._id_map.single
+            root = with_hooks(self._zygote, process, root, mounts, single, output, cancellation)
         files, directories = split_mounts(mounts)
         command = self._command(process, root, (*network_files(process), *files), directories)
         for name in ("root", "run", "tmp", "xdg"):
@@ -99,7 +105,10 @@ class Podman:
             argv.append(f"--volume={{f{number}}}:{file.target}{options}")
         for number, directory in enumerate(directories):
             option = f"type=bind,src={{d{number}}},dst={directory.target}"
-            argv.append(f"--mount={option},ro={str(directory.read_only).lower()}")
+            # podman's own default is nosuid,nodev
+            allowed = [word for word in _ALLOWED if f"no{word}" not in directory.options]
+            words = ",".join((*allowed, *directory.options))
+            argv.append(f"--mount={option},ro={str(directory.read_only).lower()},{words}")
         argv += ["--rootfs", "{root}", *process.argv]
         return Command(
             argv=tuple(argv),
@@ -182,4 +191,5 @@ def _run_options(process: Process) -> list[str]:
         options.append("--dns=none")
     if process.user:
         options.append(f"--user={process.user}")
+    options += [f"--group-add={group}" for group in process.groups]
     return options + [f"--unsetenv={name}" for name in _ADDED]
