@@ -111,7 +111,7 @@ def parse(content: bytes, *, yaml: bool) -> Spec:
 
 def _json(content: bytes) -> Any:
     try:
-        return json.loads(content, object_pairs_hook=_unique)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
     except UnicodeDecodeError:
         raise BadSpec("it is not UTF-8") from None
     except json.JSONDecodeError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
-from assembler.errors import ProcessFailed
+from assembler.errors import ProcessFailed, StepError
 from assembler.plan.steps import Run
 from assembler.runtime.base import HOSTNAME, Process
 
@@ -42,7 +42,13 @@ def execute(
         hooks=mounted.hooks,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:
-        status = sandbox.runtime.run(process, root, mounted.mounts, output, services.cancellation)
+        try:
+            status = sandbox.runtime.run(
+                process, root, mounted.mounts, output, services.cancellation
+            )
+        except StepError as error:  # a user, a limit or a hook of this step
+            error.place_at(step.span)
+            raise
         if status != 0:
             raise ProcessFailed(
                 f'process "{" ".join(step.argv)}" did not complete successfully: '
