@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assembler.cli.main import cancellable
-from assembler.cli.options import build_sink, network_options, progress_option, store_option
+from assembler.cli.options import (
+    build_sink,
+    cdi_option,
+    network_options,
+    progress_option,
+    store_option,
+)
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
 from assembler.errors import UsageError
@@ -46,14 +52,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "native", "podman", "crun", "runc", "chroot"]),
     default="auto",
 )
-@click.option(
-    "--cdi-spec-dir",
-    "cdi_spec_dirs",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, resolve_path=True),
-    multiple=True,
-    help="Where devices of RUN --device are described, instead of /etc/cdi and others.",
-)
+@cdi_option
 @click.option(
     "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
 )

@@ -43,6 +43,8 @@ class HooksJob:
     def run(self, output: int) -> int:
         """Run them; 0. Raises SetupFailed when one fails, OSError."""
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # the first process of a pid namespace has to want it; the hooks end with it
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
         private = syscalls.CLONE_NEWNET if self.job.private_network else 0
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | private)
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +249,22 @@ def test_M12_with_one_id_a_group_is_told_to_be_missing(
     build: Callable[..., Any], single_id: list[str]
 ) -> None:
     done = build(
-        "FROM busybox\nRUN --device=vendor.com/accelerator=one cat /usr/lib-link\n",
+        "FROM busybox\nRUN --device=vendor.com/accelerator=one cat /usr/lib-link;"
+        " head -c 12345 /dev/of-mine/zero | wc -c\n",
         "--allow", "device", prefix=single_id,
     )  # fmt: skip
     assert "group 44 is not mapped here" in done.stderr
-    assert "of-the-host" in done.stderr
+    assert "of-the-host" in done.stderr and "12345" in done.stderr
+
+
+def test_M12_a_hook_ends_with_the_build(build: Callable[..., Any], host: Path) -> None:
+    hook = {"hookName": "createContainer", "path": "/bin/sleep", "args": ["sleep-of-a-hook", "987"]}
+    write(host, "two", {"hooks": [hook]})
+    dockerfile = "FROM busybox\nRUN --device=vendor.com/accelerator=two true\n"
+    build(dockerfile, "--allow", "device", "--timeout", "3s", code=124)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            assert b"sleep-of-a-hook" not in process.read_bytes()
 
 
 def test_M12_what_a_hook_mounts_is_told_to_be_lost(build: Callable[..., Any], host: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from assembler.dockerfile.parser import parse
 from assembler.errors import AssemblerError, BadFlag, DockerfileError
@@ -465,6 +467,25 @@ def test_M12_devices_that_are_none(text: str, message: str) -> None:
 )
 def test_M12_devices_that_are_no_csv(text: str, message: str) -> None:
     assert refused(f"RUN --device={text} x") == message
+
+
+plain = st.text(
+    st.characters(codec="ascii", exclude_characters="\"'\\\\,", exclude_categories=("C", "Z")),
+    min_size=1,
+)
+
+
+@given(plain, st.booleans(), st.booleans())
+def test_M12_any_word_is_a_name(name: str, required: bool, keyed: bool) -> None:
+    assume(name.partition("=")[0].lower() not in ("name", "required"))
+    text = f"{'name=' if keyed else ''}{name}{',required' if required else ''}"
+    assert run(f"RUN --device={text} x").devices == (Device(name, required),)
+
+
+def test_M12_a_malformed_device_is_told_before_a_network_that_is_none() -> None:
+    assert refused("RUN --network=x --device=a,b x") == (
+        "invalid field 'b' must be a key=value pair"
+    )
 
 
 def test_M12_names_are_not_expanded() -> None:
