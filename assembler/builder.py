@@ -25,6 +25,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
+from assembler.plan.entitlements import device_allowance
 from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, examine, make, needs, time_source
@@ -36,6 +37,7 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.cdi.registry import Registry
     from assembler.net.agent import Agents
     from assembler.runtime.native import Native
     from assembler.runtime.oci_runtime import OciRuntime
@@ -79,7 +81,8 @@ class Builder:
     """Plans and builds on one store. Use it with `with`; one build at a time per object.
 
     `secrets` maps an id to a function that reads the value, `agents` an id to the socket of an ssh
-    agent or to private keys.
+    agent or to private keys. `cdi_directories` are where CDI specifications are, instead of the
+    usual places.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Builder:
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, tuple[str, ...]] | None = None,
+        cdi_directories: Sequence[str] = (),
         sink: Sink = discard,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
@@ -121,6 +125,8 @@ class Builder:
                 clock=clock,
             )
         )
+        self._cdi_directories = tuple(cdi_directories)
+        self._registry: Registry | None = None
         self._given_agents = agents or {}
         self._started_agents: Agents | None = None
         self.remotes = self._stack.enter_context(
@@ -283,6 +289,8 @@ class Builder:
             add_hosts=request.add_hosts,
             shared_memory=request.shared_memory,
             limits=request.limits,
+            devices=self._devices,
+            devices_allowed=device_allowance(request.allow),
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -302,6 +310,14 @@ class Builder:
         """Keep `image` in the store under `names`."""
         for name in names:
             self.store.refs.set(str(name), image.manifest.descriptor)
+
+    def _devices(self) -> Registry:
+        """The host's devices, read on first use."""
+        if self._registry is None:
+            from assembler.cdi.directories import DIRECTORIES, read
+
+            self._registry = read(self._cdi_directories or DIRECTORIES)
+        return self._registry
 
     def _agent(self, id: str) -> str | None:
         """The socket of the ssh agent `id`, None where the build was given none."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assembler.cli.main import cancellable
-from assembler.cli.options import build_sink, network_options, progress_option, store_option
+from assembler.cli.options import (
+    build_sink,
+    cdi_option,
+    network_options,
+    progress_option,
+    store_option,
+)
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
 from assembler.errors import Cancelled, UsageError
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "native", "podman", "crun", "runc", "chroot"]),
     default="auto",
 )
+@cdi_option
 @click.option(
     "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
 )

@@ -8,23 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assembler.cli.options import store_option
+from assembler.cli.options import cdi_option, store_option
 from assembler.environment import Environment
+from assembler.source import printable
 
 if TYPE_CHECKING:
+    from assembler.cdi.registry import Registry
     from assembler.linux.probes import Answer, Report
 
 
 @click.command("doctor")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text")
+@cdi_option
 @store_option
-def command(style: str, store: str) -> None:
+def command(style: str, cdi_spec_dirs: tuple[str, ...], store: str) -> None:
     """Ask the kernel what builds can do on this host. The exit status is 1 when RUN cannot be
     executed at all."""
+    from assembler.cdi.directories import DIRECTORIES, read
     from assembler.linux.probes import report
 
     found = report(store or Environment.read().store)
-    click.echo(as_json(found) if style == "json" else text(found), nl=False)
+    devices = read(cdi_spec_dirs or DIRECTORIES)
+    shown = as_json(found, devices) if style == "json" else text(found, devices)
+    click.echo(shown, nl=False)
     if not usable(found):
         raise click.exceptions.Exit(1)
 
@@ -37,14 +43,20 @@ def usable(found: Report) -> bool:
     )
 
 
-def as_json(found: Report) -> str:
-    """The report as an object of its fields."""
+def as_json(found: Report, devices: Registry) -> str:
+    """The report as an object of its fields, with the devices that RUN can ask for."""
     document: dict[str, Any] = {"usable": usable(found), **asdict(found)}
+    document["devices"] = [
+        {"name": name, "path": one.path, "auto_allowed": one.auto_allowed}
+        for name, one in devices.devices.items()
+    ]
+    document["device_problems"] = list(devices.problems)
     return json.dumps(document, indent=2) + "\n"
 
 
-def text(found: Report) -> str:
-    """The report for people: the mode, then every answer, and what would mend the missing ones."""
+def text(found: Report, devices: Registry) -> str:
+    """The report for people: the mode, then every answer, and what would mend the missing ones;
+    devices, where there are any."""
     lines = []
     if found.mode:
         lines.append(f"ids      {found.mode}: {found.reason}")
@@ -58,6 +70,12 @@ def text(found: Report) -> str:
     width = max((len(answer.feature) for answer in found.answers), default=0)
     for answer in found.answers:
         lines += _shown(answer, width)
+    if devices.devices or devices.problems:
+        lines += ["", "devices for RUN --device:"]
+    for name, one in devices.devices.items():
+        flag = "" if one.auto_allowed else f"  with --allow device={name}"
+        lines.append(printable(f"ok  {name}{flag}  ({one.path})"))
+    lines += [printable(f"no  {problem}") for problem in devices.problems]
     return "".join(f"{line}".rstrip() + "\n" for line in lines)
 
 

@@ -33,6 +33,19 @@ def network_options(command: Command) -> Command:
     )(command)
 
 
+def cdi_option(command: Command) -> Command:
+    """`--cdi-spec-dir DIR`, repeatable; dockerd's and buildkitd's name for it."""
+    return click.option(
+        "--cdi-spec-dir",
+        "cdi_spec_dirs",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, resolve_path=True),
+        multiple=True,
+        help="Read what RUN --device means from here, not from /etc/cdi, /var/run/cdi and"
+        " /etc/buildkit/cdi.",
+    )(command)
+
+
 def progress_option(command: Command) -> Command:
     """`--progress`."""
     return click.option(

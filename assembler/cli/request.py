@@ -101,6 +101,7 @@ def builder_for(
         jobs=options.get("jobs") or 0,
         secrets=secrets_of(options["secrets"], environment),
         agents=agents_of(options["ssh"], environment),
+        cdi_directories=options.get("cdi_spec_dirs", ()),
         sink=sink,
         cancellation=cancellation,
     )
@@ -178,16 +179,19 @@ def without_cache(every: bool, stages: tuple[str, ...]) -> frozenset[str]:
 
 def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
     """The entitlements of `--allow`; a build on the host's network has that one, as under buildx.
-    Raises UsageError for another, and for a value where none is taken."""
+    Raises UsageError for another, and for a value where none is taken or that is no device."""
+    from assembler.plan.entitlements import device_allowance
+
     found = {"network.host"} if network == "host" else set()
     for word in words:
-        name, equals, _ = word.partition("=")
+        name, equals, rest = word.partition("=")
         if name not in ENTITLEMENTS:
             known = ", ".join(ENTITLEMENTS)
             raise UsageError(f"--allow {word}: unknown entitlement", hint=f"one of {known}")
         if equals and name != "device":
             raise UsageError(f"--allow {word}: {name} takes no value")
-        found.add(name)
+        found.add(f"{name}={rest}" if rest else name)
+    device_allowance(found)
     return frozenset(found)
 
 

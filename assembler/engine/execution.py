@@ -24,8 +24,13 @@ from assembler.plan.steps import Copy, ImageOrigin, Run, UrlSource
 def execute(plan: Plan, services: Services) -> Image:
     """The image of the plan's target, complete in the store.
 
-    When the cache knows every layer, nothing is run and no namespace is entered.
+    When the cache knows every layer, nothing is run and no namespace is entered. Raises
+    DockerfileError for devices that are not allowed, and what steps raise.
     """
+    if any(isinstance(step, Run) and step.devices for stage in plan.stages for step in stage.steps):
+        from assembler.engine.devices import check
+
+        check(plan, services)
     sources = Sources(plan, services)
     realisation = Realisation(services, None, plan.epoch)
     known = look_up(plan, services, sources)

@@ -17,7 +17,7 @@ from assembler.cancellation import Cancellation
 from assembler.engine import copy
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, mount_copy
-from assembler.errors import StepError, Unsupported
+from assembler.errors import StepError
 from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
@@ -33,17 +33,20 @@ from assembler.plan.steps import (
     Step,
     TmpfsMount,
 )
-from assembler.runtime.base import BindSource, FileContent, RunMount, TemporaryFiles
+from assembler.runtime.base import BindSource, FileContent, Hook, RunMount, TemporaryFiles
 
 OpenTree = Callable[[Origin, Step], Tree]
 
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """What a step's mounts amount to: variables for its environment, mounts for its root."""
+    """What a step's mounts and devices amount to: variables for its environment, mounts for its
+    root, groups of its process, hooks before it."""
 
     env: tuple[tuple[str, str], ...]
     mounts: tuple[RunMount, ...]
+    groups: tuple[int, ...] = ()
+    hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,9 @@ class MountSources:
 def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
     """The mounts of `step`, with locks of cache mounts held until the block ends.
 
-    Raises Unsupported for a mount this version cannot provide, StepError for a missing secret.
+    Raises StepError for a secret, agent or device that is missing, DockerfileError for a device
+    that is not allowed.
     """
-    if step.devices:
-        raise Unsupported("RUN --device is not supported yet", step.span)
     mounts: list[RunMount] = [
         FileContent(f"/dev/pipes/{name}", text.encode("utf-8", "surrogateescape"), 0o755)
         for name, text in step.scripts
@@ -80,7 +82,15 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
                     mounts.append(socket)
             else:
                 mounts.append(_mount(mount, step, given, stack))
-        yield Mounted(tuple(env), tuple(mounts))
+        if not step.devices:
+            yield Mounted(tuple(env), tuple(mounts))
+            return
+        from assembler.engine.devices import provide
+
+        added = provide(step, given.services)
+        # As CDI has it: the devices' own come last, and a mount comes before those below it.
+        mounts = sorted((*mounts, *added.mounts), key=lambda mount: mount.target.count("/"))
+        yield Mounted((*env, *added.env), tuple(mounts), added.groups, added.hooks)
 
 
 def _mount(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
-from assembler.errors import ProcessFailed
+from assembler.errors import ProcessFailed, StepError
 from assembler.plan.steps import Run
 from assembler.runtime.base import HOSTNAME, Process
 
@@ -28,7 +28,8 @@ def execute(
     """
     process = Process(
         argv=step.argv,
-        env=step.env + step.proxies + mounted.env,
+        # each name once: of two, runtimes and programs do not take the same one
+        env=tuple(dict(step.env + step.proxies + mounted.env).items()),
         cwd=step.cwd,
         user=step.user,
         network=step.network,
@@ -37,9 +38,17 @@ def execute(
         add_hosts=services.add_hosts,
         shared_memory=services.shared_memory,
         limits=services.limits,
+        groups=mounted.groups,
+        hooks=mounted.hooks,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:
-        status = sandbox.runtime.run(process, root, mounted.mounts, output, services.cancellation)
+        try:
+            status = sandbox.runtime.run(
+                process, root, mounted.mounts, output, services.cancellation
+            )
+        except StepError as error:  # a user, a limit or a hook of this step
+            error.place_at(step.span)
+            raise
         if status != 0:
             raise ProcessFailed(
                 f'process "{" ".join(step.argv)}" did not complete successfully: '

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
@@ -17,11 +17,15 @@ from assembler.layer.tree import Tree
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
+from assembler.plan.entitlements import DeviceAllowance
 from assembler.plan.plan import ResolvedImage
 from assembler.plan.steps import GitSource, UrlSource
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.cdi.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,13 @@ def no_agent(id: str) -> str | None:
     return None
 
 
+def no_devices() -> Registry:
+    """For hosts without CDI specifications."""
+    from assembler.cdi.registry import Registry
+
+    return Registry()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The engine's surroundings for one build.
@@ -76,7 +87,8 @@ class Services:
     `sandbox` enters the user namespace; it is called once, before any thread, and only when
     something must be executed or unpacked. `fetch` brings a base layer's blob into the store.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
-    does not know. `clock` is seconds since the epoch.
+    does not know. `devices` reads the host's CDI specifications, of which steps may have what
+    `devices_allowed` says. `clock` is seconds since the epoch.
     """
 
     store: Store
@@ -97,3 +109,5 @@ class Services:
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
+    devices: Callable[[], Registry] = no_devices
+    devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)

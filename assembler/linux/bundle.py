@@ -20,10 +20,11 @@ _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
 class Bundle:
     """`command` is the runtime's, with `{bundle}` for the bundle's path and `{log}` for its log.
     `config` is config.json with the names of `command` in mounts' sources; the user and HOME are
-    filled in from the root's own files."""
+    filled in from the root's own files. The process has `groups` besides those of its user."""
 
     command: Command
     config: dict[str, Any]
+    groups: tuple[int, ...] = ()
 
     def run(self, output: int) -> int:
         """Mount, write the bundle, run; the runtime's status. Raises SetupFailed, OSError."""
@@ -36,7 +37,9 @@ class Bundle:
                 "uid": found.uid if mapped else 0,
                 "gid": found.gid if mapped else 0,
                 "umask": 0o022,
-                "additionalGids": found.groups if mapped else [],
+                "additionalGids": (
+                    list(dict.fromkeys((*found.groups, *self.groups))) if mapped else []
+                ),
             }
             if not any(word.startswith("HOME=") for word in process["env"]):
                 process["env"] = [*process["env"], f"HOME={found.home}"]

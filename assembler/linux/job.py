@@ -20,13 +20,15 @@ class FileMount:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryMount:
-    """A host path, or (with `source` empty) a tmpfs of `size` bytes."""
+    """A host path, or (with `source` empty) a tmpfs of `size` bytes. `options` of a bind mount are
+    nosuid, nodev, noexec."""
 
     target: str
     source: str = ""
     read_only: bool = False
     discard: bool = False
     size: int = 0
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Job:
     shared_memory: int = 64 << 20
     limits: tuple[tuple[str, int, int], ...] = ()
     """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
+    groups: tuple[int, ...] = ()
+    """Groups of the process besides those that the root's files give its user."""
     chroot: str = ""
     """The tree to run in where no namespace can be made; empty in a sandbox."""
 

@@ -10,22 +10,32 @@ from assembler.linux.paths import remove_tree
 from assembler.linux.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
 _OPTION_LIMIT = 4000  # mount(2) takes one page of options
+_ATTRIBUTES = {
+    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
+    "nodev": syscalls.MOUNT_ATTR_NODEV,
+    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
+}
 _OVERLAY_SPECIAL = str.maketrans({"\\": "\\\\", ":": "\\:", ",": "\\,"})
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """`source` shown at `target`, with everything mounted below it."""
+    """`source` shown at `target`, with everything mounted below it; `options` are nosuid, nodev,
+    noexec."""
 
     source: str
     target: str
     read_only: bool = False
+    options: tuple[str, ...] = ()
 
     def execute(self) -> None:
         """Mount it. A plain remount would fail on locked flags, so mount_setattr(2) is used."""
         syscalls.mount(self.source, self.target, None, MS_BIND | MS_REC)
-        if self.read_only:
-            syscalls.mount_setattr(self.target, syscalls.MOUNT_ATTR_RDONLY)
+        attributes = syscalls.MOUNT_ATTR_RDONLY if self.read_only else 0
+        for option in self.options:
+            attributes |= _ATTRIBUTES[option]
+        if attributes:
+            syscalls.mount_setattr(self.target, attributes)
 
     def describe(self) -> str:
         """The equivalent command."""

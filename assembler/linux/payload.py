@@ -51,6 +51,7 @@ def run_payload(job: Job, output: int, records: Records) -> int:
     """Fork the job's process, reap until it ends; its status. Raises SetupFailed, OSError."""
     root = job.chroot or "/"
     uid, gid, groups, home = account(job.user, root)
+    groups = list(dict.fromkeys((*groups, *job.groups)))
     if job.chroot:
         os.makedirs(job.chroot + resolve(job.chroot, job.cwd), mode=0o755, exist_ok=True)
     else:

@@ -332,4 +332,4 @@ def mount_directory(mount: DirectoryMount, private: str, target: str) -> None:
                 copy.write(chunk)
         Bind(private, target).execute()
     else:
-        Bind(mount.source, target, read_only=mount.read_only).execute()
+        Bind(mount.source, target, mount.read_only, mount.options).execute()

@@ -146,6 +146,13 @@ def _stacked(ranges: tuple[tuple[int, int], ...]) -> tuple[Extent, ...]:
     return tuple(extents)
 
 
+def group_is_mapped(gid: int) -> bool:
+    """Whether processes here can be in the group `gid`."""
+    with open("/proc/self/gid_map", encoding="ascii") as stream:
+        rows = [tuple(map(int, line.split())) for line in stream]
+    return any(inside <= gid < inside + count for inside, _, count in rows)
+
+
 def _own_extents(which: str) -> tuple[Extent, ...]:
     """This process' own map, line by line: each must lie inside one extent of the parent's.
 

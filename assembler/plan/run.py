@@ -18,8 +18,10 @@ _SECURITIES = ("sandbox", "insecure")
 
 def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
     """A step, told with the ARGs in scope and their values (rule Y6)."""
+    # BuildKit's order: devices, network, security; what is not allowed after what is malformed
+    devices = tuple(parse_device(text, instruction.span) for text in instruction.devices)
     _refuse_unknown(instruction)
-    _refuse_unallowed(instruction, scope.allow)
+    _refuse_unallowed(instruction, scope.allow)  # devices are the executing host's to allow
     argv, scripts = _command(instruction, scope.shell(state))
     if not argv:
         raise SyntaxProblem("RUN needs a command", instruction.span)
@@ -33,7 +35,7 @@ def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
         security=instruction.security or "sandbox",
         hostname=scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         hosts=scope.hosts,
-        devices=tuple(parse_device(text, instruction.span) for text in instruction.devices),
+        devices=devices,
         scripts=scripts,
         proxies=scope.proxies,
         span=instruction.span,
@@ -62,7 +64,6 @@ def _refuse_unallowed(instruction: Run, allow: frozenset[str]) -> None:
     asked = {
         "network.host": instruction.network == "host",
         "security.insecure": instruction.security == "insecure",
-        "device": bool(instruction.devices),
     }
     for name, wanted in asked.items():
         if wanted and name not in allow:

@@ -101,7 +101,7 @@ class StageScope:
     system: str = "linux"
     """The operating system of the base; it has a say in the default shell (rule R1)."""
     allow: frozenset[str] = frozenset()
-    """Entitlements: `network.host`, `security.insecure`, `device` (rules N1, N2, M12)."""
+    """Entitlements: `network.host`, `security.insecure` (rules N1, N2)."""
     hosts: tuple[str, ...] = ()
     """Names that `--add-host` gives every RUN (rule R5)."""
     proxies: tuple[tuple[str, str], ...] = ()

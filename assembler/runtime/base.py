@@ -22,6 +22,19 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A host program to be run before the process, on its mounted root (runtime-spec, config.md,
+    "POSIX-platform Hooks"). `device` is what asks for it, `timeout` seconds or 0."""
+
+    stage: str
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """What to execute. `user` is `name|uid[:group|gid]`, looked up in the root's own files.
 
@@ -40,6 +53,10 @@ class Process:
     shared_memory: int = SHARED_MEMORY
     """Bytes that fit into /dev/shm."""
     limits: tuple[Limit, ...] = ()
+    groups: tuple[int, ...] = ()
+    """Groups besides those that the root's own files give the user; every one is mapped."""
+    hooks: tuple[Hook, ...] = ()
+    """What they change in the root is seen by the process and is no change of the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +77,30 @@ class Root:
 class BindSource:
     """A host directory or file to show at `target` (absolute, inside the root).
 
-    With `read_only` false and `discard` true, writes go to a throw-away overlay.
+    With `read_only` false and `discard` true, writes go to a throw-away overlay. `options` are
+    nosuid, nodev, noexec.
     """
 
     target: str
     source: str
     read_only: bool = True
     discard: bool = False
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNode:
+    """The device node at `target`: the host's at `source`, which `kind` (c, b, p) and `numbers`
+    describe. A runtime that makes nodes gives it `mode` and the owner; one that can only show the
+    host's leaves them as they are there."""
+
+    target: str
+    source: str
+    kind: str
+    numbers: tuple[int, int]
+    mode: int
+    uid: int = 0
+    gid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +122,7 @@ class FileContent:
     gid: int = 0
 
 
-RunMount = BindSource | TemporaryFiles | FileContent
+RunMount = BindSource | DeviceNode | TemporaryFiles | FileContent
 
 
 class Runtime(Protocol):

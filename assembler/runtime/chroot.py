@@ -22,9 +22,10 @@ from assembler.layer.tree import DirectoryTree, MergedTree, everything
 from assembler.linux import zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
+from assembler.linux.nodes import host_node
 from assembler.linux.paths import open_root, remove_at, remove_tree
 from assembler.linux.root import resolve, write_file
-from assembler.runtime.base import Process, Root, RunMount
+from assembler.runtime.base import DeviceNode, Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
 
 _DEVICES = {
@@ -64,15 +65,27 @@ class Chroot:
                 "network namespaces",
                 hint="let the container make user namespaces (see assemble doctor)",
             )
-        files, directories = split_mounts(mounts)
+        if process.hooks:
+            raise HostError(
+                f"device {process.hooks[0].device}: CDI hooks need mounts, and none can be made here",
+                "mounts",
+                hint="let the container make user namespaces (see assemble doctor)",
+            )
+        nodes = [mount for mount in mounts if isinstance(mount, DeviceNode)]
+        files, directories = split_mounts(
+            [one for one in mounts if not isinstance(one, DeviceNode)]
+        )
         with ExitStack() as stack:
-            for path, device in _DEVICES.items():
-                stack.enter_context(_placed(root, f"/dev/{path}", _device_maker(device)))
-            given: list[FileMount | DirectoryMount] = [*network_files(process), *files]
-            given += directories
+            for path, numbers in _DEVICES.items():
+                made = DeviceNode(f"/dev/{path}", "", "c", numbers, 0o666)
+                stack.enter_context(_placed(root, made.target, _node_maker(made)))
+            given: list[FileMount | DirectoryMount | DeviceNode] = [*network_files(process), *files]
+            given += [*directories, *nodes]
             for mount in sorted(given, key=lambda mount: mount.target):
                 if isinstance(mount, FileMount):
                     stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
+                elif isinstance(mount, DeviceNode):
+                    stack.enter_context(_placed(root, mount.target, _node_maker(mount)))
                 else:
                     stack.enter_context(_directory(root, mount))
             return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
@@ -98,6 +111,7 @@ def _job(process: Process, root: Root) -> Job:
         directories=(),
         insecure=process.insecure,
         limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+        groups=process.groups,
         chroot=root.upper,
     )
 
@@ -199,10 +213,20 @@ def _removed_if_empty(directory: int, name: str) -> bool:
     return True
 
 
-def _device_maker(device: tuple[int, int]) -> Make:
+def _node_maker(node: DeviceNode) -> Make:
+    kind = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[node.kind]
+
     def make(directory: int, name: str) -> None:
-        os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(*device), dir_fd=directory)
-        os.chmod(name, 0o666, dir_fd=directory)
+        try:
+            os.mknod(name, kind | 0o600, os.makedev(*node.numbers), dir_fd=directory)
+        except OSError as error:
+            raise HostError(
+                f"device node {node.target} cannot be made: {error.strerror}",
+                "mknod",
+                hint="give the container the capability MKNOD",
+            ) from error
+        os.chown(name, node.uid, node.gid, dir_fd=directory)
+        os.chmod(name, node.mode, dir_fd=directory)
 
     return make
 
@@ -228,7 +252,10 @@ def _directory(root: Root, mount: DirectoryMount) -> Iterator[None]:
             os.mkdir(path)
             realise(everything(MergedTree([DirectoryTree(mount.source)])), path)
         elif stat.S_ISSOCK(os.stat(mount.source).st_mode):
-            os.link(mount.source, path)
+            _link_socket(mount, path)
+        elif (node := host_node(mount.source)) is not None:
+            shown = DeviceNode(mount.target, "", node.kind, node.numbers, node.mode)
+            _node_maker(shown)(directory, name)
         else:
             shutil.copy2(mount.source, path)
             owner = os.stat(mount.source)
@@ -239,6 +266,17 @@ def _directory(root: Root, mount: DirectoryMount) -> Iterator[None]:
         kept = mount.source and not mount.read_only and not mount.discard
         if kept and stat.S_ISDIR(_kind(directory, name)):
             _replace(mount.source, directory, name, root.scratch)
+
+
+def _link_socket(mount: DirectoryMount, path: str) -> None:
+    try:
+        os.link(mount.source, path)
+    except OSError as error:
+        raise HostError(
+            f"the socket {mount.source} cannot be shown at {mount.target}: {error.strerror}",
+            "mounts",
+            hint="let the container make user namespaces (see assemble doctor)",
+        ) from error
 
 
 def _replace(cache: str, directory: int, name: str, scratch: str) -> None:

@@ -14,12 +14,14 @@ from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
 from assembler.linux import zygote
 from assembler.linux.job import DirectoryMount, FileMount, Job
+from assembler.linux.nodes import host_node
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
 from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
     BindSource,
+    DeviceNode,
     FileContent,
     Process,
     Root,
@@ -59,6 +61,12 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
+        if process.hooks:
+            from assembler.runtime.hooks import with_hooks
+
+            root = with_hooks(
+                self._zygote, process, root, mounts, self.ownership, output, cancellation
+            )
         job = SandboxJob(_job(process, root, mounts, self.ownership))
         return run_job(self._zygote, job, output, cancellation)
 
@@ -171,14 +179,26 @@ def split_mounts(
         for mount in mounts
         if isinstance(mount, FileContent)
     ]
-    directories = [
-        DirectoryMount(mount.target, mount.source, mount.read_only, mount.discard)
-        if isinstance(mount, BindSource)
-        else DirectoryMount(mount.target, size=mount.size)
-        for mount in mounts
-        if isinstance(mount, BindSource | TemporaryFiles)
-    ]
+    directories = [_directory(mount) for mount in mounts if not isinstance(mount, FileContent)]
     return files, directories
+
+
+def _directory(mount: BindSource | DeviceNode | TemporaryFiles) -> DirectoryMount:
+    if isinstance(mount, TemporaryFiles):
+        return DirectoryMount(mount.target, size=mount.size)
+    if isinstance(mount, BindSource):
+        return DirectoryMount(
+            mount.target, mount.source, mount.read_only, mount.discard, options=mount.options
+        )
+    there = host_node(mount.source)
+    if there is None or (there.kind, there.numbers) != (mount.kind, mount.numbers):
+        major, minor = mount.numbers
+        raise StepError(
+            f"device node {mount.target}: {mount.source} is not {mount.kind} {major}:{minor} on"
+            " this host, and a user namespace can make no device nodes",
+            hint="mend the CDI specification, or load the device's driver",
+        )
+    return DirectoryMount(mount.target, mount.source)
 
 
 def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
@@ -202,6 +222,7 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ow
         insecure=process.insecure,
         shared_memory=process.shared_memory,
         limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+        groups=process.groups,
     )
 
 

@@ -68,6 +68,12 @@ class OciRuntime:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
+        if process.hooks:
+            from assembler.runtime.hooks import with_hooks
+
+            root = with_hooks(
+                self._zygote, process, root, mounts, self.ownership, output, cancellation
+            )
         files, directories = split_mounts(mounts)
         files = [*network_files(process), *files]
         if self.ownership is Ownership.IGNORED:
@@ -75,6 +81,7 @@ class OciRuntime:
         job = bundle.Bundle(
             self._command(process, root, files, directories),
             config(process, files, directories, self.ownership),
+            process.groups,
         )
         return run_job(self._zygote, job, output, cancellation)
 
@@ -186,10 +193,10 @@ def _own_mounts(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> list[dict[str, Any]]:
     sources = [
-        *((f"{{f{number}}}", file.target, file.mode & 0o222 == 0) for number, file in
+        *((f"{{f{number}}}", file.target, file.mode & 0o222 == 0, ()) for number, file in
           enumerate(files)),
-        *((f"{{d{number}}}", directory.target, directory.read_only) for number, directory in
-          enumerate(directories)),
+        *((f"{{d{number}}}", directory.target, directory.read_only, directory.options)
+          for number, directory in enumerate(directories)),
     ]  # fmt: skip
     # One that lies in another comes after it.
     return [
@@ -197,7 +204,7 @@ def _own_mounts(
             "destination": target,
             "type": "none",
             "source": source,
-            "options": ["rbind", "ro" if read_only else "rw"],
+            "options": ["rbind", "ro" if read_only else "rw", *options],
         }
-        for source, target, read_only in sorted(sources, key=lambda source: source[1])
+        for source, target, read_only, options in sorted(sources, key=lambda source: source[1])
     ]

@@ -29,6 +29,7 @@ _OWN_FAILURES = (125, 126)
 _EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
+_ALLOWED = ("suid", "dev", "exec")
 
 
 class Podman:
@@ -66,6 +67,12 @@ class Podman:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
+        if process.hooks:
+            from assembler.runtime.hooks import with_hooks
+
+            root = with_hooks(
+                self._zygote, process, root, mounts, self.ownership, output, cancellation
+            )
         files, directories = split_mounts(mounts)
         files = [*network_files(process), *files]
         if self.ownership is Ownership.IGNORED:
@@ -127,7 +134,10 @@ class Podman:
             argv.append(f"--volume={{f{number}}}:{literal(file.target)}{option}")
         for number, directory in enumerate(directories):
             option = f"type=bind,src={{d{number}}},dst={literal(directory.target)}"
-            argv.append(f"--mount={option},ro={str(directory.read_only).lower()}")
+            # podman's own default is nosuid,nodev
+            allowed = [word for word in _ALLOWED if f"no{word}" not in directory.options]
+            words = ",".join((*allowed, *directory.options))
+            argv.append(f"--mount={option},ro={str(directory.read_only).lower()},{words}")
         argv += ["--rootfs", "{root}", *(literal(word) for word in process.argv)]
         return Command(
             argv=tuple(argv),
@@ -209,4 +219,5 @@ def _run_options(process: Process) -> list[str]:
     ]
     if process.network != "none":
         options.append("--dns=none")
+    options += [f"--group-add={group}" for group in process.groups]
     return options + [f"--unsetenv={name}" for name in _ADDED]

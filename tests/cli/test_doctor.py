@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from assembler.cdi.registry import Registry, registry
+from assembler.cdi.specification import BadSpec, Device, Edits, Spec
 from assembler.cli.doctor import as_json, text, usable
 from assembler.linux.probes import Answer, Report
 
@@ -14,7 +16,7 @@ REFLINK = Answer("reflinks", False, "not supported", "copies cost", "put it on x
 
 def test_a_missing_feature_is_shown_with_its_cost_and_its_cure() -> None:
     found = Report("full", "65537 ids", "", (OVERLAY, FILTER, REFLINK), ("crun",))
-    assert text(found) == (
+    assert text(found, Registry()) == (
         "ids      full: 65537 ids\n"
         "runtime  native; also here: crun\n"
         "\n"
@@ -29,7 +31,7 @@ def test_a_missing_feature_is_shown_with_its_cost_and_its_cure() -> None:
 
 def test_a_refusal_says_what_is_missing_and_the_line_that_helps() -> None:
     found = Report("", "this host lets no user namespace be made", "sysctl -w x=1", (), ())
-    assert text(found).splitlines()[:2] == [
+    assert text(found, Registry()).splitlines()[:2] == [
         "refused  this host lets no user namespace be made",
         "         sysctl -w x=1",
     ]
@@ -38,7 +40,7 @@ def test_a_refusal_says_what_is_missing_and_the_line_that_helps() -> None:
 
 def test_json_holds_every_field() -> None:
     found = Report("single", "one id", "apt-get install uidmap", (OVERLAY, FILTER), ())
-    document = json.loads(as_json(found))
+    document = json.loads(as_json(found, Registry()))
     assert document["usable"] is True
     assert document["mode"] == "single"
     assert document["answers"][0]["feature"] == "overlay mounts"
@@ -49,3 +51,24 @@ def test_without_filters_no_build_can_run_and_without_overlays_it_can() -> None:
     no_filter = Answer("system call filters", False, "Invalid argument", "RUN", "another kernel")
     assert usable(Report("full", "65537 ids", "", (no_overlay, FILTER), ()))
     assert not usable(Report("full", "65537 ids", "", (OVERLAY, no_filter), ()))
+
+
+def test_M12_devices_are_shown_with_what_allows_them() -> None:
+    edits = Edits(env=(("A", "1"),))
+    auto = {"org.mobyproject.buildkit.device.autoallow": "true"}
+    given = Spec("0.6.0", "v/c", (Device("a", edits), Device("b", edits, auto)))
+    files = [(0, "/etc/cdi/v.json", given), (0, "/etc/cdi/w.json", BadSpec("no \x1b devices"))]
+    devices = registry(files)
+    found = Report("full", "65537 ids", "", (OVERLAY,), ())
+    assert text(found, devices).splitlines()[-4:] == [
+        "devices for RUN --device:",
+        "ok  v/c=a  with --allow device=v/c=a  (/etc/cdi/v.json)",
+        "ok  v/c=b  (/etc/cdi/v.json)",
+        "no  /etc/cdi/w.json: no \\x1b devices",
+    ]
+    document = json.loads(as_json(found, devices))
+    assert document["devices"] == [
+        {"name": "v/c=a", "path": "/etc/cdi/v.json", "auto_allowed": False},
+        {"name": "v/c=b", "path": "/etc/cdi/v.json", "auto_allowed": True},
+    ]
+    assert document["device_problems"] == ["/etc/cdi/w.json: no \x1b devices"]

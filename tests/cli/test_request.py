@@ -280,8 +280,9 @@ def test_S12_stages_without_a_cache(
 
 def test_N1_entitlements() -> None:
     assert allowed(("network.host", "device=vendor/class", "security.insecure"), "default") == {
-        "network.host", "device", "security.insecure",
+        "network.host", "device=vendor/class", "security.insecure",
     }  # fmt: skip
+    assert allowed(("device=",), "default") == allowed(("device",), "default") == {"device"}
     assert allowed((), "host") == {"network.host"} and allowed((), "none") == set()
     text = "FROM scratch\nRUN --network=host x\n"
     assert make(plan_request(request(text, network="host")), {}).stages
@@ -333,6 +334,10 @@ def test_pairs_with_and_without_an_environment() -> None:
         (["--secret", "x"], "invalid --secret 'x'"),
         (["--ssh", "default"], "no ssh agent is running"),
         (["--allow", "root"], "--allow root: unknown entitlement"),
+        (["--allow", "device=v/c=d,x"], '--allow device=v/c=d,x: invalid device config "x"'),
+        (["--allow", "device=a,b=c"], '--allow device=a,b=c: unknown device config key "b"'),
+        (["--allow", "device=,alias=c"], "--allow device=,alias=c: the device has no name"),
+        (["--allow", 'device="a'], 'failed to parse csv fields: missing closing " in "a'),
         (["--allow", "network.host=x"], "--allow network.host=x: network.host takes no value"),
         (["--add-host", "h"], "invalid --add-host 'h'"),
         (["--add-host", ":1.1.1.1"], "invalid --add-host ':1.1.1.1'"),

@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from assembler.dockerfile.parser import parse
 from assembler.errors import AssemblerError, BadFlag, DockerfileError
+from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan import keys
 from assembler.plan.make import PlanRequest, make, needs
@@ -455,6 +458,52 @@ def test_M12_devices_that_are_none(text: str, message: str) -> None:
     assert refused(f"RUN --device={text} x") == message
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('\\"a', 'failed to parse csv fields: missing closing " in "a'),
+        ('a\\"b', 'failed to parse csv fields: bare " in non-quoted field a"b'),
+    ],
+)
+def test_M12_devices_that_are_no_csv(text: str, message: str) -> None:
+    assert refused(f"RUN --device={text} x") == message
+
+
+plain = st.text(
+    st.characters(codec="ascii", exclude_characters="\"'\\\\,", exclude_categories=("C", "Z")),
+    min_size=1,
+)
+
+
+@given(plain, st.booleans(), st.booleans())
+def test_M12_any_word_is_a_name(name: str, required: bool, keyed: bool) -> None:
+    assume(name.partition("=")[0].lower() not in ("name", "required"))
+    text = f"{'name=' if keyed else ''}{name}{',required' if required else ''}"
+    assert run(f"RUN --device={text} x").devices == (Device(name, required),)
+
+
+def test_M12_a_malformed_device_is_told_before_a_network_that_is_none() -> None:
+    assert refused("RUN --network=x --device=a,b x") == (
+        "invalid field 'b' must be a key=value pair"
+    )
+
+
+def test_M12_names_are_not_expanded() -> None:
+    assert run("ARG D=v/c=d\nRUN --device=$D x").devices == (Device("$D"),)
+
+
+def test_M12_a_plan_leaves_it_to_the_executing_host_what_is_allowed() -> None:
+    assert run("RUN --device=v/c=d x", allow=frozenset()).devices == (Device("v/c=d"),)
+
+
+def test_M12_devices_are_in_the_key_by_their_names_as_written() -> None:
+    texts = ("x", "--device=v/c=d x", "--device=v/c x", "--device=v/c=d,required x")
+    parent = Digest.of(b"")
+    found = {keys.step_key(parent, run(f"RUN {text}"), ()) for text in texts}
+    assert len(found) == len(texts)
+    assert keys.step_key(parent, run("RUN --device=name=v/c=d x"), ()) in found
+
+
 def test_M12_several_devices() -> None:
     assert run("RUN --device=a --device=b,required x").devices == (Device("a"), Device("b", True))
 
@@ -487,10 +536,9 @@ def test_N2_securities() -> None:
     [
         ("--network=host", "network.host"),
         ("--security=insecure", "security.insecure"),
-        ("--device=x", "device"),
     ],
 )
-def test_N1_N2_M12_entitlements(flag: str, entitlement: str) -> None:
+def test_N1_N2_entitlements(flag: str, entitlement: str) -> None:
     for allowed in (frozenset[str](), ALLOWED - {entitlement}):
         with pytest.raises(AssemblerError) as caught:
             stage(f"RUN {flag} x", allow=allowed)
