@@ -173,7 +173,7 @@ def file_system(path: str) -> str:
 
 
 def _proc(directory: str) -> str:
-    syscalls.unshare(syscalls.CLONE_NEWPID)
+    syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS)  # else it hides ours from others
 
     def mounted() -> dict[str, Any]:
         FileSystem("proc", "/proc").execute()

@@ -3,6 +3,7 @@ the runtime specification's `linux.seccomp`.
 
 Calls that moby ties to capabilities a step does not have are refused with EPERM. clone3 and
 numbers newer than the profile get ENOSYS, so that C libraries fall back to what can be checked.
+32-bit programs have rules of their own, as moby's sub-architectures; x32 has none.
 AF_NETLINK stays open: groupadd and useradd die when the audit socket fails with EPERM.
 """
 
@@ -19,18 +20,24 @@ from assembler.linux.owner_filter import MODE_ARGUMENT, PRETENDED
 
 _CLONE3 = 435
 _ARCHITECTURES = {
-    # audit architecture, clone, socket, personality
-    "x86_64": (0xC000003E, 56, 41, 135),
-    "aarch64": (0xC00000B7, 220, 198, 92),
+    # audit architecture, clone, socket, personality, name in the runtime specification
+    "x86_64": (0xC000003E, 56, 41, 135, "SCMP_ARCH_X86_64"),
+    "i386": (0x40000003, 120, 359, 136, "SCMP_ARCH_X86"),
+    "aarch64": (0xC00000B7, 220, 198, 92, "SCMP_ARCH_AARCH64"),
+    "arm": (0x40000028, 120, 281, 136, "SCMP_ARCH_ARM"),
 }
-_SPECIFIED = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+_PROGRAMS = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
+"""Whose programs a machine runs: its own, and the 32-bit ones of images for linux/386 and arm."""
+
 _NAMESPACE_FLAGS = 0x7E020000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _AF_ALG, _AF_VSOCK = 38, 40
 
 _LOAD, _EQUAL, _AT_LEAST, _ABOVE, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x25, 0x45, 0x06
+_JUMP = 0x05
 _ALLOW = 0x7FFF0000
-_X32 = 0x40000000
+
+_Instruction = tuple[int, int, int, int]
 
 
 def _refuse(number: int) -> int:
@@ -39,8 +46,25 @@ def _refuse(number: int) -> int:
 
 def profile(machine: str) -> bytes:
     """The program for `machine` (`x86_64`, `aarch64`). Raises KeyError for another one."""
-    audit, clone, socket, personality = _ARCHITECTURES[machine]
-    code: list[tuple[int, int, int, int]] = []
+    native, other = _PROGRAMS[machine]
+    rules = _rules(native)
+    code = [
+        (_LOAD, 0, 0, 4),
+        (_EQUAL, 3, 0, _ARCHITECTURES[native][0]),
+        (_EQUAL, 0, 1, _ARCHITECTURES[other][0]),
+        (_JUMP, 0, 0, 1 + len(rules)),
+        (_RETURN, 0, 0, _refuse(errno.ENOSYS)),  # another ABI of the same kernel
+        *rules,
+        *_rules(other),
+    ]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _rules(machine: str) -> list[_Instruction]:
+    """What the programs of `machine` may call; it returns in any case."""
+    _, clone, socket, personality, _ = _ARCHITECTURES[machine]
+    allowed = allowed_calls.numbers(machine)
+    code: list[_Instruction] = [(_LOAD, 0, 0, 0)]
 
     def test(operation: int, value: int, result: int) -> None:
         code.append((operation, 0, 1, value))
@@ -55,23 +79,21 @@ def profile(machine: str) -> bytes:
         code.append((_RETURN, 0, 0, otherwise))
 
     refused = _refuse(errno.EPERM)
-    code.append((_LOAD, 0, 0, 4))
-    code.append((_EQUAL, 1, 0, audit))
-    code.append((_RETURN, 0, 0, _refuse(errno.ENOSYS)))  # another ABI of the same kernel
-    code.append((_LOAD, 0, 0, 0))
-    test(_ABOVE, _X32 - 1, _refuse(errno.ENOSYS))
-    test(_ABOVE, allowed_calls.NEWEST, _refuse(errno.ENOSYS))
+    for number in sorted(allowed):
+        if number > allowed_calls.NEWEST:
+            test(_EQUAL, number, _ALLOW)
+    test(_ABOVE, allowed_calls.NEWEST, _refuse(errno.ENOSYS))  # x32 calls (2^30 and up), too
     test(_EQUAL, _CLONE3, _refuse(errno.ENOSYS))
     on_argument(clone, [(_BITS, _NAMESPACE_FLAGS, refused)], _ALLOW)
     families = [(_EQUAL, _AF_ALG, refused), (_EQUAL, _AF_VSOCK, refused)]
     on_argument(socket, families, _ALLOW)
     on_argument(personality, [(_EQUAL, value, _ALLOW) for value in _PERSONALITIES], refused)
-    for first, last in _ranges(allowed_calls.numbers(machine)):
+    for first, last in _ranges(number for number in allowed if number <= allowed_calls.NEWEST):
         code.append((_ABOVE, 3, 0, last))
         test(_AT_LEAST, first, _ALLOW)
         code.append((_RETURN, 0, 0, refused))
     code.append((_RETURN, 0, 0, refused))
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+    return code
 
 
 def specification(machine: str, *, pretending: bool = False) -> dict[str, Any]:
@@ -94,9 +116,11 @@ def specification(machine: str, *, pretending: bool = False) -> dict[str, Any]:
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.EPERM,
-        "architectures": [_SPECIFIED[machine]],
+        "architectures": [_ARCHITECTURES[each][-1] for each in _PROGRAMS[machine]],
         "syscalls": [
-            rule(name for name in allowed_calls.names() if name not in pretended),
+            rule(
+                name for name in allowed_calls.names(*_PROGRAMS[machine]) if name not in pretended
+            ),
             *(_pretending() if pretending else ()),
             rule(["clone"], ("MASKED_EQ", _NAMESPACE_FLAGS), valueTwo=0),
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
@@ -119,7 +143,7 @@ def _pretending() -> Iterator[dict[str, Any]]:
             yield {"names": [name], "args": [{"index": argument, **mask}], **verdict}
 
 
-def _ranges(numbers: frozenset[int]) -> Iterator[tuple[int, int]]:
+def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
     """The runs of consecutive numbers, first to last: a test each instead of one a number."""
     first = last = -2
     for number in sorted(numbers):

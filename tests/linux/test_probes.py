@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def test_nothing_of_the_questions_stays(tmp_path: Path) -> None:
     report(str(tmp_path / "store"))
     assert os.listdir(tmp_path) == []
     assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_questions_that_need_proc_are_asked_where_there_is_one(tmp_path: Path) -> None:
+    groups = next(a for a in report(str(tmp_path)).answers if a.feature == "delegated cgroups")
+    assert groups.detail != os.strerror(errno.ENOENT), "of /proc/self/cgroup, which every host has"
 
 
 def test_a_store_that_cannot_be_made_is_asked_about_elsewhere() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -246,6 +247,47 @@ def one(number):
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     results = list(pool.map(one, range(48)))
 assert results == [(n, b"%d\\n" % n) for n in range(48)]
+""",
+        kind,
+    )
+
+
+def thirty_two_bit() -> bytes:
+    """A program that writes hello, for the 32-bit machine whose programs this one runs: an ELF
+    header, one segment, the code."""
+    at = 0x10000 + 84
+    if os.uname().machine == "aarch64":
+        machine, flags = 40, 0x05000400
+        # mov r7, #4; mov r0, #1; add r1, pc, #16; mov r2, #6; svc 0; mov r7, #1; mov r0, #0; svc 0
+        words = (0xE3A07004, 0xE3A00001, 0xE28F1010, 0xE3A02006, 0xEF000000, 0xE3A07001, 0xE3A00000)
+        code = struct.pack("<8I", *words, 0xEF000000)
+    else:
+        machine, flags = 3, 0
+        # mov eax, 4; mov ebx, 1; mov ecx, text; mov edx, 6; int 0x80; mov eax, 1; …; int 0x80
+        code = struct.pack("<BIBIBIBI", 0xB8, 4, 0xBB, 1, 0xB9, at + 34, 0xBA, 6) + b"\xcd\x80"
+        code += struct.pack("<BI", 0xB8, 1) + b"\x31\xdb\xcd\x80" + b"\x90" * 3
+    size = 84 + len(code) + 6
+    header = b"\x7fELF\x01\x01\x01" + bytes(9)
+    header += struct.pack("<2H5I6H", 2, machine, 1, at, 52, 0, flags, 52, 32, 1, 0, 0, 0)
+    return (
+        header + struct.pack("<8I", 1, 0, 0x10000, 0x10000, size, size, 5, 4096) + code + b"hello\n"
+    )
+
+
+@every_runtime
+def test_programs_of_a_32_bit_image_run(sandboxed: Sandboxed, tmp_path: Path, kind: str) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(thirty_two_bit())
+    program.chmod(0o755)
+    try:
+        subprocess.run([str(program)], check=True, capture_output=True)
+    except OSError:
+        pytest.skip("this kernel runs no 32-bit programs")
+    sandboxed(
+        """
+with snapshots.create("32b1") as layer:
+    shutil.copy(directory + "/program", layer + "/program")
+assert run(["/program"], lowers=(snapshots.find("32b1"), BASE)) == (0, "hello\\n", [])
 """,
         kind,
     )
