@@ -43,6 +43,8 @@ class Command:
     links: tuple[tuple[str, str], ...]
     """Symlinks the program would make in the root where they are missing: path, text."""
     cgroups: str
+    program: str = ""
+    """The program that serves the root's overlay; empty for the kernel's."""
 
     def run(self, output: int) -> int:
         """Mount, run, wait; the program's status. Raises SetupFailed, OSError."""
@@ -78,7 +80,13 @@ class Command:
         FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
         targets = dict(self.targets)
         _, created = mount_root(
-            self.lowers, self.upper, self.work, self.scratch, targets, self.links
+            self.lowers,
+            self.upper,
+            self.work,
+            self.scratch,
+            targets,
+            self.links,
+            program=self.program,
         )
         for number, file in enumerate(self.files):
             names[f"f{number}"] = os.path.join(memory, f"f{number}")
@@ -89,7 +97,7 @@ class Command:
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-            mount_directory(directory, target, f"{target}.private")
+            mount_directory(directory, target, f"{target}.private", self.program)
         return created
 
 

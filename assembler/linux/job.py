@@ -51,6 +51,8 @@ class Job:
     shared_memory: int = 64 << 20
     limits: tuple[tuple[str, int, int], ...] = ()
     """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
+    program: str = ""
+    """The program that serves the root's overlay; empty for the kernel's."""
     chroot: str = ""
     """The tree to run in where no namespace can be made; empty in a sandbox."""
 

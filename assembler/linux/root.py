@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from assembler.linux import ownership, syscalls
+from assembler.linux.fuse import FuseOverlay
 from assembler.linux.job import DirectoryMount, FileMount, Job, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.owner_filter import Ownership
@@ -35,7 +36,12 @@ def make_root(job: Job) -> list[Made]:
     os.makedirs(memory, mode=0o755, exist_ok=True)
     FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
     resolved, created = mount_root(
-        job.lowers, job.upper, job.work, scratch, mount_points(job.files, job.directories)
+        job.lowers,
+        job.upper,
+        job.work,
+        scratch,
+        mount_points(job.files, job.directories),
+        program=job.program,
     )
     _system_mounts(merged, job, resolved)
     for number, file in enumerate(job.files):
@@ -43,7 +49,8 @@ def make_root(job: Job) -> list[Made]:
         write_file(source, file)
         Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
     for number, directory in enumerate(job.directories):
-        mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
+        target = merged + resolved[directory.target]
+        mount_directory(directory, target, f"{memory}/d{number}", job.program)
     return created
 
 
@@ -54,8 +61,10 @@ def mount_root(
     scratch: str,
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...] = (),
+    *,
+    program: str = "",
 ) -> tuple[dict[str, str], list[Made]]:
-    """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
+    """Mount the overlay, of `program` or else the kernel's, at scratch/merged with a mount point for each of `targets` (true for a
     directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
 
     Returns where each target is inside the root, links followed, and what had to be made in the
@@ -67,7 +76,7 @@ def mount_root(
     for name in ("merged", "stub", "void"):
         os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
     merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
-    Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
+    _overlay(program, (*lowers, stub, os.path.join(scratch, "void")), merged).execute()
     resolved = {target: resolve(merged, target) for target in targets}
     syscalls.umount(merged)
     for target, is_directory in targets.items():
@@ -75,11 +84,19 @@ def mount_root(
     for path, text in links:
         os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
         os.symlink(text, stub + path)
-    Overlay((*lowers, stub), merged, upper, work).execute()
+    _overlay(program, (*lowers, stub), merged, upper, work).execute()
     created: list[Made] = []
     for target, is_directory in targets.items():
         created += _ensure(merged, resolved[target], is_directory)
     return resolved, created
+
+
+def _overlay(
+    program: str, lowers: tuple[str, ...], target: str, upper: str = "", work: str = ""
+) -> Overlay | FuseOverlay:
+    if program:
+        return FuseOverlay(lowers, target, upper, work, program)
+    return Overlay(lowers, target, upper, work)
 
 
 def _mount_tree(
@@ -292,15 +309,17 @@ def write_file(path: str, file: FileMount) -> None:
         os.fchmod(descriptor, file.mode)
 
 
-def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
-    """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away."""
+def mount_directory(mount: DirectoryMount, target: str, private: str, program: str) -> None:
+    """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away, by an
+    overlay of `program` or else the kernel's."""
     if not mount.source:
         size = f",size={mount.size}" if mount.size else ""
         FileSystem("tmpfs", target, f"mode=1777{size}", MS_NOSUID | MS_NODEV).execute()
     elif mount.discard and os.path.isdir(mount.source):
         for name in ("upper", "work"):
             os.makedirs(os.path.join(private, name))
-        Overlay((mount.source,), target, f"{private}/upper", f"{private}/work").execute()
+        upper, work = f"{private}/upper", f"{private}/work"
+        _overlay(program, (mount.source,), target, upper, work).execute()
     elif mount.discard:
         with open(mount.source, "rb") as source, open(private, "xb") as copy:
             while chunk := source.read(1 << 20):

@@ -26,8 +26,8 @@ MOUNT_ATTR_RDONLY = 1
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
 MOVE_MOUNT_F_EMPTY_PATH = 4
+_OPEN_TREE_CLONE = 1
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -47,7 +47,7 @@ _NEWFSTATAT = {"x86_64": 262, "aarch64": 79}
 _STATX = {"x86_64": 332, "aarch64": 291}
 _STAT_SIZE = {"x86_64": 144, "aarch64": 128}
 _STATX_BTIME, _AT_SYMLINK_NOFOLLOW = 0x800, 0x100
-_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
+_OPEN_TREE, _MOVE_MOUNT = 428, 429
 _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
@@ -120,21 +120,10 @@ def mount_setattr(path: str, attributes: int) -> None:
     )
 
 
-def fsopen(kind: str) -> int:
-    """fsopen(2) with FSOPEN_CLOEXEC."""
-    return _check(_libc.syscall(_FSOPEN, _bytes(kind), 1), kind)
-
-
-def fsconfig(
-    descriptor: int, command: int, key: str | None = None, value: str | None = None
-) -> None:
-    """fsconfig(2)."""
-    _check(_libc.syscall(_FSCONFIG, descriptor, command, _bytes(key), _bytes(value), 0), key or "")
-
-
-def fsmount(descriptor: int) -> int:
-    """fsmount(2) with FSMOUNT_CLOEXEC."""
-    return _check(_libc.syscall(_FSMOUNT, descriptor, 1, 0))
+def open_tree(path: str) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _check(_libc.syscall(_OPEN_TREE, AT_FDCWD, _bytes(path), flags), path)
 
 
 def move_mount(descriptor: int, target: str) -> None:

@@ -54,6 +54,8 @@ class Root:
     upper: str
     work: str
     scratch: str
+    program: str = ""
+    """The program that serves the overlay (see `linux.fuse`); empty for the kernel's."""
 
 
 @dataclass(frozen=True, slots=True)
