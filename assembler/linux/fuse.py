@@ -17,6 +17,10 @@ from assembler.linux.mounts import Bind, FileSystem, try_overlay
 
 DEVICE = "/dev/fuse"
 PROGRAM = "fuse-overlayfs"
+_IN_CONTAINERS = (
+    f"in a container, --device {DEVICE}; in Kubernetes, the limit smarter-devices/fuse: 1 of its"
+    f" device plugin, or with CRI-O the annotation io.kubernetes.cri-o.Devices: {DEVICE}"
+)
 
 # The program splits paths at `:`, libfuse its options at `,`, and neither can be escaped for both.
 # So it is given short names in a tmpfs: nobody in its mount namespace needs what this one covers.
@@ -118,16 +122,18 @@ def _start(argv: list[str]) -> None:
         raise OSError(0, f"{PROGRAM}: {said[-1] if said else f'status {status}'}")
 
 
-def refusal(directory: str) -> str:
-    """Why fuse-overlayfs cannot mount an overlay in the new directory `directory`, empty if it
-    can. Nothing of the trial stays."""
+def shortfall(directory: str) -> tuple[str, str]:
+    """Why fuse-overlayfs cannot mount an overlay in the new directory `directory`, and the one thing
+    to do about it; empty texts if it can. Nothing of the trial stays."""
     program = shutil.which(PROGRAM)
     if program is None:
-        return f"{PROGRAM} is not installed"
+        return f"{PROGRAM} is not installed", f"apt-get install {PROGRAM}"
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError as error:
+        return f"{DEVICE}: {error.strerror}", f"{_IN_CONTAINERS}; else chmod 666 {DEVICE}"
     except OSError as error:
-        return f"{DEVICE}: {error.strerror}"
+        return f"{DEVICE}: {error.strerror}", f"{_IN_CONTAINERS}; else modprobe fuse"
 
     def mount(lowers: tuple[str, ...], target: str, upper: str, work: str) -> FuseOverlay:
         return FuseOverlay(lowers, target, upper, work, program)
@@ -135,5 +141,5 @@ def refusal(directory: str) -> str:
     try:
         try_overlay(directory, mount)
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        return error.strerror or str(error), "put the store on another file system with --store DIR"
+    return "", ""

@@ -45,7 +45,7 @@ class FuseSnapshotter(OverlaySnapshotter):
         """Why fuse-overlayfs cannot be used over layers in `directory`, empty when it can."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with claim(directory, ".") as claimed:
-            return fuse.refusal(os.path.join(claimed.path, "trial"))
+            return fuse.shortfall(os.path.join(claimed.path, "trial"))[0]
 
     @contextmanager
     def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
@@ -58,9 +58,13 @@ class FuseSnapshotter(OverlaySnapshotter):
 
 def converted(upper: str, below: Tree, started: int) -> None:
     """Bring the upper directory that fuse-overlayfs filled over `below`, from the time `started` on,
-    into overlay form. Raises OSError."""
+    into overlay form. Raises OSError.
+
+    What only a guess tells: a file moved away and back looks like one copied up, so that its
+    directory is not said to have changed.
+    """
     files = False
-    linked: set[int] = set()
+    linked: dict[int, str] = {}  # cleaned once, and last: every name has yet to be looked at
     pending = [_Directory.read("", upper, below)]
     while pending:
         directory = pending.pop()
@@ -72,14 +76,18 @@ def converted(upper: str, below: Tree, started: int) -> None:
             if _is_mark(item.name):
                 continue
             found = item.stat(follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                path = f"{directory.path}/{item.name}".lstrip("/")
+            path = f"{directory.path}/{item.name}".lstrip("/")
+            if stat.S_ISLNK(found.st_mode) and found.st_mtime_ns >= started:
+                _date_link(item, below.lookup(path))
+            elif stat.S_ISDIR(found.st_mode):
                 pending.append(_Directory.read(path, item.path, below))
             elif stat.S_ISREG(found.st_mode):
-                if found.st_ino not in linked:
-                    _clean(item.path)
                 if found.st_nlink > 1:
-                    linked.add(found.st_ino)
+                    linked[found.st_ino] = item.path
+                else:
+                    _clean(item.path)
+    for location in linked.values():
+        _clean(location)
     if files:
         _mark(upper, overlay.AS_FILES)
 
@@ -158,8 +166,28 @@ def _convert_mark(directory: int, item: os.DirEntry[str]) -> bool:
     """Turn a file `.wh.x` into a whiteout, if one can be made here; whether it stays a file."""
     name = overlay.hidden(item.name, True)
     os.unlink(item.name, dir_fd=directory)
-    is_whiteout = item.is_file(follow_symlinks=False) and not name.startswith(".wh.")
-    return is_whiteout and overlay.make_whiteout(directory, name)
+    if not item.is_file(follow_symlinks=False) or name.startswith(".wh."):
+        return False
+    return not _exists(directory, name) and overlay.make_whiteout(directory, name)
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _date_link(item: os.DirEntry[str], lower: Entry | None) -> None:
+    """Give a link that was copied up the time it had: fuse-overlayfs makes it anew. One that belongs
+    to root may as well be the step's own, with the same text."""
+    status = item.stat(follow_symlinks=False)
+    if lower is None or lower.kind is not Kind.SYMLINK or (status.st_uid, status.st_gid) == (0, 0):
+        return
+    if os.readlink(item.path) == lower.link:
+        times = (status.st_atime_ns, lower.mtime)
+        os.utime(item.path, ns=times, follow_symlinks=False)
 
 
 def _is_mark(name: str) -> bool:
