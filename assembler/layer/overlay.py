@@ -72,9 +72,9 @@ def is_whiteout(status: os.stat_result) -> bool:
 def as_files(directory: str) -> bool:
     """Whether whiteouts of the layer directory `directory` may be files."""
     try:
-        return bool(os.getxattr(directory, AS_FILES))
+        return AS_FILES in os.listxattr(directory)
     except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.ENOENT):
+        if error.errno in (errno.ENOTSUP, errno.ENOENT):
             return False
         raise
 

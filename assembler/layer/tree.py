@@ -227,8 +227,9 @@ def resolve(tree: Lookup, path: str, *, follow_last: bool = True) -> str:
     return "/".join(done)
 
 
-def everything(tree: Tree) -> Iterator[Entry]:
-    """All entries of `tree`, parents first, further names of one inode as hard links."""
+def everything(tree: Tree, *, linked: bool = True) -> Iterator[Entry]:
+    """All entries of `tree`, parents first, further names of one inode as hard links, or as files of
+    their own where not `linked`."""
     first: dict[tuple[int, int], str] = {}
     root = tree.lookup("")
     if root is not None:
@@ -239,7 +240,7 @@ def everything(tree: Tree) -> Iterator[Entry]:
         if entry is None:
             pending.pop()
             continue
-        known = first.setdefault(entry.inode, entry.path) if entry.inode else entry.path
+        known = first.setdefault(entry.inode, entry.path) if entry.inode and linked else entry.path
         if known != entry.path:
             yield Entry(
                 entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known
