@@ -84,6 +84,14 @@ class CopySnapshotter(OverlaySnapshotter):
             if published is not None and not links:
                 self._hand_on((published, *lowers), copy)
 
+    @contextmanager
+    def writable(self, id: str) -> Iterator[str | None]:
+        """See `snapshot.base.Snapshotter.writable`."""
+        with self._scratch() as scratch:
+            copy = self._fresh(scratch)
+            realise(everything(DirectoryTree(self._found(id))), copy)
+            yield copy
+
     def _handed_on(self, lowers: tuple[str, ...], into: str) -> bool:
         with self._guard:
             kept = self._trees.pop(lowers, None)

@@ -18,7 +18,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from assembler.errors import StoreError
 from assembler.layer.realise import realise
@@ -120,6 +120,10 @@ class OverlaySnapshotter:
         if path is None:
             raise StoreError(f"layer directory {id} vanished", id)
         return path
+
+    def writable(self, id: str) -> AbstractContextManager[str | None]:
+        """See `snapshot.base.Snapshotter.writable`."""
+        return nullcontext()
 
     def remove(self, id: str) -> None:
         """See `snapshot.base.Snapshotter.remove`."""
