@@ -2,10 +2,15 @@
 
 Published directories are those of `OverlaySnapshotter`: fuse-overlayfs reads overlay form, and what
 it writes becomes overlay form before it is published.
+
+It takes names of one file below for one file, and copies up only one of them, whichever was written
+to. The kernel lets go of the others: so a layer with such names gets another one above it, in which
+each further name is a file of its own. A step does not see then that they were linked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -15,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree
 from assembler.linux import fuse
 from assembler.linux.claims import claim
@@ -39,6 +45,7 @@ class FuseSnapshotter(OverlaySnapshotter):
     def __init__(self, directory: str, *, recorded: bool = False) -> None:
         super().__init__(directory, recorded=recorded)
         self._program = shutil.which(fuse.PROGRAM) or fuse.PROGRAM
+        self._unlinked: set[str] = set()
 
     @staticmethod
     def refused(directory: str) -> str:
@@ -52,8 +59,40 @@ class FuseSnapshotter(OverlaySnapshotter):
         """See `snapshot.base.Snapshotter.prepare`."""
         with super().prepare(id, lowers) as root:
             started = os.stat(root.work).st_ctime_ns
-            yield replace(root, program=self._program)
+            apart = [one for path in root.lowers for one in self._apart(path)]
+            yield replace(root, lowers=tuple(apart), program=self._program)
             converted(root.upper, MergedTree([DirectoryTree(path) for path in lowers]), started)
+
+    def _apart(self, path: str) -> tuple[str, ...]:
+        """The layer directory `path`, and above it the one with its further names, if it has any."""
+        if path in self._unlinked:
+            return (path,)
+        id = hashlib.sha256(f"names/1:{self._id(path)}".encode()).hexdigest()
+        if self.find(id) is None:
+            tree = DirectoryTree(path)
+            entries = [entry for name in _further_names(path) if (entry := tree.lookup(name))]
+            if not entries:
+                self._unlinked.add(path)
+                return (path,)
+            with self.create(id) as directory:
+                realise(entries, directory, lower=tree.lookup)
+        return self._found(id), path
+
+
+def _further_names(directory: str) -> Iterator[str]:
+    """The paths below `directory` that name a file which an earlier one names."""
+    seen: set[int] = set()
+    pending = [("", directory)]
+    while pending:
+        path, location = pending.pop()
+        for below, item, whiteout in overlay.listing(path, location):
+            status = item.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                pending.append((below, item.path))
+            elif status.st_nlink > 1 and not whiteout:
+                if status.st_ino in seen:
+                    yield below
+                seen.add(status.st_ino)
 
 
 def converted(upper: str, below: Tree, started: int) -> None:

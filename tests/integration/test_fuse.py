@@ -101,7 +101,7 @@ def test_a_store_on_an_overlay_gives_the_same_image(
     shutil.copytree(tmp_path / "store", tmp_path / "lower/store")
     plain = assemble("build", "-q", "--no-cache", context, **EPOCH)
     done = assemble(
-        "build", "-q", "--no-cache", "--store", store, "--snapshotter", kind, context,
+        "build", "--no-cache", "--store", store, "--snapshotter", kind, context,
         prefix=prefix, **EPOCH,
     )  # fmt: skip
     assert done.stdout == plain.stdout

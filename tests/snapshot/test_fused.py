@@ -97,7 +97,8 @@ CHANGES = {
     "owners change everywhere": "chown -R 5:6 .",
     "hard links are made": "ln d/f d/g; ln d/f d/h",
     "a link to a file from below": "ln d/f a; ln d/e/deep d/z",
-    "one of two names changes": "echo x >> one",
+    "one of three names changes": "echo x >> w/three",
+    "all of three names change": "chmod 600 three w/three w/x/three",
     "one of two names is removed": "rm one",
     "the root's mode changes": "chmod 711 .",
     "deep things come and go": "mkdir -p n/o/p; echo x > n/o/p/q; rm d/e/deep",
@@ -155,10 +156,12 @@ for kinds in ("oo", "ff", "of", "fo"):
     place = os.path.join(directory, kinds + ":,")
     made = {"o": OverlaySnapshotter(place), "f": FuseSnapshotter(place)}
     with made["o"].create("aa") as base:
-        os.makedirs(base + "/d/e"); os.makedirs(base + "/was/old")
+        os.makedirs(base + "/d/e"); os.makedirs(base + "/was/old"); os.makedirs(base + "/w/x")
         for name in ("d/f", "d/e/deep", "hid", "one"):
             with open(f"{base}/{name}", "w") as stream: stream.write(name)
         os.link(base + "/one", base + "/two")
+        with open(base + "/three", "w") as stream: stream.write("three")
+        for name in ("w/three", "w/x/three"): os.link(base + "/three", f"{base}/{name}")
         os.symlink("f", base + "/d/link")
         os.chown(base + "/d/link", 7, 8, follow_symlinks=False)
         for name in ("d/f", "d/e/deep", "d/e", "d/link", "d", "was", "."):
