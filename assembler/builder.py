@@ -49,7 +49,7 @@ _OWNERS_IGNORED = (
     "away belongs to 0:0 in the image (see assemble doctor)"
 )
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
-SNAPSHOTTERS = ("auto", "overlay", "copy")
+SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,19 +361,32 @@ class Builder:
 
     def _open_snapshotter(self, id_map: IdMap) -> OverlaySnapshotter:
         from assembler.snapshot.copied import CopySnapshotter
+        from assembler.snapshot.fused import FuseSnapshotter
         from assembler.snapshot.overlay import OverlaySnapshotter
         from assembler.snapshot.published import RECORDED
 
         single = id_map.single
         directory = os.path.join(self.store.layers_directory, RECORDED if single else id_map.kind)
-        if self._snapshotter == "copy" or id_map.kind == "host":
+        kinds = {kind.name: kind for kind in (OverlaySnapshotter, FuseSnapshotter, CopySnapshotter)}
+        if id_map.kind == "host":
             return CopySnapshotter(directory, recorded=single)
-        refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
-        if not refused:
-            return OverlaySnapshotter(directory, recorded=single)
-        message = f"no overlay can be mounted in {directory} ({refused}): steps run in copies"
-        self._sink(Warned(message, self._clock()))
-        return CopySnapshotter(directory, recorded=single)
+        if self._snapshotter != "auto":
+            return kinds[self._snapshotter](directory, recorded=single)
+        refusals = []
+        for kind in (OverlaySnapshotter, FuseSnapshotter):
+            refused = kind.refused(directory)
+            if not refused:
+                break
+            refusals.append(f"{kind.name}: {refused}")
+        else:
+            kind = CopySnapshotter
+        if refusals:
+            how = "by fuse-overlayfs" if kind is FuseSnapshotter else "in copies"
+            message = (
+                f"no overlay can be mounted in {directory} ({'; '.join(refusals)}): steps run {how}"
+            )
+            self._sink(Warned(message, self._clock()))
+        return kind(directory, recorded=single)
 
     def _start_runtime(self, id_map: IdMap) -> Runtime:
         if id_map.kind == "host":

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--snapshotter",
-    type=click.Choice(["auto", "overlay", "copy"]),
+    type=click.Choice(["auto", "overlay", "fuse-overlayfs", "copy"]),
     default="auto",
-    help="How a step gets its root; copy needs no overlay file system.",
+    help="How a step gets its root: by the kernel, by a program, or by copying it.",
 )
 @click.option(
     "--runtime",

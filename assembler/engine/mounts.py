@@ -99,7 +99,7 @@ def _mount(
     if isinstance(mount, TmpfsMount):
         return TemporaryFiles(mount.target, mount.size)
     if isinstance(mount, BindMount):
-        return _bind(mount, step, given)
+        return _bind(mount, step, given, stack)
     seed = _seed(mount, step, given)
     path = stack.enter_context(cache_directory(mount, given.services, seed))
     return BindSource(mount.target, path, read_only=mount.read_only)
@@ -133,7 +133,7 @@ def _seed(mount: CacheMount, step: Run, given: MountSources) -> Changeset:
     return copy.changeset(asked, selection, EmptyTree(), now=0, spool="")
 
 
-def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
+def _bind(mount: BindMount, step: Run, given: MountSources, stack: ExitStack) -> BindSource:
     asked = mount_copy(mount.origin, mount.source, step)
     selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
     id = hashlib.sha256(f"bind/1:{given.sources.digest(asked, selection)}".encode()).hexdigest()
@@ -142,13 +142,15 @@ def _bind(mount: BindMount, step: Run, given: MountSources) -> BindSource:
     if snapshotter.find(id) is None:
         with snapshotter.create(id) as path:
             realise(changes, path)
-    source = snapshotter.find(id)
+    thrown_away = None if mount.read_only else stack.enter_context(snapshotter.writable(id))
+    source = thrown_away or snapshotter.find(id)
     if source is None:
         raise StepError(f"the files of {mount.target} vanished", step.span)
     if selection.is_file:
         files = [entry for entry in changes if entry.kind is not Kind.DIRECTORY]
         source = os.path.join(source, files[0].path)
-    return BindSource(mount.target, source, read_only=mount.read_only, discard=not mount.read_only)
+    discard = not mount.read_only and thrown_away is None
+    return BindSource(mount.target, source, read_only=mount.read_only, discard=discard)
 
 
 def _secret(

@@ -8,7 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.overlay import HardLinks, attributes, describe, hides
+from assembler.layer.overlay import (
+    HardLinks,
+    as_files,
+    attributes,
+    describe,
+    hides,
+    listing,
+    whiteout_file,
+)
 from assembler.linux.ownership import Owner, read_table
 
 
@@ -24,10 +32,12 @@ def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
 
 @dataclass(slots=True)
 class _Lower:
-    """A directory of one layer. `owners` are those of the layer's links and FIFOs."""
+    """A directory of one layer. `owners` are those of the layer's links and FIFOs; `files` says
+    whether its whiteouts may be files."""
 
     location: str
     owners: Mapping[str, Owner]
+    files: bool
 
     def entry(self, path: str, name: str, status: os.stat_result) -> Entry | None:
         """What `name` is in it, which is `path` in the layer."""
@@ -38,7 +48,7 @@ class _Lower:
 class _Frame:
     """A directory of the upper being walked. `held` is its entry while nothing calls for it."""
 
-    items: Iterator[tuple[str, os.DirEntry[str]]]
+    items: Iterator[tuple[str, os.DirEntry[str], bool]]
     lowers: list[_Lower]
     held: Entry | None
 
@@ -47,7 +57,10 @@ class _Comparison:
     def __init__(self, upper: str, lowers: Sequence[str]) -> None:
         self._upper = upper
         self._owners = read_table(upper)
-        self._lowers = [_Lower(directory, read_table(directory)) for directory in lowers]
+        self._files = as_files(upper)
+        self._lowers = [
+            _Lower(directory, read_table(directory), as_files(directory)) for directory in lowers
+        ]
         self._links = HardLinks()
         self._frames: list[_Frame] = []
 
@@ -59,10 +72,10 @@ class _Comparison:
             if found is None:
                 self._frames.pop()
                 continue
-            path, item = found
+            path, item, whiteout = found
             status = item.stat(follow_symlinks=False)
-            if hides(status):
-                if _find(frame.lowers, item.name)[0] is not None:
+            if whiteout or hides(status):
+                if _find(frame.lowers, path.rpartition("/")[2])[0] is not None:
                     yield from self._released()
                     yield Entry(path, Kind.WHITEOUT)
             elif stat.S_ISDIR(status.st_mode):
@@ -79,7 +92,7 @@ class _Comparison:
         if marks.opaque and self._lowers:
             yield Entry("", Kind.OPAQUE)
         lowers = [] if marks.opaque else self._lowers
-        self._frames.append(_Frame(_listing("", self._upper), lowers, None))
+        self._frames.append(_Frame(listing("", self._upper, self._files), lowers, None))
 
     def _directory(
         self, path: str, item: os.DirEntry[str], status: os.stat_result, frame: _Frame
@@ -97,7 +110,8 @@ class _Comparison:
             if marks.opaque and directories:
                 yield Entry(path, Kind.OPAQUE)
         lowers = [] if marks.opaque else directories
-        self._frames.append(_Frame(_listing(path, item.path), lowers, entry if same else None))
+        items = listing(path, item.path, self._files)
+        self._frames.append(_Frame(items, lowers, entry if same else None))
 
     def _released(self) -> Iterator[Entry]:
         """The directories above the current one that are now called for."""
@@ -119,13 +133,15 @@ def _find(
         try:
             status = os.lstat(location)
         except FileNotFoundError:
+            if lower.files and os.path.lexists(whiteout_file(location)):
+                break
             continue
         if hides(status):
             break
         visible = visible or (lower, status)
         if not stat.S_ISDIR(status.st_mode):
             break
-        merged.append(_Lower(location, lower.owners))
+        merged.append(_Lower(location, lower.owners, lower.files))
         if attributes(location).opaque:
             break
     return visible, merged
@@ -141,10 +157,3 @@ def _root_below(lowers: list[_Lower]) -> tuple[object, ...]:
 
 def _attributes(entry: Entry) -> tuple[object, ...]:
     return entry.mode, entry.uid, entry.gid, entry.xattrs
-
-
-def _listing(path: str, location: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(location) as found:
-        items = sorted(found, key=lambda item: item.name)
-    prefix = f"{path}/" if path else ""
-    return ((prefix + item.name, item) for item in items)

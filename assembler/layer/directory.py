@@ -53,6 +53,8 @@ class LayerDirectory:
         self._open: dict[str, int] = {}
         self._directories: dict[str, tuple[Entry, bool]] = {}
         self._into = into
+        self._hidden: set[str] = set()
+        """The paths that files hide, being whiteouts (`overlay.AS_FILES`)."""
         self._recorded: dict[str, Owner] | None = {} if ownership.has_table(into) else None
         self._root = paths.open_root(into)
 
@@ -144,7 +146,8 @@ class LayerDirectory:
         status = self._status(above, name)
         if status is None:
             below = self._lower(path)
-            if below is not None and below.kind is Kind.SYMLINK:
+            shown = below is not None and path not in self._hidden
+            if below is not None and shown and below.kind is Kind.SYMLINK:
                 return self._follow(above, below.link, links + 1)
             self._make_directory(above, name, path, self._below(path, below), implied=True)
         elif stat.S_ISLNK(status.st_mode):
@@ -214,15 +217,27 @@ class LayerDirectory:
                 self._clear(above, name, path)
                 os.mkdir(name, 0o700, dir_fd=self._descriptor(above))
         self._directories[path] = (entry, implied)
-        if opaque:  # the whiteout hid what is below; the directory must go on hiding it
+        if (
+            self._shown(above, name, path) or opaque
+        ):  # the whiteout hid what is below; the directory must go on hiding it
             overlay.mark(self._descriptor(path), overlay.OPAQUE)
 
     def _make_whiteout(self, above: str, name: str, path: str) -> None:
         status = self._status(above, name)
         if status is None:
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._descriptor(above))
+            if overlay.make_whiteout(self._descriptor(above), name):
+                overlay.mark(self._root, overlay.AS_FILES)
+                self._hidden.add(path)
         elif stat.S_ISDIR(status.st_mode):  # of this layer: only what is below it is gone
             overlay.mark(self._descriptor(path), overlay.OPAQUE)
+
+    def _shown(self, above: str, name: str, path: str) -> bool:
+        """Take away the file that hides `path`, if one does; whether one did."""
+        if path not in self._hidden:
+            return False
+        self._hidden.remove(path)
+        os.unlink(overlay.whiteout_file(name), dir_fd=self._descriptor(above))
+        return True
 
     def _make_link(self, above: str, name: str, path: str, entry: Entry, fill: Fill) -> None:
         target_above, _, target_name = entry.link.rpartition("/")
@@ -232,7 +247,8 @@ class LayerDirectory:
         if target == path:
             raise BadArchive(f"{entry.path!r} is a hard link to itself", entry.path)
         if status is None or overlay.is_whiteout(status):
-            below = self._lower(target) if status is None and target else None
+            gone = status is not None or target in self._hidden
+            below = self._lower(target) if target and not gone else None
             if below is None or below.kind in (Kind.DIRECTORY, Kind.WHITEOUT, Kind.OPAQUE):
                 raise BadArchive(
                     f"{entry.path!r} is a hard link to {entry.link!r}, which is not there",
@@ -242,6 +258,7 @@ class LayerDirectory:
             return
         if stat.S_ISDIR(status.st_mode):
             raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)
+        self._shown(above, name, path)
         for last in (False, True):
             try:
                 os.link(
@@ -260,6 +277,7 @@ class LayerDirectory:
                 self._clear(above, name, path)
 
     def _make(self, above: str, name: str, path: str, entry: Entry, fill: Fill) -> None:
+        self._shown(above, name, path)
         parent = self._descriptor(above)
         kind = entry.kind
         if kind is Kind.FILE:
@@ -326,6 +344,7 @@ class LayerDirectory:
             below = f"{path}/"
             for directory in [one for one in self._directories if f"{one}/".startswith(below)]:
                 del self._directories[directory]
+            self._hidden -= {one for one in self._hidden if one.startswith(below)}
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._forget()  # paths may have led through it
         paths.remove_at(self._descriptor(above), name)

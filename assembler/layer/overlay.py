@@ -1,10 +1,14 @@
 """Overlay form: how a directory on disk says what a changeset says (rootless-runtime.md 2, 2b).
 
-A whiteout is a character device 0:0, an opaque directory has an xattr. Names below `user.overlay.`
-belong to the kernel's overlay, which hides them from processes; a file's own attribute of such a
-name is stored with the prefix doubled, as the kernel does. Names below `user.assemble.` are records
-of owners and devices that the file system cannot have (`linux.ownership`); they are no attributes
-of the image either.
+A whiteout is a character device 0:0, an opaque directory has an xattr. On a file system that is an
+overlay itself nobody can make such a device: there the whiteout of `x` is an empty file `.wh.x`, and
+the layer's root says so by the mark AS_FILES. fuse-overlayfs, the only overlay whose upper directory
+can be on one, takes both for whiteouts.
+
+Names below `user.overlay.` belong to the kernel's overlay, which hides them from processes; a
+file's own attribute of such a name is stored with the prefix doubled, as the kernel does. Names
+below `user.assemble.` are records of owners and devices that the file system cannot have
+(`linux.ownership`); they are no attributes of the image either.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from assembler.errors import HostError
@@ -23,6 +27,12 @@ from assembler.linux.ownership import Owner
 OPAQUE = "user.overlay.opaque"
 IMPLIED = "user.overlay.assemble"
 """Ours: the directory is only there because something below it is; no entry names it."""
+
+AS_FILES = "user.overlay.assemble.whiteouts"
+"""Ours, of a layer's root: whiteouts of this layer may be files."""
+
+_WHITEOUT = ".wh."
+_REFUSED = frozenset((errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP))
 
 _PRIVATE = "user.overlay."
 _ESCAPED = "user.overlay.overlay."
@@ -63,6 +73,54 @@ def hides(status: os.stat_result) -> bool:
     """Whether nothing shows at a file's path: it is a whiteout, or a socket. No layer holds a
     socket (rule Z5), but what it took the place of is gone."""
     return is_whiteout(status) or stat.S_ISSOCK(status.st_mode)
+
+
+def as_files(directory: str) -> bool:
+    """Whether whiteouts of the layer directory `directory` may be files."""
+    try:
+        return AS_FILES in os.listxattr(directory)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENOENT):
+            return False
+        raise
+
+
+def hidden(name: str, files: bool) -> str:
+    """The name that the file `name` hides where whiteouts may be `files`, empty for none."""
+    return name.removeprefix(_WHITEOUT) if files and name.startswith(_WHITEOUT) else ""
+
+
+def whiteout_file(path: str) -> str:
+    """The path of the file that hides what is at `path`."""
+    directory, slash, name = path.rpartition("/")
+    return f"{directory}{slash}{_WHITEOUT}{name}"
+
+
+def make_whiteout(directory: int, name: str) -> bool:
+    """Hide `name`, which the directory open as `directory` does not have; whether it took a file.
+    Raises OSError."""
+    try:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+        return False
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(_WHITEOUT + name, flags, 0o600, dir_fd=directory))
+    return True
+
+
+def listing(
+    path: str, location: str, files: bool = False
+) -> Iterator[tuple[str, os.DirEntry[str], bool]]:
+    """What the directory at `location`, which is `path` of a layer, has: for each name its path, the
+    item, and whether it is a whiteout. Sorted by name, a whiteout by the name it hides."""
+    with os.scandir(location) as found:
+        items = [(hidden(item.name, files) or item.name, item) for item in found]
+    prefix = f"{path}/" if path else ""
+    for name, item in sorted(items, key=lambda one: one[0]):
+        whiteout = name != item.name or is_whiteout(item.stat(follow_symlinks=False))
+        yield prefix + name, item, whiteout
 
 
 def attributes(path: str) -> Attributes:

@@ -12,6 +12,7 @@ from assembler.layer.reading import Reading
 from assembler.layer.write import nothing
 
 _PIECE = 1 << 20
+_SPARSE = 1 << 16  # bytes from which on it is worth asking for holes
 _NOT_HERE = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 )
@@ -59,11 +60,23 @@ def fill_from_source(descriptor: int, entry: Entry) -> None:
 
 
 def _copy_in_kernel(source: Reading, target: int, size: int) -> int:
-    """How many of `size` bytes copy_file_range(2) copied; 0 where it does not work."""
+    """How many of `size` bytes copy_file_range(2) copied; 0 where it does not work. Blocks are shared
+    where the file system can; what is a hole stays one."""
     copied = 0
+    ends_in_hole = False
     while copied < size:
+        hole, data = 0, size - copied
+        if size >= _SPARSE:
+            hole, data = _extents(source.descriptor, source.offset, data)
+        if hole:
+            os.lseek(target, hole, os.SEEK_CUR)
+            source.skip(hole)
+            copied += hole
+        ends_in_hole = data == 0
+        if not data:
+            break
         try:
-            count = os.copy_file_range(source.descriptor, target, size - copied, source.offset)
+            count = os.copy_file_range(source.descriptor, target, data, source.offset)
         except OSError as error:
             if error.errno in _NOT_HERE:
                 break
@@ -72,4 +85,19 @@ def _copy_in_kernel(source: Reading, target: int, size: int) -> int:
             break
         copied += count
         source.skip(count)
+    if ends_in_hole:
+        os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
     return copied
+
+
+def _extents(descriptor: int, offset: int, size: int) -> tuple[int, int]:
+    """How many of the `size` bytes at `offset` of a file are a hole, and how many that are none come
+    then."""
+    try:
+        data = os.lseek(descriptor, offset, os.SEEK_DATA)
+        end = os.lseek(descriptor, data, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return 0, size
+        return max(0, min(size, os.fstat(descriptor).st_size - offset)), 0
+    return min(size, data - offset), max(0, min(size, end - offset) - (data - offset))

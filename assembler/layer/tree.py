@@ -66,6 +66,7 @@ class DirectoryTree:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._owners = read_table(directory)
+        self._files = overlay.as_files(directory)
 
     def lookup(self, path: str) -> Entry | None:
         """See `Tree.lookup`. Parents of `path` must be directories of this layer."""
@@ -73,18 +74,20 @@ class DirectoryTree:
         try:
             found = os.lstat(host)
         except (FileNotFoundError, NotADirectoryError):
+            if self._files and os.path.lexists(overlay.whiteout_file(host)):
+                return Entry(path, Kind.WHITEOUT)
             return None
         return self._entry(path, host, found)
 
     def children(self, path: str) -> Iterable[Entry]:
         """See `Tree.children`; whiteouts are among them, and sockets as such."""
         host = os.path.join(self._directory, path)
-        with os.scandir(host) as names:
-            items = sorted(names, key=lambda item: item.name)
         found = []
-        for item in items:
-            status = item.stat(follow_symlinks=False)
-            entry = self._entry(join(path, item.name), item.path, status)
+        for below, item, whiteout in overlay.listing(path, host, self._files):
+            if whiteout:
+                found.append(Entry(below, Kind.WHITEOUT))
+                continue
+            entry = self._entry(below, item.path, item.stat(follow_symlinks=False))
             if entry is not None:
                 found.append(entry)
         return found
@@ -224,8 +227,9 @@ def resolve(tree: Lookup, path: str, *, follow_last: bool = True) -> str:
     return "/".join(done)
 
 
-def everything(tree: Tree) -> Iterator[Entry]:
-    """All entries of `tree`, parents first, further names of one inode as hard links."""
+def everything(tree: Tree, *, linked: bool = True) -> Iterator[Entry]:
+    """All entries of `tree`, parents first, further names of one inode as hard links, or as files of
+    their own where not `linked`."""
     first: dict[tuple[int, int], str] = {}
     root = tree.lookup("")
     if root is not None:
@@ -236,7 +240,7 @@ def everything(tree: Tree) -> Iterator[Entry]:
         if entry is None:
             pending.pop()
             continue
-        known = first.setdefault(entry.inode, entry.path) if entry.inode else entry.path
+        known = first.setdefault(entry.inode, entry.path) if entry.inode and linked else entry.path
         if known != entry.path:
             yield Entry(
                 entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known

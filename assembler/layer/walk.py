@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.overlay import HardLinks, attributes, describe, is_whiteout
+from assembler.layer.overlay import HardLinks, as_files, attributes, describe, listing
 from assembler.linux.ownership import read_table
 
 
@@ -17,21 +17,21 @@ def entries(directory: str) -> Iterator[Entry]:
     did not name them; the root likewise. Sources are paths. Raises OSError.
     """
     links = HardLinks()
-    owners = read_table(directory)
+    owners, files = read_table(directory), as_files(directory)
     yield from _directory("", directory)
-    pending = [_listing("", directory)]
+    pending = [listing("", directory, files)]
     while pending:
         found = next(pending[-1], None)
         if found is None:
             pending.pop()
             continue
-        path, item = found
+        path, item, whiteout = found
         status = item.stat(follow_symlinks=False)
-        if is_whiteout(status):
+        if whiteout:
             yield Entry(path, Kind.WHITEOUT)
         elif item.is_dir(follow_symlinks=False):
             yield from _directory(path, item.path)
-            pending.append(_listing(path, item.path))
+            pending.append(listing(path, item.path, files))
         elif (entry := describe(path, item.path, status, owners)) is not None:
             yield links.link(entry, status)
 
@@ -44,10 +44,3 @@ def _directory(path: str, location: str) -> Iterator[Entry]:
             yield entry
     if marks.opaque:
         yield Entry(path, Kind.OPAQUE)
-
-
-def _listing(path: str, location: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(location) as found:
-        items = sorted(found, key=lambda item: item.name)
-    prefix = f"{path}/" if path else ""
-    return ((prefix + item.name, item) for item in items)

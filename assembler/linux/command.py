@@ -61,6 +61,8 @@ class Command:
     cwd: str
     ownership: Ownership
     insecure: bool
+    program: str = ""
+    """The program that serves the root's overlay; empty for the kernel's."""
 
     def run(self, output: int) -> int:
         """Mount, run, wait; the program's status. Raises SetupFailed, OSError."""
@@ -151,7 +153,13 @@ class Command:
         FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
         targets = dict(self.targets)
         _, created = mount_root(
-            self.lowers, self.upper, self.work, self.scratch, targets, self.links
+            self.lowers,
+            self.upper,
+            self.work,
+            self.scratch,
+            targets,
+            self.links,
+            program=self.program,
         )
         for number, file in enumerate(self.files):
             names[f"f{number}"] = os.path.join(memory, f"f{number}")
@@ -162,7 +170,7 @@ class Command:
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-            mount_directory(directory, f"{target}.private", target)
+            mount_directory(directory, f"{target}.private", self.program, target)
         return created
 
 

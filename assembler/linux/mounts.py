@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from assembler.linux import syscalls
 from assembler.linux.paths import remove_tree
@@ -74,47 +76,50 @@ class Overlay:
     work: str = ""
 
     def execute(self) -> None:
-        """Mount it: by one option string where that is short enough, else by fsconfig(2)."""
-        options = self._options()
+        """Mount it. Many layers are given by short links, since the options are one page at most:
+        fsconfig(2) takes a layer at a time only from Linux 6.7."""
+        options = self._options(self.lowers)
         if len(os.fsencode(options)) < _OPTION_LIMIT:
             syscalls.mount("overlay", self.target, "overlay", 0, options)
             return
-        self._execute_by_fsconfig()
+        names = f"{self.target}.lowers"
+        before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.mkdir(names, 0o700)
+        try:
+            os.chdir(names)
+            for number, lower in enumerate(self.lowers):
+                os.symlink(lower, str(number))
+            options = self._options(tuple(map(str, range(len(self.lowers)))))
+            syscalls.mount("overlay", self.target, "overlay", 0, options)
+        finally:
+            os.fchdir(before)
+            os.close(before)
+            remove_tree(names)
 
     def describe(self) -> str:
         """The equivalent command."""
-        return f"mount -t overlay -o {self._options()} overlay {self.target}"
+        return f"mount -t overlay -o {self._options(self.lowers)} overlay {self.target}"
 
-    def _options(self) -> str:
-        lowers = ":".join(path.translate(_OVERLAY_SPECIAL) for path in self.lowers)
+    def _options(self, paths: tuple[str, ...]) -> str:
+        lowers = ":".join(path.translate(_OVERLAY_SPECIAL) for path in paths)
         options = f"lowerdir={lowers},userxattr"
         if self.upper:
             upper, work = (p.translate(_OVERLAY_SPECIAL) for p in (self.upper, self.work))
             options += f",upperdir={upper},workdir={work},volatile"
         return options
 
-    def _execute_by_fsconfig(self) -> None:
-        context = syscalls.fsopen("overlay")
-        try:
-            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "source", "overlay")
-            for lower in self.lowers:
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir+", lower)
-            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "userxattr")
-            if self.upper:
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "upperdir", self.upper)
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "workdir", self.work)
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "volatile")
-            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-            mounted = syscalls.fsmount(context)
-        finally:
-            os.close(context)
-        try:
-            syscalls.move_mount(mounted, self.target)
-        finally:
-            os.close(mounted)
+
+class Mount(Protocol):
+    """A mount that can be made."""
+
+    def execute(self) -> None:
+        """Make it. Raises OSError."""
+        ...
 
 
-def try_overlay(directory: str) -> None:
+def try_overlay(
+    directory: str, overlay: Callable[[tuple[str, ...], str, str, str], Mount] = Overlay
+) -> None:
     """Mount an overlay below the new directory `directory` and make a directory in it again that a
     lower layer has: without user extended attributes an overlay mounts, and then fails with EIO.
 
@@ -126,7 +131,7 @@ def try_overlay(directory: str) -> None:
         lower, upper, work, merged = (os.path.join(directory, name) for name in names)
         for path in (os.path.join(lower, "again"), upper, work, merged):
             os.makedirs(path)
-        Overlay((lower,), merged, upper, work).execute()
+        overlay((lower,), merged, upper, work).execute()
         try:
             os.rmdir(os.path.join(merged, "again"))
             os.mkdir(os.path.join(merged, "again"))

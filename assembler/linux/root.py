@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.linux import ownership, syscalls
+from assembler.linux.fuse import FuseOverlay
 from assembler.linux.job import DirectoryMount, FileMount, Job, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.owner_filter import Ownership
@@ -36,7 +37,12 @@ def make_root(job: Job) -> list[Made]:
     os.makedirs(memory, mode=0o755, exist_ok=True)
     FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
     resolved, created = mount_root(
-        job.lowers, job.upper, job.work, scratch, mount_points(job.files, job.directories)
+        job.lowers,
+        job.upper,
+        job.work,
+        scratch,
+        mount_points(job.files, job.directories),
+        program=job.program,
     )
     _system_mounts(merged, job, resolved)
     _given_mounts(merged, memory, job, resolved)
@@ -52,7 +58,7 @@ def _given_mounts(merged: str, memory: str, job: Job, resolved: Mapping[str, str
         execute = functools.partial(mount_file, file, f"{memory}/f{number}")
         mounts.append((resolved.get(file.target, file.target), file.target, execute))
     for number, directory in enumerate(job.directories):
-        execute = functools.partial(mount_directory, directory, f"{memory}/d{number}")
+        execute = functools.partial(mount_directory, directory, f"{memory}/d{number}", job.program)
         mounts.append((resolved.get(directory.target, directory.target), directory.target, execute))
     covered = [resolved["/dev"]]
     for place, target, show in sorted(mounts, key=lambda mount: mount[0]):
@@ -73,8 +79,10 @@ def mount_root(
     scratch: str,
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...] = (),
+    *,
+    program: str = "",
 ) -> tuple[dict[str, str], list[Made]]:
-    """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
+    """Mount the overlay, of `program` or else the kernel's, at scratch/merged with a mount point for each of `targets` (true for a
     directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
 
     Returns where each target is inside the root, links followed, and what had to be made in the
@@ -86,7 +94,7 @@ def mount_root(
     for name in ("merged", "stub", "void"):
         os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
     merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
-    Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
+    _overlay(program, (*lowers, stub, os.path.join(scratch, "void")), merged).execute()
     resolved = {target: resolve(merged, target) for target in targets}
     syscalls.umount(merged)
     for target, is_directory in targets.items():
@@ -94,11 +102,19 @@ def mount_root(
     for path, text in links:
         os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
         os.symlink(text, stub + path)
-    Overlay((*lowers, stub), merged, upper, work).execute()
+    _overlay(program, (*lowers, stub), merged, upper, work).execute()
     created: list[Made] = []
     for target, is_directory in targets.items():
         created += _ensure(merged, resolved[target], is_directory)
     return resolved, created
+
+
+def _overlay(
+    program: str, lowers: tuple[str, ...], target: str, upper: str = "", work: str = ""
+) -> Overlay | FuseOverlay:
+    if program:
+        return FuseOverlay(lowers, target, upper, work, program)
+    return Overlay(lowers, target, upper, work)
 
 
 def _mount_tree(
@@ -317,15 +333,17 @@ def mount_file(file: FileMount, private: str, target: str) -> None:
     Bind(private, target, read_only=file.mode & 0o222 == 0).execute()
 
 
-def mount_directory(mount: DirectoryMount, private: str, target: str) -> None:
-    """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away."""
+def mount_directory(mount: DirectoryMount, private: str, program: str, target: str) -> None:
+    """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away, by an
+    overlay of `program` or else the kernel's."""
     if not mount.source:
         size = f",size={mount.size}" if mount.size else ""
         FileSystem("tmpfs", target, f"mode=1777{size}", MS_NOSUID | MS_NODEV).execute()
     elif mount.discard and os.path.isdir(mount.source):
         for name in ("upper", "work"):
             os.makedirs(os.path.join(private, name))
-        Overlay((mount.source,), target, f"{private}/upper", f"{private}/work").execute()
+        upper, work = f"{private}/upper", f"{private}/work"
+        _overlay(program, (mount.source,), target, upper, work).execute()
     elif mount.discard:
         with open(mount.source, "rb") as source, open(private, "xb") as copy:
             while chunk := source.read(1 << 20):

@@ -26,8 +26,9 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+FSCONFIG_CMD_CREATE = 6
 MOVE_MOUNT_F_EMPTY_PATH = 4
+_OPEN_TREE_CLONE = 1
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -135,6 +136,12 @@ def fsconfig(
 def fsmount(descriptor: int) -> int:
     """fsmount(2) with FSMOUNT_CLOEXEC."""
     return _check(_libc.syscall(_FSMOUNT, descriptor, 1, 0))
+
+
+def open_tree(path: str) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _check(_libc.syscall(_OPEN_TREE, AT_FDCWD, _bytes(path), flags), path)
 
 
 def move_mount(descriptor: int, target: str) -> None:

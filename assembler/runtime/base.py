@@ -65,12 +65,16 @@ class Root:
     writes go. `scratch` is a private directory beside `upper` on the same file system, for the
     runtime's own needs (work directory, stub layer); it is removed by whoever made it.
 
-    Without `lowers` and `work`, `upper` is no upper directory but the whole tree."""
+    Without `lowers` and `work`, `upper` is no upper directory but the whole tree. A runtime then
+    adds to `moved` the paths that it moves away and back: their change times tell nothing."""
 
     lowers: tuple[str, ...]
     upper: str
     work: str
     scratch: str
+    program: str = ""
+    """The program that serves the overlay (see `linux.fuse`); empty for the kernel's."""
+    moved: set[str] = field(default_factory=set, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,12 +125,15 @@ def _placed(root: Root, target: str, make: Make) -> Iterator[tuple[int, str]]:
     """Something at `target` of the tree until the block ends, in a directory that is open as a
     descriptor: a step may turn the directory's path into a link that leaves the tree. What was
     there comes back in the end, and so do the times of directories that the step did not change."""
-    above, _, name = resolve(root.upper, target).strip("/").rpartition("/")
+    path = resolve(root.upper, target).strip("/")
+    above, _, name = path.rpartition("/")
     saved = uuid.uuid4().hex
     with ExitStack() as stack:
         scratch, top = (_opened(stack, path) for path in (root.scratch, root.upper))
         parent = stack.enter_context(_directory_at(top, above))
         there = _kind(parent, name) != 0
+        if there:
+            root.moved.add(path)
 
         def put() -> None:
             if there:

@@ -216,6 +216,7 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ow
         upper=root.upper,
         work=root.work,
         scratch=root.scratch,
+        program=root.program,
         files=(*network_files(process), *files),
         directories=tuple(directories),
         ownership=ownership,

@@ -106,6 +106,7 @@ class OciRuntime:
             upper=root.upper,
             work=root.work,
             scratch=root.scratch,
+            program=root.program,
             files=tuple(files),
             directories=tuple(directories),
             targets=tuple(mount_points(files, directories).items()),

@@ -146,6 +146,7 @@ class Podman:
             upper=root.upper,
             work=root.work,
             scratch=root.scratch,
+            program=root.program,
             files=tuple(files),
             directories=tuple(directories),
             targets=tuple(targets.items()),

@@ -1,5 +1,5 @@
-"""The snapshot seam. A layer directory is one changeset in overlay form: a whiteout is a
-character device 0:0, an opaque directory carries the xattr `user.overlay.opaque` = b"y".
+"""The snapshot seam. A layer directory is one changeset in overlay form (see `layer.overlay`),
+whichever snapshotter made it.
 
 Ids are lower-case hex (of a diff_id or a step's key). Directories are immutable once published.
 """
@@ -30,6 +30,11 @@ class Snapshotter(Protocol):
     def prepare(self, id: str, lowers: Sequence[str]) -> AbstractContextManager[Root]:
         """A root over `lowers` (paths of layer directories, TOPMOST FIRST) for one process; its
         upper directory is published under `id` when the block ends well."""
+        ...
+
+    def writable(self, id: str) -> AbstractContextManager[str | None]:
+        """A copy of the published layer directory `id` that is thrown away when the block ends; None
+        where an overlay above it serves as well."""
         ...
 
     def remove(self, id: str) -> None:

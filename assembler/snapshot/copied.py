@@ -3,6 +3,11 @@
 For hosts whose kernel or file system refuses overlays. What a step changed is found by comparing
 inode numbers and change times, which no process can set, before and after. In a line of steps the
 tree is handed on instead of copied again.
+
+An overlay lets go of a file's other names when one of them is written to. So every name in a copy is
+a file of its own, and a tree in which a step made links is not handed on. What remains different: a
+step does not see that names were linked below, and a file that it opens for writing and leaves as it
+is is no change.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ import os
 import stat
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,15 +71,26 @@ class CopySnapshotter(OverlaySnapshotter):
             else:
                 os.mkdir(copy)
                 tree = self._fresh(copy)
-                realise(everything(below), tree)
+                realise(everything(below, linked=False), tree)
             before = marks(tree)
-            yield Root((), tree, "", scratch)
+            root = Root((), tree, "", scratch)
+            yield root
             upper = self._fresh(change)
-            realise(changed(tree, before, below), upper, lower=below.lookup)
+            links: list[Entry] = []
+            found = changed(tree, before, below, root.moved)
+            realise(_noting_links(found, links), upper, lower=below.lookup)
             self._publish(upper, id)
             published = self.find(id)
-            if published is not None:
+            if published is not None and not links:
                 self._hand_on((published, *lowers), copy)
+
+    @contextmanager
+    def writable(self, id: str) -> Iterator[str | None]:
+        """See `snapshot.base.Snapshotter.writable`."""
+        with self._scratch() as scratch:
+            copy = self._fresh(scratch)
+            realise(everything(DirectoryTree(self._found(id))), copy)
+            yield copy
 
     def _handed_on(self, lowers: tuple[str, ...], into: str) -> bool:
         with self._guard:
@@ -93,6 +110,14 @@ class CopySnapshotter(OverlaySnapshotter):
             self._discard(replaced)
 
 
+def _noting_links(changes: Iterable[Entry], links: list[Entry]) -> Iterator[Entry]:
+    """`changes`; the first hard link among them is put into `links`."""
+    for entry in changes:
+        if entry.kind is Kind.HARDLINK and not links:
+            links.append(entry)
+        yield entry
+
+
 def marks(tree: str) -> Marks:
     """What tells whether a path of the directory `tree` was changed since."""
     owners = read_table(tree)
@@ -110,10 +135,12 @@ def _mark(location: str, status: os.stat_result, owner: Owner | None = None) -> 
     return Mark(status.st_ino, status.st_ctime_ns, is_directory, born, owner)
 
 
-def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
+def changed(
+    tree: str, before: Marks, below: Tree, moved: AbstractSet[str] = frozenset()
+) -> Iterator[Entry]:
     """What was changed in `tree`, a copy of `below`, since `before`, as a changeset: deletions as
     whiteouts, a directory that was made anew as opaque, as an overlay has it. A directory that only
-    had mount points come and go is as it was."""
+    had mount points come and go is as it was, and so is a file of `moved` that is like before."""
     links = HardLinks()
     now: set[str] = set()
     kept = {""}  # directories that are the ones they were
@@ -134,12 +161,12 @@ def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
         if same and known == mark:
             continue
         entry = describe(path, item.path, status, owners)
-        single = mark.is_directory or status.st_nlink == 1
+        known_to_move = mark.is_directory or (status.st_nlink == 1 and path in moved)
         if entry is None:
             if not anew and below.lookup(path) is not None:
                 yield Entry(path, Kind.WHITEOUT)
             continue
-        if same and single and _like(entry, below.lookup(path)):
+        if same and known_to_move and _like(entry, below.lookup(path)):
             continue
         if not mark.is_directory:
             yield links.link(entry, status)
@@ -161,13 +188,13 @@ def _is_same(before: Mark, now: Mark) -> bool:
 
 def _like(entry: Entry, other: Entry | None) -> bool:
     """Whether `entry` is what `other` was, whatever its change time says: mount points came and
-    went in a directory, or a file was moved away and back. A file with another name is another."""
+    went in a directory, or a file was moved away and back."""
     names = ("kind", "mode", "uid", "gid", "mtime", "size", "xattrs")
     if other is None or any(getattr(entry, name) != getattr(other, name) for name in names):
         return False
     if entry.kind is Kind.DIRECTORY:
         return True
-    if entry.source is None or other.source is None or other.inode is not None:
+    if entry.source is None or other.source is None:
         return False
     with entry.source.open() as one, other.source.open() as two:
         while piece := one.read(_PIECE):

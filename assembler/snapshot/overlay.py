@@ -5,21 +5,31 @@
     <directory>/.<uuid>/     work of a live build, claimed for its life
     <directory>/.<uuid>/trash/   trees to remove when the build ends
 
+The kernel stacks 500 layers at most: where there are more, the lowest of them are put together into
+one directory, found again by the ids of those that are in it.
+
 Trees are removed only at the end: on ext4, creating files right after removing as many stalls for
 seconds (rootless-runtime.md 2).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from assembler.errors import StoreError
+from assembler.layer.realise import realise
+from assembler.layer.tree import DirectoryTree, MergedTree, everything
 from assembler.linux import ownership
 from assembler.linux.claims import claim, sweep
 from assembler.linux.mounts import try_overlay
 from assembler.runtime.base import Root
+
+_MOST = 490  # OVL_MAX_STACK is 500, and a root has layers of its own besides
+_TOGETHER = 256
 
 
 class OverlaySnapshotter:
@@ -82,10 +92,38 @@ class OverlaySnapshotter:
             upper, work = self._fresh(scratch), os.path.join(scratch, "work")
             os.mkdir(work, 0o700)
             _like_below(upper, lowers)
-            yield Root(tuple(lowers), upper, work, scratch)
+            yield Root(self._stacked(lowers), upper, work, scratch)
             if self._recorded:
                 ownership.carry(upper, lowers)
             self._publish(upper, id)
+
+    def _stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
+        """`lowers`, or as few directories with the same files as an overlay can have. How many are
+        put together changes once in `_TOGETHER` steps: a step seldom has to do it anew."""
+        if len(lowers) <= _MOST:
+            return tuple(lowers)
+        count = -(-(len(lowers) - _MOST) // _TOGETHER) * _TOGETHER
+        upper, lowest = lowers[:-count], lowers[-count:]
+        id = hashlib.sha256("\n".join(map(self._id, lowest)).encode()).hexdigest()
+        if self.find(id) is None:
+            with self.create(id) as directory:
+                tree = MergedTree([DirectoryTree(path) for path in lowest])
+                realise(everything(tree), directory)
+        return (*upper, self._found(id))
+
+    def _id(self, path: str) -> str:
+        """The id of a published layer directory."""
+        return os.path.basename(os.path.dirname(path) if self._recorded else path)
+
+    def _found(self, id: str) -> str:
+        path = self.find(id)
+        if path is None:
+            raise StoreError(f"layer directory {id} vanished", id)
+        return path
+
+    def writable(self, id: str) -> AbstractContextManager[str | None]:
+        """See `snapshot.base.Snapshotter.writable`."""
+        return nullcontext()
 
     def remove(self, id: str) -> None:
         """See `snapshot.base.Snapshotter.remove`."""

@@ -39,6 +39,10 @@ class PublishedLayers:
         """Refused. Raises StoreError."""
         raise StoreError(f"layer {id} would have to be made by a process", id)
 
+    def writable(self, id: str) -> AbstractContextManager[str | None]:
+        """Refused. Raises StoreError."""
+        raise StoreError(f"layer {id} would have to be copied", id)
+
     def remove(self, id: str) -> None:
         """Refused. Raises StoreError."""
         raise StoreError(f"layer {id} cannot be removed from outside", id)

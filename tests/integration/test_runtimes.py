@@ -99,23 +99,45 @@ ON_AN_OVERLAY = """\
 set -e
 mkdir -p "$0/lower" "$0/upper" "$0/work" "$0/store"
 mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work,userxattr" "$0/store"
-exec "$@"
+exec env PATH=/nowhere "$@"
 """
 
 
 def test_where_overlays_are_refused_steps_run_in_copies(assemble: Any, tmp_path: Path) -> None:
-    """As in a container whose store lies on its own root file system."""
+    """As in a container whose store lies on its own root file system, without fuse-overlayfs."""
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(
-        "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo made > /f\n"
+        "FROM scratch\n"
+        "COPY --chmod=755 busybox /bin/sh\nCOPY --chmod=755 busybox /bin/rm\nCOPY busybox /gone\n"
+        "RUN echo made > /f; rm /gone\nRUN test ! -e /gone && rm -r /dev/none || rm /f\n"
     )
     shutil.copy("/bin/busybox", context / "busybox")
     prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_AN_OVERLAY, str(tmp_path)]
     out = tmp_path / "out"
     done = assemble(
-        "build", "--store", tmp_path / "store", "-o", f"type=oci,dest={out},tar=false", context,
-        prefix=prefix,
+        "build", "-q", "--store", tmp_path / "store", "-o", f"type=oci,dest={out},tar=false", context,
+        prefix=prefix, SOURCE_DATE_EPOCH="1700000000",
     )  # fmt: skip
     assert "steps run in copies" in done.stderr
     assert (out / "index.json").exists()
+    plain = assemble(
+        "build", "-q", "--store", tmp_path / "plain", context, SOURCE_DATE_EPOCH="1700000000"
+    )
+    assert done.stdout == plain.stdout
+
+
+@pytest.mark.parametrize("count", [400, 600])
+def test_an_image_of_many_layers_is_built_and_run(
+    assemble: Any, tmp_path: Path, count: int
+) -> None:
+    """Of 500 on, a kernel's overlay has no more room."""
+    (tmp_path / "file").write_text("x")
+    last = count - 1
+    copies = "".join(f"COPY file /d/{number}\n" for number in range(count))
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM busybox\n{copies}"
+        f"RUN test $(ls /d | wc -l) = {count} && rm /d/7 /d/{last} && rm -r /var/log\n"
+        f"RUN test ! -e /d/7 && test ! -e /d/{last} && test $(ls /d | wc -l) = {count - 2} && ls /d/8\n"
+    )
+    assemble("build", "-q", tmp_path)

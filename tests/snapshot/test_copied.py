@@ -29,6 +29,11 @@ CHANGES = {
     "a mode changes": "chmod 4711 d/f",
     "a directory's mode changes": "chmod 700 d/e",
     "an owner changes": "chown 1:2 d/f",
+    "an owner and a mode are given again": "chown 0:0 d/f; chmod 644 d/e/deep",
+    "one of two names changes": "echo x >> one",
+    "one of two names gets a mode": "chmod 600 two",
+    "everything gets an owner": "chown -R 3:4 .",
+    "links are made, and then one changes": "ln d/f g",
     "hard links are made": "ln d/f d/g; ln d/f d/h",
     "the root's mode changes": "chmod 711 .",
     "deep things come and go": "mkdir -p n/o/p; echo x > n/o/p/q; rm d/e/deep",
@@ -100,6 +105,8 @@ for kind in (OverlaySnapshotter, CopySnapshotter):
         for name in ("d/f", "d/e/deep"):
             with open(f"{base}/{name}", "w") as stream: stream.write(name)
         os.symlink("f", base + "/d/link")
+        with open(base + "/one", "w") as stream: stream.write("one")
+        os.link(base + "/one", base + "/two")
         for name in ("d/f", "d/e/deep", "d/e", "d", "."):
             os.utime(f"{base}/{name}", (1, 1))
     lowers = [snapshots.find("aa")]
@@ -111,7 +118,7 @@ for kind in (OverlaySnapshotter, CopySnapshotter):
                 where = os.path.join(root.scratch, "merged")
                 os.mkdir(where)
                 Overlay(root.lowers, where, root.upper, root.work).execute()
-            subprocess.run(["sh", "-c", command if number == 0 else "echo 2 > second"], cwd=where, check=True)
+            subprocess.run(["sh", "-c", command if number == 0 else "echo 2 > second; test ! -e g || echo x >> g"], cwd=where, check=True)
             if root.lowers:
                 syscalls.umount(where)
         upper = snapshots.find(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,30 @@ def test_layers_of_every_kind_are_found_from_outside(tmp_path: Path) -> None:
     assert layers.find("a1") == str(tmp_path / "full" / "a1")
     assert layers.find("b2") == str(tmp_path / RECORDED / "b2" / "tree")
     assert layers.find("c3") is None
+
+
+def test_more_layers_than_the_kernel_stacks_are_put_together(tmp_path: Path) -> None:
+    """Steps that follow each other share what was put together, and whiteouts keep their meaning."""
+    with OverlaySnapshotter(str(tmp_path)) as snapshots:
+        lowers: list[str] = []
+        for number in range(600):
+            with snapshots.create(f"{number:04x}") as path:
+                (Path(path) / f"f{number}").write_text(str(number))
+                (Path(path) / "last").write_text(str(number))
+                if number in (300, 599):
+                    os.mknod(f"{path}/f{number - 200}", stat.S_IFCHR, 0)
+            found = snapshots.find(f"{number:04x}")
+            assert found is not None
+            lowers.insert(0, found)
+        roots = []
+        for count in (490, 491, 599, 600):
+            with snapshots.prepare(f"a{count}", lowers[-count:]) as root:
+                roots.append(root.lowers)
+        assert roots[0] == tuple(lowers[-490:])
+        assert [len(one) for one in roots] == [490, 491 - 255, 599 - 255, 600 - 255]
+        assert roots[1][-1] == roots[2][-1] == roots[3][-1]
+        together = roots[3][-1]
+        assert (Path(together) / "last").read_text() == "255"
+        assert len(os.listdir(together)) == 257
+        with snapshots.prepare("b0", lowers[-1:] * 1000) as root:
+            assert len(root.lowers) == 1000 - 511
