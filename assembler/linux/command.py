@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from assembler.linux import syscalls
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.mounts import Bind, FileSystem
-from assembler.linux.root import Made, mount_directory, mount_root, remove_made, write_file
-from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
-
-_PLACES = (("root", "merged"), ("memory", "memory"))
+from assembler.linux.root import (
+    Made,
+    mount_directory,
+    mount_root,
+    private_memory,
+    remove_made,
+    root_of,
+    write_file,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Command:
                 Bind("/sys/fs/cgroup", "/sys/fs/cgroup", read_only=True).execute()
         for source, target in self.shown:
             Bind(source, target).execute()
-        names = {name: os.path.join(self.scratch, path) for name, path in _PLACES}
+        names = {"root": root_of(self.scratch), "memory": private_memory(self.scratch)}
         created = self._mount(names)
         try:
             yield names
@@ -74,11 +79,8 @@ class Command:
 
     def _mount(self, names: dict[str, str]) -> list[Made]:
         memory = names["memory"]
-        os.makedirs(memory, exist_ok=True)
-        FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
-        targets = dict(self.targets)
         _, created = mount_root(
-            self.lowers, self.upper, self.work, self.scratch, targets, self.links
+            self.lowers, self.upper, self.work, memory, dict(self.targets), self.links
         )
         for number, file in enumerate(self.files):
             names[f"f{number}"] = os.path.join(memory, f"f{number}")

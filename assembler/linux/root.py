@@ -16,9 +16,11 @@ from assembler.linux import ownership, syscalls
 from assembler.linux.job import DirectoryMount, FileMount, Job, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.owner_filter import Ownership
+from assembler.linux.paths import remove_tree
 from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_MEMORY, _ROOT = "memory", "merged"
 MASKED = (
     "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
     "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
@@ -28,14 +30,12 @@ READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"
 
 
 def make_root(job: Job) -> list[Made]:
-    """Mount the overlay and everything in it at scratch/merged; returns what had to be created
-    in the upper directory because a layer hides the stub below it."""
-    scratch = job.scratch
-    merged, memory = os.path.join(scratch, "merged"), os.path.join(scratch, "memory")
-    os.makedirs(memory, mode=0o755, exist_ok=True)
-    FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
+    """Mount the overlay and everything in it at `root_of(job.scratch)`; returns what had to be
+    created in the upper directory because a layer hides the stub below it."""
+    memory = private_memory(job.scratch)
+    merged = os.path.join(memory, _ROOT)
     resolved, created = mount_root(
-        job.lowers, job.upper, job.work, scratch, mount_points(job.files, job.directories)
+        job.lowers, job.upper, job.work, memory, mount_points(job.files, job.directories)
     )
     _system_mounts(merged, job, resolved)
     for number, file in enumerate(job.files):
@@ -47,45 +47,75 @@ def make_root(job: Job) -> list[Made]:
     return created
 
 
+def private_memory(scratch: str) -> str:
+    """A new tmpfs in `scratch`, for what only this mount namespace sees: on a disk every file that
+    is made has to be removed again, and that is most of what a small step would cost."""
+    memory = os.path.join(scratch, _MEMORY)
+    os.mkdir(memory, 0o755)
+    FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
+    return memory
+
+
+def root_of(scratch: str) -> str:
+    """Where `mount_root` mounts the root in the memory of `scratch`."""
+    return os.path.join(scratch, _MEMORY, _ROOT)
+
+
 def mount_root(
     lowers: tuple[str, ...],
     upper: str,
     work: str,
-    scratch: str,
+    memory: str,
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...] = (),
 ) -> tuple[dict[str, str], list[Made]]:
-    """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
-    directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
+    """Mount the overlay in `memory` with a mount point for each of `targets` (true for a directory)
+    that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
 
     Returns where each target is inside the root, links followed, and what had to be made in the
     upper directory after all, because a layer hides the bottom one there. Without `lowers` the
     directory `upper` is the whole root, and everything that is missing is made in it.
     """
+    merged = os.path.join(memory, _ROOT)
+    os.makedirs(merged, mode=0o755, exist_ok=True)
     if not lowers and not work:
-        return _mount_tree(upper, os.path.join(scratch, "merged"), targets, links)
-    for name in ("merged", "stub", "void"):
-        os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
-    merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
-    Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
-    resolved = {target: resolve(merged, target) for target in targets}
-    syscalls.umount(merged)
-    for target, is_directory in targets.items():
-        _make_stub(stub, resolved[target], is_directory)
-    for path, text in links:
-        os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
-        os.symlink(text, stub + path)
+        return _mount_tree(upper, merged, targets, links)
+    # Only a mounted root tells where links lead. They seldom are in the way: so it is mounted with
+    # mount points at the paths as given, and once more where that was wrong.
+    given = {target: target for target in targets if os.path.normpath(target) == target}
+    stub = _bottom_layer(os.path.join(memory, "stub"), given, targets, links)
     Overlay((*lowers, stub), merged, upper, work).execute()
+    resolved = {target: resolve(merged, target) for target in targets}
+    if resolved != given:
+        syscalls.umount(merged)
+        remove_tree(os.path.join(work, "work"))  # a volatile one is for one mount only
+        stub = _bottom_layer(os.path.join(memory, "resolved"), resolved, targets, links)
+        Overlay((*lowers, stub), merged, upper, work).execute()
     created: list[Made] = []
     for target, is_directory in targets.items():
         created += _ensure(merged, resolved[target], is_directory)
     return resolved, created
 
 
+def _bottom_layer(
+    stub: str,
+    places: dict[str, str],
+    targets: dict[str, bool],
+    links: tuple[tuple[str, str], ...],
+) -> str:
+    """The new directory `stub` with an empty mount point at the place of each target."""
+    os.mkdir(stub, 0o755)
+    for target, place in places.items():
+        _make_stub(stub, place, targets[target])
+    for path, text in links:
+        os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
+        os.symlink(text, stub + path)
+    return stub
+
+
 def _mount_tree(
     tree: str, merged: str, targets: dict[str, bool], links: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, str], list[Made]]:
-    os.makedirs(merged, exist_ok=True)
     Bind(tree, merged).execute()
     resolved = {target: resolve(merged, target) for target in targets}
     created: list[Made] = []

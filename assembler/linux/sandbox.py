@@ -16,7 +16,7 @@ from assembler.linux import ownership, syscalls
 from assembler.linux.job import Job
 from assembler.linux.ownership import Owner
 from assembler.linux.payload import Records, run_payload
-from assembler.linux.root import make_root, remove_made
+from assembler.linux.root import make_root, remove_made, root_of
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -44,7 +44,7 @@ def _run(job: Job, output: int) -> int:
         _loopback_up()
     socket.sethostname(job.hostname)
     created = make_root(job)
-    root = os.path.join(job.scratch, "merged")
+    root = root_of(job.scratch)
     upper = os.open(job.upper, _DIRECTORY)
     table = -1
     below: dict[str, Owner] = {}
