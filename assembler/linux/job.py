@@ -46,6 +46,10 @@ class Job:
     files: tuple[FileMount, ...]
     directories: tuple[DirectoryMount, ...]
     ownership: Ownership = Ownership.MAPPED
+    profile: bytes = b""
+    """The program of `seccomp.profile`, not used where `insecure`."""
+    owner_filter: bytes = b""
+    """The program of `owner_filter.program`; empty where no call is to be answered."""
     insecure: bool = False
     """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
     shared_memory: int = 64 << 20

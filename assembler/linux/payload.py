@@ -9,14 +9,15 @@ import resource
 import select
 import signal
 import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from assembler.linux import ownership, seccomp, syscalls
+from assembler.linux import ownership, syscalls
 from assembler.linux.accounts import account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
-from assembler.linux.owner_filter import Ownership, program
+from assembler.linux.owner_filter import Ownership
 from assembler.linux.ownership import Owner
 from assembler.linux.root import resolve
 from assembler.linux.supervisor import Supervisor
@@ -60,11 +61,12 @@ def run_payload(job: Job, output: int, records: Records) -> int:
     for descriptor in (0, 1, 2, output):  # else the log pipe never ends
         os.dup2(null, descriptor)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
-    _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
-    if listeners:
+    _, sent, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+    if sent:
+        (listener,) = struct.unpack("=i", sent[0][2])
         initial = Credentials.of(uid, gid, tuple(groups))
         supervisor = Supervisor(
-            listeners[0],
+            listener,
             initial,
             records.upper,
             records.below,
@@ -157,12 +159,9 @@ def _become(
     try:
         os.setsid()
         os.umask(0o022)
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                try:
-                    signal.signal(number, signal.SIG_DFL)
-                except (OSError, ValueError):
-                    continue  # numbers that the C library keeps for itself
+        for number in signal.valid_signals():
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
@@ -203,12 +202,12 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
     kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
     if not job.insecure:
         try:
-            syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
+            syscalls.seccomp_filter(job.profile)
         except OSError as error:
             if not job.chroot or error.errno != errno.EACCES:
                 raise  # in a container without CAP_SYS_ADMIN its own filter holds
-    if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
-        _supervised(job.ownership, supervisor)
+    if job.owner_filter:
+        _supervised(job, supervisor)
     supervisor.close()
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
@@ -226,16 +225,15 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
         syscalls.capset(kept, kept, 0)
 
 
-def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
+def _supervised(job: Job, supervisor: socket.socket) -> None:
     """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
-    code = program(syscalls.machine(), kept)
-    if kept is Ownership.IGNORED:
-        syscalls.seccomp_filter(code)
+    if job.ownership is Ownership.IGNORED:
+        syscalls.seccomp_filter(job.owner_filter)
     else:
         try:
-            listener = syscalls.seccomp_listener(code)
+            listener = syscalls.seccomp_listener(job.owner_filter)
         except OSError:
-            if kept is Ownership.SUPERVISED:
+            if job.ownership is Ownership.SUPERVISED:
                 raise
             listener = -1  # only device nodes go without
         if listener >= 0:

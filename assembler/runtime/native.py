@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
-from assembler.linux import zygote
+from assembler.linux import owner_filter, seccomp, syscalls, zygote
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
@@ -43,6 +43,8 @@ class Native:
     def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
         self._zygote = started
         self.ownership = ownership
+        self._profile = seccomp.profile(syscalls.machine())
+        self._owner_filter = owner_filter.program(syscalls.machine(), ownership)
 
     @classmethod
     def start(cls, id_map: IdMap) -> Native:
@@ -62,8 +64,34 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        job = SandboxJob(_job(process, root, mounts, self.ownership))
+        job = SandboxJob(self._job(process, root, mounts))
         return run_job(self._zygote, job, output, cancellation)
+
+    def _job(self, process: Process, root: Root, mounts: Sequence[RunMount]) -> Job:
+        files, directories = split_mounts(mounts)
+        if self.ownership is Ownership.IGNORED:
+            files.append(_UNSANDBOXED_APT)
+        needed = not process.insecure or self.ownership is not Ownership.MAPPED
+        return Job(
+            argv=process.argv,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            hostname=process.hostname,
+            private_network=process.network == "none",
+            lowers=root.lowers,
+            upper=root.upper,
+            work=root.work,
+            scratch=root.scratch,
+            files=(*network_files(process), *files),
+            directories=tuple(directories),
+            ownership=self.ownership,
+            profile=self._profile,
+            owner_filter=self._owner_filter if needed else b"",
+            insecure=process.insecure,
+            shared_memory=process.shared_memory,
+            limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+        )
 
     def close(self) -> None:
         """End the zygote and with it every sandbox."""
@@ -182,30 +210,6 @@ def split_mounts(
         if isinstance(mount, BindSource | TemporaryFiles)
     ]
     return files, directories
-
-
-def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
-    files, directories = split_mounts(mounts)
-    if ownership is Ownership.IGNORED:
-        files.append(_UNSANDBOXED_APT)
-    return Job(
-        argv=process.argv,
-        env=process.env,
-        cwd=process.cwd,
-        user=process.user,
-        hostname=process.hostname,
-        private_network=process.network == "none",
-        lowers=root.lowers,
-        upper=root.upper,
-        work=root.work,
-        scratch=root.scratch,
-        files=(*network_files(process), *files),
-        directories=tuple(directories),
-        ownership=ownership,
-        insecure=process.insecure,
-        shared_memory=process.shared_memory,
-        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
-    )
 
 
 def network_files(process: Process) -> tuple[FileMount, ...]:
