@@ -32,6 +32,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 from assembler.linux import allowed_calls, ownership, syscalls
 from assembler.linux.callers import (
@@ -94,7 +95,6 @@ class Supervisor:
         self._numbers = {initial: 0}
         self._room = _MAX_KNOWN
         self._links = dict(_found(below or {}))
-        self._handlers = self._table(syscalls.machine())
         os.umask(0)  # modes are computed from the callers' masks
 
     def fileno(self) -> int:
@@ -136,7 +136,9 @@ class Supervisor:
                         found[path] = moved[now]
         return found
 
-    def _table(self, machine: str) -> dict[int, Callable[[Call], _Answer]]:
+    @cached_property
+    def _handlers(self) -> dict[int, Callable[[Call], _Answer]]:
+        """What answers the calls, by number; most steps make none where only devices need it."""
         at = AT_FDCWD
         nofollow = AT_SYMLINK_NOFOLLOW
         handlers: dict[str, Callable[[Call], _Answer]] = {
@@ -185,6 +187,7 @@ class Supervisor:
             "getresgid": lambda c: self._three(c, self._credentials(c).groups),
             "getgroups": self._getgroups,
         }
+        machine = syscalls.machine()
         numbered = ((allowed_calls.number(name, machine), name) for name in handlers)
         return {number: handlers[name] for number, name in numbered if number is not None}
 
