@@ -200,14 +200,11 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
     kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
-    if not job.insecure:
-        try:
-            syscalls.seccomp_filter(job.profile)
-        except OSError as error:
-            if not job.chroot or error.errno != errno.EACCES:
-                raise  # in a container without CAP_SYS_ADMIN its own filter holds
-    if job.owner_filter:
-        _supervised(job, supervisor)
+    try:
+        _filter(job, supervisor)
+    except OSError as error:
+        if not job.chroot or error.errno != errno.EACCES:
+            raise  # in a container without CAP_SYS_ADMIN its own filter holds
     supervisor.close()
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
@@ -225,20 +222,24 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
         syscalls.capset(kept, kept, 0)
 
 
-def _supervised(job: Job, supervisor: socket.socket) -> None:
-    """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
-    if job.ownership is Ownership.IGNORED:
-        syscalls.seccomp_filter(job.owner_filter)
-    else:
+def _filter(job: Job, supervisor: socket.socket) -> None:
+    """Put this process under its filter; the listener, if there is to be one, goes to
+    `supervisor`."""
+    if job.owner_filter and job.ownership is not Ownership.IGNORED:
         try:
             listener = syscalls.seccomp_listener(job.owner_filter)
         except OSError:
             if job.ownership is Ownership.SUPERVISED:
                 raise
-            listener = -1  # only device nodes go without
-        if listener >= 0:
+        else:
             socket.send_fds(supervisor, [b"l"], [listener])
             os.close(listener)
+            return
+        program = job.profile  # only device nodes go without
+    else:
+        program = job.owner_filter or job.profile
+    if program:
+        syscalls.seccomp_filter(program)
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:

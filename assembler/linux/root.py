@@ -104,11 +104,22 @@ def _bottom_layer(
     links: tuple[tuple[str, str], ...],
 ) -> str:
     """The new directory `stub` with an empty mount point at the place of each target."""
-    os.mkdir(stub, 0o755)
+    made: set[str] = set()
+
+    def directory(path: str) -> None:
+        if path not in made:
+            if path != "/":
+                directory(os.path.dirname(path))
+            os.mkdir(stub + path, 0o755)
+            made.add(path)
+
+    directory("/")
     for target, place in places.items():
-        _make_stub(stub, place, targets[target])
+        directory(place if targets[target] else os.path.dirname(place))
+        if not targets[target]:
+            _touch(stub + place)
     for path, text in links:
-        os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
+        directory(os.path.dirname(path))
         os.symlink(text, stub + path)
     return stub
 
@@ -167,12 +178,8 @@ def resolve(root: str, path: str) -> str:
     return "/" + "/".join(done)
 
 
-def _make_stub(stub: str, target: str, is_directory: bool) -> None:
-    path = stub + target
-    parent = path if is_directory else os.path.dirname(path)
-    os.makedirs(parent, mode=0o755, exist_ok=True)
-    if not is_directory and not os.path.lexists(path):
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+def _touch(path: str, mode: int = 0o644) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ def _ensure(merged: str, target: str, is_directory: bool) -> list[Made]:
 
     def make(path: str) -> None:
         if path == target and not is_directory:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            _touch(path)
         else:
             os.mkdir(path, 0o755)
 
@@ -292,7 +299,7 @@ def _device_mounts(dev: str, job: Job) -> None:
     FileSystem("tmpfs", dev, "mode=755,size=64m", MS_NOSUID).execute()
     for name in _DEVICES:
         path = os.path.join(dev, name)
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        _touch(path, 0o666)
         Bind(f"/dev/{name}", path).execute()
     links = (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx"), ("core", "/proc/kcore"))
     streams = (("stdin", 0), ("stdout", 1), ("stderr", 2))
@@ -310,16 +317,20 @@ def _device_mounts(dev: str, job: Job) -> None:
         if file.target.startswith("/dev/"):
             path = os.path.join(dev, os.path.relpath(file.target, "/dev"))
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            _touch(path)
 
 
 def write_file(path: str, file: FileMount) -> None:
     """Write `file` to the new file `path`, with its owner and mode."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(file.content)
+    try:
+        rest = memoryview(file.content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
         ownership.give(descriptor, (file.uid, file.gid))
         os.fchmod(descriptor, file.mode)
+    finally:
+        os.close(descriptor)
 
 
 def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:

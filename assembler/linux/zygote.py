@@ -86,6 +86,7 @@ def _shim(control: socket.socket, isolated: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
+    os.umask(0o022)  # modes of what is made for a step are an image's, not the caller's affair
     keep = os.dup(control.fileno())
     _close_others(keep)
     if not isolated:

@@ -43,8 +43,11 @@ class Native:
     def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
         self._zygote = started
         self.ownership = ownership
-        self._profile = seccomp.profile(syscalls.machine())
-        self._owner_filter = owner_filter.program(syscalls.machine(), ownership)
+        machine = syscalls.machine()
+        self._profile = seccomp.profile(machine)
+        self._filter = owner_filter.program(machine, ownership, self._profile)
+        mapped = ownership is Ownership.MAPPED  # insecure steps may make devices, or be refused
+        self._insecure_filter = b"" if mapped else owner_filter.program(machine, ownership)
 
     @classmethod
     def start(cls, id_map: IdMap) -> Native:
@@ -71,7 +74,6 @@ class Native:
         files, directories = split_mounts(mounts)
         if self.ownership is Ownership.IGNORED:
             files.append(_UNSANDBOXED_APT)
-        needed = not process.insecure or self.ownership is not Ownership.MAPPED
         return Job(
             argv=process.argv,
             env=process.env,
@@ -86,8 +88,8 @@ class Native:
             files=(*network_files(process), *files),
             directories=tuple(directories),
             ownership=self.ownership,
-            profile=self._profile,
-            owner_filter=self._owner_filter if needed else b"",
+            profile=b"" if process.insecure else self._profile,
+            owner_filter=self._insecure_filter if process.insecure else self._filter,
             insecure=process.insecure,
             shared_memory=process.shared_memory,
             limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
