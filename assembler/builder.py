@@ -37,13 +37,15 @@ from assembler.store.store import Store
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
     from assembler.net.agent import Agents
+    from assembler.runtime.native import Native
+    from assembler.runtime.oci_runtime import OciRuntime
+    from assembler.runtime.podman import Podman
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
     "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
     "away belongs to 0:0 in the image (see assemble doctor)"
 )
-_OWNERS_REFUSED = "only one id is mapped here, and {} lets RUN give nothing to anybody else: --runtime native does"
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "copy")
 
@@ -358,8 +360,14 @@ class Builder:
             from assembler.runtime.chroot import Chroot
 
             return Chroot.start()
-        if id_map.single and self._runtime in ("podman", "crun", "runc"):
-            self._sink(Warned(_OWNERS_REFUSED.format(self._runtime), self._clock()))
+        from assembler.linux.owner_filter import Ownership
+
+        runtime = self._start_namespaced(id_map)
+        if runtime.ownership is Ownership.IGNORED:
+            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
+        return runtime
+
+    def _start_namespaced(self, id_map: IdMap) -> Native | OciRuntime | Podman:
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 
@@ -368,13 +376,9 @@ class Builder:
             from assembler.runtime.oci_runtime import OciRuntime
 
             return OciRuntime.start(id_map, self._runtime)
-        from assembler.linux.owner_filter import Ownership
         from assembler.runtime.native import Native
 
-        native = Native.start(id_map)
-        if native.ownership is Ownership.IGNORED:
-            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
-        return native
+        return Native.start(id_map)
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import NamedTuple
 
 from assembler.linux import syscalls
 from assembler.linux.job import SetupFailed
@@ -11,8 +12,18 @@ from assembler.linux.job import SetupFailed
 _MAX_ACCOUNTS = 16 << 20
 
 
-def account(user: str, root: str = "/") -> tuple[int, int, list[int], str]:
-    """(uid, gid, supplementary groups, home) of `name|uid[:group|gid]` in the files of `root`.
+class Account(NamedTuple):
+    """Whom a step runs as. The primary group is among the supplementary ones, as BuildKit has it:
+    else a process may leave it, and what keeps that group out would let it in."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    home: str
+
+
+def account(user: str, root: str = "/") -> Account:
+    """Whom `name|uid[:group|gid]` means by the files of `root`.
 
     Raises SetupFailed for a name that they do not have.
     """
@@ -30,10 +41,11 @@ def account(user: str, root: str = "/") -> tuple[int, int, list[int], str]:
     gid = int(found[3]) if found else 0
     home = (found[5] if found else "") or "/"
     if group:
-        return uid, _group(group, groups), [], home
+        gid = _group(group, groups)
+        return Account(uid, gid, [gid], home)
     known = found[0] if found else name
     more = [int(row[2]) for row in groups if known in row[3].split(",")]
-    return uid, gid, sorted({gid, *more}), home
+    return Account(uid, gid, sorted({gid, *more}), home)
 
 
 def _group(group: str, groups: list[list[str]]) -> int:

@@ -30,7 +30,9 @@ _CREATE_CALLS = ("creat", "openat2", "mkdir", "mkdirat", "symlink", "symlinkat",
 _STAT_CALLS = ("stat", "lstat", "fstat", "newfstatat", "statx")
 _PROGRAM_CALLS = ("execve", "execveat", "chroot")
 _FLAG_ARGUMENT = {"open": 1, "openat": 2}
-_MODE_ARGUMENT = {"mknod": 1, "mknodat": 2}
+MODE_ARGUMENT = {"mknod": 1, "mknodat": 2}
+PRETENDED = (*_OWNER_CALLS, *_SET_CALLS, "capset")
+"""What does nothing where nobody can be supervised; and so does making a device by MODE_ARGUMENT."""
 
 
 class Ownership(Enum):
@@ -61,7 +63,7 @@ def program(machine: str, ownership: Ownership, rest: bytes = b"") -> bytes:
             on(name, (_RETURN, 0, 0, verdict))
 
     def devices(verdict: int) -> None:
-        for name, argument in _MODE_ARGUMENT.items():
+        for name, argument in MODE_ARGUMENT.items():
             on(
                 name,
                 (_LOAD, 0, 0, 16 + 8 * argument),
@@ -75,7 +77,7 @@ def program(machine: str, ownership: Ownership, rest: bytes = b"") -> bytes:
     if ownership is Ownership.MAPPED:
         devices(_NOTIFY)
     elif ownership is Ownership.IGNORED:
-        always((*_OWNER_CALLS, *_SET_CALLS, "capset"), _PRETEND)
+        always(PRETENDED, _PRETEND)
         devices(_PRETEND)
     else:
         names = (*_OWNER_CALLS, *_SET_CALLS, *_GET_CALLS, *_CREATE_CALLS, *_PROGRAM_CALLS)

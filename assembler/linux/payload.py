@@ -10,14 +10,14 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from assembler.linux import ownership, syscalls
 from assembler.linux.accounts import account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
-from assembler.linux.owner_filter import Ownership
+from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership
 from assembler.linux.ownership import Owner
 from assembler.linux.root import resolve
 from assembler.linux.supervisor import Supervisor
@@ -26,6 +26,7 @@ CAPABILITIES = 0xA80425FB  # Docker's fourteen
 ALL_CAPABILITIES = (1 << 41) - 1  # up to CAP_CHECKPOINT_RESTORE
 _LAST_CAPABILITY = 63
 _MAX_SIGNALS = 4096
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class Records:
     upper: int = -1
     table: int = -1
     below: Mapping[str, Owner] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, upper: str, lowers: Sequence[str]) -> Records:
+        """Those of the layer directories `upper` and `lowers`. Raises OSError."""
+        descriptor = os.open(upper, _DIRECTORY)
+        if not ownership.has_table(upper):
+            return cls(descriptor)
+        table = os.open(os.path.dirname(upper), _DIRECTORY)
+        return cls(descriptor, table, ownership.read_tables(lowers or (upper,)))
 
 
 def run_payload(job: Job, output: int, records: Records) -> int:
@@ -57,27 +67,22 @@ def run_payload(job: Job, output: int, records: Records) -> int:
         _become(job, output, problem_writer, (uid, gid, groups), env, theirs)
     os.close(problem_writer)
     theirs.close()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
-        os.dup2(null, descriptor)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
-    _, sent, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
-    if sent:
-        (listener,) = struct.unpack("=i", sent[0][2])
-        initial = Credentials.of(uid, gid, tuple(groups))
-        supervisor = Supervisor(
+    initial = Credentials.of(uid, gid, tuple(groups))
+    status = wait_for(
+        payload,
+        output,
+        ours,
+        lambda listener: Supervisor(
             listener,
             initial,
             records.upper,
             records.below,
             kept=job.ownership,
             apart=job.insecure,
-        )
-        status = _supervise(supervisor, payload)
-        if records.table >= 0:
-            _write_table(records.table, supervisor)
-    else:
-        status = _wait(payload)
+        ),
+        records.table,
+    )
     problem = b""
     while part := os.read(problem_reader, 4096):
         problem += part
@@ -86,7 +91,31 @@ def run_payload(job: Job, output: int, records: Records) -> int:
     return status
 
 
-def _supervise(supervisor: Supervisor, payload: int) -> int:
+def wait_for(
+    payload: int,
+    output: int,
+    channel: socket.socket,
+    supervisor_of: Callable[[int], Supervisor],
+    table: int,
+) -> int:
+    """Let go of the output and reap everything until `payload` ends; its status as shells count it.
+    The calls of the listener that comes from `channel`, if one does, are answered meanwhile, and
+    what is to be kept of that goes into the directory open as `table`, if not -1."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
+        os.dup2(null, descriptor)
+    _, sent, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4))
+    if not sent:
+        return _wait(payload)
+    (listener,) = struct.unpack("=i", sent[0][2])
+    supervisor = supervisor_of(listener)
+    status = supervise(supervisor, payload)
+    if table >= 0:
+        _write_table(table, supervisor)
+    return status
+
+
+def supervise(supervisor: Supervisor, payload: int) -> int:
     """Answer calls and reap everything until `payload` ends; its status as shells count it."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -201,7 +230,9 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
     capabilities, then ids: capabilities(7)."""
     kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
     try:
-        _filter(job, supervisor)
+        watched = watch_owners(job.ownership, job.owner_filter, supervisor)
+        if not watched and job.profile:
+            syscalls.seccomp_filter(job.profile)
     except OSError as error:
         if not job.chroot or error.errno != errno.EACCES:
             raise  # in a container without CAP_SYS_ADMIN its own filter holds
@@ -222,31 +253,32 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
         syscalls.capset(kept, kept, 0)
 
 
-def _filter(job: Job, supervisor: socket.socket) -> None:
-    """Put this process under its filter; the listener, if there is to be one, goes to
-    `supervisor`."""
-    if job.owner_filter and job.ownership is not Ownership.IGNORED:
-        try:
-            listener = syscalls.seccomp_listener(job.owner_filter)
-        except OSError:
-            if job.ownership is Ownership.SUPERVISED:
-                raise
-        else:
-            socket.send_fds(supervisor, [b"l"], [listener])
-            os.close(listener)
-            return
-        program = job.profile  # only device nodes go without
+def watch_owners(kept: Ownership, code: bytes, supervisor: socket.socket) -> bool:
+    """Put this process under the filter for owners `code`, unless it is empty; the listener, if any,
+    goes to `supervisor`. False where it is under none now: only device nodes go without."""
+    if kept is Ownership.SUPERVISED:  # 0 is the number of the first credentials
+        resource.setrlimit(RLIMIT_LOCKS, (0, resource.getrlimit(RLIMIT_LOCKS)[1]))
+    if not code:
+        return False
+    if kept is Ownership.IGNORED:
+        syscalls.seccomp_filter(code)
     else:
-        program = job.owner_filter or job.profile
-    if program:
-        syscalls.seccomp_filter(program)
+        try:
+            listener = syscalls.seccomp_listener(code)
+        except OSError:
+            if kept is Ownership.SUPERVISED:
+                raise
+            return False
+        socket.send_fds(supervisor, [b"l"], [listener])
+        os.close(listener)
+    return True
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
     """Replace the process; only returns, with the reason, when nothing could be executed."""
     name = argv[0]
-    if "/" in name:
-        candidates = [name]
+    if "/" in name or not name:
+        candidates = [name] if name else []
     else:
         directories = env.get(
             "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -9,7 +9,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.linux import ownership, syscalls
@@ -19,6 +19,7 @@ from assembler.linux.owner_filter import Ownership
 from assembler.linux.paths import remove_tree
 from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
+_DEV = "/dev/"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MEMORY, _ROOT = "memory", "merged"
 MASKED = (
@@ -38,12 +39,7 @@ def make_root(job: Job) -> list[Made]:
         job.lowers, job.upper, job.work, memory, mount_points(job.files, job.directories)
     )
     _system_mounts(merged, job, resolved)
-    for number, file in enumerate(job.files):
-        source = os.path.join(memory, str(number))
-        write_file(source, file)
-        Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
-    for number, directory in enumerate(job.directories):
-        mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
+    _given_mounts(merged, memory, job, resolved)
     return created
 
 
@@ -59,6 +55,29 @@ def private_memory(scratch: str) -> str:
 def root_of(scratch: str) -> str:
     """Where `mount_root` mounts the root in the memory of `scratch`."""
     return os.path.join(scratch, _MEMORY, _ROOT)
+
+
+def _given_mounts(merged: str, memory: str, job: Job, resolved: Mapping[str, str]) -> None:
+    """Make the job's mounts, one that lies in another after it, in a mount point of its own there:
+    so a secret is seen in a cache that was named later."""
+    kinds = _targets(job.files, job.directories)
+    mounts: list[tuple[str, str, Callable[[str], None]]] = []
+    for number, file in enumerate(job.files):
+        execute = functools.partial(mount_file, file, f"{memory}/f{number}")
+        mounts.append((resolved.get(file.target, file.target), file.target, execute))
+    for number, directory in enumerate(job.directories):
+        execute = functools.partial(mount_directory, directory, f"{memory}/d{number}")
+        mounts.append((resolved.get(directory.target, directory.target), directory.target, execute))
+    covered = [resolved["/dev"]]
+    for place, target, show in sorted(mounts, key=lambda mount: mount[0]):
+        try:
+            if any(place.startswith(f"{above}/") for above in covered):
+                place = resolve(merged, place)
+                _make_stub(merged, place, kinds[target])
+            show(merged + place)
+        except OSError as error:
+            raise SetupFailed(f"mount target {target}: {error.strerror}") from error
+        covered.append(place)
 
 
 def mount_root(
@@ -144,9 +163,14 @@ def _mount_tree(
 def mount_points(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> dict[str, bool]:
-    """Every mount point of a root, true for directories."""
-    targets = {"/proc": True, "/sys": True, "/dev": True}
-    targets |= {file.target: False for file in files if not file.target.startswith("/dev/")}
+    """Every mount point of a root, true for directories; those below /dev are in its own tmpfs."""
+    system = {"/proc": True, "/sys": True, "/dev": True}
+    given = _targets(files, directories).items()
+    return system | {target: kind for target, kind in given if not target.startswith(_DEV)}
+
+
+def _targets(files: Sequence[FileMount], directories: Sequence[DirectoryMount]) -> dict[str, bool]:
+    targets = {file.target: False for file in files}
     for directory in directories:
         targets[directory.target] = not directory.source or os.path.isdir(directory.source)
     return targets
@@ -176,6 +200,13 @@ def resolve(root: str, path: str) -> str:
             done = []
         pending = [step for step in link.split("/") if step] + pending
     return "/" + "/".join(done)
+
+
+def _make_stub(root: str, place: str, is_directory: bool) -> None:
+    path = root + place
+    os.makedirs(path if is_directory else os.path.dirname(path), mode=0o755, exist_ok=True)
+    if not is_directory and not os.path.lexists(path):
+        _touch(path)
 
 
 def _touch(path: str, mode: int = 0o644) -> None:
@@ -305,7 +336,7 @@ def _device_mounts(dev: str, job: Job) -> None:
     streams = (("stdin", 0), ("stdout", 1), ("stderr", 2))
     for name, target in (*links, *((s, f"/proc/self/fd/{n}") for s, n in streams)):
         os.symlink(target, os.path.join(dev, name))
-    for name in ("pts", "shm", "mqueue", "pipes"):
+    for name in ("pts", "shm", "mqueue"):
         os.mkdir(os.path.join(dev, name), 0o755)
     pts = "newinstance,ptmxmode=0666,mode=0620" + (
         ",gid=5" if job.ownership is Ownership.MAPPED else ""
@@ -313,11 +344,6 @@ def _device_mounts(dev: str, job: Job) -> None:
     FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
     FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
     FileSystem("mqueue", f"{dev}/mqueue").execute()
-    for file in job.files:
-        if file.target.startswith("/dev/"):
-            path = os.path.join(dev, os.path.relpath(file.target, "/dev"))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            _touch(path)
 
 
 def write_file(path: str, file: FileMount) -> None:
@@ -333,7 +359,13 @@ def write_file(path: str, file: FileMount) -> None:
         os.close(descriptor)
 
 
-def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
+def mount_file(file: FileMount, private: str, target: str) -> None:
+    """Mount `file` at `target`; it is written to `private`, a path on a tmpfs."""
+    write_file(private, file)
+    Bind(private, target, read_only=file.mode & 0o222 == 0).execute()
+
+
+def mount_directory(mount: DirectoryMount, private: str, target: str) -> None:
     """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away."""
     if not mount.source:
         size = f",size={mount.size}" if mount.size else ""

@@ -9,11 +9,13 @@ AF_NETLINK stays open: groupadd and useradd die when the audit socket fails with
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from assembler.linux import allowed_calls
+from assembler.linux.owner_filter import MODE_ARGUMENT, PRETENDED
 
 _CLONE3 = 435
 _ARCHITECTURES = {
@@ -82,8 +84,12 @@ def _search(ranges: list[tuple[int, int]], refused: int) -> list[tuple[int, int,
     return [*code, (_RETURN, 0, 0, refused)]
 
 
-def specification(machine: str) -> dict[str, Any]:
-    """The same rules as `linux.seccomp` of the runtime specification (config-linux.md, Seccomp)."""
+def specification(machine: str, *, pretending: bool = False) -> dict[str, Any]:
+    """The same rules as `linux.seccomp` of the runtime specification (config-linux.md, Seccomp).
+
+    If `pretending`, calls that change owners or ids or make device nodes succeed and do nothing, as
+    under the program for `Ownership.IGNORED`.
+    """
 
     def rule(names: Iterable[str], *conditions: tuple[str, int], **more: int) -> dict[str, Any]:
         found: dict[str, Any] = {"names": list(names), "action": "SCMP_ACT_ALLOW"}
@@ -94,12 +100,14 @@ def specification(machine: str) -> dict[str, Any]:
             ]
         return found
 
+    pretended = [*PRETENDED, *MODE_ARGUMENT] if pretending else []
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.EPERM,
         "architectures": [_SPECIFIED[machine]],
         "syscalls": [
-            rule(allowed_calls.names()),
+            rule(name for name in allowed_calls.names() if name not in pretended),
+            *(_pretending() if pretending else ()),
             rule(["clone"], ("MASKED_EQ", _NAMESPACE_FLAGS), valueTwo=0),
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
             rule(["socket"], ("LT", _AF_ALG)),
@@ -108,6 +116,17 @@ def specification(machine: str) -> dict[str, Any]:
             *(rule(["personality"], ("EQ", value)) for value in _PERSONALITIES),
         ],
     }
+
+
+def _pretending() -> Iterator[dict[str, Any]]:
+    nothing = {"action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    yield {"names": list(PRETENDED), **nothing}
+    for name, argument in MODE_ARGUMENT.items():
+        for kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, 0):
+            device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+            mask = {"value": stat.S_IFMT(0xFFFF), "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ"}
+            verdict = nothing if device else {"action": "SCMP_ACT_ALLOW"}
+            yield {"names": [name], "args": [{"index": argument, **mask}], **verdict}
 
 
 def _ranges(numbers: frozenset[int]) -> Iterator[tuple[int, int]]:

@@ -83,10 +83,13 @@ def _child(body: Callable[[], None]) -> None:
 def _shim(control: socket.socket, isolated: bool) -> None:
     """The zygote's parent: it stays outside the new pid namespace, and reaps the zygote."""
     os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
+    os.umask(0o022)  # what is made in a root does not depend on who runs the builder
+    syscalls.name_process(
+        "assemble: steps"
+    )  # steps see it; the words of the command are not theirs
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    os.umask(0o022)  # modes of what is made for a step are an image's, not the caller's affair
     keep = os.dup(control.fileno())
     _close_others(keep)
     if not isolated:

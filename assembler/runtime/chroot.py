@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError
 from assembler.layer.realise import realise
-from assembler.layer.tree import DirectoryTree, everything
+from assembler.layer.tree import DirectoryTree, MergedTree, everything
 from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
@@ -68,10 +68,13 @@ class Chroot:
         with ExitStack() as stack:
             for path, device in _DEVICES.items():
                 stack.enter_context(_placed(root, f"/dev/{path}", _device_maker(device)))
-            for file in (*network_files(process), *files):
-                stack.enter_context(_placed(root, file.target, _file_maker(file)))
-            for directory in directories:
-                stack.enter_context(_directory(root, directory))
+            given: list[FileMount | DirectoryMount] = [*network_files(process), *files]
+            given += directories
+            for mount in sorted(given, key=lambda mount: mount.target):
+                if isinstance(mount, FileMount):
+                    stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
+                else:
+                    stack.enter_context(_directory(root, mount))
             return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
 
     def close(self) -> None:
@@ -224,7 +227,7 @@ def _directory(root: Root, mount: DirectoryMount) -> Iterator[None]:
             os.chmod(path, 0o1777)
         elif os.path.isdir(mount.source):
             os.mkdir(path)
-            realise(everything(DirectoryTree(mount.source)), path)
+            realise(everything(MergedTree([DirectoryTree(mount.source)])), path)
         elif stat.S_ISSOCK(os.stat(mount.source).st_mode):
             os.link(mount.source, path)
         else:

@@ -16,7 +16,7 @@ from assembler.linux import owner_filter, seccomp, syscalls, zygote
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
-from assembler.linux.supervisor import available
+from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
     BindSource,
@@ -30,7 +30,7 @@ from assembler.runtime.base import (
 GRACE = 2.0  # seconds between SIGTERM to the step's processes and SIGKILL
 _CHUNK = 1 << 16
 # apt makes sure that it is another user after the calls that make it one: it may stay root then.
-_UNSANDBOXED_APT = FileMount(
+UNSANDBOXED_APT = FileMount(
     "/etc/apt/apt.conf.d/zz-one-id", b'APT::Sandbox::User "root";\n', 0o644, 0, 0
 )
 
@@ -52,10 +52,7 @@ class Native:
     @classmethod
     def start(cls, id_map: IdMap) -> Native:
         """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
-        ownership = Ownership.MAPPED
-        if id_map.single:
-            ownership = Ownership.SUPERVISED if available() else Ownership.IGNORED
-        return cls(zygote.start(), ownership)
+        return cls(zygote.start(), kept_here(single=id_map.single))
 
     def run(
         self,
@@ -73,7 +70,7 @@ class Native:
     def _job(self, process: Process, root: Root, mounts: Sequence[RunMount]) -> Job:
         files, directories = split_mounts(mounts)
         if self.ownership is Ownership.IGNORED:
-            files.append(_UNSANDBOXED_APT)
+            files.append(UNSANDBOXED_APT)
         return Job(
             argv=process.argv,
             env=process.env,
@@ -216,8 +213,8 @@ def split_mounts(
 
 def network_files(process: Process) -> tuple[FileMount, ...]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf of the step (rule R3)."""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    hosts += f"127.0.1.1\t{process.hostname}\n"
+    hosts = f"127.0.0.1\tlocalhost {process.hostname}\n"
+    hosts += "::1\tlocalhost ip6-localhost ip6-loopback\n"
     hosts += "".join(f"{address}\t{name}\n" for name, address in process.add_hosts)
     resolv = b""
     if process.network != "none":

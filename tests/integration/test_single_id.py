@@ -67,13 +67,19 @@ def store(assemble: Any) -> Path:
     return Path(assemble.env["ASSEMBLE_STORE"])
 
 
-def both(build: Build, store: Path, dockerfile: str) -> tuple[list[Described], list[Described]]:
-    """`dockerfile` built with one id, and with all in a store of its own, where nothing is known."""
+def both(
+    build: Build, store: Path, dockerfile: str, runtime: str = "native"
+) -> tuple[list[Described], list[Described]]:
+    """`dockerfile` built with one id under `runtime`, and with all ids under the native one, in a
+    store of its own, where nothing is known."""
     other = store.with_name("store-of-all-ids")
     shutil.copytree(store, other, ignore=shutil.ignore_patterns("layers", "cache.db*"))
-    single = build(dockerfile)
+    single = build(dockerfile, "--runtime", runtime)
     full = build(dockerfile, full=True, ASSEMBLE_STORE=str(other))
     return described(store, single), described(other, full)
+
+
+every_runtime = pytest.mark.parametrize("runtime", ["native", "crun", "runc", "podman"])
 
 
 # What busybox's adduser does (Debian's has no such applet).
@@ -109,8 +115,12 @@ RUN --mount=type=cache,uid=1000,target=/c ls -n /c | awk '{{ print $3, $4 }}' >>
 """
 
 
-def test_owners_links_and_devices_are_those_of_a_full_map(build: Build, store: Path) -> None:
-    single, full = both(build, store, BUSYBOX)
+@every_runtime
+def test_owners_links_and_devices_are_those_of_a_full_map(
+    build: Build, store: Path, require: Callable[..., None], runtime: str
+) -> None:
+    require("podman", "crun", "runc")
+    single, full = both(build, store, BUSYBOX, runtime)
     assert single == full
     assert owners(
         single, "home/app/d/f", "home/app/pipe", "shared/inherited", "shared/below",

@@ -19,7 +19,7 @@ PRELUDE = r"""
 import ctypes, errno, mmap, os, signal, socket, stat, subprocess, sys, threading, time, traceback
 os.environ["PATH"] = "/none"
 from assembler.linux import ownership, supervisor, syscalls, userns
-from assembler.linux.payload import _supervise
+from assembler.linux.payload import supervise
 from assembler.linux.credentials import Credentials
 from assembler.linux.mounts import FileSystem
 from assembler.linux.owner_filter import Ownership, program
@@ -66,7 +66,7 @@ def serve(payload, user, kept, delay, writer):
     listener = socket.recv_fds(ours, 1, 1)[1][0]
     time.sleep(delay)
     answering = Supervisor(listener, Credentials.of(user[0], user[1], user[2]), kept=kept)
-    status = _supervise(answering, child)
+    status = supervise(answering, child)
     os.write(writer, ownership.rows(answering.owners()))
     return status
 
