@@ -69,9 +69,14 @@ def _rows(root: str, path: str, columns: int) -> list[list[str]]:
         return []
     finally:
         os.close(top)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return []
-        text = stream.read(_MAX_ACCOUNTS).decode("utf-8", "surrogateescape")
+        content = b""
+        while len(content) < _MAX_ACCOUNTS and (piece := os.read(descriptor, 1 << 16)):
+            content += piece
+    finally:
+        os.close(descriptor)
+    text = content[:_MAX_ACCOUNTS].decode("utf-8", "surrogateescape")
     rows = [line.split(":") for line in text.splitlines()]
     return [row for row in rows if len(row) >= columns and row[2].isdigit()]

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
 from assembler.linux import syscalls
@@ -71,9 +72,12 @@ class Callers:
         self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._here = self._outside = _identity(os.fstat(self._root))
         self._buffer = bytearray(_NOTIFICATION.size)
-        self._memory = syscalls.ProcessMemory(_SHORT)
         with suppress(OSError):  # Linux 6.6: without it an answer takes a little longer
             fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
+
+    @cached_property
+    def _memory(self) -> syscalls.ProcessMemory:
+        return syscalls.ProcessMemory(_SHORT)
 
     @property
     def device(self) -> int:

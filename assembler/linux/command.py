@@ -18,20 +18,19 @@ from assembler.linux.accounts import Account, account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.mounts import Bind, FileSystem
-from assembler.linux.owner_filter import Ownership
+from assembler.linux.owner_filter import Ownership, program
 from assembler.linux.payload import Records, wait_for, watch_owners
 from assembler.linux.root import (
     Made,
     mount_directory,
     mount_root,
+    private_memory,
     remove_made,
     resolve,
+    root_of,
     write_file,
 )
 from assembler.linux.supervisor import Supervisor
-from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
-
-_PLACES = (("root", "merged"), ("memory", "memory"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,8 @@ class Command:
             os.dup2(output, 2)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             if self.watched:
-                watch_owners(self.ownership, supervisor)
+                code = program(syscalls.machine(), self.ownership)
+                watch_owners(self.ownership, code, supervisor)
             syscalls.close_range(3)
             os.execvpe(argv[0], argv, dict(self.env))
         finally:
@@ -140,7 +140,7 @@ class Command:
                 Bind("/sys/fs/cgroup", "/sys/fs/cgroup", read_only=True).execute()
         for source, target in self.shown:
             Bind(source, target).execute()
-        names = {name: os.path.join(self.scratch, path) for name, path in _PLACES}
+        names = {"root": root_of(self.scratch), "memory": private_memory(self.scratch)}
         created = self._mount(names)
         try:
             yield names
@@ -149,15 +149,12 @@ class Command:
 
     def _mount(self, names: dict[str, str]) -> list[Made]:
         memory = names["memory"]
-        os.makedirs(memory, exist_ok=True)
-        FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
-        targets = dict(self.targets)
         _, created = mount_root(
             self.lowers,
             self.upper,
             self.work,
-            self.scratch,
-            targets,
+            memory,
+            dict(self.targets),
             self.links,
             program=self.program,
         )

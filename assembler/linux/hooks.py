@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from assembler.linux import syscalls
 from assembler.linux.job import Job, SetupFailed
 from assembler.linux.mounts import FileSystem
-from assembler.linux.root import make_root, remove_made
+from assembler.linux.root import make_root, remove_made, root_of
 
 _VERSION = "1.0.2"
 
@@ -55,7 +55,7 @@ class HooksJob:
                 raise
         created = make_root(self.job)
         try:
-            root = os.path.join(self.job.scratch, "merged")
+            root = root_of(self.job.scratch)
             state = _state(os.path.join(self.job.scratch, "memory", "bundle"), root, self.job)
             before = _mounts_below(root)
             for program in self.programs:

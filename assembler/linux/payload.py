@@ -9,14 +9,15 @@ import resource
 import select
 import signal
 import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from assembler.linux import ownership, seccomp, syscalls
+from assembler.linux import ownership, syscalls
 from assembler.linux.accounts import account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
-from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership, program
+from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership
 from assembler.linux.ownership import Owner
 from assembler.linux.root import resolve
 from assembler.linux.supervisor import Supervisor
@@ -104,10 +105,11 @@ def wait_for(
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2, output):  # else the log pipe never ends
         os.dup2(null, descriptor)
-    _, listeners, _, _ = socket.recv_fds(channel, 1, 1)
-    if not listeners:
+    _, sent, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4))
+    if not sent:
         return _wait(payload)
-    supervisor = supervisor_of(listeners[0])
+    (listener,) = struct.unpack("=i", sent[0][2])
+    supervisor = supervisor_of(listener)
     status = supervise(supervisor, payload)
     if table >= 0:
         _write_table(table, supervisor)
@@ -187,12 +189,9 @@ def _become(
     try:
         os.setsid()
         os.umask(0o022)
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                try:
-                    signal.signal(number, signal.SIG_DFL)
-                except (OSError, ValueError):
-                    continue  # numbers that the C library keeps for itself
+        for number in signal.valid_signals():
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
@@ -231,14 +230,13 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
     kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
-    if not job.insecure:
-        try:
-            syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
-        except OSError as error:
-            if not job.chroot or error.errno != errno.EACCES:
-                raise  # in a container without CAP_SYS_ADMIN its own filter holds
-    if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
-        watch_owners(job.ownership, supervisor)
+    try:
+        watched = watch_owners(job.ownership, job.owner_filter, supervisor)
+        if not watched and job.profile:
+            syscalls.seccomp_filter(job.profile)
+    except OSError as error:
+        if not job.chroot or error.errno != errno.EACCES:
+            raise  # in a container without CAP_SYS_ADMIN its own filter holds
     supervisor.close()
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
@@ -256,11 +254,13 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
         syscalls.capset(kept, kept, 0)
 
 
-def watch_owners(kept: Ownership, supervisor: socket.socket) -> None:
-    """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
+def watch_owners(kept: Ownership, code: bytes, supervisor: socket.socket) -> bool:
+    """Put this process under the filter for owners `code`, unless it is empty; the listener, if any,
+    goes to `supervisor`. False where it is under none now: only device nodes go without."""
     if kept is Ownership.SUPERVISED:  # 0 is the number of the first credentials
         resource.setrlimit(RLIMIT_LOCKS, (0, resource.getrlimit(RLIMIT_LOCKS)[1]))
-    code = program(syscalls.machine(), kept)
+    if not code:
+        return False
     if kept is Ownership.IGNORED:
         syscalls.seccomp_filter(code)
     else:
@@ -269,10 +269,10 @@ def watch_owners(kept: Ownership, supervisor: socket.socket) -> None:
         except OSError:
             if kept is Ownership.SUPERVISED:
                 raise
-            listener = -1  # only device nodes go without
-        if listener >= 0:
-            socket.send_fds(supervisor, [b"l"], [listener])
-            os.close(listener)
+            return False
+        socket.send_fds(supervisor, [b"l"], [listener])
+        os.close(listener)
+    return True
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from assembler.linux import syscalls
 from assembler.linux.job import Job
 from assembler.linux.payload import Records, run_payload
-from assembler.linux.root import make_root, remove_made
+from assembler.linux.root import make_root, remove_made, root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def _run(job: Job, output: int) -> int:
         _loopback_up()
     socket.sethostname(job.hostname)
     created = make_root(job)
-    root = os.path.join(job.scratch, "merged")
+    root = root_of(job.scratch)
     records = Records.open(job.upper, job.lowers)
     os.chdir(root)
     syscalls.pivot_root(".", ".")

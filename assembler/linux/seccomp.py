@@ -88,12 +88,22 @@ def _rules(machine: str) -> list[_Instruction]:
     families = [(_EQUAL, _AF_ALG, refused), (_EQUAL, _AF_VSOCK, refused)]
     on_argument(socket, families, _ALLOW)
     on_argument(personality, [(_EQUAL, value, _ALLOW) for value in _PERSONALITIES], refused)
-    for first, last in _ranges(number for number in allowed if number <= allowed_calls.NEWEST):
+    below_newest = (number for number in allowed if number <= allowed_calls.NEWEST)
+    return [*code, *_search(list(_ranges(below_newest)), refused)]
+
+
+def _search(ranges: list[tuple[int, int]], refused: int) -> list[_Instruction]:
+    """Whether a number is in one of `ranges`, by halves: the kernel tries every number there is
+    when a program is installed, to know which it need not run it for."""
+    if len(ranges) > 2:
+        middle = len(ranges) // 2
+        below, above = _search(ranges[:middle], refused), _search(ranges[middle:], refused)
+        return [(_AT_LEAST, len(below), 0, ranges[middle][0]), *below, *above]
+    code: list[_Instruction] = []
+    for first, last in ranges:
         code.append((_ABOVE, 3, 0, last))
-        test(_AT_LEAST, first, _ALLOW)
-        code.append((_RETURN, 0, 0, refused))
-    code.append((_RETURN, 0, 0, refused))
-    return code
+        code += [(_AT_LEAST, 0, 1, first), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, refused)]
+    return [*code, (_RETURN, 0, 0, refused)]
 
 
 def specification(machine: str, *, pretending: bool = False) -> dict[str, Any]:

@@ -32,6 +32,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 from assembler.linux import allowed_calls, ownership, syscalls
 from assembler.linux.callers import (
@@ -111,9 +112,6 @@ class Supervisor:
             self._numbers = {initial: _PAYLOAD}
         else:
             self._find_links()
-        machine = syscalls.machine()
-        self._handlers = self._table(machine)
-        self._executing = [allowed_calls.number(name, machine) for name in ("execve", "execveat")]
         os.umask(0)  # modes are computed from the callers' masks
 
     def fileno(self) -> int:
@@ -158,7 +156,14 @@ class Supervisor:
                         found[path] = moved[now]
         return found
 
-    def _table(self, machine: str) -> dict[int, Callable[[Call], _Answer]]:
+    @cached_property
+    def _executing(self) -> tuple[int | None, ...]:
+        machine = syscalls.machine()
+        return tuple(allowed_calls.number(name, machine) for name in ("execve", "execveat"))
+
+    @cached_property
+    def _handlers(self) -> dict[int, Callable[[Call], _Answer]]:
+        """What answers the calls, by number; most steps make none where only devices need it."""
         at = AT_FDCWD
         nofollow = AT_SYMLINK_NOFOLLOW
         handlers: dict[str, Callable[[Call], _Answer]] = {
@@ -207,6 +212,7 @@ class Supervisor:
             "getresgid": lambda c: self._three(c, self._credentials(c).groups),
             "getgroups": self._getgroups,
         }
+        machine = syscalls.machine()
         numbered = ((allowed_calls.number(name, machine), name) for name in handlers)
         return {number: handlers[name] for number, name in numbered if number is not None}
 

@@ -11,6 +11,7 @@ Where no namespace can be made it is a plain process that adopts orphans and kil
 from __future__ import annotations
 
 import array
+import gc
 import os
 import pickle
 import select
@@ -126,6 +127,9 @@ def _close_others(keep: int) -> None:
 
 
 def _serve(control: socket.socket) -> None:
+    # A collection in a fork would write to every object there is, and so copy every page.
+    gc.disable()
+    gc.freeze()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     poller = select.poll()
@@ -164,15 +168,24 @@ def _serve_plainly(control: socket.socket) -> None:
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
     payload, reply_fd, output = descriptors
     with socket.socket(fileno=reply_fd) as reply:
+        job = _job(payload)
         pid = os.fork()
         if pid == 0:
             control.close()
-            _child(lambda: _sandbox(payload, reply, output))
+            _child(lambda: _sandbox(job, reply, output))
         pidfd = os.pidfd_open(pid)
         socket.send_fds(reply, [b"p"], [pidfd])
-        for descriptor in (pidfd, payload, output):
+        for descriptor in (pidfd, output):
             os.close(descriptor)
     return pid
+
+
+def _job(payload: int) -> Work:
+    """Read here, where the objects that are needed are this process' own already: what a fork
+    touches first it copies, page by page."""
+    with os.fdopen(payload, "rb") as stream:
+        job: Work = pickle.load(stream)
+    return job
 
 
 def _reaped() -> set[int]:
@@ -189,27 +202,27 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
     payload, reply_fd, output = descriptors
     with socket.socket(fileno=reply_fd) as reply:
         try:
+            job = _job(payload)
             syscalls.unshare(syscalls.CLONE_NEWPID)
-            pid = os.fork()
-            if pid == 0:
-                control.close()
-                os.close(own)
-                _child(lambda: _sandbox(payload, reply, output))
-            syscalls.setns(own, syscalls.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    control.close()
+                    os.close(own)
+                    _child(lambda: _sandbox(job, reply, output))
+            finally:  # whatever fork(2) said: else no other namespace could be made
+                syscalls.setns(own, syscalls.CLONE_NEWPID)
             pidfd = os.pidfd_open(pid)
             socket.send_fds(reply, [b"p"], [pidfd])
             os.close(pidfd)
-        except OSError as error:
+        except Exception as error:
             reply.send(b"failed " + str(error).encode("utf-8", "replace"))
         finally:
-            os.close(payload)
             os.close(output)
 
 
-def _sandbox(payload: int, reply: socket.socket, output: int) -> None:
+def _sandbox(job: Work, reply: socket.socket, output: int) -> None:
     try:
-        with os.fdopen(payload, "rb") as stream:
-            job: Work = pickle.load(stream)
         status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:

@@ -19,7 +19,7 @@ from assembler.cancellation import Cancellation
 from assembler.errors import HostError
 from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, everything
-from assembler.linux import zygote
+from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.nodes import host_node
@@ -109,6 +109,7 @@ def _job(process: Process, root: Root) -> Job:
         scratch=root.scratch,
         files=(),
         directories=(),
+        profile=b"" if process.insecure else seccomp.profile(syscalls.machine()),
         insecure=process.insecure,
         limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
         groups=process.groups,

@@ -70,6 +70,7 @@ def with_hooks(
         upper=upper,
         work=work,
         scratch=scratch,
+        program=root.program,
         files=network_files(process),
         directories=tuple(directories),
         ownership=ownership,

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
-from assembler.linux import zygote
+from assembler.linux import owner_filter, seccomp, syscalls, zygote
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.nodes import host_node
 from assembler.linux.owner_filter import Ownership
@@ -45,6 +45,11 @@ class Native:
     def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
         self._zygote = started
         self.ownership = ownership
+        machine = syscalls.machine()
+        self._profile = seccomp.profile(machine)
+        self._filter = owner_filter.program(machine, ownership, self._profile)
+        mapped = ownership is Ownership.MAPPED  # insecure steps may make devices, or be refused
+        self._insecure_filter = b"" if mapped else owner_filter.program(machine, ownership)
 
     @classmethod
     def start(cls, id_map: IdMap) -> Native:
@@ -67,8 +72,35 @@ class Native:
             root = with_hooks(
                 self._zygote, process, root, mounts, self.ownership, output, cancellation
             )
-        job = SandboxJob(_job(process, root, mounts, self.ownership))
+        job = SandboxJob(self._job(process, root, mounts))
         return run_job(self._zygote, job, output, cancellation)
+
+    def _job(self, process: Process, root: Root, mounts: Sequence[RunMount]) -> Job:
+        files, directories = split_mounts(mounts)
+        if self.ownership is Ownership.IGNORED:
+            files.append(UNSANDBOXED_APT)
+        return Job(
+            argv=process.argv,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            hostname=process.hostname,
+            private_network=process.network == "none",
+            lowers=root.lowers,
+            upper=root.upper,
+            work=root.work,
+            scratch=root.scratch,
+            program=root.program,
+            files=(*network_files(process), *files),
+            directories=tuple(directories),
+            ownership=self.ownership,
+            profile=b"" if process.insecure else self._profile,
+            owner_filter=self._insecure_filter if process.insecure else self._filter,
+            insecure=process.insecure,
+            shared_memory=process.shared_memory,
+            limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+            groups=process.groups,
+        )
 
     def close(self) -> None:
         """End the zygote and with it every sandbox."""
@@ -199,32 +231,6 @@ def _directory(mount: BindSource | DeviceNode | TemporaryFiles) -> DirectoryMoun
             hint="mend the CDI specification, or load the device's driver",
         )
     return DirectoryMount(mount.target, mount.source)
-
-
-def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
-    files, directories = split_mounts(mounts)
-    if ownership is Ownership.IGNORED:
-        files.append(UNSANDBOXED_APT)
-    return Job(
-        argv=process.argv,
-        env=process.env,
-        cwd=process.cwd,
-        user=process.user,
-        hostname=process.hostname,
-        private_network=process.network == "none",
-        lowers=root.lowers,
-        upper=root.upper,
-        work=root.work,
-        scratch=root.scratch,
-        program=root.program,
-        files=(*network_files(process), *files),
-        directories=tuple(directories),
-        ownership=ownership,
-        insecure=process.insecure,
-        shared_memory=process.shared_memory,
-        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
-        groups=process.groups,
-    )
 
 
 def network_files(process: Process) -> tuple[FileMount, ...]:
