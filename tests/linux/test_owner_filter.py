@@ -121,5 +121,9 @@ def test_one_program_says_what_the_filter_and_the_profile_say(
         alone = verdict(machine, kind, *call)
         wanted = interpreted(profile, machine, *call) if alone == ALLOW else alone
         assert interpreted(together, machine, *call) == wanted, call
-    unknown = interpreted(profile, machine, 0, audit=0x40000003)
-    assert interpreted(together, machine, 0, audit=0x40000003) == unknown != ALLOW
+    for audit in (0x40000003, 0x40000028):  # 32-bit programs
+        for number in range(allowed_calls.NEWEST + 2):
+            wanted = interpreted(profile, machine, number, audit=audit)
+            assert interpreted(together, machine, number, audit=audit) == wanted, number
+    unknown = interpreted(profile, machine, 0, audit=0xC0000015)
+    assert interpreted(together, machine, 0, audit=0xC0000015) == unknown != ALLOW
