@@ -83,6 +83,7 @@ def _child(body: Callable[[], None]) -> None:
 def _shim(control: socket.socket, isolated: bool) -> None:
     """The zygote's parent: it stays outside the new pid namespace, and reaps the zygote."""
     os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
+    os.chdir("/")  # a root that is moved takes a process along that is in the old one's
     os.umask(0o022)  # what is made in a root does not depend on who runs the builder
     syscalls.name_process(
         "assemble: steps"
