@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from assembler.linux import syscalls
+from assembler.linux import restraint, syscalls
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.mounts import Bind, FileSystem
 from assembler.linux.root import Made, mount_directory, mount_root, remove_made, write_file
@@ -102,6 +102,7 @@ def execute(argv: list[str], env: Mapping[str, str], output: int) -> int:
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            restraint.offer_to_the_oom_killer()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             syscalls.close_range(3)
             os.execvpe(argv[0], argv, env)

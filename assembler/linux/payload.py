@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from assembler.linux import ownership, seccomp, syscalls
+from assembler.linux import ownership, restraint, seccomp, syscalls
 from assembler.linux.accounts import account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
@@ -169,6 +169,7 @@ def _become(
         os.dup2(output, 1)
         os.dup2(output, 2)
         _limit(job.limits)
+        restraint.offer_to_the_oom_killer()
         if job.chroot:
             os.chroot(job.chroot)
         _restrict(*ids, job, supervisor)

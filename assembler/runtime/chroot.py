@@ -72,7 +72,8 @@ class Chroot:
                 stack.enter_context(_placed(root, file.target, _file_maker(file)))
             for directory in directories:
                 stack.enter_context(_directory(root, directory))
-            return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
+            job = ChrootJob(_job(process, root))
+            return run_job(self._zygote, job, output, cancellation, process.groups)
 
     def close(self) -> None:
         """End every step."""

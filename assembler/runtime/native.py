@@ -7,12 +7,13 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
 from assembler.linux import zygote
+from assembler.linux.cgroups import Group
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
@@ -63,7 +64,7 @@ class Native:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
         job = SandboxJob(_job(process, root, mounts, self.ownership))
-        return run_job(self._zygote, job, output, cancellation)
+        return run_job(self._zygote, job, output, cancellation, process.groups)
 
     def close(self) -> None:
         """End the zygote and with it every sandbox."""
@@ -75,8 +76,9 @@ def run_job(
     job: zygote.Work,
     output: Callable[[bytes], None],
     cancellation: Cancellation,
+    groups: Sequence[Group] = (),
 ) -> int:
-    """Have the zygote run `job`, stream its output, and return its status.
+    """Have the zygote run `job` in `groups`, stream its output, and return its status.
 
     When this returns or raises, the sandbox's first process has ended, and with it all others.
     """
@@ -86,7 +88,8 @@ def run_job(
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(ours)
         try:
-            started.submit(job, theirs, writer)
+            with _entrances(groups) as entrances:
+                started.submit(job, theirs, writer, entrances)
         except OSError as error:
             raise HostError(f"the sandbox process is gone: {error.strerror}", "zygote") from error
         finally:
@@ -98,6 +101,16 @@ def run_job(
         stack.callback(os.close, pidfd)
         stack.callback(_end, pidfd)
         return _follow(reader, ours, pidfd, output, cancellation)
+
+
+@contextmanager
+def _entrances(groups: Sequence[Group]) -> Iterator[list[int]]:
+    with ExitStack() as stack:
+        found = []
+        for group in groups:
+            found.append(group.entrance())
+            stack.callback(os.close, found[-1])
+        yield found
 
 
 def _follow(

@@ -71,7 +71,7 @@ class OciRuntime:
             config(process, files, directories, single=self._id_map.single),
             process.user,
         )
-        return run_job(self._zygote, job, output, cancellation)
+        return run_job(self._zygote, job, output, cancellation, process.groups)
 
     def close(self) -> None:
         """End every container."""

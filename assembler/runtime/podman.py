@@ -15,6 +15,7 @@ from assembler.errors import HostError, RuntimeMissing, StepError
 from assembler.linux import zygote
 from assembler.linux.command import Command
 from assembler.linux.job import DirectoryMount, FileMount
+from assembler.linux.restraint import oom_score
 from assembler.linux.root import mount_points
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root, RunMount
@@ -71,7 +72,7 @@ class Podman:
             said[:] = [*said[-8:], chunk]
             output(chunk)
 
-        status = run_job(self._zygote, command, listen, cancellation)
+        status = run_job(self._zygote, command, listen, cancellation, process.groups)
         _raise_own_failure(status, said)
         return status
 
@@ -176,6 +177,7 @@ def _run_options(process: Process) -> list[str]:
         f"--workdir={process.cwd}",
         "--entrypoint=",
         f"--shm-size={process.shared_memory}b",
+        f"--oom-score-adj={oom_score()}",
         *(f"--ulimit={one.name}={one.soft}:{one.hard}" for one in process.limits),
     ]
     if process.network != "none":

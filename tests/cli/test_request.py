@@ -44,7 +44,8 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     given = {
         "target": "", "build_args": (), "platform": "", "labels": (), "annotations": (),
         "network": "default", "allow": (), "pull": False, "no_cache": False,
-        "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (), **options,
+        "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (),
+        "resources": (), "cgroup_parent": "", **options,
     }  # fmt: skip
     return request_of(Inputs(Source("Dockerfile", text)), given, environment(**variables))
 
