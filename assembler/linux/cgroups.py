@@ -32,7 +32,7 @@ _PREFIX = "assemble-"
 _RECORD = "groups"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PATIENCE = 2.0  # seconds for killed processes to be gone
-_DELEGATE = "systemd-run --user --scope -p Delegate=yes assemble build …"
+DELEGATE = "systemd-run --user --scope -p Delegate=yes assemble build …"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +177,11 @@ def prepared(
         yield groups
 
 
+def unlimited() -> Groups:
+    """No groups at all."""
+    return Groups((), Resources(), 0, Watched.begin(()))
+
+
 def default_processes() -> int:
     """How many processes all steps of a build may have together when nothing is asked: three
     quarters of what the kernel can have, and what the groups of this process may have less a
@@ -205,7 +210,7 @@ def limitable() -> tuple[tuple[str, str], ...]:
             usable += [(name, one.directory) for name in CONTROLLERS if name in offered]
     if not usable:
         reason = reasons[-1] if reasons else "no hierarchy with memory, pids or cpu is mounted"
-        raise HostError(reason, "cgroups", hint=_DELEGATE)
+        raise HostError(reason, "cgroups", hint=DELEGATE)
     return tuple(sorted(usable, key=lambda pair: CONTROLLERS.index(pair[0])))
 
 
@@ -325,7 +330,7 @@ def _unavailable(name: str, found: tuple[Hierarchy, ...]) -> HostError:
     return HostError(
         f"--resource: the controller {name} cannot be used here: {reason}",
         "cgroups",
-        hint=_DELEGATE,
+        hint=DELEGATE,
     )
 
 
@@ -382,7 +387,7 @@ def _enable_in(stack: ExitStack, place: _Place, leaf: str) -> None:
     if path == place.hierarchy.directory and _inner(path):
         strangers = _strangers(path)
         if strangers:
-            raise HostError(_crowded(path, strangers), "cgroups", hint=_DELEGATE)
+            raise HostError(_crowded(path, strangers), "cgroups", hint=DELEGATE)
         with _told(leaf, "limits"):
             os.mkdir(leaf)
             stack.callback(_remove, leaf)
@@ -446,7 +451,7 @@ def _told(path: str, what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{what} cannot be limited: {path}: {reason}"
-        raise HostError(message, "cgroups", hint=_DELEGATE) from error
+        raise HostError(message, "cgroups", hint=DELEGATE) from error
 
 
 def _try_entering(groups: Sequence[Group]) -> None:
@@ -469,7 +474,7 @@ def _try_entering(groups: Sequence[Group]) -> None:
             f"no process can be moved into {groups[0].path}: {os.strerror(status)}; this user would"
             " have to own a group above both that one and its own",
             "cgroups",
-            hint=_DELEGATE,
+            hint=DELEGATE,
         )
 
 
