@@ -376,7 +376,7 @@ def _make_parents(stack: ExitStack, place: _Place) -> None:
         with _told(directory, "--cgroup-parent"):
             os.mkdir(directory)
         stack.callback(_remove_empty, directory)
-        if "cpuset" in place.hierarchy.attached:
+        if place.hierarchy.version == 1:
             _inherit_cpuset(directory)
 
 
@@ -419,7 +419,7 @@ def _disable(directory: str, controllers: Iterable[str]) -> None:
 
 def _limit(group: Group, resources: Resources, processes: int) -> None:
     """Write the limits of a new group. Raises HostError."""
-    if group.version == 1 and "cpuset" in group.controllers:
+    if group.version == 1:
         _inherit_cpuset(group.path)
     for controller in CONTROLLERS:
         if controller in group.controllers:
@@ -435,7 +435,10 @@ def _limit(group: Group, resources: Resources, processes: int) -> None:
 
 
 def _inherit_cpuset(directory: str) -> None:
-    """In version 1 a new group has no processor, and takes no process before it has."""
+    """Where version 1 limits processors, a new group has none, and takes no process before it
+    has."""
+    if not os.path.exists(os.path.join(directory, "cpuset.cpus")):
+        return
     for name in ("cpuset.cpus", "cpuset.mems"):
         path = os.path.join(directory, name)
         with _told(path, "cpuset"):
@@ -470,12 +473,11 @@ def _try_entering(groups: Sequence[Group]) -> None:
         os.close(entrance)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status > 0:
-        raise HostError(
-            f"no process can be moved into {groups[0].path}: {os.strerror(status)}; this user would"
-            " have to own a group above both that one and its own",
-            "cgroups",
-            hint=DELEGATE,
-        )
+        where = ", ".join(group.path for group in groups)
+        message = f"no process can be moved into {where}: {os.strerror(status)}"
+        if status == errno.EACCES:
+            message += "; this user would have to own a group above both that one and its own"
+        raise HostError(message, "cgroups", hint=DELEGATE)
 
 
 def _killed_for_memory(group: Group) -> bool:
