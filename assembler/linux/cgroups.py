@@ -5,8 +5,12 @@ made is on record in the store, in a directory that is locked by its owner, so t
 proves a killed builder dead and removes it. Groups are made below the group of this process, since
 its limits bind its steps as well, or below the one that `--cgroup-parent` names.
 
+Version 2 lets a group with processes hand down no controller but those of threads. Where these are
+enough, as for the bound on processes, a build's groups are threaded, and whoever shares the group of
+this process is not disturbed. Else this process moves into a group of its own meanwhile.
+
 Moving a process waits for an RCU grace period (4 to 20 ms). What is free of charge is a thread that
-moves itself in version 1 (`tasks`), and being born there in version 2 (CLONE_INTO_CGROUP).
+moves itself (`tasks`, `cgroup.threads`), and being born in a group (CLONE_INTO_CGROUP).
 """
 
 from __future__ import annotations
@@ -25,14 +29,13 @@ from dataclasses import dataclass, replace
 from assembler.errors import HostError
 from assembler.linux import claims, hierarchies, syscalls
 from assembler.linux.hierarchies import Hierarchy, counted, read
-from assembler.linux.resources import CONTROLLERS, Resources, less_reserve
+from assembler.linux.resources import CONTROLLERS, THREADED, Resources, less_reserve
 
 MOST_GROUPS = len(CONTROLLERS) + 1
 _PREFIX = "assemble-"
 _RECORD = "groups"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PATIENCE = 2.0  # seconds for killed processes to be gone
-DELEGATE = "systemd-run --user --scope -p Delegate=yes assemble build …"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,21 @@ class Group:
     version: int
     path: str
     controllers: frozenset[str] = frozenset()
+    threaded: bool = False
 
     def entrance(self) -> int:
         """A descriptor through which a process comes in: see `fork_into`, `enter`."""
-        if self.version == 2:
+        if self.version == 2 and not self.threaded:
             return os.open(self.path, _DIRECTORY)
-        return os.open(os.path.join(self.path, "tasks"), os.O_WRONLY | os.O_CLOEXEC)
+        name = "cgroup.threads" if self.threaded else "tasks"
+        return os.open(os.path.join(self.path, name), os.O_WRONLY | os.O_CLOEXEC)
+
+    def make(self) -> None:
+        """Make the group, without limits. Raises HostError."""
+        with _told(self.path, ", ".join(sorted(self.controllers)) or "--cgroup-parent"):
+            os.mkdir(self.path)
+            if self.threaded:
+                _write(os.path.join(self.path, "cgroup.type"), "threaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +137,7 @@ class Groups:
             found = []
             for build in self.builds:
                 group = replace(build, path=os.path.join(build.path, name))
-                with _told(group.path, "limits"):
-                    os.mkdir(group.path)
+                group.make()
                 stack.callback(_remove, group.path)
                 _limit(group, self.resources, self.processes)
                 found.append(group)
@@ -135,13 +146,41 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a build's group goes in one hierarchy. Version 2: `enabled` are controllers that are
-    to be enabled there for it."""
+    """Where a build's group goes in one hierarchy. Version 2: whether it is `threaded`, and which
+    controllers are to be `enabled` in `directory` for it."""
 
     hierarchy: Hierarchy
     directory: str
     controllers: frozenset[str]
     enabled: frozenset[str] = frozenset()
+    threaded: bool = False
+
+    @classmethod
+    def of(cls, one: Hierarchy, parent: str, controllers: frozenset[str]) -> _Place:
+        """The place for groups with `controllers`."""
+        directory = _below(one, parent)
+        if one.version == 1:
+            return cls(one, directory, controllers)
+        enabled = _enabled(directory)
+        threaded = not parent and _inner(directory) and controllers | enabled <= THREADED
+        return cls(one, directory, controllers, controllers - enabled, threaded)
+
+    def obstacle(self) -> str:
+        """Why no groups can be made here, empty if they can."""
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            return f"{self.directory} is not this user's"
+        if self.hierarchy.version == 1:
+            return ""
+        control = os.path.join(self.directory, "cgroup.subtree_control")
+        if not os.access(control, os.W_OK):
+            return f"{control} is not this user's"
+        if self.threaded or not self.enabled or not _inner(self.directory):
+            return ""
+        strangers = _strangers(self.directory)
+        if not strangers:
+            return ""
+        pids, names = ", ".join(map(str, strangers[:5])), ", ".join(sorted(self.enabled))
+        return f"{self.directory} has other processes in it ({pids}), so {names} cannot be enabled there"
 
 
 @contextmanager
@@ -196,22 +235,25 @@ def sweep(records: str) -> None:
     claims.sweep(records, last_act=_remove_recorded)
 
 
-def limitable() -> tuple[tuple[str, str], ...]:
-    """Each controller by which steps can be limited here, and the directory their groups would be
-    in. Raises HostError when there is none, with the reason."""
-    found = hierarchies.mounted()
-    usable, reasons = [], []
-    for one in found:
-        offered = one.offers()
-        problem = _obstacle(one, one.directory) if offered else ""
-        if problem:
-            reasons.append(problem)
-        elif offered:
-            usable += [(name, one.directory) for name in CONTROLLERS if name in offered]
-    if not usable:
-        reason = reasons[-1] if reasons else "no hierarchy with memory, pids or cpu is mounted"
-        raise HostError(reason, "cgroups", hint=DELEGATE)
-    return tuple(sorted(usable, key=lambda pair: CONTROLLERS.index(pair[0])))
+def limitable() -> tuple[dict[str, str], str]:
+    """The directory of the groups by which each controller that can be used here limits steps, and
+    what keeps the others from it."""
+    usable: dict[str, str] = {}
+    problem = "no hierarchy that is mounted offers more"
+    for one in hierarchies.mounted():
+        for name in one.offers():
+            place = _Place.of(one, "", frozenset({name}))
+            if reason := place.obstacle():
+                problem = reason
+            else:
+                usable.setdefault(name, one.directory)
+    return {name: usable[name] for name in CONTROLLERS if name in usable}, problem
+
+
+def delegation() -> str:
+    """The line that gives a build a group of its own on a host with systemd."""
+    user = "" if os.getuid() == 0 else " --user"
+    return f"systemd-run{user} --scope -p Delegate=yes assemble build …"
 
 
 def fork_into(entrances: Sequence[int]) -> tuple[int, list[int]]:
@@ -256,40 +298,15 @@ def _places(
     if parent and not wanted:
         raise HostError("--cgroup-parent: no cgroup hierarchy can be seen here", "cgroups")
     for one in found if processes else ():
-        directory = _below(one, parent)
         if "pids" in one.offers(one.top if parent else ""):
-            if one in wanted or not _obstacle(one, directory):
+            if one in wanted or not _Place.of(one, parent, frozenset({"pids"})).obstacle():
                 wanted.setdefault(one, set()).add("pids")
             break
-    places = []
-    for one, names in wanted.items():
-        directory = _below(one, parent)
-        controllers = frozenset(names)
-        enabled = controllers - _enabled(directory) if one.version == 2 else frozenset()
-        places.append(_Place(one, directory, controllers, enabled))
-    return places
+    return [_Place.of(one, parent, frozenset(names)) for one, names in wanted.items()]
 
 
 def _below(one: Hierarchy, parent: str) -> str:
     return os.path.join(one.top, parent.strip("/")) if parent else one.directory
-
-
-def _obstacle(one: Hierarchy, directory: str) -> str:
-    """Why no groups can be made below `directory`, empty if they can."""
-    if not os.access(directory, os.W_OK | os.X_OK):
-        return f"{directory} is not this user's"
-    if one.version == 2:
-        if not os.access(os.path.join(directory, "cgroup.subtree_control"), os.W_OK):
-            return f"{directory}/cgroup.subtree_control is not this user's"
-        strangers = [pid for pid in _strangers(directory) if directory == one.directory]
-        if strangers and _inner(directory):
-            return _crowded(directory, strangers)
-    return ""
-
-
-def _crowded(directory: str, strangers: Sequence[int]) -> str:
-    pids = ", ".join(map(str, strangers[:5]))
-    return f"{directory} has other processes in it ({pids}), so no controller can be enabled there"
 
 
 def _inner(directory: str) -> bool:
@@ -330,18 +347,23 @@ def _unavailable(name: str, found: tuple[Hierarchy, ...]) -> HostError:
     return HostError(
         f"--resource: the controller {name} cannot be used here: {reason}",
         "cgroups",
-        hint=DELEGATE,
+        hint=delegation(),
     )
 
 
 def _build_group(stack: ExitStack, place: _Place, id: str, processes: int) -> Group:
     """The group of a build; `stack` removes it. Raises HostError."""
-    group = Group(place.hierarchy.version, _named(place, id), place.controllers)
+    path = _named(place, id)
+    group = Group(place.hierarchy.version, path, place.controllers, place.threaded)
     _make_parents(stack, place)
+    if problem := place.obstacle():
+        raise HostError(problem, "cgroups", hint=delegation())
+    if place.enabled and not place.threaded:
+        _leave(stack, place, _leaf(place, id))
     if place.enabled:
-        _enable_in(stack, place, _leaf(place, id))
-    with _told(group.path, ", ".join(sorted(place.controllers)) or "--cgroup-parent"):
-        os.mkdir(group.path)
+        _enable(place.directory, place.enabled)
+        stack.callback(_disable, place.directory, place.enabled)
+    group.make()
     stack.callback(_remove, group.path)
     if group.version == 2 and group.controllers:
         _enable(group.path, group.controllers)
@@ -380,21 +402,16 @@ def _make_parents(stack: ExitStack, place: _Place) -> None:
             _inherit_cpuset(directory)
 
 
-def _enable_in(stack: ExitStack, place: _Place, leaf: str) -> None:
-    """Enable the place's controllers, which a group with processes cannot have: this process goes
-    into the group `leaf` where it must, and comes back in the end."""
+def _leave(stack: ExitStack, place: _Place, leaf: str) -> None:
+    """Let this process, with its children, go from the place's group into the group `leaf`, and
+    come back in the end. Raises HostError."""
     path = place.directory
     if path == place.hierarchy.directory and _inner(path):
-        strangers = _strangers(path)
-        if strangers:
-            raise HostError(_crowded(path, strangers), "cgroups", hint=DELEGATE)
-        with _told(leaf, "limits"):
+        with _told(leaf, ", ".join(sorted(place.controllers))):
             os.mkdir(leaf)
             stack.callback(_remove, leaf)
             stack.callback(_move_all, leaf, path)
             _move_all(path, leaf)
-    _enable(path, place.enabled)
-    stack.callback(_disable, path, place.enabled)
 
 
 def _move_all(source: str, target: str) -> None:
@@ -454,7 +471,7 @@ def _told(path: str, what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{what} cannot be limited: {path}: {reason}"
-        raise HostError(message, "cgroups", hint=DELEGATE) from error
+        raise HostError(message, "cgroups", hint=delegation()) from error
 
 
 def _try_entering(groups: Sequence[Group]) -> None:
@@ -477,7 +494,7 @@ def _try_entering(groups: Sequence[Group]) -> None:
         message = f"no process can be moved into {where}: {os.strerror(status)}"
         if status == errno.EACCES:
             message += "; this user would have to own a group above both that one and its own"
-        raise HostError(message, "cgroups", hint=DELEGATE)
+        raise HostError(message, "cgroups", hint=delegation())
 
 
 def _killed_for_memory(group: Group) -> bool:
@@ -558,6 +575,7 @@ def _kill(path: str) -> None:
     with suppress(OSError):  # version 1, or Linux before 5.14
         _write(os.path.join(path, "cgroup.kill"), "1")
         return
-    for word in read(path, "cgroup.procs").split():
+    threaded = os.path.exists(os.path.join(path, "cgroup.threads"))  # it tells nothing else
+    for word in read(path, "cgroup.threads" if threaded else "cgroup.procs").split():
         with suppress(ProcessLookupError):
             os.kill(int(word), signal.SIGKILL)

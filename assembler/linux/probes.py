@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from assembler.errors import AssemblerError, HostError
+from assembler.errors import AssemblerError
 from assembler.linux import cgroups, seccomp, supervisor, syscalls, userns
 from assembler.linux.mounts import FileSystem, try_overlay
 from assembler.linux.resources import CONTROLLERS
@@ -229,23 +229,20 @@ def _cgroups() -> Answer:
     """Asked of this process, not of a child in a namespace: whether others share its group is part
     of the answer."""
     started = time.monotonic()
-    try:
-        found = cgroups.limitable()
-        names = [name for name, _ in found]
-        lacking = [name for name in CONTROLLERS if name not in names]
-        detail = f"{', '.join(names)} of a step can be limited" + (
-            f" (not {', '.join(lacking)})" if lacking else ""
-        )
-        works = True
-    except HostError as error:
-        works, detail = False, error.message
+    names, problem = cgroups.limitable()
+    lacking = ", ".join(name for name in CONTROLLERS if name not in names)
+    detail = f"{', '.join(names)} of a step can be limited"
+    if not names:
+        detail = problem
+    elif lacking:
+        detail += f", not {lacking}: {problem}"
     return Answer(
         "delegated cgroups",
-        works,
+        bool(names),
         detail,
         "--resource and --cgroup-parent are refused; a step's processes are bounded by"
         " RLIMIT_NPROC, which does not hold the host's root",
-        cgroups.DELEGATE,
+        cgroups.delegation(),
         time.monotonic() - started,
     )
 

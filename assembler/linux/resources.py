@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset")
+THREADED = frozenset({"pids", "cpu", "cpuset"})
+"""Those that a group of version 2 can hand down while it has processes itself."""
 _PERIOD = 100_000  # microseconds, the kernel's own
 _RESERVE = 256
 

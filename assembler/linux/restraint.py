@@ -15,16 +15,17 @@ def oom_score() -> int:
     """The oom_score_adj of steps of this process: they look bigger to the kernel's OOM killer by
     half of the memory there is, in a container's group by half of its limit, which the builder
     never takes. Raises OSError without /proc."""
-    with open(_SCORE, encoding="ascii") as stream:
+    with open(_SCORE, "rb") as stream:
         return min(int(stream.read()) + _WORSE, _WORST)
 
 
 def offer_to_the_oom_killer() -> None:
-    """Give this process, and those it starts, the score of a step."""
+    """Give this process, and those it starts, the score of a step. In a step's root no module can
+    be imported any more, not even that of an encoding: bytes."""
     try:
         score = oom_score()
-        with open(_SCORE, "w", encoding="ascii") as stream:
-            stream.write(f"{score}")
+        with open(_SCORE, "wb") as stream:
+            stream.write(b"%d" % score)
     except OSError:
         return  # no /proc, or a read-only one: nothing that a step would have to fail for
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from assembler.errors import HostError
 from assembler.linux.cgroups import limitable
 
 pytestmark = pytest.mark.integration
@@ -51,24 +50,17 @@ def test_R5_limits_that_cannot_be_set_are_an_error_with_what_would_help(
     assemble: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo ran\n")
-    try:
-        there = {name for name, _ in limitable()}
-    except HostError:
-        there = set()
-    code = 0 if "memory" in there else 1
+    code = 0 if "memory" in limitable()[0] else 1
     done = assemble("build", "--resource", "memory=64m", tmp_path, code=code)
     assert (" ran\n" in done.stderr) == (code == 0)
     if code:
         last = done.stderr.splitlines()
         assert "memory" in last[-1] and ("/sys/fs/cgroup" in last[-1] or "no cgroup" in last[-1])
-        assert last[-2].startswith("hint: systemd-run --user --scope -p Delegate=yes")
+        assert last[-2].startswith("hint: systemd-run ")
 
 
 def test_doctor_says_what_can_be_limited(assemble: Any) -> None:
     (line,) = (one for one in assemble("doctor").stdout.splitlines() if "delegated" in one)
-    try:
-        names = [name for name, _ in limitable()]
-    except HostError:
-        assert line.startswith("no  ")
-    else:
-        assert line.startswith("ok  ") and f"{', '.join(names)} of a step can be limited" in line
+    names, problem = limitable()
+    assert line.startswith("ok  " if names else "no  ")
+    assert (f"{', '.join(names)} of a step can be limited" if names else problem) in line

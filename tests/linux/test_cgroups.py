@@ -13,7 +13,7 @@ import pytest
 
 from assembler.errors import HostError
 from assembler.linux import cgroups, claims, hierarchies
-from assembler.linux.cgroups import Groups, prepared, sweep
+from assembler.linux.cgroups import Groups, limitable, prepared, sweep
 from assembler.linux.hierarchies import Hierarchy
 from assembler.linux.resources import Resources
 
@@ -33,7 +33,7 @@ V2_FILES = {
 
 class StandIn:
     """Directories that behave like groups: files come and go with them, controllers are handed
-    down, a group with processes enables none. `written` is what was written, in order."""
+    down, a group with processes enables no memory. `written` is what was written, in order."""
 
     def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.top = top
@@ -85,7 +85,8 @@ class StandIn:
             return
         if (path.parent / "cgroup.controllers").exists():
             controllers = (path.parent / "cgroup.subtree_control").read_text()
-            self._fill(path, "cgroup.procs cgroup.type cgroup.controllers cgroup.subtree_control")
+            self._fill(path, "cgroup.procs cgroup.threads cgroup.controllers")
+            self._fill(path, "cgroup.subtree_control cgroup.type")
             (path / "cgroup.controllers").write_text(controllers)
             for name in controllers.split():
                 self._fill(path, V2_FILES[name])
@@ -107,11 +108,12 @@ class StandIn:
         if not file.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if file.name == "cgroup.subtree_control":
-            inner = (file.parent / "cgroup.type").exists()
+            inner = (file.parent / "cgroup.type").exists() and text == "+memory"
             if inner and (file.parent / "cgroup.procs").read_text().strip():
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             held = set(file.read_text().split()) - {text[1:]}
-            file.write_text(" ".join(held | ({text[1:]} if text[0] == "+" else set())))
+            held |= {text[1:]} if text[0] == "+" else set()
+            file.write_text(" ".join(sorted(held)))
         elif file.name == "cgroup.procs":
             for other in self.top.rglob("cgroup.procs"):
                 left = [pid for pid in other.read_text().split() if pid != text]
@@ -206,8 +208,8 @@ def test_the_children_of_the_builder_leave_with_it(tree: StandIn, records: str) 
     if child == 0:
         os.execvp("sleep", ["sleep", "60"])
     try:
-        tree.version_2("pids", processes=(os.getpid(), child))
-        with prepared(records, processes=100):
+        tree.version_2("memory pids", processes=(os.getpid(), child))
+        with prepared(records, Resources(memory=64 << 20)):
             assert (tree.top / "unified/own/cgroup.procs").read_text() == ""
     finally:
         os.kill(child, 9)
@@ -218,16 +220,50 @@ def test_R5_a_group_shared_with_others_is_left_alone_and_that_is_said(
     tree: StandIn, records: str
 ) -> None:
     tree.version_2("memory pids", processes=(os.getpid(), os.getppid()))
-    with prepared(records, processes=100) as groups, groups.step() as step:
-        assert step.groups == (), "the default is not worth disturbing others"
     with (
         pytest.raises(HostError, match="has other processes in it") as raised,
         prepared(records, Resources(memory=64 << 20)),
     ):
         pass
     assert str(os.getppid()) in raised.value.message
-    assert "systemd-run --user --scope -p Delegate=yes" in raised.value.hint
+    assert "--scope -p Delegate=yes" in raised.value.hint
     assert tree.groups() == [] and tree.written == []
+
+
+def test_threaded_groups_disturb_nobody(tree: StandIn, records: str) -> None:
+    tree.version_2("cpu memory pids", processes=(os.getpid(), os.getppid()))
+    with prepared(records, Resources(cpu_quota=5000), processes=100) as groups:
+        assert files(groups) == {
+            "cgroup.controllers": "cpu pids",
+            "cgroup.type": "threaded",
+            "cpu.max": "5000 100000",
+            "pids.max": "75",
+        }
+        own = tree.top / "unified/own"
+        assert str(os.getpid()) in (own / "cgroup.procs").read_text().split()
+    assert tree.groups() == [] and (own / "cgroup.subtree_control").read_text() == ""
+
+
+def test_R5_a_group_of_somebody_else_cannot_be_used(
+    tree: StandIn, records: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.version_2("memory pids")
+    monkeypatch.setattr(os, "access", lambda path, mode: "own" not in str(path))
+    with prepared(records, processes=100) as groups, groups.step() as step:
+        assert step.groups == ()
+    with (
+        pytest.raises(HostError, match="own is not this user's"),
+        prepared(records, Resources(memory=64 << 20)),
+    ):
+        pass
+    assert tree.written == []
+    assert limitable()[0] == {} and "not this user's" in limitable()[1]
+
+
+def test_what_can_be_limited_beside_others(tree: StandIn) -> None:
+    tree.version_2("memory pids", processes=(os.getpid(), os.getppid()))
+    names, problem = limitable()
+    assert list(names) == ["pids"] and "so memory cannot be enabled" in problem
 
 
 def test_R5_a_controller_that_is_not_offered_is_named(tree: StandIn, records: str) -> None:
