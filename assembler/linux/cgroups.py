@@ -63,7 +63,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepGroups:
     """The groups of one step; none where nothing is limited."""
 
     groups: tuple[Group, ...]
@@ -130,7 +130,7 @@ class Groups:
     watched: Watched
 
     @contextmanager
-    def step(self) -> Iterator[Step]:
+    def step(self) -> Iterator[StepGroups]:
         """Groups for one step, limited; removed after the block. Raises HostError."""
         name = f"step-{os.urandom(6).hex()}"
         with ExitStack() as stack:
@@ -141,7 +141,7 @@ class Groups:
                 stack.callback(_remove, group.path)
                 _limit(group, self.resources, self.processes)
                 found.append(group)
-            yield Step(tuple(found), self.watched)
+            yield StepGroups(tuple(found), self.watched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def default_processes() -> int:
 
 
 def sweep(records: str) -> None:
-    """Remove what killed builders left. Raises OSError, HostError."""
+    """Remove what killed builders left; what cannot be removed stays on record. Raises OSError."""
     claims.sweep(records, last_act=_remove_recorded)
 
 
@@ -442,13 +442,18 @@ def _limit(group: Group, resources: Resources, processes: int) -> None:
         if controller in group.controllers:
             for name, value in resources.settings(controller, group.version):
                 path = os.path.join(group.path, name)
-                if "swap" in name and not os.path.exists(path):
-                    continue  # a kernel without swap gives none
+                if name.startswith(("memory.memsw", "memory.swap")) and _swapless(path):
+                    continue
                 with _told(path, f"{controller} ({value})"):
                     _write(path, value)
     if processes and "pids" in group.controllers:
         with _told(group.path, "pids"):
             _write(os.path.join(group.path, "pids.max"), str(processes))
+
+
+def _swapless(path: str) -> bool:
+    """Whether the limit of swap at `path` is not there because there is no swap."""
+    return not os.path.exists(path) and len(read("/proc", "swaps").splitlines()) < 2
 
 
 def _inherit_cpuset(directory: str) -> None:
@@ -526,18 +531,23 @@ def _write_record(directory: str, places: Sequence[_Place], id: str) -> None:
         json.dump(document, stream)
 
 
-def _remove_recorded(directory: str) -> None:
-    """Remove the groups that the dead owner of the claim `directory` has put down."""
+def _remove_recorded(directory: str) -> bool:
+    """Remove the groups that the dead owner of the claim `directory` has put down; whether that
+    could be done by this user, now."""
     try:
         document = json.loads(read(directory, _RECORD))
     except (OSError, ValueError):
-        return  # it died before anything was made
-    for path in document["groups"]:
-        _remove(path)
-    for path, controllers in document["enabled"]:
-        _disable(path, controllers)
-    for path in document["parents"]:
-        _remove_empty(path)
+        return True  # it died before anything was made
+    try:
+        for path in document["groups"]:
+            _remove(path)
+        for path, controllers in document["enabled"]:
+            _disable(path, controllers)
+        for path in document["parents"]:
+            _remove_empty(path)
+    except (OSError, HostError):
+        return False
+    return True
 
 
 def _remove(path: str) -> None:

@@ -362,6 +362,26 @@ def test_a_builder_that_died_before_it_made_anything_leaves_only_its_record(
         assert os.listdir(records) == []
 
 
+def test_what_cannot_be_removed_yet_stays_on_record(
+    records: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, record = tmp_path / "group", Path(records) / "dead"
+    group.mkdir()
+    record.mkdir(parents=True)
+    document = {"groups": [str(group)], "enabled": [], "parents": []}
+    (record / "groups").write_text(json.dumps(document))
+    with monkeypatch.context() as patched:
+
+        def forbidden(path: str) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        patched.setattr(os, "rmdir", forbidden)
+        sweep(records)
+    assert record.is_dir() and group.is_dir()
+    sweep(records)
+    assert not record.exists() and not group.exists()
+
+
 def test_what_ran_out_is_told(tree: StandIn, records: str) -> None:
     tree.version_1("memory", "pids")
     asked = Resources(memory=64 << 20)
