@@ -15,10 +15,11 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import DockerfileError, NamespacesForbidden, UsageError
+from assembler.errors import DockerfileError, HostError, NamespacesForbidden, UsageError
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
+from assembler.linux.resources import Resources
 from assembler.linux.userns import IdMap
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
@@ -36,6 +37,7 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.linux.cgroups import Groups
     from assembler.net.agent import Agents
     from assembler.runtime.native import Native
     from assembler.runtime.oci_runtime import OciRuntime
@@ -73,6 +75,8 @@ class BuildRequest:
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    cgroup_parent: str = ""
 
 
 class Builder:
@@ -270,7 +274,7 @@ class Builder:
             packed=self.cache,
             contexts={**main, **request.files},
             remote=self.remotes,
-            sandbox=self._sandbox,
+            sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
             compression=request.compression,
             annotations=request.annotations,
@@ -282,7 +286,6 @@ class Builder:
             jobs=self._jobs,
             add_hosts=request.add_hosts,
             shared_memory=request.shared_memory,
-            limits=request.limits,
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -317,14 +320,39 @@ class Builder:
         return self._started_agents
 
     @contextmanager
-    def _sandbox(self) -> Iterator[Sandbox]:
-        if self._id_map is None:
-            self._id_map = self._enter()
+    def _sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
+        from assembler.linux.cgroups import default_processes
+
+        processes = default_processes()
         with ExitStack() as stack:
+            groups = stack.enter_context(self._groups(request, processes))
+            if self._id_map is None:
+                self._id_map = self._enter()
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
             snapshotter = stack.enter_context(self._open_snapshotter(self._id_map))
-            yield Sandbox(snapshotter, runtime)
+            yield Sandbox(snapshotter, runtime, groups, _limits(request, processes))
+
+    @contextmanager
+    def _groups(self, request: BuildRequest, processes: int) -> Iterator[Groups]:
+        """The cgroups of a build. What is asked for must be had (rule R5), the bound on processes
+        is only set where it can be."""
+        from assembler.linux.cgroups import prepared
+
+        records = self.store.groups_directory
+        asked, parent = request.resources, request.cgroup_parent
+        if any(limit.name == "nproc" for limit in request.limits):
+            processes = 0
+        with ExitStack() as stack:
+            try:
+                prepare = prepared(records, asked, parent, processes=processes)
+                groups = stack.enter_context(prepare)
+            except HostError as error:
+                if asked.controllers or parent:
+                    raise
+                self._sink(Warned(f"processes of steps: {error.message}", self._clock()))
+                groups = stack.enter_context(prepared(records))
+            yield groups
 
     def _enter(self) -> IdMap:
         from assembler.linux import userns
@@ -379,6 +407,15 @@ class Builder:
         from assembler.runtime.native import Native
 
         return Native.start(id_map)
+
+
+def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
+    """The limits asked for, and one of at most `processes` if none of them is of processes."""
+    if any(limit.name == "nproc" for limit in request.limits):
+        return request.limits
+    from assembler.linux.restraint import process_limit
+
+    return (*request.limits, Limit("nproc", *process_limit(processes)))
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from assembler.linux import ownership, syscalls
+from assembler.linux import ownership, restraint, syscalls
 from assembler.linux.accounts import Account, account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
@@ -211,6 +211,7 @@ def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.dup2(output, 1)
         os.dup2(output, 2)
+        restraint.offer_to_the_oom_killer()
         if job.chroot:
             os.chroot(job.chroot)
         _restrict(job, channel)

@@ -75,7 +75,8 @@ class Chroot:
                     stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
                 else:
                     stack.enter_context(_directory(root, mount))
-            return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
+            job = ChrootJob(_job(process, root))
+            return run_job(self._zygote, job, output, cancellation, process.groups)
 
     def close(self) -> None:
         """End every step."""

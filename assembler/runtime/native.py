@@ -7,12 +7,13 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
 from assembler.linux import owner_filter, seccomp, syscalls, zygote
+from assembler.linux.cgroups import Group
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
@@ -65,7 +66,7 @@ class Native:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
         job = SandboxJob(self._job(process, root, mounts))
-        return run_job(self._zygote, job, output, cancellation)
+        return run_job(self._zygote, job, output, cancellation, process.groups)
 
     def _job(self, process: Process, root: Root, mounts: Sequence[RunMount]) -> Job:
         files, directories = split_mounts(mounts)
@@ -102,8 +103,9 @@ def run_job(
     job: zygote.Work,
     output: Callable[[bytes], None],
     cancellation: Cancellation,
+    groups: Sequence[Group] = (),
 ) -> int:
-    """Have the zygote run `job`, stream its output, and return its status.
+    """Have the zygote run `job` in `groups`, stream its output, and return its status.
 
     When this returns or raises, the sandbox's first process has ended, and with it all others.
     """
@@ -113,7 +115,8 @@ def run_job(
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(ours)
         try:
-            started.submit(job, theirs, writer)
+            with _entrances(groups) as entrances:
+                started.submit(job, theirs, writer, entrances)
         except OSError as error:
             raise HostError(f"the sandbox process is gone: {error.strerror}", "zygote") from error
         finally:
@@ -125,6 +128,16 @@ def run_job(
         stack.callback(os.close, pidfd)
         stack.callback(_end, pidfd)
         return _follow(reader, ours, pidfd, output, cancellation)
+
+
+@contextmanager
+def _entrances(groups: Sequence[Group]) -> Iterator[list[int]]:
+    with ExitStack() as stack:
+        found = []
+        for group in groups:
+            found.append(group.entrance())
+            stack.callback(os.close, found[-1])
+        yield found
 
 
 def _follow(

@@ -76,7 +76,7 @@ class OciRuntime:
             self._command(process, root, files, directories),
             config(process, files, directories, self.ownership),
         )
-        return run_job(self._zygote, job, output, cancellation)
+        return run_job(self._zygote, job, output, cancellation, process.groups)
 
     def close(self) -> None:
         """End every container."""

@@ -18,6 +18,7 @@ from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.payload import CAPABILITIES
+from assembler.linux.restraint import oom_score
 from assembler.linux.root import mount_points
 from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
@@ -87,7 +88,7 @@ class Podman:
             said[:] = [*said[-8:], chunk]
             output(chunk)
 
-        status = run_job(self._zygote, command, listen, cancellation)
+        status = run_job(self._zygote, command, listen, cancellation, process.groups)
         _raise_own_failure(status, said)
         return status
 
@@ -205,6 +206,7 @@ def _run_options(process: Process) -> list[str]:
         f"--workdir={process.cwd}",
         "--entrypoint=",
         f"--shm-size={process.shared_memory}b",
+        f"--oom-score-adj={oom_score()}",
         *(f"--ulimit={one.name}={one.soft}:{one.hard}" for one in process.limits),
     ]
     if process.network != "none":

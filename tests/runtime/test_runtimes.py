@@ -103,6 +103,21 @@ assert "size=3072k" in show("grep ' /dev/shm ' /proc/mounts", **asked)
     )
 
 
+@every_runtime
+def test_B11_the_oom_killer_takes_a_step_before_the_builder(
+    sandboxed: Sandboxed, kind: str
+) -> None:
+    sandboxed(
+        """
+def score(): return int(open("/proc/self/oom_score_adj").read())
+before = score()
+assert int(show("cat /proc/self/oom_score_adj")) == min(1000, before + 500)
+assert score() == before
+""",
+        kind,
+    )
+
+
 def test_R5_a_limit_above_the_users_own_is_an_error(sandboxed: Sandboxed) -> None:
     sandboxed(
         """
