@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 
 from assembler.cancellation import Cancellation
-from assembler.errors import HostError, RuntimeMissing, StepError
+from assembler.errors import HostError, RuntimeMissing
 from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
@@ -177,8 +177,6 @@ def _raise_own_failure(status: int, said: Sequence[bytes]) -> None:
         return
     text = b"".join(said).decode("utf-8", "replace").strip().splitlines()[-1]
     reason = text.removeprefix("Error: ")
-    if reason.startswith("unable to find "):  # a user or group that the image does not have
-        raise StepError(reason)
     if status == _OWN_FAILURES[0]:
         raise HostError(f"podman failed: {text[:500]}", "podman")
 
