@@ -176,7 +176,6 @@ def _raise_own_failure(status: int, said: Sequence[bytes]) -> None:
     if status not in _OWN_FAILURES or not any(b"Error:" in chunk for chunk in said):
         return
     text = b"".join(said).decode("utf-8", "replace").strip().splitlines()[-1]
-    reason = text.removeprefix("Error: ")
     if status == _OWN_FAILURES[0]:
         raise HostError(f"podman failed: {text[:500]}", "podman")
 

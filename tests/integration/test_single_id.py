@@ -176,7 +176,9 @@ def test_packages_and_accounts_of_debian(
     (tmp_path / "context" / "Dockerfile").write_text(DEBIAN)
     found = []
     for runtime, name, prefix in (
-        ("native", "all", []), ("native", "one", single_id), ("runc", "one", single_id),
+        ("native", "all", []),
+        ("native", "one", single_id),
+        ("runc", "one", single_id),
     ):
         done = assemble(
             "build", "--no-cache", "--build-arg", f"MIRROR={mirror_of_apt}", tmp_path / "context",

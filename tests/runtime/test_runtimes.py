@@ -308,7 +308,8 @@ try: run("trap '' TERM; sleep {mark}; sleep {mark}")
 except Cancelled as error: assert error.signal == 2
 else: raise AssertionError("it was not cancelled")
 assert time.monotonic() - started < 6
-"""
+""",
+        kind,
     )
     assert not running(f"sleep {mark}")
 
