@@ -37,9 +37,7 @@ from assembler.store.store import Store
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
     from assembler.net.agent import Agents
-    from assembler.runtime.native import Native
-    from assembler.runtime.oci_runtime import OciRuntime
-    from assembler.runtime.podman import Podman
+    from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -369,7 +367,7 @@ class Builder:
             self._sink(Warned(_OWNERS_IGNORED, self._clock()))
         return runtime
 
-    def _start_namespaced(self, id_map: IdMap) -> Native | OciRuntime | Podman:
+    def _start_namespaced(self, id_map: IdMap) -> Forked:
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 

@@ -101,7 +101,7 @@ def build(prefix: list[str], runtime: str, directory: Path, context: Path) -> li
 def owners(blobs: Path, digest: str) -> dict[str, tuple[int, int]]:
     """Whom every entry of the image belongs to."""
     manifest = json.loads((blobs / digest.removeprefix("sha256:")).read_text())
-    found = {}
+    found: dict[str, tuple[int, int]] = {}
     for layer in manifest["layers"]:
         with tarfile.open(blobs / layer["digest"].removeprefix("sha256:")) as archive:
             found |= {member.name: (member.uid, member.gid) for member in archive}
