@@ -35,6 +35,8 @@ class Sandbox:
     runtime: Runtime
     groups: Groups
     limits: tuple[Limit, ...]
+    ids: str
+    """The kind of id map, and so whose the files are that are kept: others cannot use them."""
 
 
 class PackedLayers(Protocol):

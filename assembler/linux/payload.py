@@ -285,6 +285,7 @@ def _restrict(job: Job, channel: socket.socket) -> None:
 def _take_ids(job: Job, found: Account) -> None:
     kept = _capabilities(job)
     if job.ownership is Ownership.MAPPED:
+        os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
         os.setgroups(found.groups)
         os.setresgid(found.gid, found.gid, found.gid)
         os.setresuid(found.uid, found.uid, found.uid)

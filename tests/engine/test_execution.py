@@ -143,7 +143,7 @@ class Workshop:
         def sandbox() -> Iterator[Sandbox]:
             self.entered += 1
             directories = PlainDirectories(self.directory / "layers")
-            yield Sandbox(directories, self.runtime, unlimited(), ())
+            yield Sandbox(directories, self.runtime, unlimited(), (), "full")
 
         return Services(
             store=store,
