@@ -26,6 +26,7 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
+    from assembler.linux.cgroups import Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Sandbox:
 
     snapshotter: Snapshotter
     runtime: Runtime
+    groups: Groups
+    limits: tuple[Limit, ...]
+    ids: str
+    """The kind of id map, and so whose the files are that are kept: others cannot use them."""
 
 
 class PackedLayers(Protocol):
@@ -108,6 +113,5 @@ class Services:
     agents: Callable[[str], str | None] = no_agent
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
-    limits: tuple[Limit, ...] = ()
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)

@@ -57,9 +57,13 @@ def claim(parent: str, prefix: str = "") -> Claim:
     return Claim(path, lock)
 
 
-def sweep(parent: str, prefix: str = "") -> None:
-    """Remove the directories of dead processes, as far as this one may."""
+def sweep(parent: str, prefix: str = "", last_act: Callable[[str], bool] | None = None) -> None:
+    """Remove the directories of dead processes, as far as this one may. `last_act` is given each
+    before; where it says no, the directory stays for another time."""
     for one in dead(parent, prefix):
+        if last_act is not None and not last_act(one.path):
+            os.close(one.lock)
+            continue
         with suppress(OSError):  # a dead build's step is just being killed, and writes
             one.close()
 

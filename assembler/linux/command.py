@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from assembler.linux import syscalls
+from assembler.linux import restraint, syscalls
 from assembler.linux.accounts import Account, account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import DirectoryMount, FileMount
@@ -108,6 +108,7 @@ class Command:
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            restraint.offer_to_the_oom_killer()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             if self.watched:
                 code = program(syscalls.machine(), self.ownership)

@@ -4,6 +4,7 @@ for, its calls about owners answered (rootless-runtime.md 3, steps 13 and 14; 5a
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import resource
 import select
@@ -11,10 +12,11 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from assembler.linux import ownership, syscalls
-from assembler.linux.accounts import account
+from assembler.linux import ownership, restraint, syscalls
+from assembler.linux.accounts import Account, account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
 from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership
@@ -48,48 +50,67 @@ class Records:
         return cls(descriptor, table, ownership.read_tables(lowers or (upper,)))
 
 
-def run_payload(job: Job, output: int, records: Records) -> int:
-    """Fork the job's process, reap until it ends; its status. Raises SetupFailed, OSError."""
-    root = job.chroot or "/"
-    uid, gid, groups, home = account(job.user, root)
-    groups = list(dict.fromkeys((*groups, *job.groups)))
-    if job.chroot:
-        os.makedirs(job.chroot + resolve(job.chroot, job.cwd), mode=0o755, exist_ok=True)
-    else:
-        os.makedirs(job.cwd, mode=0o755, exist_ok=True)
-    env = dict(job.env)
-    env.setdefault("HOME", home)
-    problem_reader, problem_writer = os.pipe()
-    ours, theirs = socket.socketpair()
-    payload = os.fork()
-    if payload == 0:
-        os.close(problem_reader)
-        ours.close()
-        _become(job, output, problem_writer, (uid, gid, groups), env, theirs)
-    os.close(problem_writer)
-    theirs.close()
-    signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
-    initial = Credentials.of(uid, gid, tuple(groups))
-    status = wait_for(
-        payload,
-        output,
-        ours,
-        lambda listener: Supervisor(
-            listener,
-            initial,
-            records.upper,
-            records.below,
-            kept=job.ownership,
-            apart=job.insecure,
-        ),
-        records.table,
-    )
-    problem = b""
-    while part := os.read(problem_reader, 4096):
-        problem += part
-    if problem:
-        raise SetupFailed(problem.decode("utf-8", "replace"))
-    return status
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The process of `job`: forked, restricted as far as that needs no root, and waiting for one.
+
+    It is forked before the root is made, which then goes on beside it; and a process that forks
+    writes to every page it uses once more.
+    """
+
+    job: Job
+    output: int
+    pid: int
+    problem: int
+    channel: socket.socket
+
+    @classmethod
+    def start(cls, job: Job, output: int) -> Payload:
+        """Fork it. Raises OSError."""
+        problem_reader, problem_writer = os.pipe()
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            os.close(problem_reader)
+            ours.close()
+            _become(job, output, problem_writer, theirs)
+        os.close(problem_writer)
+        theirs.close()
+        signal.signal(signal.SIGTERM, lambda *_: _terminate(pid))
+        return cls(job, output, pid, problem_reader, ours)
+
+    def run(self, records: Records) -> int:
+        """Let it go, now that its root is ours, and reap until it ends; its status. Raises
+        SetupFailed, OSError."""
+        job = self.job
+        found = account(job.user, job.chroot or "/")
+        found = found._replace(groups=list(dict.fromkeys((*found.groups, *job.groups))))
+        place = job.chroot + resolve(job.chroot, job.cwd) if job.chroot else job.cwd
+        os.makedirs(place, mode=0o755, exist_ok=True)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has failed, or was killed
+            self.channel.sendall(marshal.dumps(tuple(found)))
+            self.channel.shutdown(socket.SHUT_WR)
+        initial = Credentials.of(found.uid, found.gid, tuple(found.groups))
+        status = wait_for(
+            self.pid,
+            self.output,
+            self.channel,
+            lambda listener: Supervisor(
+                listener,
+                initial,
+                records.upper,
+                records.below,
+                kept=job.ownership,
+                apart=job.insecure,
+            ),
+            records.table,
+        )
+        problem = b""
+        while part := os.read(self.problem, 4096):
+            problem += part
+        if problem:
+            raise SetupFailed(problem.decode("utf-8", "replace"))
+        return status
 
 
 def wait_for(
@@ -176,15 +197,11 @@ def _counted(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _become(
-    job: Job,
-    output: int,
-    problem: int,
-    ids: tuple[int, int, list[int]],
-    env: dict[str, str],
-    supervisor: socket.socket,
-) -> None:
-    """Turn this fork into the payload; never returns."""
+def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None:
+    """Turn this fork into the payload; never returns.
+
+    Until `channel` tells that the root is made, whatever looks for a path might find the host's.
+    """
     told = problem
     try:
         os.setsid()
@@ -193,17 +210,22 @@ def _become(
             if signal.getsignal(number) is not signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _limit(job.limits)
+        restraint.offer_to_the_oom_killer()
         if job.chroot:
             os.chroot(job.chroot)
-        _restrict(*ids, job, supervisor)
+        _restrict(job, channel)
+        found = _told(channel)
+        channel.close()
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        _limit(job.limits)
+        _take_ids(job, found)
         told = os.dup2(problem, 3, inheritable=False)
         syscalls.close_range(4)
         os.chdir(job.cwd)
+        env = dict(job.env)
+        env.setdefault("HOME", found.home)
         message = _execute(job.argv, env)
         os.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
         os._exit(127 if "not found" in message else 126)
@@ -211,6 +233,16 @@ def _become(
         os.write(told, f"{error}".encode("utf-8", "replace"))
     finally:
         os._exit(125)
+
+
+def _told(channel: socket.socket) -> Account:
+    """Whom this process becomes: said when its root is made. Ends it when nothing is said."""
+    said = b""
+    while part := channel.recv(1 << 16):
+        said += part
+    if not said:
+        os._exit(125)
+    return Account(*marshal.loads(said))
 
 
 def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
@@ -226,18 +258,21 @@ def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
             ) from error
 
 
-def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socket.socket) -> None:
+def _capabilities(job: Job) -> int:
+    return ALL_CAPABILITIES if job.insecure else CAPABILITIES
+
+
+def _restrict(job: Job, channel: socket.socket) -> None:
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
-    kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
+    kept = _capabilities(job)
     try:
-        watched = watch_owners(job.ownership, job.owner_filter, supervisor)
+        watched = watch_owners(job.ownership, job.owner_filter, channel)
         if not watched and job.profile:
             syscalls.seccomp_filter(job.profile)
     except OSError as error:
         if not job.chroot or error.errno != errno.EACCES:
             raise  # in a container without CAP_SYS_ADMIN its own filter holds
-    supervisor.close()
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
             try:
@@ -246,11 +281,16 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
                 if error.errno != errno.EINVAL:
                     raise
                 break  # the kernel's last capability is behind us
+
+
+def _take_ids(job: Job, found: Account) -> None:
+    kept = _capabilities(job)
     if job.ownership is Ownership.MAPPED:
-        os.setgroups(groups)
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-    if uid == 0 or job.ownership is not Ownership.MAPPED:
+        os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
+        os.setgroups(found.groups)
+        os.setresgid(found.gid, found.gid, found.gid)
+        os.setresuid(found.uid, found.uid, found.uid)
+    if found.uid == 0 or job.ownership is not Ownership.MAPPED:
         syscalls.capset(kept, kept, 0)
 
 

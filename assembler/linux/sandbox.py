@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from assembler.linux import syscalls
 from assembler.linux.job import Job
-from assembler.linux.payload import Records, run_payload
+from assembler.linux.payload import Payload, Records
 from assembler.linux.root import make_root, remove_made, root_of
 
 
@@ -40,6 +40,7 @@ def _run(job: Job, output: int) -> int:
     if job.private_network:
         _loopback_up()
     socket.sethostname(job.hostname)
+    payload = Payload.start(job, output)
     created = make_root(job)
     root = root_of(job.scratch)
     records = Records.open(job.upper, job.lowers)
@@ -48,7 +49,7 @@ def _run(job: Job, output: int) -> int:
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
     try:
-        return run_payload(job, output, records)
+        return payload.run(records)
     finally:
         remove_made(created, root)
 

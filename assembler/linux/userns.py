@@ -200,13 +200,13 @@ def _run_tools(id_map: IdMap, pid: int, alive: int) -> None:
         while running:
             for descriptor, _ in poller.poll():
                 if descriptor == alive:
-                    raise OSError(0, "cancelled")
+                    raise OSError("cancelled")
                 poller.unregister(descriptor)
                 process = running.pop(descriptor)
                 if process.wait():
                     assert process.stderr is not None
                     errors = process.stderr.read(4096).decode(errors="replace").strip()
-                    raise OSError(0, errors or "newuidmap failed")
+                    raise OSError(errors or "newuidmap failed")
     finally:
         for process in running.values():
             os.killpg(process.pid, signal.SIGKILL)

@@ -2,8 +2,9 @@
 
 It is the first process of a pid namespace of its own: when it ends, for whatever reason, every
 sandbox ends with it, and it ends when the process that started it does. Jobs come as a memfd with
-three descriptors: the job, a reply socket, the output pipe. The reply is the sandbox's pidfd, then
-a line `exit N` or `failed TEXT`; a socket that closes without one means the sandbox was killed.
+three descriptors: the job, a reply socket, the output pipe; any others are entrances of cgroups. The
+reply is the sandbox's pidfd, then a line `exit N` or `failed TEXT`; a socket that closes without one
+means the sandbox was killed.
 
 Where no namespace can be made it is a plain process that adopts orphans and kills them.
 """
@@ -17,13 +18,13 @@ import pickle
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from assembler.linux import reaping, syscalls
+from assembler.linux import cgroups, reaping, syscalls
 
-_DESCRIPTORS = 3
+_DESCRIPTORS = 3 + cgroups.MOST_GROUPS
 
 
 class Work(Protocol):
@@ -41,16 +42,18 @@ class Zygote:
     control: socket.socket
     shim: int
 
-    def submit(self, job: Work, reply: socket.socket, output: int) -> None:
-        """Have `job` forked; the reply comes on the other end of `reply`. Thread-safe: one
-        packet. Raises OSError when the zygote is gone."""
+    def submit(
+        self, job: Work, reply: socket.socket, output: int, entrances: Sequence[int] = ()
+    ) -> None:
+        """Have `job` forked, in the cgroups of `entrances`; the reply comes on the other end of
+        `reply`. Thread-safe: one packet. Raises OSError when the zygote is gone."""
         payload = os.memfd_create("job", os.MFD_CLOEXEC)
         try:
             content = memoryview(pickle.dumps(job))
             while content:
                 content = content[os.write(payload, content) :]
             os.lseek(payload, 0, os.SEEK_SET)
-            socket.send_fds(self.control, [b"j"], [payload, reply.fileno(), output])
+            socket.send_fds(self.control, [b"j"], [payload, reply.fileno(), output, *entrances])
         finally:
             os.close(payload)
 
@@ -83,6 +86,7 @@ def _child(body: Callable[[], None]) -> None:
 def _shim(control: socket.socket, isolated: bool) -> None:
     """The zygote's parent: it stays outside the new pid namespace, and reaps the zygote."""
     os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
+    os.chdir("/")  # a root that is moved takes a process along that is in the old one's
     os.umask(0o022)  # what is made in a root does not depend on who runs the builder
     syscalls.name_process(
         "assemble: steps"
@@ -166,16 +170,16 @@ def _serve_plainly(control: socket.socket) -> None:
 
 
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
-    payload, reply_fd, output = descriptors
+    payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
         job = _job(payload)
-        pid = os.fork()
+        pid, left = cgroups.fork_into(entrances)
         if pid == 0:
             control.close()
-            _child(lambda: _sandbox(job, reply, output))
+            _child(lambda: _sandbox(job, reply, output, left))
         pidfd = os.pidfd_open(pid)
         socket.send_fds(reply, [b"p"], [pidfd])
-        for descriptor in (pidfd, output):
+        for descriptor in (pidfd, output, *entrances):
             os.close(descriptor)
     return pid
 
@@ -199,17 +203,17 @@ def _reaped() -> set[int]:
 
 
 def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> None:
-    payload, reply_fd, output = descriptors
+    payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
         try:
             job = _job(payload)
             syscalls.unshare(syscalls.CLONE_NEWPID)
             try:
-                pid = os.fork()
+                pid, left = cgroups.fork_into(entrances)
                 if pid == 0:
                     control.close()
                     os.close(own)
-                    _child(lambda: _sandbox(job, reply, output))
+                    _child(lambda: _sandbox(job, reply, output, left))
             finally:  # whatever fork(2) said: else no other namespace could be made
                 syscalls.setns(own, syscalls.CLONE_NEWPID)
             pidfd = os.pidfd_open(pid)
@@ -218,11 +222,13 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
         except Exception as error:
             reply.send(b"failed " + str(error).encode("utf-8", "replace"))
         finally:
-            os.close(output)
+            for descriptor in (output, *entrances):
+                os.close(descriptor)
 
 
-def _sandbox(job: Work, reply: socket.socket, output: int) -> None:
+def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
+        cgroups.enter(entrances)
         status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from assembler.cancellation import Cancellation
+
+if TYPE_CHECKING:
+    from assembler.linux.cgroups import Group
 
 HOSTNAME = "buildkitsandbox"
 SHARED_MEMORY = 64 << 20
@@ -57,6 +60,8 @@ class Process:
     """Groups besides those that the root's own files give the user; every one is mapped."""
     hooks: tuple[Hook, ...] = ()
     """What they change in the root is seen by the process and is no change of the step."""
+    cgroups: tuple[Group, ...] = ()
+    """Those that everything of it runs in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.nodes import host_node
+from assembler.linux.owner_filter import Ownership
 from assembler.linux.paths import open_root, remove_at, remove_tree
 from assembler.linux.root import resolve, write_file
 from assembler.runtime.base import DeviceNode, Process, Root, RunMount
-from assembler.runtime.native import network_files, run_job, split_mounts
+from assembler.runtime.native import Forked
 
 _DEVICES = {
     "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
@@ -34,20 +35,17 @@ _DEVICES = {
 }  # fmt: skip
 
 
-class Chroot:
+class Chroot(Forked):
     """Runs each process in its tree. Works on whole trees only: see `snapshot.copied`."""
 
     name = "chroot"
-
-    def __init__(self, started: zygote.Zygote) -> None:
-        self._zygote = started
 
     @classmethod
     def start(cls) -> Chroot:
         """Fork the zygote; call it before any thread. Raises HostError for anybody but root."""
         if os.geteuid() != 0:
             raise HostError("the chroot runtime needs root", "chroot", hint="leave --runtime away")
-        return cls(zygote.start(isolated=False))
+        return cls(zygote.start(isolated=False), Ownership.MAPPED)
 
     def run(
         self,
@@ -59,62 +57,60 @@ class Chroot:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        if process.network == "none":
-            raise HostError(
-                "a step without network needs a network namespace, and none can be made here",
-                "network namespaces",
-                hint="let the container make user namespaces (see assemble doctor)",
-            )
         if process.hooks:
             raise HostError(
                 f"device {process.hooks[0].device}: CDI hooks need mounts, and none can be made here",
                 "mounts",
                 hint="let the container make user namespaces (see assemble doctor)",
             )
-        nodes = [mount for mount in mounts if isinstance(mount, DeviceNode)]
-        files, directories = split_mounts(
-            [one for one in mounts if not isinstance(one, DeviceNode)]
-        )
+        nodes = [DeviceNode(f"/dev/{name}", "", "c", n, 0o666) for name, n in _DEVICES.items()]
+        nodes += [mount for mount in mounts if isinstance(mount, DeviceNode)]
+        others = [mount for mount in mounts if not isinstance(mount, DeviceNode)]
         with ExitStack() as stack:
-            for path, numbers in _DEVICES.items():
-                made = DeviceNode(f"/dev/{path}", "", "c", numbers, 0o666)
-                stack.enter_context(_placed(root, made.target, _node_maker(made)))
-            given: list[FileMount | DirectoryMount | DeviceNode] = [*network_files(process), *files]
-            given += [*directories, *nodes]
-            for mount in sorted(given, key=lambda mount: mount.target):
-                if isinstance(mount, FileMount):
-                    stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
-                elif isinstance(mount, DeviceNode):
-                    stack.enter_context(_placed(root, mount.target, _node_maker(mount)))
-                else:
-                    stack.enter_context(_directory(root, mount))
-            return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
+            for node in nodes:
+                stack.enter_context(_placed(root, node.target, _node_maker(node)))
+            return super().run(process, root, others, output, cancellation)
 
-    def close(self) -> None:
-        """End every step."""
-        self._zygote.close()
-
-
-def _job(process: Process, root: Root) -> Job:
-    return Job(
-        argv=process.argv,
-        env=process.env,
-        cwd=process.cwd,
-        user=process.user,
-        hostname=process.hostname,
-        private_network=False,
-        lowers=(),
-        upper=root.upper,
-        work="",
-        scratch=root.scratch,
-        files=(),
-        directories=(),
-        profile=b"" if process.insecure else seccomp.profile(syscalls.machine()),
-        insecure=process.insecure,
-        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
-        groups=process.groups,
-        chroot=root.upper,
-    )
+    def _job(
+        self,
+        process: Process,
+        root: Root,
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> ChrootJob:
+        if process.network == "none":
+            raise HostError(
+                "a step without network needs a network namespace, and none can be made here",
+                "network namespaces",
+                hint="let the container make user namespaces (see assemble doctor)",
+            )
+        given: list[FileMount | DirectoryMount] = [*files, *directories]
+        for mount in sorted(given, key=lambda mount: mount.target):
+            if isinstance(mount, FileMount):
+                stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
+            else:
+                stack.enter_context(_directory(root, mount))
+        job = Job(
+            argv=process.argv,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            hostname=process.hostname,
+            private_network=False,
+            lowers=(),
+            upper=root.upper,
+            work="",
+            scratch=root.scratch,
+            files=(),
+            directories=(),
+            profile=b"" if process.insecure else seccomp.profile(syscalls.machine()),
+            insecure=process.insecure,
+            limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+            groups=process.groups,
+            chroot=root.upper,
+        )
+        return ChrootJob(job)
 
 
 Make = Callable[[int, str], None]

@@ -3,6 +3,7 @@
 oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
 layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
+groups/                        what live builds have made of cgroups
 version                        the layout's version; a newer one is refused
 """
 
@@ -32,6 +33,7 @@ class Store:
         self.blobs = Blobs(path)
         self.refs = Refs(path, None if cancellation is None else cancellation.check)
         self.layers_directory = os.path.join(path, "layers")
+        self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 
     @classmethod
@@ -45,6 +47,7 @@ class Store:
                 os.makedirs(os.path.join(path, name), mode=0o700, exist_ok=True)
             _check_version(path)
             _sweep(path, cancellation)
+            _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
             raise StoreUnusable(
                 f"the store {path} cannot be used: {error.strerror}",
@@ -99,6 +102,13 @@ def _sweep(path: str, cancellation: Cancellation | None) -> None:
     found = [one for place, prefix in places for one in dead(place, prefix)]
     with Cancellation() if cancellation is None else nullcontext(cancellation) as wish:
         discard(found, wish)
+
+
+def _sweep_groups(records: str) -> None:
+    if os.path.isdir(records) and os.listdir(records):
+        from assembler.linux import cgroups
+
+        cgroups.sweep(records)
 
 
 def _check_version(path: str) -> None:

@@ -104,6 +104,21 @@ assert "size=3072k" in show("grep ' /dev/shm ' /proc/mounts", **asked)
     )
 
 
+@every_runtime
+def test_B11_the_oom_killer_takes_a_step_before_the_builder(
+    sandboxed: Sandboxed, kind: str
+) -> None:
+    sandboxed(
+        """
+def score(): return int(open("/proc/self/oom_score_adj").read())
+before = score()
+assert int(show("cat /proc/self/oom_score_adj")) == min(1000, before + 500)
+assert score() == before
+""",
+        kind,
+    )
+
+
 def test_R5_a_limit_above_the_users_own_is_an_error(sandboxed: Sandboxed) -> None:
     sandboxed(
         """
@@ -129,6 +144,28 @@ assert show("echo $HOME", user="bob") == "/home/bob"
 try: run("true", user="nobody-here")
 except StepError as error: assert "nobody-here" in error.message
 else: raise AssertionError("an unknown user is an error")
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_K2_a_user_may_open_the_output_by_its_name(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+command = "echo one > /dev/stdout; echo two > /dev/stderr; echo three > /dev/fd/1"
+assert sorted(show(command, user="bob").split()) == ["one", "three", "two"]
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_braces_are_the_commands_own(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+assert show("echo '{root} {f0} {{home}} {' $X; cat '/{d0}'", FileContent("/{d0}", b"{}"),
+    add_hosts=()) == "{root} {f0} {{home}} {\\n{}"
 """,
         kind,
     )

@@ -262,7 +262,7 @@ def test_what_mobys_profile_refuses_is_refused(sandboxed: Sandboxed, kind: str) 
         """
 for attempt in ("unshare -U true", "unshare -m true", "hostname x", "mount -t tmpfs x /tmp"):
     status, said, _ = run(attempt)
-    assert status != 0 and ("not permitted" in said or "denied" in said), (attempt, said)
+    assert status != 0 and ("not permitted" in said or "denied" in said), (attempt, status, said)
 """,
         kind,
     )
