@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from assembler.cli.main import cancellable
 from assembler.cli.options import store_option
 from assembler.environment import Environment
 
@@ -23,7 +24,9 @@ def command(style: str, store: str) -> None:
     executed at all."""
     from assembler.linux.probes import report
 
-    found = report(store or Environment.read().store)
+    with cancellable() as cancellation:
+        found = report(store or Environment.read().store)
+        cancellation.check()
     click.echo(as_json(found) if style == "json" else text(found), nl=False)
     if not usable(found):
         raise click.exceptions.Exit(1)

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -24,10 +24,12 @@ MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
 
 
 class Blobs:
-    """The blobs below `directory` (`blobs/sha256/<hex>`, image-layout.md)."""
+    """The blobs below `directory` (`blobs/sha256/<hex>`, image-layout.md). `check` is called for
+    each piece that is written, and may raise."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, check: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
+        self._check = check
 
     def path(self, digest: Digest) -> str:
         """Where the blob `digest` is, or would be."""
@@ -96,7 +98,7 @@ class Blobs:
     @contextmanager
     def ingest(self) -> Iterator[Ingest]:
         """A new blob being written; what is not committed when the block ends is removed."""
-        ingest = Ingest(self._directory)
+        ingest = Ingest(self._directory, self._check)
         try:
             yield ingest
         except OSError as error:
@@ -108,8 +110,9 @@ class Blobs:
 class Ingest:
     """One blob being written; usable as a binary sink. Made by `Blobs.ingest`."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, check: Callable[[], None]) -> None:
         self._directory = directory
+        self._check = check
         self._hasher = hashlib.sha256()
         self._size = 0
         os.makedirs(os.path.join(directory, "ingest"), mode=0o700, exist_ok=True)
@@ -120,6 +123,7 @@ class Ingest:
 
     def write(self, chunk: bytes | bytearray | memoryview) -> int:
         """Append `chunk`; how many bytes that were."""
+        self._check()
         view = memoryview(chunk)
         self._hasher.update(view)
         self._size += len(view)
