@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
@@ -130,19 +130,24 @@ def _follow(
             poller.unregister(reply)
         if cancellation.fileno() in ready:
             poller.unregister(cancellation.fileno())
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            _send(pidfd, signal.SIGTERM)
             deadline = time.monotonic() + GRACE
         if cancellation.urgent_fileno() in ready:
             poller.unregister(cancellation.urgent_fileno())
             deadline = time.monotonic()
         if time.monotonic() >= deadline:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _send(pidfd, signal.SIGKILL)
             deadline = float("inf")
     cancellation.check()
     kind, _, text = message.partition(b" ")
     if kind != b"exit":
         raise _failure(message)
     return int(text)
+
+
+def _send(pidfd: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended, and its reply is on the way
+        signal.pidfd_send_signal(pidfd, number)
 
 
 def _end(pidfd: int) -> None:
