@@ -388,6 +388,22 @@ def test_an_output_is_whole_or_not_there(
     assert os.listdir(out) == ["image"] and not (target / "ingest").exists()
 
 
+def test_a_stdout_that_nobody_reads(assemble: Any, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\n")
+    command = assemble.command("build", "-o", "type=oci,dest=-", tmp_path)
+    process = subprocess.Popen(
+        command, env=assemble.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None and process.stdout is not None
+    while b"exporting to OCI archive" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(0.3)
+    ended(process, signal.SIGINT)
+    assert b"cancelled by SIGINT" in process.stderr.read()
+    process.stderr.close()
+    process.stdout.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("source", ["http://{}/f", "https://{}/f", "git://{}/r.git"])
 def test_a_server_that_says_nothing(
