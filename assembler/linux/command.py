@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from assembler.linux import syscalls
@@ -110,11 +110,37 @@ def execute(argv: list[str], env: Mapping[str, str], output: int) -> int:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2, output):  # else the log pipe never ends
         os.dup2(null, descriptor)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: _terminate(child))
     while True:
         pid, status = os.wait()
         if pid == child:
             return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _terminate(child: int) -> None:
+    """SIGTERM to the program, which passes it on. A container's first process is ended by no signal
+    that it has no handler for (pid_namespaces(7)): where SIGTERM has its default meaning there,
+    SIGKILL does what it means."""
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGTERM)
+    for name in os.listdir("/proc"):
+        if name.isdigit() and _is_unmoved(name):
+            with suppress(ProcessLookupError):
+                os.kill(int(name), signal.SIGKILL)
+
+
+def _is_unmoved(pid: str) -> bool:
+    """Whether a process is the first of a pid namespace below ours and does nothing on SIGTERM,
+    without having asked for that."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as stream:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
+        numbers = fields["NSpid"].split()
+        caught, ignored = (int(fields[name], 16) for name in ("SigCgt", "SigIgn"))
+    except (OSError, KeyError, ValueError):  # it has just ended
+        return False
+    told = (caught | ignored) >> (signal.SIGTERM - 1) & 1
+    return len(numbers) > 1 and numbers[-1] == "1" and not told
 
 
 def filled(word: str, names: Mapping[str, str]) -> str:

@@ -110,11 +110,12 @@ def test_a_second_signal_gives_no_more_time(running: Any, tmp_path: Path, runtim
     assert processes(mark) == [] and leftovers(tmp_path / "store") == []
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_where_nothing_ignores_the_signal_the_grace_is_not_waited_for(
-    running: Any, tmp_path: Path
+    running: Any, tmp_path: Path, runtime: str
 ) -> None:
     mark = next(MARKS)
-    process = running(PATIENT, mark, "native")
+    process = running(PATIENT, mark, runtime)
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
