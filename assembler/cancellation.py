@@ -67,6 +67,11 @@ class Cancellation:
         return self._event.is_set()
 
     @property
+    def asked(self) -> bool:
+        """Whether a signal or the end of the time came first, not a failed step."""
+        return self._signal != 0 or self._seconds is not None
+
+    @property
     def signal(self) -> int:
         """The signal that was given to the first `cancel`, else 0."""
         return self._signal

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from assembler.cli.main import cancellable
 from assembler.cli.options import cdi_option, store_option
 from assembler.environment import Environment
 from assembler.source import printable
@@ -27,7 +28,9 @@ def command(style: str, cdi_spec_dirs: tuple[str, ...], store: str) -> None:
     from assembler.cdi.directories import DIRECTORIES, read
     from assembler.linux.probes import report
 
-    found = report(store or Environment.read().store)
+    with cancellable() as cancellation:
+        found = report(store or Environment.read().store)
+        cancellation.check()
     devices = read(cdi_spec_dirs or DIRECTORIES)
     shown = as_json(found, devices) if style == "json" else text(found, devices)
     click.echo(shown, nl=False)

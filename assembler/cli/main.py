@@ -155,6 +155,7 @@ def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
         if received > 2:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+            os._exit(128 + number)  # the first process of a container is not ended by that
         cancellation.cancel(number)
         if received > 1:
             cancellation.hurry()

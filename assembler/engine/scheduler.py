@@ -73,6 +73,8 @@ class Scheduler(Generic[Result]):
             self._cancellation.cancel()
             self._join()
             raise
+        if self._errors and self._cancellation.asked:
+            self._cancellation.check()  # what failed then may have failed of that
         for error in self._errors:
             if not isinstance(error, Cancelled):
                 raise error

@@ -75,7 +75,7 @@ def _filler(
 ) -> Callable[[int, Entry], None]:
     def fill(descriptor: int, entry: Entry) -> None:
         if entry.source is not None:  # a lower layer's file, for a hard link to it
-            fill_from_source(descriptor, entry)
+            fill_from_source(descriptor, entry, check)
             return
         left = member.size
         while left:

@@ -11,7 +11,7 @@ from assembler.layer.directory import LayerDirectory, Lower, nowhere
 from assembler.layer.reading import Reading
 from assembler.layer.write import nothing
 
-_PIECE = 1 << 20
+_PIECE, _KERNEL_PIECE = 1 << 20, 16 << 20
 _SPARSE = 1 << 16  # bytes from which on it is worth asking for holes
 _NOT_HERE = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
@@ -28,26 +28,32 @@ def realise(
     """Fill the existing, empty directory `into` with `changeset`.
 
     `lower` tells what is below, as for `apply.unpack`: without it, directories that the changeset
-    does not name, the root too, become 0755. Raises ContextChanged where a source has other bytes
+    does not name, the root too, become 0755. `check` is called for each entry and few MiB. Raises ContextChanged where a source has other bytes
     than its entry says, and what `LayerDirectory` raises; `into` is to be thrown away then.
     """
+
+    def fill(descriptor: int, entry: Entry) -> None:
+        fill_from_source(descriptor, entry, check)
+
     with LayerDirectory(into, lower) as directory:
         for entry in changeset:
             check()
-            directory.place(entry, fill_from_source)
+            directory.place(entry, fill)
         directory.finish()
 
 
-def fill_from_source(descriptor: int, entry: Entry) -> None:
-    """Copy the bytes of `entry.source`, by the kernel where both are files (it may share blocks)."""
+def fill_from_source(descriptor: int, entry: Entry, check: Callable[[], None] = nothing) -> None:
+    """Copy the bytes of `entry.source`, by the kernel where both are files (it may share blocks).
+    `check` is called for each few MiB."""
     if not entry.size and entry.source is None:
         return
     with Reading(entry) as source:
         left = entry.size
         if source.descriptor >= 0:
-            left -= _copy_in_kernel(source, descriptor, left)
+            left -= _copy_in_kernel(source, descriptor, left, check)
         buffer = memoryview(bytearray(min(_PIECE, left + 1)))
         while left:
+            check()
             count = source.readinto(buffer[:left])
             if not count:
                 raise source.changed("shorter")
@@ -59,12 +65,13 @@ def fill_from_source(descriptor: int, entry: Entry) -> None:
             raise source.changed("longer")
 
 
-def _copy_in_kernel(source: Reading, target: int, size: int) -> int:
+def _copy_in_kernel(source: Reading, target: int, size: int, check: Callable[[], None]) -> int:
     """How many of `size` bytes copy_file_range(2) copied; 0 where it does not work. Blocks are shared
     where the file system can; what is a hole stays one."""
     copied = 0
     ends_in_hole = False
     while copied < size:
+        check()
         hole, data = 0, size - copied
         if size >= _SPARSE:
             hole, data = _extents(source.descriptor, source.offset, data)
@@ -75,8 +82,9 @@ def _copy_in_kernel(source: Reading, target: int, size: int) -> int:
         ends_in_hole = data == 0
         if not data:
             break
+        piece = min(data, _KERNEL_PIECE)
         try:
-            count = os.copy_file_range(source.descriptor, target, data, source.offset)
+            count = os.copy_file_range(source.descriptor, target, piece, source.offset)
         except OSError as error:
             if error.errno in _NOT_HERE:
                 break

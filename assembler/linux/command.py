@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from assembler.linux import restraint, syscalls
@@ -81,7 +81,7 @@ class Command:
         if child == 0:
             self._become([filled(word, names) for word in self.argv], output, theirs)
         theirs.close()
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+        signal.signal(signal.SIGTERM, lambda *_: _terminate(child))
         try:
             return wait_for(
                 child,
@@ -175,6 +175,32 @@ class Command:
 def literal(word: str) -> str:
     """`word` as a template that stands for itself."""
     return word.replace("{", "{{").replace("}", "}}")
+
+
+def _terminate(child: int) -> None:
+    """SIGTERM to the program, which passes it on. A container's first process is ended by no signal
+    that it has no handler for (pid_namespaces(7)): where SIGTERM has its default meaning there,
+    SIGKILL does what it means."""
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGTERM)
+    for name in os.listdir("/proc"):
+        if name.isdigit() and _is_unmoved(name):
+            with suppress(ProcessLookupError):
+                os.kill(int(name), signal.SIGKILL)
+
+
+def _is_unmoved(pid: str) -> bool:
+    """Whether a process is the first of a pid namespace below ours and does nothing on SIGTERM,
+    without having asked for that."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as stream:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
+        numbers = fields["NSpid"].split()
+        caught, ignored = (int(fields[name], 16) for name in ("SigCgt", "SigIgn"))
+    except (OSError, KeyError, ValueError):  # it has just ended
+        return False
+    told = (caught | ignored) >> (signal.SIGTERM - 1) & 1
+    return len(numbers) > 1 and numbers[-1] == "1" and not told
 
 
 def filled(word: str, names: Mapping[str, str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,6 +20,8 @@ from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check
 from assembler.output.layout import named
 from assembler.store.blobs import translated
+
+_TURN = 0.05  # seconds between two looks at a wish to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,9 @@ class Archive:
     def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         if self._path == "-":
-            self._pack(image, blobs, sys.stdout.buffer, check)
-            sys.stdout.buffer.flush()
+            sys.stdout.flush()
+            with os.fdopen(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as stream:
+                _left_alone(lambda: self._pack(image, blobs, stream, check), check)
             return image.manifest.descriptor
         try:
             with replacing(self._path) as stream:
@@ -63,7 +67,9 @@ class Archive:
     def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
         def put(piece: bytes) -> None:
             check()
-            stream.write(piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[stream.write(rest) :]
 
         writer = TarWriter(put)
         for path in ("blobs", "blobs/sha256"):
@@ -97,6 +103,26 @@ class Archive:
             }
             documents["manifest.json"] = json.dumps([legacy], separators=(",", ":")).encode()
         return documents
+
+
+def _left_alone(work: Callable[[], None], check: Check) -> None:
+    """Do `work` in a thread that is left alone when `check` raises: nothing ends a write(2) to a
+    pipe that nobody reads."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # for whoever waits
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="stdout", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_TURN)
+        check()
+    for error in raised:
+        raise error
 
 
 def _path(descriptor: Descriptor) -> str:

@@ -51,10 +51,10 @@ class LayoutDirectory:
 
     def _put_blobs(self, image: Image, blobs: Blobs, check: Check) -> None:
         """Blobs that are whole stay when one cannot be written, for the next writer to find."""
-        target = BlobDirectory(self._path)
+        target = BlobDirectory(self._path, check)
         work = os.path.join(self._path, "ingest")
         try:
-            self._put_layers(image, blobs, target, check)
+            self._put_layers(image, blobs, target)
             target.put(image.config_content)
             target.put(image.manifest.content)
         finally:
@@ -62,12 +62,11 @@ class LayoutDirectory:
                 sweep(work)
                 os.rmdir(work)
 
-    def _put_layers(self, image: Image, blobs: Blobs, target: BlobDirectory, check: Check) -> None:
+    def _put_layers(self, image: Image, blobs: Blobs, target: BlobDirectory) -> None:
         for layer in image.manifest.layers:
             if not target.has(layer.digest):
                 with blobs(layer) as source, target.ingest() as ingest:
                     while chunk := source.read(1 << 20):
-                        check()
                         ingest.write(chunk)
                     ingest.commit(layer)
 

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
@@ -224,19 +224,24 @@ def _follow(
             poller.unregister(reply)
         if cancellation.fileno() in ready:
             poller.unregister(cancellation.fileno())
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            _send(pidfd, signal.SIGTERM)
             deadline = time.monotonic() + GRACE
         if cancellation.urgent_fileno() in ready:
             poller.unregister(cancellation.urgent_fileno())
             deadline = time.monotonic()
         if time.monotonic() >= deadline:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _send(pidfd, signal.SIGKILL)
             deadline = float("inf")
     cancellation.check()
     kind, _, text = message.partition(b" ")
     if kind != b"exit":
         raise _failure(message)
     return int(text)
+
+
+def _send(pidfd: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended, and its reply is on the way
+        signal.pidfd_send_signal(pidfd, number)
 
 
 def _end(pidfd: int) -> None:

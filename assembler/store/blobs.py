@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -26,10 +26,12 @@ _HELD = 1 << 16  # bytes of a new blob that are in memory before they need a fil
 
 
 class Blobs:
-    """The blobs below `directory` (`blobs/sha256/<hex>`, image-layout.md)."""
+    """The blobs below `directory` (`blobs/sha256/<hex>`, image-layout.md). `check` is called for
+    each piece that is written, and may raise."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, check: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
+        self._check = check
 
     def path(self, digest: Digest) -> str:
         """Where the blob `digest` is, or would be."""
@@ -98,7 +100,7 @@ class Blobs:
     @contextmanager
     def ingest(self) -> Iterator[Ingest]:
         """A new blob being written; what is not committed when the block ends is removed."""
-        ingest = Ingest(self._directory)
+        ingest = Ingest(self._directory, self._check)
         try:
             yield ingest
         except OSError as error:
@@ -110,8 +112,9 @@ class Blobs:
 class Ingest:
     """One blob being written; usable as a binary sink. Made by `Blobs.ingest`."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, check: Callable[[], None]) -> None:
         self._directory = directory
+        self._check = check
         self._hasher = hashlib.sha256()
         self._size = 0
         self._held = bytearray()
@@ -121,6 +124,7 @@ class Ingest:
 
     def write(self, chunk: bytes | bytearray | memoryview) -> int:
         """Append `chunk`; how many bytes that were."""
+        self._check()
         view = memoryview(chunk)
         self._hasher.update(view)
         self._size += len(view)

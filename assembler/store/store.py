@@ -26,12 +26,16 @@ VERSION = 1
 
 
 class Store:
-    """An open store. Use it with `with`; several processes may have it open at once."""
+    """An open store. Use it with `with`; several processes may have it open at once. What takes
+    long, and what waits for another process, ends with `cancellation`."""
 
     def __init__(self, path: str, cancellation: Cancellation | None = None) -> None:
         self.path = path
-        self.blobs = Blobs(path)
-        self.refs = Refs(path, None if cancellation is None else cancellation.check)
+        if cancellation is None:
+            self.blobs, self.refs = Blobs(path), Refs(path)
+        else:
+            self.blobs = Blobs(path, cancellation.check)
+            self.refs = Refs(path, cancellation.check)
         self.layers_directory = os.path.join(path, "layers")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from assembler.cache.base import Record
 from assembler.cache.local import LocalCache
+from assembler.errors import StoreError
 from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
@@ -50,8 +57,6 @@ def test_CR08_garbage_is_set_aside_and_said(tmp_path: Path) -> None:
 
 
 def test_CR08_a_newer_schema_is_set_aside(tmp_path: Path) -> None:
-    import sqlite3
-
     path = tmp_path / "cache.db"
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version = 99")
@@ -81,3 +86,47 @@ def test_two_processes_may_have_it_open(tmp_path: Path) -> None:
     with LocalCache(path) as one, LocalCache(path) as other:
         one.record(KEY, RECORD)
         assert other.lookup(KEY) == RECORD
+
+
+@contextmanager
+def written_elsewhere(path: str) -> Iterator[sqlite3.Connection]:
+    """Another connection in the middle of a write."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    yield other
+    other.close()
+
+
+class Stop(Exception):
+    """What ends a build."""
+
+
+def stop() -> None:
+    raise Stop
+
+
+def test_waiting_for_another_process_ends_with_the_build(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache.db")
+    with LocalCache(path, stop) as cache, written_elsewhere(path):
+        started = time.monotonic()
+        with pytest.raises(Stop):
+            cache.record(KEY, RECORD)
+        assert time.monotonic() - started < 1
+
+
+def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache.db")
+    with LocalCache(path) as cache, written_elsewhere(path) as other:
+        threading.Timer(0.5, other.execute, ["COMMIT"]).start()
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+
+
+def test_CR08_a_locked_database_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assembler.cache.local._PATIENCE", 0.3)
+    path = str(tmp_path / "cache.db")
+    with written_elsewhere(path), pytest.raises(StoreError, match="has had the cache"):
+        LocalCache(path)
+    assert not list(tmp_path.glob("*.bak*"))

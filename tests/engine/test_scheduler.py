@@ -76,3 +76,16 @@ def test_a_cancelled_build_raises_cancelled_with_the_signal() -> None:
         with pytest.raises(Cancelled) as caught:
             scheduler.run([0], target=0)
     assert caught.value.signal == 2
+
+
+@pytest.mark.parametrize("signal", [0, 2])
+def test_what_fails_while_a_signal_ends_the_build_is_not_blamed(signal: int) -> None:
+    def work(index: int) -> int:
+        assert cancellation.wait(10)
+        raise StepError("the sandbox is gone")
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=1)
+        threading.Timer(0.05, cancellation.cancel, [signal]).start()
+        with pytest.raises(Cancelled if signal else StepError):
+            scheduler.run([0], target=0)

@@ -9,7 +9,9 @@ import stat
 import tarfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -359,6 +361,34 @@ def test_realise_copies_files(tmp_path: Path, root: Path) -> None:
     entry = Entry("f", Kind.FILE, 0o644, UID, GID, size=len(content), source=PathBytes(str(source)))
     realise((entry,), str(root))
     assert (root / "f").read_bytes() == content
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_realise_ends_in_the_middle_of_a_file(tmp_path: Path, root: Path, kernel: bool) -> None:
+    source = tmp_path / "large"
+    with source.open("wb") as stream:
+        stream.truncate(64 << 20)
+    whole = PathBytes(str(source))
+    entry = Entry("f", Kind.FILE, size=64 << 20, source=whole if kernel else _Streamed(whole))
+    calls = iter([None, None, None, Cancelled()])
+
+    def check() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    with pytest.raises(Cancelled):
+        realise((entry,), str(root), check=check)
+    assert (root / "f").stat().st_size < 64 << 20
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """A source that is no file."""
+
+    inner: PathBytes
+
+    def open(self) -> BinaryIO:
+        return self.inner.open()
 
 
 def test_realise_notices_changes(tmp_path: Path, root: Path) -> None:

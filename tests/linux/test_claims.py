@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from assembler.linux.claims import claim, sweep
+import pytest
+
+from assembler.cancellation import Cancellation
+from assembler.errors import Cancelled
+from assembler.linux.claims import claim, dead, discard, held, sweep
 
 HOLD = (
     "import sys, time; from assembler.linux.claims import claim\n"
@@ -47,3 +53,64 @@ def test_making_and_sweeping_at_once_never_takes_a_live_one(tmp_path: Path) -> N
     workers = [subprocess.Popen([sys.executable, "-c", CHURN, str(tmp_path)]) for _ in range(6)]
     assert [worker.wait(120) for worker in workers] == [0] * 6
     assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_removed_now_is_left_to_the_next_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(tmp_path)
+
+    def busy(path: str) -> None:
+        raise OSError(errno.ENOTEMPTY, "somebody writes into it")
+
+    with monkeypatch.context() as patched, Cancellation() as wish:
+        patched.setattr("assembler.linux.claims.remove_tree", busy)
+        sweep(str(tmp_path))
+        discard(dead(str(tmp_path)), wish)
+    assert len(os.listdir(tmp_path)) == 1
+    sweep(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def leave(parent: Path) -> None:
+    """Leave a claim without an owner, with a closed directory in it."""
+    code = (
+        "import os, sys; from assembler.linux.claims import claim\n"
+        "c = claim(sys.argv[1]); os.makedirs(c.path + '/closed/x'); os.chmod(c.path + '/closed', 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(parent)], check=True)
+
+
+def test_discarded_claims_are_gone_and_unlocked(tmp_path: Path) -> None:
+    leave(tmp_path)
+    leave(tmp_path)
+    before = os.listdir("/proc/self/fd")
+    with Cancellation() as wish:
+        discard(dead(str(tmp_path)), wish)
+    assert os.listdir(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert dead(str(tmp_path / "missing")) == []
+
+
+def test_a_sweep_ends_with_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(tmp_path)
+    monkeypatch.setattr("assembler.linux.claims.remove_tree", lambda path: time.sleep(60))
+    with Cancellation() as wish:
+        wish.cancel(2)
+        started = time.monotonic()
+        with pytest.raises(Cancelled):
+            discard(dead(str(tmp_path)), wish)
+    assert time.monotonic() - started < 5
+
+
+def test_a_lock_that_is_held_is_waited_for_until_the_check_raises(tmp_path: Path) -> None:
+    turns = iter([None, None, Cancelled()])
+
+    def check() -> None:
+        if (error := next(turns)) is not None:
+            raise error
+
+    with held(str(tmp_path)), pytest.raises(Cancelled), held(str(tmp_path), check):
+        pass
+    with held(str(tmp_path), check):
+        pass

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,38 @@ def test_a_thread_may_start_after_the_zygote_has_and_steps_run_beside_it(tmp_pat
         "thread.join(); started.close()\n"
     )
     assert inside(script) == "threaded\n"
+
+
+HANGING = """
+import signal, sys
+from assembler.cancellation import Cancellation
+from assembler.errors import Cancelled
+from assembler.linux import userns
+userns.plan_map = lambda: userns.IdMap("full", ((0, 0, 1),), ((0, 0, 1),), 0, 0)
+with Cancellation() as wish:
+    signal.signal(signal.SIGTERM, lambda number, frame: wish.cancel(number))
+    try:
+        userns.enter(wish)
+    except Cancelled:
+        sys.exit(42)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_CN02_a_newuidmap_that_hangs_ends_with_its_caller(tmp_path: Path, number: int) -> None:
+    for name in ("newuidmap", "newgidmap"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho >> {tmp_path}/called; sleep 60 & wait\n")
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    # its output ends when the last process that has it does
+    with subprocess.Popen([sys.executable, "-c", HANGING], env=env, stdout=subprocess.PIPE) as one:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "called").exists():
+            assert time.monotonic() < deadline and one.poll() is None
+            time.sleep(0.02)
+        one.send_signal(number)
+        started = time.monotonic()
+        assert one.communicate(timeout=20)[0] == b""
+        assert time.monotonic() - started < 1.5
+    assert one.returncode == (42 if number == signal.SIGTERM else -number)

@@ -135,14 +135,16 @@ def test_killed_writers_leave_no_wrong_blob_and_are_swept(store: Store) -> None:
         "import os, sys; from assembler.store.store import Store\n"
         "s = Store.open(sys.argv[1])\n"
         "with s.scratch():\n"
+        "    s.blobs.put(os.urandom(300_000)); print(flush=True)\n"
         "    while True: s.blobs.put(os.urandom(300_000))\n"
     )
     random.seed(1)
     for _ in range(12):
-        writer = subprocess.Popen([sys.executable, "-c", code, store.path])
-        time.sleep(0.15 + random.random() / 5)
-        writer.send_signal(signal.SIGKILL)
-        writer.wait(10)
+        command = [sys.executable, "-c", code, store.path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None and writer.stdout.readline() == b"\n"
+            time.sleep(random.random() / 5)
+            writer.send_signal(signal.SIGKILL)
     with Store.open(store.path) as again, again.scratch():
         pass
     assert os.listdir(os.path.join(store.path, "ingest")) == []

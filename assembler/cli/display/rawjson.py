@@ -52,7 +52,9 @@ class RawJson:
                 ended = {"completed": _time(event.time), "cached": event.cached}
                 return {"vertexes": [self._vertex(event.vertex) | ended]}
             case VertexFailed():
-                ended = {"completed": _time(event.time), "error": event.message}
+                # what readers of BuildKit's events take for cancelled work, by its last words
+                error = "context canceled" if event.cancelled else event.message
+                ended = {"completed": _time(event.time), "error": error}
                 return {"vertexes": [self._vertex(event.vertex) | ended]}
             case VertexOutput():
                 log = {
