@@ -122,7 +122,7 @@ def _with_substitute(answers: list[Answer]) -> list[Answer]:
 
 def _asked(probe: _Probe, directory: str) -> Answer:
     started = time.monotonic()
-    said = _in_child(lambda: {"detail": probe.ask(directory)})
+    said = _in_child(lambda: {"detail": probe.ask(directory)}, deadline=_DEADLINE)
     return Answer(
         probe.feature,
         "failed" not in said,
@@ -133,14 +133,15 @@ def _asked(probe: _Probe, directory: str) -> Answer:
     )
 
 
-def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives in a forked child, or the reason why it failed, under `failed`."""
+def _in_child(work: Callable[[], dict[str, Any]], *, deadline: float = 0) -> dict[str, Any]:
+    """What `work` gives in a forked child, or the reason why it failed, under `failed`. The child
+    has `deadline` seconds, if that is not 0."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(reader)
-            signal.alarm(int(_DEADLINE))
+            signal.setitimer(signal.ITIMER_REAL, deadline)
             try:
                 answer = work()
             except AssemblerError as error:
@@ -199,7 +200,7 @@ def _proc(directory: str) -> str:
         FileSystem("proc", "/proc").execute()
         return {}
 
-    said = _in_child(mounted)
+    said = _in_child(mounted, deadline=_DEADLINE)
     if "failed" in said:
         raise OSError(0, said["failed"])
     return ""

@@ -148,8 +148,8 @@ class Supervisor:
             elif self._upper < 0 or _exists(self._upper, os.fsencode(path)):
                 found[path] = owner
         if moved and self._upper >= 0:
-            for directory, _, names, _ in os.fwalk(".", dir_fd=self._upper):
-                for name in names:
+            for directory, below, names, _ in os.fwalk(".", dir_fd=self._upper):
+                for name in (*below, *names):  # a link to a directory is among the former
                     path = os.path.normpath(os.path.join(directory, name))
                     now = _inode_of_link(f"/{path}")
                     if now is not None and now in moved:

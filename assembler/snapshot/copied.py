@@ -25,7 +25,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import HardLinks, describe
 from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
-from assembler.linux.ownership import Owner, read_table
+from assembler.linux.ownership import ROOT, Owner, read_table
 from assembler.linux.syscalls import birth_time
 from assembler.runtime.base import Root
 from assembler.snapshot.overlay import OverlaySnapshotter
@@ -42,7 +42,7 @@ class Mark:
     ctime: int
     is_directory: bool
     born: int
-    owner: Owner | None = None
+    owner: Owner = ROOT
     """As recorded, of a link or FIFO: no time of the file tells when that changes."""
 
 
@@ -125,11 +125,11 @@ def marks(tree: str) -> Marks:
     for path, item in _walk(tree):
         status = item.stat(follow_symlinks=False)
         if not stat.S_ISSOCK(status.st_mode):  # no layer holds one
-            found[path] = _mark(item.path, status, owners.get(path))
+            found[path] = _mark(item.path, status, owners.get(path, ROOT))
     return found
 
 
-def _mark(location: str, status: os.stat_result, owner: Owner | None = None) -> Mark:
+def _mark(location: str, status: os.stat_result, owner: Owner = ROOT) -> Mark:
     is_directory = stat.S_ISDIR(status.st_mode)
     born = birth_time(location) if is_directory else 0
     return Mark(status.st_ino, status.st_ctime_ns, is_directory, born, owner)
@@ -154,7 +154,7 @@ def changed(
         if anew and not path.startswith(f"{anew}/"):
             anew = ""
         status = item.stat(follow_symlinks=False)
-        mark, known = _mark(item.path, status, owners.get(path)), before.get(path)
+        mark, known = _mark(item.path, status, owners.get(path, ROOT)), before.get(path)
         same = not anew and known is not None and _is_same(known, mark)
         if same and mark.is_directory:
             kept.add(path)

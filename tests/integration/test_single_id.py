@@ -144,6 +144,19 @@ def test_an_image_with_other_owners_is_a_base(build: Build, store: Path) -> None
     assert owners(single, "moved/renamed", "file") == ["3:9", "1000:1000"]
 
 
+@pytest.mark.parametrize("snapshots", ["overlay", "copy"])
+def test_a_link_to_a_directory_keeps_its_owner_when_it_is_moved(
+    build: Build, store: Path, snapshots: str
+) -> None:
+    dockerfile = (
+        "FROM busybox\nRUN mkdir -p /a/d && ln -s d /a/l && mkfifo /a/p && chown -h 7:8 /a/l /a/p"
+        " && mv /a /b\n"
+    )
+    layers = described(store, build(dockerfile, "--snapshotter", snapshots))
+    assert owners(layers, "b/l", "b/p") == ["7:8", "7:8"]
+    assert set(layers[-1]) == {"b", "b/d", "b/l", "b/p"}, "and the base's links are no changes"
+
+
 DEBIAN = """\
 FROM debian
 ARG MIRROR

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from assembler.linux import probes
 from assembler.linux.probes import Report, report
 from assembler.linux.userns import plan_map
 
@@ -37,6 +39,28 @@ def test_nothing_of_the_questions_stays(tmp_path: Path) -> None:
 def test_questions_that_need_proc_are_asked_where_there_is_one(tmp_path: Path) -> None:
     groups = next(a for a in report(str(tmp_path)).answers if a.feature == "delegated cgroups")
     assert groups.detail != os.strerror(errno.ENOENT), "of /proc/self/cgroup, which every host has"
+
+
+def test_each_question_has_a_deadline_and_all_together_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(directory: str) -> str:
+        time.sleep(0.2)
+        return ""
+
+    def stuck(directory: str) -> str:
+        time.sleep(60)
+        return ""
+
+    asked = [
+        probes._Probe(f"{ask.__name__} {n}", ask, "", "") for n, ask in enumerate([slow, stuck] * 3)
+    ]
+    monkeypatch.setattr(probes, "_PROBES", asked)
+    monkeypatch.setattr(probes, "_DEADLINE", 1)
+    found = report(str(tmp_path))
+    assert found.mode
+    assert [answer.works for answer in found.answers] == [True, False] * 3
+    assert found.answers[1].detail == "no answer in time"
 
 
 def test_a_store_that_cannot_be_made_is_asked_about_elsewhere() -> None:
