@@ -17,7 +17,7 @@ from assembler.cdi.registry import Registered, Registry, merged
 from assembler.engine.services import Services
 from assembler.errors import DockerfileError, StepError
 from assembler.events import Warned
-from assembler.linux.nodes import host_node
+from assembler.linux.nodes import host_node, open_by_group
 from assembler.linux.userns import group_is_mapped
 from assembler.plan.plan import Plan
 from assembler.plan.steps import Device, Run
@@ -43,6 +43,8 @@ class Provided:
     mounts: tuple[RunMount, ...]
     groups: tuple[int, ...]
     hooks: tuple[Hook, ...]
+    host_groups: str = ""
+    """The node for which the process must keep the caller's groups."""
 
 
 def check(plan: Plan, services: Services) -> None:
@@ -137,8 +139,19 @@ def _provided(
         if group not in groups:
             warn(f"device {label}: group {group} is not mapped here, so RUN is not in it")
     nodes = tuple(_node(node, label) for node in edits.nodes)
+    host_groups = next((node.source for node in nodes if _open_by_group(node)), "")
+    if host_groups:
+        warn(
+            f"device {label}: {host_groups} can be used by a group of this user only: RUN keeps this"
+            " user's groups, and has none of the image's"
+        )
     mounts = tuple(_mount(mount, label) for mount in edits.mounts)
-    return Provided(edits.env, (*nodes, *mounts), tuple(groups), tuple(_hooks(devices)))
+    hooks = tuple(_hooks(devices))
+    return Provided(edits.env, (*nodes, *mounts), tuple(groups), hooks, host_groups)
+
+
+def _open_by_group(node: DeviceNode) -> bool:
+    return host_node(node.source) is not None and open_by_group(node.source)
 
 
 def _hooks(devices: Iterable[Registered]) -> Iterable[Hook]:

@@ -39,6 +39,7 @@ def execute(
         shared_memory=services.shared_memory,
         limits=services.limits,
         groups=mounted.groups,
+        host_groups=mounted.host_groups,
         hooks=mounted.hooks,
     )
     with sandbox.snapshotter.prepare(id, lowers) as root:

@@ -55,6 +55,8 @@ class Job:
     """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
     groups: tuple[int, ...] = ()
     """Groups of the process besides those that the root's files give its user."""
+    host_groups: bool = False
+    """It keeps the groups of this process instead."""
     chroot: str = ""
     """The tree to run in where no namespace can be made; empty in a sandbox."""
 

@@ -220,7 +220,8 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
                     raise
                 break  # the kernel's last capability is behind us
     if job.ownership is Ownership.MAPPED:
-        os.setgroups(groups)
+        if not job.host_groups:
+            os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     if uid == 0 or job.ownership is not Ownership.MAPPED:

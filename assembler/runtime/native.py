@@ -225,6 +225,7 @@ def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ow
         shared_memory=process.shared_memory,
         limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
         groups=process.groups,
+        host_groups=bool(process.host_groups),
     )
 
 

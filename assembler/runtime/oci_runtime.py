@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from assembler.cancellation import Cancellation
-from assembler.errors import RuntimeMissing
+from assembler.errors import HostError, RuntimeMissing
 from assembler.linux import bundle, seccomp, syscalls, zygote
 from assembler.linux.command import Command
 from assembler.linux.job import DirectoryMount, FileMount
@@ -69,6 +69,13 @@ class OciRuntime:
 
             single = self._id_map.single
             root = with_hooks(self._zygote, process, root, mounts, single, output, cancellation)
+        if process.host_groups and self.name != "crun":
+            raise HostError(
+                f"{process.host_groups} can be used by a group of the host only, and {self.name}"
+                " gives a step no groups of the host",
+                "groups of the host",
+                hint="--runtime native or crun keeps them",
+            )
         files, directories = split_mounts(mounts)
         files = [*network_files(process), *files]
         job = bundle.Bundle(
@@ -146,6 +153,7 @@ def config(
         },
         "mounts": [*_system_mounts(process, single), *_own_mounts(files, directories)],
         "linux": linux,
+        "annotations": {"run.oci.keep_original_groups": "1"} if process.host_groups else {},
     }
 
 

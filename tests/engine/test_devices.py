@@ -264,6 +264,17 @@ def test_M12_a_group_that_is_not_mapped_is_told(
     assert given.warned == ["device v/c=d: group 44 is not mapped here, so RUN is not in it"]
 
 
+def test_M12_the_callers_groups_are_kept_for_a_node_that_only_they_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "open_by_group", lambda path: path == "/dev/zero")
+    nodes = (DeviceNode("/dev/a", "/dev/null"), DeviceNode("/dev/b", "/dev/zero"))
+    given = one(nodes=nodes)
+    assert given.provide("--device=v/c").host_groups == "/dev/zero"
+    assert "/dev/zero can be used by a group of this user only" in given.warned[0]
+    assert one(nodes=nodes[:1]).provide("--device=v/c").host_groups == ""
+
+
 def test_M12_cache_scheduling_is_told_to_be_ignored() -> None:
     given = one(intel_rdt="0.7.0")
     assert given.provide("--device=v/c") == devices.Provided((), (), (), ())
