@@ -23,16 +23,21 @@ pytestmark = pytest.mark.integration
 
 RUNTIMES = ("native", "podman", "crun", "runc")
 every_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
-HOOK = """\
+ROOT_OF_A_HOOK = """\
 #!/bin/sh
 set -e
 bundle=$(sed 's/.*"bundle": "\\([^"]*\\)".*/\\1/')
 root=$(sed 's/.*"root": {"path": "\\([^"]*\\)".*/\\1/' "$bundle/config.json")
+"""
+HOOK = (
+    ROOT_OF_A_HOOK
+    + """\
 echo "hook $1, ${2:-} $GREETING; $(cat "$root/opt/driver/lib")"
 cp "$root/opt/driver/lib" "$root/etc/cache-of-libraries"
 ln -s /opt/driver/lib "$root/usr/lib-link"
 test ! -e "$root/run/secrets/hush"
 """
+)
 DOCKERFILE = """\
 FROM busybox
 ENV DRIVER=none KEPT=yes
@@ -273,10 +278,7 @@ def test_M12_a_hook_ends_with_the_build(build: Callable[..., Any], host: Path) -
 
 def test_M12_what_a_hook_mounts_is_told_to_be_lost(build: Callable[..., Any], host: Path) -> None:
     hook = host / "mounting"
-    hook.write_text(
-        '#!/bin/sh\nset -e\nbundle=$(sed \'s/.*"bundle": "\\([^"]*\\)".*/\\1/\')\n'
-        'mount -t tmpfs tmpfs "${bundle%/memory/bundle}/merged/tmp"\n'
-    )
+    hook.write_text(ROOT_OF_A_HOOK + 'mount -t tmpfs tmpfs "$root/tmp"\n')
     hook.chmod(0o755)
     write(host, "two", {"hooks": [{"hookName": "createContainer", "path": str(hook)}]})
     dockerfile = "FROM busybox\nRUN --device=vendor.com/accelerator=two true\n"
