@@ -69,8 +69,9 @@ def provide(step: Run, services: Services) -> Provided:
         services.sink(Warned(message, services.clock(), span=step.span))
 
     devices, missing = _granted(step, services)
+    why = "".join(f" ({problem})" for problem in _problems(services.devices()))
     for device in missing:
-        warn(f'optional device "{device.name}" is not registered: RUN goes without it')
+        warn(f'optional device "{device.name}" is not registered: RUN goes without it{why}')
     edits, label = merged(devices), ", ".join(device.name for device in devices)
     try:
         return _provided(edits, label, devices, warn)
@@ -117,11 +118,15 @@ def _granted(step: Run, services: Services) -> tuple[tuple[Registered, ...], tup
 
 def _why(registry: Registry) -> str:
     """Where was looked, and what could not be read there."""
-    shown = [*registry.problems[:_SHOWN_PROBLEMS]]
-    if len(registry.problems) > _SHOWN_PROBLEMS:
-        shown.append(f"{len(registry.problems) - _SHOWN_PROBLEMS} more problems")
     where = f"CDI specifications are read from {', '.join(registry.directories)}"
-    return "; ".join((*shown, where, "--cdi-spec-dir DIR reads another directory"))
+    told = (*_problems(registry), where, "--cdi-spec-dir DIR reads another directory")
+    return "; ".join(told)
+
+
+def _problems(registry: Registry) -> tuple[str, ...]:
+    """What could not be read, shortened."""
+    more = len(registry.problems) - _SHOWN_PROBLEMS
+    return registry.problems[:_SHOWN_PROBLEMS] + ((f"{more} more problems",) if more > 0 else ())
 
 
 def _provided(

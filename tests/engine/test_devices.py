@@ -162,6 +162,15 @@ def test_M12_an_optional_device_that_is_missing_is_told() -> None:
     assert given.warned == ['optional device "v/c=z" is not registered: RUN goes without it']
 
 
+def test_M12_and_so_are_files_that_may_be_the_reason() -> None:
+    given = host(BadSpec("no devices"))
+    given.provide("--device=v/c=z")
+    assert given.warned == [
+        'optional device "v/c=z" is not registered: RUN goes without it'
+        " (/etc/cdi/0.json: no devices)"
+    ]
+
+
 def test_M12_no_specification_is_read_where_all_is_allowed_or_nothing_asked() -> None:
     allowed, plain = host(SEVERAL), host(SEVERAL, allow=())
     allowed.check("--device=v/c=z,required")
