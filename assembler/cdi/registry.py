@@ -9,6 +9,7 @@ from assembler.cdi.specification import BadSpec, Device, Edits, Spec
 
 CLASS = "org.mobyproject.buildkit.device.class"
 AUTO_ALLOW = "org.mobyproject.buildkit.device.autoallow"
+_LONGEST = 300  # characters of a problem: it may quote what it is about
 _TRUE = frozenset("1 t T TRUE true True".split())
 
 
@@ -72,7 +73,7 @@ def registry(
     problems: list[str] = []
     for priority, path, spec in sorted(found, key=lambda one: one[:2]):
         if isinstance(spec, BadSpec):
-            problems.append(f"{path}: {spec}")
+            problems.append(f"{path}: {str(spec)[:_LONGEST]}")
             continue
         for device in spec.devices:
             one = Registered(device, spec, path)

@@ -105,8 +105,12 @@ def parse(content: bytes, *, yaml: bool) -> Spec:
     """The specification that `content` is, in JSON or YAML. Raises BadSpec."""
     try:
         return _spec(_yaml(content) if yaml else _json(content))
+    except BadSpec:
+        raise
     except RecursionError:
         raise BadSpec("it is nested too deeply") from None
+    except ValueError as error:  # a number of too many digits
+        raise BadSpec(str(error)) from None
 
 
 def _json(content: bytes) -> Any:
@@ -138,16 +142,16 @@ def _yaml(content: bytes) -> Any:
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise BadSpec(f"{where}{error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, BadSpec):
-            raise
+    except yaml.YAMLError as error:
         raise BadSpec(str(error).partition("\n")[0]) from None
+    except (LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        raise BadSpec(f"a value does not fit its tag: {error}") from error  # PyYAML checks few
     finally:
         loader.dispose()
 
 
 def _refuse_twins(top: Any) -> None:
-    """YAML's loaders take the last of two equal keys."""
+    """YAML's loaders take the last of two equal keys, and merge keys into ever longer mappings."""
     import yaml
 
     pending, seen = [top], set[int]()
@@ -160,6 +164,8 @@ def _refuse_twins(top: Any) -> None:
             pending += node.value
         elif isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if "<<" in keys:
+                raise BadSpec(f"line {node.start_mark.line + 1}: merge keys (<<) are not read")
             _unique([(key, None) for key in keys])
             pending += [one for pair in node.value for one in pair]
 

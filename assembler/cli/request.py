@@ -87,7 +87,7 @@ _OPTIONS = (
         "allow",
         metavar="ENTITLEMENT",
         multiple=True,
-        help=f"Let RUN ask for it: {', '.join(ENTITLEMENTS)}.",
+        help=f"Let RUN ask for it: {', '.join(ENTITLEMENTS)}[=NAME[,alias=NAME]].",
     ),
     click.option("--no-cache", is_flag=True, help="Run every step."),
     click.option(

@@ -17,7 +17,7 @@ from assembler.cdi.registry import Registered, Registry, merged
 from assembler.engine.services import Services
 from assembler.errors import DockerfileError, StepError
 from assembler.events import Warned
-from assembler.linux.nodes import host_node
+from assembler.linux.nodes import host_node, open_by_group
 from assembler.linux.userns import group_is_mapped
 from assembler.plan.plan import Plan
 from assembler.plan.steps import Device, Run
@@ -43,6 +43,8 @@ class Provided:
     mounts: tuple[RunMount, ...]
     groups: tuple[int, ...]
     hooks: tuple[Hook, ...]
+    host_groups: str = ""
+    """The node for which the process must keep the caller's groups."""
 
 
 def check(plan: Plan, services: Services) -> None:
@@ -67,8 +69,9 @@ def provide(step: Run, services: Services) -> Provided:
         services.sink(Warned(message, services.clock(), span=step.span))
 
     devices, missing = _granted(step, services)
+    why = "".join(f" ({problem})" for problem in _problems(services.devices()))
     for device in missing:
-        warn(f'optional device "{device.name}" is not registered: RUN goes without it')
+        warn(f'optional device "{device.name}" is not registered: RUN goes without it{why}')
     edits, label = merged(devices), ", ".join(device.name for device in devices)
     try:
         return _provided(edits, label, devices, warn)
@@ -115,11 +118,15 @@ def _granted(step: Run, services: Services) -> tuple[tuple[Registered, ...], tup
 
 def _why(registry: Registry) -> str:
     """Where was looked, and what could not be read there."""
-    shown = [*registry.problems[:_SHOWN_PROBLEMS]]
-    if len(registry.problems) > _SHOWN_PROBLEMS:
-        shown.append(f"{len(registry.problems) - _SHOWN_PROBLEMS} more problems")
     where = f"CDI specifications are read from {', '.join(registry.directories)}"
-    return "; ".join((*shown, where, "--cdi-spec-dir DIR reads another directory"))
+    told = (*_problems(registry), where, "--cdi-spec-dir DIR reads another directory")
+    return "; ".join(told)
+
+
+def _problems(registry: Registry) -> tuple[str, ...]:
+    """What could not be read, shortened."""
+    more = len(registry.problems) - _SHOWN_PROBLEMS
+    return registry.problems[:_SHOWN_PROBLEMS] + ((f"{more} more problems",) if more > 0 else ())
 
 
 def _provided(
@@ -137,8 +144,19 @@ def _provided(
         if group not in groups:
             warn(f"device {label}: group {group} is not mapped here, so RUN is not in it")
     nodes = tuple(_node(node, label) for node in edits.nodes)
+    host_groups = next((node.source for node in nodes if _open_by_group(node)), "")
+    if host_groups:
+        warn(
+            f"device {label}: {host_groups} can be used by a group of this user only: RUN keeps this"
+            " user's groups, and has none of the image's"
+        )
     mounts = tuple(_mount(mount, label) for mount in edits.mounts)
-    return Provided(edits.env, (*nodes, *mounts), tuple(groups), tuple(_hooks(devices)))
+    hooks = tuple(_hooks(devices))
+    return Provided(edits.env, (*nodes, *mounts), tuple(groups), hooks, host_groups)
+
+
+def _open_by_group(node: DeviceNode) -> bool:
+    return host_node(node.source) is not None and open_by_group(node.source)
 
 
 def _hooks(devices: Iterable[Registered]) -> Iterable[Hook]:

@@ -46,6 +46,7 @@ class Mounted:
     env: tuple[tuple[str, str], ...]
     mounts: tuple[RunMount, ...]
     groups: tuple[int, ...] = ()
+    host_groups: str = ""
     hooks: tuple[Hook, ...] = ()
 
 
@@ -90,7 +91,9 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
         added = provide(step, given.services)
         # As CDI has it: the devices' own come last, and a mount comes before those below it.
         mounts = sorted((*mounts, *added.mounts), key=lambda mount: mount.target.count("/"))
-        yield Mounted((*env, *added.env), tuple(mounts), added.groups, added.hooks)
+        yield Mounted(
+            (*env, *added.env), tuple(mounts), added.groups, added.host_groups, added.hooks
+        )
 
 
 def _mount(

@@ -72,6 +72,7 @@ def _process(
         shared_memory=services.shared_memory,
         limits=limits,
         groups=mounted.groups,
+        host_groups=mounted.host_groups,
         hooks=mounted.hooks,
         cgroups=cgroups,
     )

@@ -60,6 +60,8 @@ class Job:
     """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
     groups: tuple[int, ...] = ()
     """Groups of the process besides those that the root's files give its user."""
+    host_groups: bool = False
+    """It keeps the groups of this process instead."""
     program: str = ""
     """The program that serves the root's overlay; empty for the kernel's."""
     chroot: str = ""

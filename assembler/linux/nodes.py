@@ -18,6 +18,16 @@ class HostNode:
     mode: int
 
 
+def open_by_group(path: str) -> bool:
+    """Whether a supplementary group lets this process read or write the node at `path` where others
+    may not: after setgroups(2) it may not either. (Groups that are not mapped look alike.)"""
+    status = os.stat(path)
+    gained = status.st_mode >> 3 & 0o6 & ~status.st_mode  # the bits of R_OK and W_OK
+    if not gained or status.st_uid == os.getuid() or status.st_gid == os.getgid():
+        return False
+    return status.st_gid in os.getgroups() and os.access(path, gained)
+
+
 def host_node(path: str) -> HostNode | None:
     """The node at `path`, links followed; None where there is none."""
     try:

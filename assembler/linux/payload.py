@@ -287,7 +287,8 @@ def _take_ids(job: Job, found: Account) -> None:
     kept = _capabilities(job)
     if job.ownership is Ownership.MAPPED:
         os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
-        os.setgroups(found.groups)
+        if not job.host_groups:
+            os.setgroups(found.groups)
         os.setresgid(found.gid, found.gid, found.gid)
         os.setresuid(found.uid, found.uid, found.uid)
     if found.uid == 0 or job.ownership is not Ownership.MAPPED:

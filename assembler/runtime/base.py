@@ -58,6 +58,9 @@ class Process:
     limits: tuple[Limit, ...] = ()
     groups: tuple[int, ...] = ()
     """Groups besides those that the root's own files give the user; every one is mapped."""
+    host_groups: str = ""
+    """A device node that only a group of the caller may use: the process keeps the caller's groups,
+    and has no others. Empty where there is none."""
     hooks: tuple[Hook, ...] = ()
     """What they change in the root is seen by the process and is no change of the step."""
     cgroups: tuple[Group, ...] = ()

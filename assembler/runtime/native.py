@@ -148,6 +148,7 @@ class Native(Forked):
             shared_memory=process.shared_memory,
             limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
             groups=process.groups,
+            host_groups=bool(process.host_groups),
         )
         return SandboxJob(job)
 

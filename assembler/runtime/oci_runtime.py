@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from assembler.errors import RuntimeMissing
+from assembler.errors import HostError, RuntimeMissing
 from assembler.linux import bundle, seccomp, syscalls, zygote
 from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
@@ -65,6 +65,13 @@ class OciRuntime(Forked):
         directories: Sequence[DirectoryMount],
         stack: ExitStack,
     ) -> bundle.Bundle:
+        if process.host_groups and self.name != "crun":
+            raise HostError(
+                f"{process.host_groups} can be used by a group of the host only, and {self.name}"
+                " gives a step no groups of the host",
+                "groups of the host",
+                hint="--runtime native or crun keeps them",
+            )
         crun = self.name == "crun"
         options = ["--root={memory}/state", "--log={log}", "--log-format=json"]
         options += ["--cgroup-manager=disabled"] if crun else ["--rootless=true"]
@@ -138,6 +145,7 @@ def config(
         },
         "mounts": [*_system_mounts(process, ownership), *_own_mounts(files, directories)],
         "linux": linux,
+        "annotations": {"run.oci.keep_original_groups": "1"} if process.host_groups else {},
     }
 
 

@@ -182,5 +182,8 @@ def _run_options(process: Process) -> list[str]:
     ]
     if process.network != "none":
         options.append("--dns=none")
-    options += [f"--group-add={group}" for group in process.groups]
+    if process.host_groups:
+        options.append("--group-add=keep-groups")  # crun's; podman itself refuses it for runc
+    else:
+        options += [f"--group-add={group}" for group in process.groups]
     return options + [f"--unsetenv={name}" for name in _ADDED]

@@ -106,6 +106,7 @@ def test_M12_a_file_that_is_none_is_a_problem_and_no_more() -> None:
     host = registry([(0, "a", BadSpec("no devices")), (0, "b", spec("v/c", device("d")))])
     assert host.problems == ("a: no devices",)
     assert host.find("v/c=d")
+    assert len(registry([(0, "a", BadSpec("x" * 10_000))]).problems[0]) < 400
 
 
 def test_M12_edits_of_a_specification_come_once_and_first() -> None:

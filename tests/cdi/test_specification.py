@@ -227,10 +227,22 @@ def test_M12_names_that_are_there_twice() -> None:
         ("[" * 100_000, True, ""),
         ("? [a]\n: b", True, "line 1: "),
         ("&a [*a]", True, "the specification must be an object"),
+        ('{"a": ' + "1" * 5000 + "}", False, "Exceeds the limit"),
+        ("kind: 0x" + "f" * 5000, True, "Exceeds the limit"),
+        ("a: !!timestamp x", True, "a value does not fit its tag"),
+        ("a: !!int ''", True, "a value does not fit its tag"),
+        ("a: !!bool x", True, "a value does not fit its tag"),
+        ("a: 2000-99-99", True, "month must be in 1..12"),
     ],
 )
 def test_M12_what_is_no_json_or_yaml(text: str, yaml: bool, message: str) -> None:
     assert refused(text, yaml=yaml).startswith(message)
+
+
+def test_M12_merge_keys_do_not_grow() -> None:
+    levels = [f"- &x{level} {{<<: [*x{level - 1}, *x{level - 1}]}}" for level in range(1, 60)]
+    text = "\n".join(["- &x0 {a: b}", *levels])
+    assert refused(text, yaml=True) == "line 60: merge keys (<<) are not read"
 
 
 def test_M12_a_name_that_is_an_alias_of_itself() -> None:

@@ -162,6 +162,15 @@ def test_M12_an_optional_device_that_is_missing_is_told() -> None:
     assert given.warned == ['optional device "v/c=z" is not registered: RUN goes without it']
 
 
+def test_M12_and_so_are_files_that_may_be_the_reason() -> None:
+    given = host(BadSpec("no devices"))
+    given.provide("--device=v/c=z")
+    assert given.warned == [
+        'optional device "v/c=z" is not registered: RUN goes without it'
+        " (/etc/cdi/0.json: no devices)"
+    ]
+
+
 def test_M12_no_specification_is_read_where_all_is_allowed_or_nothing_asked() -> None:
     allowed, plain = host(SEVERAL), host(SEVERAL, allow=())
     allowed.check("--device=v/c=z,required")
@@ -262,6 +271,17 @@ def test_M12_a_group_that_is_not_mapped_is_told(
     given = one(groups=(44, 45))
     assert given.provide("--device=v/c").groups == (45,)
     assert given.warned == ["device v/c=d: group 44 is not mapped here, so RUN is not in it"]
+
+
+def test_M12_the_callers_groups_are_kept_for_a_node_that_only_they_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "open_by_group", lambda path: path == "/dev/zero")
+    nodes = (DeviceNode("/dev/a", "/dev/null"), DeviceNode("/dev/b", "/dev/zero"))
+    given = one(nodes=nodes)
+    assert given.provide("--device=v/c").host_groups == "/dev/zero"
+    assert "/dev/zero can be used by a group of this user only" in given.warned[0]
+    assert one(nodes=nodes[:1]).provide("--device=v/c").host_groups == ""
 
 
 def test_M12_cache_scheduling_is_told_to_be_ignored() -> None:

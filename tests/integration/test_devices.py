@@ -5,9 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import shutil
+import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,16 +23,21 @@ pytestmark = pytest.mark.integration
 
 RUNTIMES = ("native", "podman", "crun", "runc")
 every_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
-HOOK = """\
+ROOT_OF_A_HOOK = """\
 #!/bin/sh
 set -e
 bundle=$(sed 's/.*"bundle": "\\([^"]*\\)".*/\\1/')
 root=$(sed 's/.*"root": {"path": "\\([^"]*\\)".*/\\1/' "$bundle/config.json")
+"""
+HOOK = (
+    ROOT_OF_A_HOOK
+    + """\
 echo "hook $1, ${2:-} $GREETING; $(cat "$root/opt/driver/lib")"
 cp "$root/opt/driver/lib" "$root/etc/cache-of-libraries"
 ln -s /opt/driver/lib "$root/usr/lib-link"
 test ! -e "$root/run/secrets/hush"
 """
+)
 DOCKERFILE = """\
 FROM busybox
 ENV DRIVER=none KEPT=yes
@@ -269,10 +278,7 @@ def test_M12_a_hook_ends_with_the_build(build: Callable[..., Any], host: Path) -
 
 def test_M12_what_a_hook_mounts_is_told_to_be_lost(build: Callable[..., Any], host: Path) -> None:
     hook = host / "mounting"
-    hook.write_text(
-        '#!/bin/sh\nset -e\nbundle=$(sed \'s/.*"bundle": "\\([^"]*\\)".*/\\1/\')\n'
-        'mount -t tmpfs tmpfs "${bundle%/memory/bundle}/merged/tmp"\n'
-    )
+    hook.write_text(ROOT_OF_A_HOOK + 'mount -t tmpfs tmpfs "$root/tmp"\n')
     hook.chmod(0o755)
     write(host, "two", {"hooks": [{"hookName": "createContainer", "path": str(hook)}]})
     dockerfile = "FROM busybox\nRUN --device=vendor.com/accelerator=two true\n"
@@ -377,3 +383,44 @@ def test_M12_a_node_that_the_host_lacks_is_made_by_chroot_and_hooks_are_refused(
     build(dockerfile.format("two"), *chroot)
     done = build(dockerfile.format("one"), *chroot, code=1)
     assert "CDI hooks need mounts, and none can be made here" in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("runtime", ["native", "crun", "podman", "runc"])
+def test_M12_a_node_for_a_group_of_the_user_can_be_used(
+    require: Callable[..., None], runtime: str
+) -> None:
+    """As the render nodes of a GPU. The user is the one that tests/run.sh makes."""
+    require("crun", "podman", "runc")
+    directory = Path(tempfile.mkdtemp(prefix="g", dir="/var/tmp"))
+    try:
+        os.mknod(directory / "node", stat.S_IFCHR | 0o660, os.makedev(1, 5))
+        os.chown(directory / "node", 0, 54321)
+        os.chmod(directory / "node", 0o660)
+        nodes = [{"path": "/dev/mine", "hostPath": str(directory / "node")}]
+        write(directory, "one", {"deviceNodes": nodes})
+        (directory / "Dockerfile").write_text(
+            'FROM scratch\nCOPY --chmod=755 busybox /\nUSER 1000\nSHELL ["/busybox", "sh", "-c"]\n'
+            "RUN --device=vendor.com/accelerator /busybox head -c 77 /dev/mine | /busybox wc -c\n"
+        )
+        shutil.copy("/bin/busybox", directory / "busybox")
+        (directory / "store").mkdir()
+        user = "assembler-test"
+        shutil.chown(directory, user, user)
+        shutil.chown(directory / "store", user, user)
+        done = subprocess.run(
+            [
+                "setpriv", f"--reuid={user}", f"--regid={user}", "--groups=54321", "--reset-env",
+                sys.executable, "-m", "assembler", "build", f"--store={directory}/store",
+                f"--cdi-spec-dir={directory}/cdi", "--allow=device", f"--runtime={runtime}",
+                directory,
+            ],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        if runtime == "runc":
+            assert "runc gives a step no groups of the host" in done.stderr
+            return
+        assert done.returncode == 0 and " 77\n" in done.stderr, done.stderr
+        assert "RUN keeps this user's groups" in done.stderr
+    finally:
+        shutil.rmtree(directory)
