@@ -12,7 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from assembler.linux import ownership, syscalls
+from assembler.linux import ownership, reaping, syscalls
 from assembler.linux.job import Job
 from assembler.linux.ownership import Owner
 from assembler.linux.payload import Records, run_payload
@@ -55,10 +55,19 @@ def _run(job: Job, output: int) -> int:
     syscalls.pivot_root(".", ".")
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
+    serving = reaping.children() if job.program and _own_proc() else []
     try:
         return run_payload(job, output, Records(upper, table, below))
     finally:
+        if serving:
+            # Whoever maps a file writes its pages when it ends, to a program that must live then.
+            reaping.end_children(spared=serving)
         remove_made(created, root)
+
+
+def _own_proc() -> bool:
+    """Whether /proc tells pids as this process knows them."""
+    return os.readlink("/proc/self") == str(os.getpid())
 
 
 def _loopback_up() -> None:

@@ -95,6 +95,18 @@ def test_copies_give_the_digest_that_overlays_give(assemble: Any, tmp_path: Path
     assert digests["overlay"] == digests["copy"]
 
 
+@pytest.mark.parametrize("case", CORPUS)
+def test_a_corpus_has_the_same_digests_in_copies(assemble: Any, case: str) -> None:
+    digests = {
+        kind: assemble(
+            "build", "-q", "--no-cache", "--snapshotter", kind, CASES / case,
+            SOURCE_DATE_EPOCH="1700000000",
+        ).stdout
+        for kind in ("overlay", "copy")
+    }  # fmt: skip
+    assert digests["overlay"] == digests["copy"]
+
+
 ON_AN_OVERLAY = """\
 set -e
 mkdir -p "$0/lower" "$0/upper" "$0/work" "$0/store"
