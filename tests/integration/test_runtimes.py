@@ -139,6 +139,16 @@ def test_where_overlays_are_refused_steps_run_in_copies(assemble: Any, tmp_path:
     assert done.stdout == plain.stdout
 
 
+def test_a_snapshotter_that_cannot_be_used_is_refused_with_what_would_help(
+    assemble: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    options = ("build", "--snapshotter", "fuse-overlayfs", tmp_path)
+    done = assemble(*options, code=1, PATH="/nowhere")
+    assert "fuse-overlayfs cannot be used here: fuse-overlayfs is not installed" in done.stderr
+    assert "apt-get install fuse-overlayfs" in done.stderr
+
+
 @pytest.mark.parametrize("count", [400, 600])
 def test_an_image_of_many_layers_is_built_and_run(
     assemble: Any, tmp_path: Path, count: int
