@@ -390,31 +390,30 @@ class Builder:
             return userns.host_map()
 
     def _open_snapshotter(self, directory: str, id_map: IdMap) -> OverlaySnapshotter:
-        from assembler.snapshot.copied import CopySnapshotter
-        from assembler.snapshot.fused import FuseSnapshotter
         from assembler.snapshot.overlay import OverlaySnapshotter
 
-        single = id_map.single
-        kinds = {kind.name: kind for kind in (OverlaySnapshotter, FuseSnapshotter, CopySnapshotter)}
-        if id_map.kind == "host":
-            return CopySnapshotter(directory, recorded=single)
-        if self._snapshotter != "auto":
-            return kinds[self._snapshotter](directory, recorded=single)
-        refusals = []
-        for kind in (OverlaySnapshotter, FuseSnapshotter):
-            refused = kind.refused(directory)
+        single, asked = id_map.single, self._snapshotter
+        refused = ""
+        if id_map.kind != "host" and asked in ("auto", "overlay"):
+            refused = OverlaySnapshotter.refused(directory) if asked == "auto" else ""
             if not refused:
-                break
-            refusals.append(f"{kind.name}: {refused}")
-        else:
-            kind = CopySnapshotter
-        if refusals:
-            how = "by fuse-overlayfs" if kind is FuseSnapshotter else "in copies"
-            message = (
-                f"no overlay can be mounted in {directory} ({'; '.join(refusals)}): steps run {how}"
-            )
-            self._sink(Warned(message, self._clock()))
-        return kind(directory, recorded=single)
+                return OverlaySnapshotter(directory, recorded=single)
+        if id_map.kind != "host" and asked != "copy":
+            from assembler.snapshot.fused import FuseSnapshotter
+
+            reason, remedy = FuseSnapshotter.shortfall(directory)
+            if reason and asked != "auto":
+                message = f"{asked} cannot be used here: {reason}"
+                raise HostError(message, asked, hint=remedy)
+            if asked == "auto":
+                how = f"in copies ({reason})" if reason else f"by {FuseSnapshotter.name}"
+                message = f"no overlay can be mounted in {directory} ({refused}): steps run {how}"
+                self._sink(Warned(message, self._clock()))
+            if not reason:
+                return FuseSnapshotter(directory, recorded=single)
+        from assembler.snapshot.copied import CopySnapshotter
+
+        return CopySnapshotter(directory, recorded=single)
 
     def _start_runtime(self, id_map: IdMap) -> Runtime:
         if id_map.kind == "host":

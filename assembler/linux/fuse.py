@@ -30,7 +30,8 @@ _MESSAGE = 4000  # bytes of what the program says that are passed on
 
 @dataclass(frozen=True, slots=True)
 class FuseOverlay:
-    """What `mounts.Overlay` is, by `program`; every path is absolute.
+    """What `mounts.Overlay` is, by `program`; every path is absolute. Below the last directory that
+    `upper` and `work` have in common, their names hold no `:` and no `,`.
 
     Every write is the program's at once (`writeback=0`): pages that are still the kernel's when the
     sandbox dies have nobody to write them any more.
@@ -119,7 +120,8 @@ def _start(argv: list[str]) -> None:
         said = stream.read().decode("utf-8", "replace").strip().splitlines()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
-        raise OSError(0, f"{PROGRAM}: {said[-1] if said else f'status {status}'}")
+        reason = said[-1] if said else f"status {status}"
+        raise OSError(0, f"{PROGRAM}: {reason.removeprefix(f'{PROGRAM}: ')}")
 
 
 def shortfall(directory: str) -> tuple[str, str]:

@@ -35,9 +35,10 @@ def kill_children(spared: Container[int] = ()) -> bool:
     return found
 
 
-def end_children() -> None:
-    """Kill and reap until no child is left: each that dies hands its own children over."""
-    while kill_children():
+def end_children(spared: Container[int] = ()) -> None:
+    """Kill and reap until no child but those `spared` is left: each that dies hands its own children
+    over."""
+    while kill_children(spared):
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -12,7 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from assembler.linux import syscalls
+from assembler.linux import reaping, syscalls
 from assembler.linux.job import Job
 from assembler.linux.payload import Payload, Records
 from assembler.linux.root import make_root, remove_made, root_of
@@ -48,10 +48,21 @@ def _run(job: Job, output: int) -> int:
     syscalls.pivot_root(".", ".")
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
+    serving: list[int] = []
+    if job.program and _own_proc():
+        serving = [pid for pid in reaping.children() if pid != payload.pid]
     try:
         return payload.run(records)
     finally:
+        if serving:
+            # Whoever maps a file writes its pages when it ends, to a program that must live then.
+            reaping.end_children(spared=serving)
         remove_made(created, root)
+
+
+def _own_proc() -> bool:
+    """Whether /proc tells pids as this process knows them."""
+    return os.readlink("/proc/self") == str(os.getpid())
 
 
 def _loopback_up() -> None:

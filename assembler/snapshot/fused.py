@@ -47,12 +47,13 @@ class FuseSnapshotter(OverlaySnapshotter):
         self._program = shutil.which(fuse.PROGRAM) or fuse.PROGRAM
         self._unlinked: set[str] = set()
 
-    @staticmethod
-    def refused(directory: str) -> str:
-        """Why fuse-overlayfs cannot be used over layers in `directory`, empty when it can."""
+    @classmethod
+    def shortfall(cls, directory: str) -> tuple[str, str]:
+        """Why fuse-overlayfs cannot be used over layers in `directory`, and the one thing to do about
+        it; empty texts when it can."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with claim(directory, ".") as claimed:
-            return fuse.shortfall(os.path.join(claimed.path, "trial"))[0]
+            return fuse.shortfall(os.path.join(claimed.path, "trial"))
 
     @contextmanager
     def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:

@@ -62,6 +62,25 @@ def test_the_image_is_that_of_the_kernels_overlays_under_every_runtime(
     assert len(set(digests.values())) == 1, digests
 
 
+CASES = Path(__file__).parents[2] / "fixtures/differential"
+CORPUS = (
+    "C12-owners-and-modes-given", "C14-what-is-replaced", "C22-owners-from-elsewhere",
+    "I5-json-and-shell-forms", "K1-workdir", "K2-user", "K3-shell", "M6-mounts",
+    "M7-cache-of-two-runs", "R1-forms-and-the-path", "R3-files-of-the-run",
+    "Z2-copied-over-what-was-removed", "Z2-removed-and-replaced", "Z3-hard-links",
+    "Z5-kinds-and-modes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CORPUS)
+def test_a_corpus_has_the_same_digests(assemble: Any, case: str) -> None:
+    digests = {
+        kind: assemble("build", "-q", "--no-cache", "--snapshotter", kind, CASES / case, **EPOCH)
+        for kind in ("overlay", "fuse-overlayfs")
+    }
+    assert digests["overlay"].stdout == digests["fuse-overlayfs"].stdout
+
+
 @pytest.mark.parametrize(
     "order", [("fuse-overlayfs", "overlay", "copy"), ("copy", "overlay", "fuse-overlayfs")]
 )

@@ -85,6 +85,18 @@ def test_copies_give_the_digest_that_overlays_give(assemble: Any, tmp_path: Path
     assert digests["overlay"] == digests["copy"]
 
 
+@pytest.mark.parametrize("case", CORPUS)
+def test_a_corpus_has_the_same_digests_in_copies(assemble: Any, case: str) -> None:
+    digests = {
+        kind: assemble(
+            "build", "-q", "--no-cache", "--snapshotter", kind, CASES / case,
+            SOURCE_DATE_EPOCH="1700000000",
+        ).stdout
+        for kind in ("overlay", "copy")
+    }  # fmt: skip
+    assert digests["overlay"] == digests["copy"]
+
+
 ON_AN_OVERLAY = """\
 set -e
 mkdir -p "$0/lower" "$0/upper" "$0/work" "$0/store"
@@ -115,6 +127,16 @@ def test_where_overlays_are_refused_steps_run_in_copies(assemble: Any, tmp_path:
         "build", "-q", "--store", tmp_path / "plain", context, SOURCE_DATE_EPOCH="1700000000"
     )
     assert done.stdout == plain.stdout
+
+
+def test_a_snapshotter_that_cannot_be_used_is_refused_with_what_would_help(
+    assemble: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    options = ("build", "--snapshotter", "fuse-overlayfs", tmp_path)
+    done = assemble(*options, code=1, PATH="/nowhere")
+    assert "fuse-overlayfs cannot be used here: fuse-overlayfs is not installed" in done.stderr
+    assert "apt-get install fuse-overlayfs" in done.stderr
 
 
 @pytest.mark.parametrize("count", [400, 600])

@@ -46,3 +46,19 @@ def test_a_sparse_file_that_became_shorter_is_told(tmp_path: Path) -> None:
     into.mkdir()
     with pytest.raises(ContextChanged, match="shorter"):
         realise([entry], str(into))
+
+
+def test_a_file_of_the_store_is_copied_by_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """copy_file_range(2) shares blocks on xfs and btrfs; nothing is read here then."""
+    entry = sparse(tmp_path / "source", {0: b"content"}, 7)
+    into = tmp_path / "into"
+    into.mkdir()
+
+    def refused(*_: object) -> int:
+        raise AssertionError("not by the kernel")
+
+    monkeypatch.setattr(os, "write", refused)
+    realise([entry], str(into))
+    assert (into / "f").read_bytes() == b"content"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from assembler.linux import probes
+from assembler.linux import fuse, probes
 from assembler.linux.probes import Report, report
 from assembler.linux.userns import plan_map
 
@@ -79,3 +81,42 @@ def test_without_newuidmap_one_id_is_mapped_and_the_report_says_what_would_help(
     assert "other owners are kept in records" in found.reason
     assert found.remedy == "apt-get install uidmap"
     assert not answers(found)["other owners"]
+
+
+def test_without_fuse_overlayfs_the_report_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = next(one for one in report(str(tmp_path)).answers if one.feature == "fuse-overlayfs")
+    assert not found.works
+    assert found.detail == "fuse-overlayfs is not installed"
+    assert found.remedy == "apt-get install fuse-overlayfs"
+
+
+def test_where_the_device_is_missing_the_report_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "fuse-overlayfs"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(fuse, "DEVICE", str(tmp_path / "no-device"))
+    assert fuse.shortfall(str(tmp_path / "trial"))[0].endswith("No such file or directory")
+    assert "--device" in fuse.shortfall(str(tmp_path / "trial"))[1]
+
+
+@pytest.mark.root
+def test_where_overlays_are_refused_the_report_says_what_is_used_instead(tmp_path: Path) -> None:
+    script = (
+        'mkdir "$0/l" "$0/u" "$0/w" "$0/m" && mount -t overlay overlay'
+        ' -o "lowerdir=$0/l,upperdir=$0/u,workdir=$0/w" "$0/m" && "$@" --store "$0/m/store"'
+    )
+    command = [sys.executable, "-m", "assembler", "doctor"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, str(tmp_path), *command],
+        capture_output=True,
+        text=True,
+    )
+    assert "no  overlay mounts" in done.stdout, done.stderr
+    assert "without: fuse-overlayfs is used instead: many small files take 4 to 10" in done.stdout
+    assert "ok  fuse-overlayfs" in done.stdout
