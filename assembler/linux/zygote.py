@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from assembler.linux import cgroups, reaping, syscalls
+from assembler.linux import entrances as into
+from assembler.linux import reaping, syscalls
 
-_DESCRIPTORS = 3 + cgroups.MOST_GROUPS
+_DESCRIPTORS = 3 + into.MOST
 
 
 class Work(Protocol):
@@ -152,7 +153,7 @@ def _serve_plainly(control: socket.socket) -> None:
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
     payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
-        pid, left = cgroups.fork_into(entrances)
+        pid, left = into.fork_into(entrances)
         if pid == 0:
             control.close()
             _child(lambda: _sandbox(payload, reply, output, left))
@@ -178,7 +179,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
     with socket.socket(fileno=reply_fd) as reply:
         try:
             syscalls.unshare(syscalls.CLONE_NEWPID)
-            pid, left = cgroups.fork_into(entrances)
+            pid, left = into.fork_into(entrances)
             if pid == 0:
                 control.close()
                 os.close(own)
@@ -196,7 +197,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
 
 def _sandbox(payload: int, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
-        cgroups.enter(entrances)
+        into.enter(entrances)
         with os.fdopen(payload, "rb") as stream:
             job: Work = pickle.load(stream)
         status = job.run(output)
