@@ -16,26 +16,34 @@ moves itself (`tasks`, `cgroup.threads`), and being born in a group (CLONE_INTO_
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
-import signal
-import stat
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from assembler.errors import HostError
-from assembler.linux import claims, hierarchies, syscalls
+from assembler.linux import claims, hierarchies
+from assembler.linux.entrances import enter, fork_into
+from assembler.linux.group_files import (
+    delegation,
+    disable,
+    enable,
+    enabled,
+    inherit_cpuset,
+    move_all,
+    remove,
+    remove_empty,
+    told,
+    write,
+)
 from assembler.linux.hierarchies import Hierarchy, counted, read
-from assembler.linux.resources import CONTROLLERS, THREADED, Resources, less_reserve
+from assembler.linux.places import Place, inner, missing, places_for
+from assembler.linux.resources import CONTROLLERS, Resources, less_reserve
 
-MOST_GROUPS = len(CONTROLLERS) + 1
 _PREFIX = "assemble-"
 _RECORD = "groups"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_PATIENCE = 2.0  # seconds for killed processes to be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,10 @@ class Group:
 
     def make(self) -> None:
         """Make the group, without limits. Raises HostError."""
-        with _told(self.path, ", ".join(sorted(self.controllers)) or "--cgroup-parent"):
+        with told(self.path, ", ".join(sorted(self.controllers)) or "--cgroup-parent"):
             os.mkdir(self.path)
             if self.threaded:
-                _write(os.path.join(self.path, "cgroup.type"), "threaded")
+                write(os.path.join(self.path, "cgroup.type"), "threaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,49 +146,10 @@ class Groups:
             for build in self.builds:
                 group = replace(build, path=os.path.join(build.path, name))
                 group.make()
-                stack.callback(_remove, group.path)
+                stack.callback(remove, group.path)
                 _limit(group, self.resources, self.processes)
                 found.append(group)
             yield StepGroups(tuple(found), self.watched)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a build's group goes in one hierarchy. Version 2: whether it is `threaded`, and which
-    controllers are to be `enabled` in `directory` for it."""
-
-    hierarchy: Hierarchy
-    directory: str
-    controllers: frozenset[str]
-    enabled: frozenset[str] = frozenset()
-    threaded: bool = False
-
-    @classmethod
-    def of(cls, one: Hierarchy, parent: str, controllers: frozenset[str]) -> _Place:
-        """The place for groups with `controllers`."""
-        directory = _below(one, parent)
-        if one.version == 1:
-            return cls(one, directory, controllers)
-        enabled = _enabled(directory)
-        threaded = not parent and _inner(directory) and controllers | enabled <= THREADED
-        return cls(one, directory, controllers, controllers - enabled, threaded)
-
-    def obstacle(self) -> str:
-        """Why no groups can be made here, empty if they can."""
-        if not os.access(self.directory, os.W_OK | os.X_OK):
-            return f"{self.directory} is not this user's"
-        if self.hierarchy.version == 1:
-            return ""
-        control = os.path.join(self.directory, "cgroup.subtree_control")
-        if not os.access(control, os.W_OK):
-            return f"{control} is not this user's"
-        if self.threaded or not self.enabled or not _inner(self.directory):
-            return ""
-        strangers = _strangers(self.directory)
-        if not strangers:
-            return ""
-        pids, names = ", ".join(map(str, strangers[:5])), ", ".join(sorted(self.enabled))
-        return f"{self.directory} has other processes in it ({pids}), so {names} cannot be enabled there"
 
 
 @contextmanager
@@ -200,7 +169,7 @@ def prepared(
     resources = resources or Resources()
     found = hierarchies.mounted()
     watched = Watched.begin(found)
-    places = _places(found, resources, parent, processes)
+    places = places_for(found, resources, parent, processes)
     if not places:
         yield Groups((), resources, 0, watched)
         return
@@ -235,123 +204,7 @@ def sweep(records: str) -> None:
     claims.sweep(records, last_act=_remove_recorded)
 
 
-def limitable() -> tuple[dict[str, str], str]:
-    """The directory of the groups by which each controller that can be used here limits steps, and
-    what keeps the others from it."""
-    usable: dict[str, str] = {}
-    problem = "no hierarchy that is mounted offers more"
-    for one in hierarchies.mounted():
-        for name in one.offers():
-            place = _Place.of(one, "", frozenset({name}))
-            if reason := place.obstacle():
-                problem = reason
-            else:
-                usable.setdefault(name, one.directory)
-    return {name: usable[name] for name in CONTROLLERS if name in usable}, problem
-
-
-def delegation() -> str:
-    """The line that gives a build a group of its own on a host with systemd."""
-    user = "" if os.getuid() == 0 else " --user"
-    return f"systemd-run{user} --scope -p Delegate=yes assemble build …"
-
-
-def fork_into(entrances: Sequence[int]) -> tuple[int, list[int]]:
-    """os.fork(), the child being born in the group of version 2 among `entrances`, if there is
-    one and the kernel can. The child has to `enter` what is returned besides."""
-    for entrance in entrances:
-        if stat.S_ISDIR(os.fstat(entrance).st_mode):
-            try:
-                pid = syscalls.fork_into(entrance)
-            except OSError:  # clone3 is filtered, or may not: writing tells which
-                break
-            if pid == 0:
-                os.close(entrance)
-            return pid, [one for one in entrances if one != entrance]
-    return os.fork(), list(entrances)
-
-
-def enter(entrances: Iterable[int]) -> None:
-    """Move this process, which must have one thread, into groups, and close the descriptors.
-    Raises OSError."""
-    for entrance in entrances:
-        if stat.S_ISDIR(os.fstat(entrance).st_mode):
-            procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=entrance)
-            os.close(entrance)
-            entrance = procs
-        os.write(entrance, b"0")
-        os.close(entrance)
-
-
-def _places(
-    found: tuple[Hierarchy, ...], resources: Resources, parent: str, processes: int
-) -> list[_Place]:
-    wanted: dict[Hierarchy, set[str]] = {}
-    for one in found if parent else ():
-        if one.offers(one.top):
-            wanted[one] = set()
-    for name in sorted(resources.controllers):
-        offering = [one for one in found if name in one.offers(one.top if parent else "")]
-        if not offering:
-            raise _unavailable(name, found)
-        wanted.setdefault(offering[0], set()).add(name)
-    if parent and not wanted:
-        raise HostError("--cgroup-parent: no cgroup hierarchy can be seen here", "cgroups")
-    for one in found if processes else ():
-        if "pids" in one.offers(one.top if parent else ""):
-            if one in wanted or not _Place.of(one, parent, frozenset({"pids"})).obstacle():
-                wanted.setdefault(one, set()).add("pids")
-            break
-    return [_Place.of(one, parent, frozenset(names)) for one, names in wanted.items()]
-
-
-def _below(one: Hierarchy, parent: str) -> str:
-    return os.path.join(one.top, parent.strip("/")) if parent else one.directory
-
-
-def _inner(directory: str) -> bool:
-    """Whether `directory` is a group that may not have both processes and controllers: any but
-    the root of version 2."""
-    return os.path.exists(os.path.join(directory, "cgroup.type"))
-
-
-def _strangers(directory: str) -> list[int]:
-    """The processes in a group that are neither this one nor its descendants; 0 for one that
-    cannot be seen from here."""
-    pids = [int(word) for word in read(directory, "cgroup.procs").split()]
-    return [pid for pid in pids if not _is_ours(pid)]
-
-
-def _is_ours(pid: int) -> bool:
-    while pid > 1:
-        if pid == os.getpid():
-            return True
-        try:
-            fields = read(f"/proc/{pid}", "stat").rpartition(")")[2].split()
-        except OSError:
-            return True  # it has ended
-        pid = int(fields[1])
-    return pid == os.getpid()
-
-
-def _enabled(directory: str) -> frozenset[str]:
-    try:
-        return frozenset(read(directory, "cgroup.subtree_control").split())
-    except OSError:
-        return frozenset()
-
-
-def _unavailable(name: str, found: tuple[Hierarchy, ...]) -> HostError:
-    where = ", ".join(one.directory for one in found if one.version == 2)
-    reason = f"{where} does not offer it" if where else "no cgroup hierarchy has it"
-    return HostError(
-        f"--resource: the controller {name} cannot be used here: {reason}",
-        "cgroups",
-        hint=delegation(),
-    )
-
-
-def _build_group(stack: ExitStack, place: _Place, id: str, processes: int) -> Group:
+def _build_group(stack: ExitStack, place: Place, id: str, processes: int) -> Group:
     """The group of a build; `stack` removes it. Raises HostError."""
     path = _named(place, id)
     group = Group(place.hierarchy.version, path, place.controllers, place.threaded)
@@ -361,122 +214,69 @@ def _build_group(stack: ExitStack, place: _Place, id: str, processes: int) -> Gr
     if place.enabled and not place.threaded:
         _leave(stack, place, _leaf(place, id))
     if place.enabled:
-        _enable(place.directory, place.enabled)
-        stack.callback(_disable, place.directory, place.enabled)
+        enable(place.directory, place.enabled)
+        stack.callback(disable, place.directory, place.enabled)
     group.make()
-    stack.callback(_remove, group.path)
+    stack.callback(remove, group.path)
     if group.version == 2 and group.controllers:
-        _enable(group.path, group.controllers)
+        enable(group.path, group.controllers)
     _limit(group, Resources(), processes)
     return group
 
 
-def _named(place: _Place, id: str) -> str:
+def _named(place: Place, id: str) -> str:
     return os.path.join(place.directory, f"{_PREFIX}{id}")
 
 
-def _leaf(place: _Place, id: str) -> str:
+def _leaf(place: Place, id: str) -> str:
     return f"{_named(place, id)}-builder"
 
 
-def _missing(place: _Place) -> list[str]:
-    """The directories of a place that are not there, outermost first."""
-    found = []
-    directory = place.directory
-    while directory != place.hierarchy.top and not os.path.isdir(directory):
-        found.append(directory)
-        directory = os.path.dirname(directory)
-    return found[::-1]
-
-
-def _make_parents(stack: ExitStack, place: _Place) -> None:
+def _make_parents(stack: ExitStack, place: Place) -> None:
     """Make the group that `--cgroup-parent` names; what was made goes again."""
-    for directory in _missing(place):
+    for directory in missing(place):
         above = os.path.dirname(directory)
-        if place.hierarchy.version == 2 and not place.controllers <= _enabled(above):
-            _enable(above, place.controllers)
-        with _told(directory, "--cgroup-parent"):
+        if place.hierarchy.version == 2 and not place.controllers <= enabled(above):
+            enable(above, place.controllers)
+        with told(directory, "--cgroup-parent"):
             os.mkdir(directory)
-        stack.callback(_remove_empty, directory)
+        stack.callback(remove_empty, directory)
         if place.hierarchy.version == 1:
-            _inherit_cpuset(directory)
+            inherit_cpuset(directory)
 
 
-def _leave(stack: ExitStack, place: _Place, leaf: str) -> None:
+def _leave(stack: ExitStack, place: Place, leaf: str) -> None:
     """Let this process, with its children, go from the place's group into the group `leaf`, and
     come back in the end. Raises HostError."""
     path = place.directory
-    if path == place.hierarchy.directory and _inner(path):
-        with _told(leaf, ", ".join(sorted(place.controllers))):
+    if path == place.hierarchy.directory and inner(path):
+        with told(leaf, ", ".join(sorted(place.controllers))):
             os.mkdir(leaf)
-            stack.callback(_remove, leaf)
-            stack.callback(_move_all, leaf, path)
-            _move_all(path, leaf)
-
-
-def _move_all(source: str, target: str) -> None:
-    while pids := read(source, "cgroup.procs").split():
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                _write(os.path.join(target, "cgroup.procs"), pid)
-
-
-def _enable(directory: str, controllers: frozenset[str]) -> None:
-    names = ", ".join(sorted(controllers))
-    with _told(os.path.join(directory, "cgroup.subtree_control"), names):
-        for name in sorted(controllers):
-            _write(os.path.join(directory, "cgroup.subtree_control"), f"+{name}")
-
-
-def _disable(directory: str, controllers: Iterable[str]) -> None:
-    for name in controllers:
-        with suppress(OSError):  # somebody else has made use of it meanwhile
-            _write(os.path.join(directory, "cgroup.subtree_control"), f"-{name}")
+            stack.callback(remove, leaf)
+            stack.callback(move_all, leaf, path)
+            move_all(path, leaf)
 
 
 def _limit(group: Group, resources: Resources, processes: int) -> None:
     """Write the limits of a new group. Raises HostError."""
     if group.version == 1:
-        _inherit_cpuset(group.path)
+        inherit_cpuset(group.path)
     for controller in CONTROLLERS:
         if controller in group.controllers:
             for name, value in resources.settings(controller, group.version):
                 path = os.path.join(group.path, name)
                 if name.startswith(("memory.memsw", "memory.swap")) and _swapless(path):
                     continue
-                with _told(path, f"{controller} ({value})"):
-                    _write(path, value)
+                with told(path, f"{controller} ({value})"):
+                    write(path, value)
     if processes and "pids" in group.controllers:
-        with _told(group.path, "pids"):
-            _write(os.path.join(group.path, "pids.max"), str(processes))
+        with told(group.path, "pids"):
+            write(os.path.join(group.path, "pids.max"), str(processes))
 
 
 def _swapless(path: str) -> bool:
     """Whether the limit of swap at `path` is not there because there is no swap."""
     return not os.path.exists(path) and len(read("/proc", "swaps").splitlines()) < 2
-
-
-def _inherit_cpuset(directory: str) -> None:
-    """Where version 1 limits processors, a new group has none, and takes no process before it
-    has."""
-    if not os.path.exists(os.path.join(directory, "cpuset.cpus")):
-        return
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        path = os.path.join(directory, name)
-        with _told(path, "cpuset"):
-            if not read(directory, name).strip():
-                _write(path, read(os.path.dirname(directory), name).strip())
-
-
-@contextmanager
-def _told(path: str, what: str) -> Iterator[None]:
-    """OSErrors as a HostError about `what`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{what} cannot be limited: {path}: {reason}"
-        raise HostError(message, "cgroups", hint=delegation()) from error
 
 
 def _try_entering(groups: Sequence[Group]) -> None:
@@ -512,20 +312,12 @@ def _limit_of(group: Group) -> str:
     return f"{int(text) / (1 << 20):.6g} MiB" if text.isdigit() else text
 
 
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _write_record(directory: str, places: Sequence[_Place], id: str) -> None:
+def _write_record(directory: str, places: Sequence[Place], id: str) -> None:
     """Put down everything that will be made, before it is."""
     document = {
         "groups": [path for one in places for path in (_named(one, id), _leaf(one, id))],
         "enabled": [[one.directory, sorted(one.enabled)] for one in places],
-        "parents": [path for one in places for path in _missing(one)[::-1]],
+        "parents": [path for one in places for path in missing(one)[::-1]],
     }
     with open(os.path.join(directory, _RECORD), "x", encoding="utf-8") as stream:
         json.dump(document, stream)
@@ -540,52 +332,11 @@ def _remove_recorded(directory: str) -> bool:
         return True  # it died before anything was made
     try:
         for path in document["groups"]:
-            _remove(path)
+            remove(path)
         for path, controllers in document["enabled"]:
-            _disable(path, controllers)
+            disable(path, controllers)
         for path in document["parents"]:
-            _remove_empty(path)
+            remove_empty(path)
     except (OSError, HostError):
         return False
     return True
-
-
-def _remove(path: str) -> None:
-    """Remove a group and those in it; what is left in them is killed. Raises HostError."""
-    try:
-        below = [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    for child in below:
-        _remove(child)
-    deadline = time.monotonic() + _PATIENCE
-    for attempt in itertools.count():
-        try:
-            os.rmdir(path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise HostError(f"{path} cannot be removed: {error.strerror}", "cgroups") from error
-            _kill(path)
-            time.sleep(min(0.001 * 2**attempt, 0.05))
-        else:
-            return
-
-
-def _remove_empty(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except OSError as error:  # others have put groups in it
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY, errno.ENOENT):
-            raise
-
-
-def _kill(path: str) -> None:
-    with suppress(OSError):  # version 1, or Linux before 5.14
-        _write(os.path.join(path, "cgroup.kill"), "1")
-        return
-    threaded = os.path.exists(os.path.join(path, "cgroup.threads"))  # it tells nothing else
-    for word in read(path, "cgroup.threads" if threaded else "cgroup.procs").split():
-        with suppress(ProcessLookupError):
-            os.kill(int(word), signal.SIGKILL)

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from assembler.errors import AssemblerError, HostError
-from assembler.linux import cgroups, fuse, seccomp, supervisor, syscalls, userns
+from assembler.linux import fuse, places, seccomp, supervisor, syscalls, userns
+from assembler.linux.group_files import delegation
 from assembler.linux.mounts import FileSystem, try_overlay
 from assembler.linux.resources import CONTROLLERS
 
@@ -249,7 +250,7 @@ def _cgroups() -> Answer:
     """Asked of this process, not of a child in a namespace: whether others share its group is part
     of the answer."""
     started = time.monotonic()
-    names, problem = cgroups.limitable()
+    names, problem = places.limitable()
     lacking = ", ".join(name for name in CONTROLLERS if name not in names)
     detail = f"{', '.join(names)} of a step can be limited"
     if not names:
@@ -262,7 +263,7 @@ def _cgroups() -> Answer:
         detail,
         "--resource and --cgroup-parent are refused; a step's processes are bounded by"
         " RLIMIT_NPROC, which does not hold the host's root",
-        cgroups.delegation(),
+        delegation(),
         time.monotonic() - started,
     )
 

@@ -22,9 +22,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from assembler.linux import cgroups, reaping, syscalls
+from assembler.linux import entrances as into
+from assembler.linux import reaping, syscalls
 
-_DESCRIPTORS = 3 + cgroups.MOST_GROUPS
+_DESCRIPTORS = 3 + into.MOST
 
 
 class Work(Protocol):
@@ -173,7 +174,7 @@ def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
     payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
         job = _job(payload)
-        pid, left = cgroups.fork_into(entrances)
+        pid, left = into.fork_into(entrances)
         if pid == 0:
             control.close()
             _child(lambda: _sandbox(job, reply, output, left))
@@ -209,7 +210,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
             job = _job(payload)
             syscalls.unshare(syscalls.CLONE_NEWPID)
             try:
-                pid, left = cgroups.fork_into(entrances)
+                pid, left = into.fork_into(entrances)
                 if pid == 0:
                     control.close()
                     os.close(own)
@@ -228,7 +229,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
 
 def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
-        cgroups.enter(entrances)
+        into.enter(entrances)
         status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:

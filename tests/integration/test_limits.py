@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assembler.linux.cgroups import limitable
+from assembler.linux.places import limitable
 
 pytestmark = pytest.mark.integration
 COUNT = (

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from assembler.errors import HostError
-from assembler.linux import cgroups, claims, hierarchies
-from assembler.linux.cgroups import Groups, limitable, prepared, sweep
+from assembler.linux import cgroups, claims, group_files, hierarchies
+from assembler.linux.cgroups import Groups, prepared, sweep
 from assembler.linux.hierarchies import Hierarchy
+from assembler.linux.places import limitable
 from assembler.linux.resources import Resources
 
 V1_FILES = {
@@ -42,7 +43,8 @@ class StandIn:
         self._mkdir, self._rmdir = os.mkdir, os.rmdir
         monkeypatch.setattr(os, "mkdir", self.make)
         monkeypatch.setattr(os, "rmdir", self.remove)
-        monkeypatch.setattr(cgroups, "_write", self.write)
+        for module in (cgroups, group_files):
+            monkeypatch.setattr(module, "write", self.write)
         monkeypatch.setattr(hierarchies, "mounted", lambda: tuple(self.mounted))
 
     def version_1(self, *controllers: str) -> None:
@@ -297,7 +299,7 @@ def test_R5_a_value_the_kernel_refuses_ends_the_build_before_it_starts(
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         tree.write(path, text)
 
-    monkeypatch.setattr(cgroups, "_write", refuse)
+    monkeypatch.setattr(cgroups, "write", refuse)
     with (
         pytest.raises(HostError, match=r"cpuset \(7\) cannot be limited: .*cpuset.cpus: Invalid"),
         prepared(records, Resources(cpuset_cpus="7")),
