@@ -77,7 +77,7 @@ class Command:
         records = Records.open(self.upper, self.lowers)
         mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
-        child = os.fork()
+        child = syscalls.fork()
         if child == 0:
             self._become([filled(word, names) for word in self.argv], output, theirs)
         theirs.close()

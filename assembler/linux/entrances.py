@@ -13,7 +13,7 @@ MOST = 5
 
 
 def fork_into(entrances: Sequence[int]) -> tuple[int, list[int]]:
-    """os.fork(), the child being born in the group of version 2 among `entrances`, if there is
+    """`syscalls.fork`, the child being born in the group of version 2 among `entrances`, if there is
     one and the kernel can. The child has to `enter` what is returned besides."""
     for entrance in entrances:
         if stat.S_ISDIR(os.fstat(entrance).st_mode):
@@ -24,7 +24,7 @@ def fork_into(entrances: Sequence[int]) -> tuple[int, list[int]]:
             if pid == 0:
                 os.close(entrance)
             return pid, [one for one in entrances if one != entrance]
-    return os.fork(), list(entrances)
+    return syscalls.fork(), list(entrances)
 
 
 def enter(entrances: Iterable[int]) -> None:

@@ -69,7 +69,7 @@ class Payload:
         """Fork it. Raises OSError."""
         problem_reader, problem_writer = os.pipe()
         ours, theirs = socket.socketpair()
-        pid = os.fork()
+        pid = syscalls.fork()
         if pid == 0:
             os.close(problem_reader)
             ours.close()

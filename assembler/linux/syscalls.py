@@ -81,6 +81,15 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags))
 
 
+def fork() -> int:
+    """fork(2), for a process of one thread whose child starts no other. Raises OSError.
+
+    os.fork() has every module that asked for it (os.register_at_fork: threading, logging, random)
+    make locks and seeds anew in the child, which copies two hundred pages and doubles the time.
+    """
+    return _check(_unreleased.fork())
+
+
 def fork_into(group: int) -> int:
     """os.fork(), the child being born in the cgroup (version 2) whose directory is open as
     `group`: clone3(2), Linux 5.7. Only for a process of one thread. Raises OSError."""
