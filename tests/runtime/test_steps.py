@@ -132,7 +132,8 @@ def test_signals_have_their_default_meaning(sandboxed: Sandboxed, kind: str) -> 
         """
 shown = show(["grep", "^Sig[BIC]", "/proc/self/status"])
 assert {line.split()[1] for line in shown.splitlines()} == {"0" * 16}, shown
-assert show("(yes; echo $? >&2) | head -1") == "y\\n141", "SIGPIPE ends who writes to nobody"
+shown = show("(yes; echo $? >&2) | head -1")
+assert shown == "y\\n141", f"SIGPIPE ends who writes to nobody: {shown!r}"
 """,
         kind,
     )
