@@ -206,8 +206,8 @@ def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None
     try:
         os.setsid()
         os.umask(0o022)
-        for number in signal.valid_signals():
-            if signal.getsignal(number) is not signal.SIG_DFL:
+        for number in range(1, signal.NSIG):
+            if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: the C library's own
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.dup2(output, 1)
