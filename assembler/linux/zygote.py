@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from assembler.linux import entrances as into
 from assembler.linux import reaping, syscalls
+from assembler.linux.entrances import MOST, enter, fork_into
 
-_DESCRIPTORS = 3 + into.MOST
+_DESCRIPTORS = 3 + MOST
 
 
 class Work(Protocol):
@@ -153,7 +153,7 @@ def _serve_plainly(control: socket.socket) -> None:
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
     payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
-        pid, left = into.fork_into(entrances)
+        pid, left = fork_into(entrances)
         if pid == 0:
             control.close()
             _child(lambda: _sandbox(payload, reply, output, left))
@@ -179,7 +179,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
     with socket.socket(fileno=reply_fd) as reply:
         try:
             syscalls.unshare(syscalls.CLONE_NEWPID)
-            pid, left = into.fork_into(entrances)
+            pid, left = fork_into(entrances)
             if pid == 0:
                 control.close()
                 os.close(own)
@@ -197,7 +197,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
 
 def _sandbox(payload: int, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
-        into.enter(entrances)
+        enter(entrances)
         with os.fdopen(payload, "rb") as stream:
             job: Work = pickle.load(stream)
         status = job.run(output)
