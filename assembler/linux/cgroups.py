@@ -19,7 +19,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from assembler.errors import HostError
@@ -43,6 +43,7 @@ from assembler.linux.resources import CONTROLLERS, Resources, less_reserve
 
 _PREFIX = "assemble-"
 _RECORD = "groups"
+_MOST_PROCESSES = 1 << 22  # PID_MAX_LIMIT
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -194,9 +195,12 @@ def default_processes() -> int:
     """How many processes all steps of a build may have together when nothing is asked: three
     quarters of what the kernel can have, and what the groups of this process may have less a
     reserve for the builder."""
-    bounds = [int(read("/proc/sys/kernel", name)) * 3 // 4 for name in ("pid_max", "threads-max")]
+    bounds = [_MOST_PROCESSES]
+    for name in ("pid_max", "threads-max"):
+        with suppress(OSError):  # hidden in a container
+            bounds.append(int(read("/proc/sys/kernel", name)) * 3 // 4)
     allowed = hierarchies.allowed_processes(hierarchies.mounted())
-    return min(*bounds, less_reserve(allowed)) if allowed is not None else min(bounds)
+    return min(*bounds, _MOST_PROCESSES if allowed is None else less_reserve(allowed))
 
 
 def sweep(records: str) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from assembler.linux import hierarchies
+from assembler.linux.cgroups import Group
+from assembler.linux.entrances import fork_into
+from assembler.linux.group_files import remove
 from assembler.linux.hierarchies import Hierarchy
 
 pytestmark = [pytest.mark.integration, pytest.mark.root]
@@ -181,6 +184,28 @@ def test_the_next_command_removes_the_groups_of_a_killed_builder(
     assert groups and left() == groups, "nobody is left to remove them"
     assemble("images")
     assert left() == []
+
+
+def test_a_process_is_born_in_a_group_of_version_2() -> None:
+    (unified,) = (one for one in hierarchies.mounted() if one.version == 2)
+    group = Group(2, f"{unified.directory}/born-{os.urandom(4).hex()}")
+    group.make()
+    try:
+        entrance = group.entrance()
+        pid, left = fork_into([entrance])
+        if pid == 0:
+            status = 1
+            try:
+                mine = Path("/proc/self/cgroup").read_text()
+                child = subprocess.run(["cat", "/proc/self/cgroup"], capture_output=True, text=True)
+                assert left == [] and os.path.basename(group.path) in mine == child.stdout
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(entrance)
+        assert left == [] and os.waitpid(pid, 0)[1] == 0
+    finally:
+        remove(group.path)
 
 
 def running(text: str) -> list[int]:
