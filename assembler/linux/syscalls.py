@@ -38,6 +38,9 @@ RESOLVE_IN_ROOT = 0x10
 
 SECCOMP_NEW_LISTENER, SECCOMP_WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
 
+IN_CLOSE_WRITE = 8
+_IN_ONLYDIR, _IN_DONT_FOLLOW = 0x01000000, 0x02000000
+
 PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
@@ -184,6 +187,17 @@ def move_mount(descriptor: int, target: str) -> None:
         ),
         target,
     )
+
+
+def inotify_init() -> int:
+    """inotify_init1(2); the descriptor."""
+    return _check(_libc.inotify_init1(os.O_CLOEXEC))
+
+
+def inotify_add_watch(descriptor: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2) of the directory `path`; the watch."""
+    flags = mask | _IN_ONLYDIR | _IN_DONT_FOLLOW
+    return _check(_libc.inotify_add_watch(descriptor, _bytes(path), ctypes.c_uint(flags)), path)
 
 
 def close_range(first: int) -> None:

@@ -173,12 +173,8 @@ def _serve_plainly(control: socket.socket) -> None:
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
     payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
-<<<<<<< HEAD
         job = _job(payload)
         pid, left = fork_into(entrances)
-=======
-        pid, left = fork_into(entrances)
->>>>>>> limits
         if pid == 0:
             control.close()
             _child(lambda: _sandbox(job, reply, output, left))
@@ -213,7 +209,6 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
         try:
             job = _job(payload)
             syscalls.unshare(syscalls.CLONE_NEWPID)
-<<<<<<< HEAD
             try:
                 pid, left = fork_into(entrances)
                 if pid == 0:
@@ -222,14 +217,6 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
                     _child(lambda: _sandbox(job, reply, output, left))
             finally:  # whatever fork(2) said: else no other namespace could be made
                 syscalls.setns(own, syscalls.CLONE_NEWPID)
-=======
-            pid, left = fork_into(entrances)
-            if pid == 0:
-                control.close()
-                os.close(own)
-                _child(lambda: _sandbox(payload, reply, output, left))
-            syscalls.setns(own, syscalls.CLONE_NEWPID)
->>>>>>> limits
             pidfd = os.pidfd_open(pid)
             socket.send_fds(reply, [b"p"], [pidfd])
             os.close(pidfd)
@@ -242,13 +229,7 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
 
 def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
-<<<<<<< HEAD
         enter(entrances)
-=======
-        enter(entrances)
-        with os.fdopen(payload, "rb") as stream:
-            job: Work = pickle.load(stream)
->>>>>>> limits
         status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:

@@ -6,8 +6,7 @@ tree is handed on instead of copied again.
 
 An overlay lets go of a file's other names when one of them is written to. So every name in a copy is
 a file of its own, and a tree in which a step made links is not handed on. What remains different: a
-step does not see that names were linked below, and a file that it opens for writing and leaves as it
-is is no change.
+step does not see that names were linked below.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ from dataclasses import dataclass
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import HardLinks, describe
 from assembler.layer.realise import realise
-from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
+from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything, join
 from assembler.linux.ownership import ROOT, Owner, read_table
 from assembler.linux.syscalls import birth_time
 from assembler.runtime.base import Root
 from assembler.snapshot.overlay import OverlaySnapshotter
+from assembler.snapshot.written import WatchedTree
 
 _PIECE = 1 << 20
 
@@ -74,10 +74,15 @@ class CopySnapshotter(OverlaySnapshotter):
                 realise(everything(below, linked=False), tree)
             before = marks(tree)
             root = Root((), tree, "", scratch)
-            yield root
+            directories = ((path, join(tree, path)) for path in before if before[path].is_directory)
+            watched = WatchedTree(directories)
+            try:
+                yield root
+            finally:
+                written = watched.close() - root.moved
             upper = self._fresh(change)
             links: list[Entry] = []
-            found = changed(tree, before, below, root.moved)
+            found = changed(tree, before, below, root.moved, written)
             realise(_noting_links(found, links), upper, lower=below.lookup)
             self._publish(upper, id)
             published = self.find(id)
@@ -136,11 +141,16 @@ def _mark(location: str, status: os.stat_result, owner: Owner = ROOT) -> Mark:
 
 
 def changed(
-    tree: str, before: Marks, below: Tree, moved: AbstractSet[str] = frozenset()
+    tree: str,
+    before: Marks,
+    below: Tree,
+    moved: AbstractSet[str] = frozenset(),
+    written: AbstractSet[str] = frozenset(),
 ) -> Iterator[Entry]:
     """What was changed in `tree`, a copy of `below`, since `before`, as a changeset: deletions as
     whiteouts, a directory that was made anew as opaque, as an overlay has it. A directory that only
-    had mount points come and go is as it was, and so is a file of `moved` that is like before."""
+    had mount points come and go is as it was, and so is a file of `moved` that is like before. One
+    of `written` was changed, though it may be like before."""
     links = HardLinks()
     now: set[str] = set()
     kept = {""}  # directories that are the ones they were
@@ -158,7 +168,7 @@ def changed(
         same = not anew and known is not None and _is_same(known, mark)
         if same and mark.is_directory:
             kept.add(path)
-        if same and known == mark:
+        if same and known == mark and not (path in written and stat.S_ISREG(status.st_mode)):
             continue
         entry = describe(path, item.path, status, owners)
         known_to_move = mark.is_directory or (status.st_nlink == 1 and path in moved)
@@ -189,13 +199,11 @@ def _is_same(before: Mark, now: Mark) -> bool:
 def _like(entry: Entry, other: Entry | None) -> bool:
     """Whether `entry` is what `other` was, whatever its change time says: mount points came and
     went in a directory, or a file was moved away and back."""
-    names = ("kind", "mode", "uid", "gid", "mtime", "size", "xattrs")
+    names = ("kind", "mode", "uid", "gid", "mtime", "size", "xattrs", "link", "device")
     if other is None or any(getattr(entry, name) != getattr(other, name) for name in names):
         return False
-    if entry.kind is Kind.DIRECTORY:
-        return True
     if entry.source is None or other.source is None:
-        return False
+        return True
     with entry.source.open() as one, other.source.open() as two:
         while piece := one.read(_PIECE):
             if piece != two.read(_PIECE):

@@ -112,13 +112,13 @@ def test_where_overlays_are_refused_steps_run_in_copies(assemble: Any, tmp_path:
     (context / "Dockerfile").write_text(
         "FROM scratch\n"
         "COPY --chmod=755 busybox /bin/sh\nCOPY --chmod=755 busybox /bin/rm\nCOPY busybox /gone\n"
-        "RUN echo made > /f; rm /gone\nRUN test ! -e /gone && rm -r /dev/none || rm /f\n"
+        "RUN echo made > /f; rm /gone\nRUN test ! -e /gone && rm /f\n"
     )
     shutil.copy("/bin/busybox", context / "busybox")
     prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_AN_OVERLAY, str(tmp_path)]
     out = tmp_path / "out"
     done = assemble(
-        "build", "-q", "--store", tmp_path / "store", "-o", f"type=oci,dest={out},tar=false", context,
+        "build", "--store", tmp_path / "store", "-o", f"type=oci,dest={out},tar=false", context,
         prefix=prefix, SOURCE_DATE_EPOCH="1700000000",
     )  # fmt: skip
     assert "steps run in copies" in done.stderr

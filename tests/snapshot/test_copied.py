@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.tree import ChangesetTree, EmptyTree, MergedTree, everything
+from assembler.layer.tree import (
+    ChangesetTree,
+    DirectoryTree,
+    EmptyTree,
+    MergedTree,
+    everything,
+)
 from assembler.snapshot.copied import changed, marks
 
 SOCKET = 'rm -rf {0}; perl -e \'socket(S, 1, 1, 0); bind(S, pack("Sa*", 1, "{0}")) or die\''
@@ -30,6 +36,8 @@ CHANGES = {
     "a directory's mode changes": "chmod 700 d/e",
     "an owner changes": "chown 1:2 d/f",
     "an owner and a mode are given again": "chown 0:0 d/f; chmod 644 d/e/deep",
+    "a file is opened for writing and left": ": >> d/f; : >> d/e/deep; chmod 700 d/e",
+    "a file is read": "cat d/f; exec 5<d/e/deep",
     "one of two names changes": "echo x >> one",
     "one of two names gets a mode": "chmod 600 two",
     "everything gets an owner": "chown -R 3:4 .",
@@ -142,3 +150,25 @@ def test_a_copy_tells_the_same_changes_as_an_overlay(tmp_path: Path, change: str
         [sys.executable, "-c", SCRIPT, str(tmp_path), command], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_runtime_moved_away_and_back_is_as_it_was(tmp_path: Path) -> None:
+    """A file, a link and a pipe get new change times by that; what a step moved so is a change."""
+    tree, below, elsewhere = tmp_path / "tree", tmp_path / "below", tmp_path / "elsewhere"
+    for place in (tree, below):
+        place.mkdir()
+        (place / "file").write_text("x")
+        (place / "link").symlink_to("file")
+        os.mkfifo(place / "pipe")
+        for name in ("file", "link", "pipe", "."):
+            os.utime(place / name, (1, 1), follow_symlinks=False)
+    before = marks(str(tree))
+    names = {"file", "link", "pipe"}
+    for name in names:
+        (tree / name).rename(elsewhere)
+        elsewhere.rename(tree / name)
+    os.utime(tree, (1, 1))
+    lower = MergedTree([DirectoryTree(str(below))])
+    told = {entry.path for entry in changed(str(tree), before, lower, names)}
+    assert told - {""} == set()
+    assert {entry.path for entry in changed(str(tree), before, lower)} - {""} == names

@@ -1,0 +1,42 @@
+"""Files that are opened for writing are known, and no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from assembler.linux import syscalls
+from assembler.snapshot.written import WatchedTree
+
+
+def test_what_was_opened_for_writing_is_told_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("d/kept", "read", "left"):
+        (tmp_path / name).write_text("x")
+    watched = WatchedTree([("", str(tmp_path)), ("d", str(tmp_path / "d"))])
+    os.close(os.open(tmp_path / "d/kept", os.O_RDWR))
+    (tmp_path / "read").read_text()
+    subprocess.run(["sh", "-c", "exec 5>>left; kill -9 $$"], cwd=tmp_path)
+    assert watched.close() == {"d/kept", "left"}
+
+
+def test_many_events_are_read_while_they_come(tmp_path: Path) -> None:
+    """The kernel keeps 16,384 of them."""
+    watched = WatchedTree([("", str(tmp_path))])
+    for number in range(20_000):
+        os.close(os.open(tmp_path / f"f{number % 20_000}", os.O_WRONLY | os.O_CREAT))
+        os.unlink(tmp_path / f"f{number}")
+    assert len(watched.close()) == 20_000
+
+
+def test_without_inotify_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(syscalls, "inotify_init", refused)
+    watched = WatchedTree([("", str(tmp_path))])
+    (tmp_path / "f").write_text("x")
+    assert watched.close() == set()
