@@ -15,10 +15,11 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import DockerfileError, NamespacesForbidden, UsageError
+from assembler.errors import DockerfileError, HostError, NamespacesForbidden, UsageError
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
+from assembler.linux.resources import Resources
 from assembler.linux.userns import IdMap
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
@@ -36,14 +37,15 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.linux.cgroups import Groups
     from assembler.net.agent import Agents
+    from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
     "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
     "away belongs to 0:0 in the image (see assemble doctor)"
 )
-_OWNERS_REFUSED = "only one id is mapped here, and {} lets RUN give nothing to anybody else: --runtime native does"
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "copy")
 
@@ -71,6 +73,8 @@ class BuildRequest:
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    cgroup_parent: str = ""
 
 
 class Builder:
@@ -268,7 +272,7 @@ class Builder:
             packed=self.cache,
             contexts={**main, **request.files},
             remote=self.remotes,
-            sandbox=self._sandbox,
+            sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
             compression=request.compression,
             annotations=request.annotations,
@@ -280,7 +284,6 @@ class Builder:
             jobs=self._jobs,
             add_hosts=request.add_hosts,
             shared_memory=request.shared_memory,
-            limits=request.limits,
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -315,14 +318,43 @@ class Builder:
         return self._started_agents
 
     @contextmanager
-    def _sandbox(self) -> Iterator[Sandbox]:
-        if self._id_map is None:
-            self._id_map = self._enter()
+    def _sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
+        from assembler.linux.cgroups import default_processes
+        from assembler.snapshot.published import RECORDED
+
+        processes = default_processes()
         with ExitStack() as stack:
+            groups = stack.enter_context(self._groups(request, processes))
+            if self._id_map is None:
+                self._id_map = self._enter()
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
-            snapshotter = stack.enter_context(self._open_snapshotter(self._id_map))
-            yield Sandbox(snapshotter, runtime)
+            ids = RECORDED if self._id_map.single else self._id_map.kind
+            directory = os.path.join(self.store.layers_directory, ids)
+            opened = self._open_snapshotter(directory, self._id_map)
+            snapshotter = stack.enter_context(opened)
+            yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
+
+    @contextmanager
+    def _groups(self, request: BuildRequest, processes: int) -> Iterator[Groups]:
+        """The cgroups of a build. What is asked for must be had (rule R5), the bound on processes
+        is only set where it can be."""
+        from assembler.linux.cgroups import prepared
+
+        records = self.store.groups_directory
+        asked, parent = request.resources, request.cgroup_parent
+        if any(limit.name == "nproc" for limit in request.limits):
+            processes = 0
+        with ExitStack() as stack:
+            try:
+                prepare = prepared(records, asked, parent, processes=processes)
+                groups = stack.enter_context(prepare)
+            except HostError as error:
+                if asked.controllers or parent:
+                    raise
+                self._sink(Warned(f"processes of steps: {error.message}", self._clock()))
+                groups = stack.enter_context(prepared(records))
+            yield groups
 
     def _enter(self) -> IdMap:
         from assembler.linux import userns
@@ -337,13 +369,11 @@ class Builder:
             self._sink(Warned(f"{error.message}: steps run by chroot", self._clock()))
             return userns.host_map()
 
-    def _open_snapshotter(self, id_map: IdMap) -> OverlaySnapshotter:
+    def _open_snapshotter(self, directory: str, id_map: IdMap) -> OverlaySnapshotter:
         from assembler.snapshot.copied import CopySnapshotter
         from assembler.snapshot.overlay import OverlaySnapshotter
-        from assembler.snapshot.published import RECORDED
 
         single = id_map.single
-        directory = os.path.join(self.store.layers_directory, RECORDED if single else id_map.kind)
         if self._snapshotter == "copy" or id_map.kind == "host":
             return CopySnapshotter(directory, recorded=single)
         refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
@@ -358,8 +388,14 @@ class Builder:
             from assembler.runtime.chroot import Chroot
 
             return Chroot.start()
-        if id_map.single and self._runtime in ("podman", "crun", "runc"):
-            self._sink(Warned(_OWNERS_REFUSED.format(self._runtime), self._clock()))
+        from assembler.linux.owner_filter import Ownership
+
+        runtime = self._start_namespaced(id_map)
+        if runtime.ownership is Ownership.IGNORED:
+            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
+        return runtime
+
+    def _start_namespaced(self, id_map: IdMap) -> Forked:
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 
@@ -368,13 +404,18 @@ class Builder:
             from assembler.runtime.oci_runtime import OciRuntime
 
             return OciRuntime.start(id_map, self._runtime)
-        from assembler.linux.owner_filter import Ownership
         from assembler.runtime.native import Native
 
-        native = Native.start(id_map)
-        if native.ownership is Ownership.IGNORED:
-            self._sink(Warned(_OWNERS_IGNORED, self._clock()))
-        return native
+        return Native.start(id_map)
+
+
+def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
+    """The limits asked for, and one of at most `processes` if none of them is of processes."""
+    if any(limit.name == "nproc" for limit in request.limits):
+        return request.limits
+    from assembler.linux.restraint import process_limit
+
+    return (*request.limits, Limit("nproc", *process_limit(processes)))
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

@@ -3,12 +3,15 @@
     .venv/bin/python benchmarks/run_overhead.py [STEPS] [ROUNDS]
 
 As an unprivileged user with subordinate ids. A build of one step and a build of many are timed in
-turn; their difference over the steps between is what one more costs, start-up and packing left out.
-Prints medians of wall milliseconds a step, and ratios to the embedded runtime.
+turn; their difference over the steps between is what one more costs, start-up left out. Prints
+medians of wall and CPU milliseconds a step, ratios to the embedded runtime, and what the shell
+takes by itself. CPU time says more than wall time where others are at work: the load is shown.
 """
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -38,13 +41,18 @@ def context(directory: Path, steps: int) -> str:
     return str(path)
 
 
-def seconds(argv: list[str]) -> float:
-    """Wall seconds of one run."""
-    before = time.monotonic()
+def seconds(argv: list[str]) -> tuple[float, float]:
+    """Wall and CPU seconds of one run."""
+    before, used = time.monotonic(), _used()
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}\n{done.stderr}")
-    return time.monotonic() - before
+    return time.monotonic() - before, _used() - used
+
+
+def _used() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def contenders(directory: Path) -> dict[str, list[str]]:
@@ -69,6 +77,12 @@ def contenders(directory: Path) -> dict[str, list[str]]:
     return found
 
 
+def _middle(times: list[tuple[float, ...]]) -> tuple[float, float]:
+    """The medians of wall and CPU seconds, in milliseconds."""
+    wall, used = (statistics.median(column) * 1000 for column in zip(*times, strict=True))
+    return wall, used
+
+
 def main() -> None:
     """Print the table."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
@@ -77,15 +91,18 @@ def main() -> None:
         directory = Path(name)
         commands = contenders(directory)
         one, many = context(directory, 1), context(directory, steps)
-        times: dict[str, list[float]] = {name: [] for name in commands}
+        times: dict[str, list[tuple[float, ...]]] = {name: [] for name in commands}
         for _ in range(rounds):
             for name, command in commands.items():
-                short, long = seconds([*command, one]), seconds([*command, many])
-                times[name].append((long - short) / (steps - 1) * 1000)
-        native = statistics.median(times["native"])
+                both = zip(seconds([*command, one]), seconds([*command, many]), strict=True)
+                times[name].append(tuple((long - short) / (steps - 1) for short, long in both))
+        native, _ = _middle(times["native"])
         for name, found in times.items():
-            middle = statistics.median(found)
-            print(f"{name:<12} {middle:8.1f} ms a step  {middle / native:6.1f} ×")
+            wall, used = _middle(found)
+            print(f"{name:<12} {wall:7.1f} ms a step, CPU {used:7.1f}  {wall / native:6.1f} ×")
+        shell, used = _middle([seconds(["busybox", "sh", "-c", "true"]) for _ in range(9)])
+        print(f"{'a shell':<12} {shell:7.1f} ms,        CPU {used:7.1f}")
+        print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
         clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
         clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
         below = [str(path) for path in directory.iterdir()]

@@ -343,6 +343,10 @@ def without_namespaces() -> list[str]:
 
 
 @pytest.fixture
-def single_id() -> list[str]:
-    """A command prefix under which newuidmap is not found."""
-    return ["env", f"PATH={os.path.dirname(sys.executable)}:/bin-without-newuidmap"]
+def single_id(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command prefix under which newuidmap is not found, but every runtime is."""
+    programs = tmp_path_factory.mktemp("programs")
+    for name in ("podman", "crun", "runc"):
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+    return ["env", f"PATH={os.path.dirname(sys.executable)}:{programs}"]

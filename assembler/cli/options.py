@@ -15,6 +15,10 @@ from assembler.events import Sink, discard
 from assembler.oci.platform import Platform
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+RESOURCES = (
+    "memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems",
+)  # fmt: skip
+"""The keys of `--resource`, which are also options of their own, as `docker build` had them."""
 
 
 def store_option(command: Command) -> Command:

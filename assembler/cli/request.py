@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from assembler.cli.options import pairs, platform_of
+from assembler.cli.options import RESOURCES, pairs, platform_of
 from assembler.environment import PROXY_NAMES, Environment
 from assembler.errors import UsageError
 
@@ -58,6 +58,29 @@ _OPTIONS = (
     click.option("--shm-size", metavar="SIZE", default="", help="Size of /dev/shm, as in 128m."),
     click.option(
         "--ulimit", "ulimits", metavar="NAME=N[:N]", multiple=True, help="Resource limit of steps."
+    ),
+    click.option(
+        "--resource",
+        "resources",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Limit of each step: memory=2g, cpu-quota=50000.",
+    ),
+    *(
+        click.option(
+            f"--{key}",
+            *{"memory": ("-m",), "cpu-shares": ("-c",)}.get(key, ()),
+            default="",
+            hidden=True,
+        )
+        for key in RESOURCES
+    ),
+    click.option(
+        "--cgroup-parent",
+        "cgroup_parent",
+        metavar="PATH",
+        default="",
+        help="The cgroup that steps run below.",
     ),
     click.option(
         "--allow",
@@ -133,7 +156,7 @@ def request_for(
 ) -> BuildRequest:
     """The request that the options amount to, for a Dockerfile that is parsed."""
     from assembler.builder import BuildRequest, host_platform
-    from assembler.cli.limits import limits_of, shared_memory_of
+    from assembler.cli.limits import cgroup_parent_of, limits_of, resources_of, shared_memory_of
     from assembler.plan.contexts import Contexts
 
     platform = platform_of(options["platform"], environment)
@@ -154,7 +177,15 @@ def request_for(
         add_hosts=hosts_of(options["add_hosts"]),
         shared_memory=shared_memory_of(options["shm_size"]),
         limits=limits_of(options["ulimits"]),
+        resources=resources_of(resource_words(options)),
+        cgroup_parent=cgroup_parent_of(options["cgroup_parent"]),
     )
+
+
+def resource_words(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words of `--resource`, which win over the options that the keys are as well."""
+    values = ((key, options.get(key.replace("-", "_"))) for key in RESOURCES)
+    return (*(f"{key}={value}" for key, value in values if value), *options["resources"])
 
 
 def build_args_of(words: tuple[str, ...], environment: Environment) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Realisation:
         self._epoch = epoch
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
 
     @property
     def variant(self) -> str:
@@ -52,6 +53,12 @@ class Realisation:
 
     def directory(self, change: Change, below: Snapshot) -> str:
         """The layer directory of `change`, made from its changeset or blob if need be."""
+        found = self._directories.get(change.id)
+        if found is None:
+            found = self._directories[change.id] = self._found_or_made(change, below)
+        return found
+
+    def _found_or_made(self, change: Change, below: Snapshot) -> str:
         snapshotter = self._snapshotter
         if snapshotter is None:
             raise StoreError("a layer must be unpacked, and this build entered no namespace")

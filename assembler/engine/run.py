@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
-from assembler.errors import ProcessFailed
+from assembler.errors import ProcessFailed, StepError
 from assembler.plan.steps import Run
-from assembler.runtime.base import HOSTNAME, Process
+from assembler.runtime.base import HOSTNAME, Limit, Process
+
+if TYPE_CHECKING:
+    from assembler.linux.cgroups import Group
+
+_KILLED = 137  # 128 + SIGKILL
 
 
 def execute(
@@ -26,7 +32,33 @@ def execute(
 
     Raises ProcessFailed for another exit status than 0.
     """
-    process = Process(
+    with sandbox.snapshotter.prepare(id, lowers) as root, sandbox.groups.step() as group:
+        process = _process(step, services, mounted, sandbox.limits, group.groups)
+        try:
+            status = sandbox.runtime.run(
+                process, root, mounted.mounts, output, services.cancellation
+            )
+        except StepError as error:
+            error.hint = error.hint or group.shortage(killed=True)
+            raise
+        if status != 0:
+            raise ProcessFailed(
+                f'process "{" ".join(step.argv)}" did not complete successfully: '
+                f"exit code: {status}",
+                status,
+                step.span,
+                hint=group.shortage(status == _KILLED) or _full(root.upper),
+            )
+
+
+def _process(
+    step: Run,
+    services: Services,
+    mounted: Mounted,
+    limits: tuple[Limit, ...],
+    groups: tuple[Group, ...],
+) -> Process:
+    return Process(
         argv=step.argv,
         env=step.env + step.proxies + mounted.env,
         cwd=step.cwd,
@@ -36,18 +68,9 @@ def execute(
         insecure=step.security == "insecure",
         add_hosts=services.add_hosts,
         shared_memory=services.shared_memory,
-        limits=services.limits,
+        limits=limits,
+        groups=groups,
     )
-    with sandbox.snapshotter.prepare(id, lowers) as root:
-        status = sandbox.runtime.run(process, root, mounted.mounts, output, services.cancellation)
-        if status != 0:
-            raise ProcessFailed(
-                f'process "{" ".join(step.argv)}" did not complete successfully: '
-                f"exit code: {status}",
-                status,
-                step.span,
-                hint=_full(root.upper),
-            )
 
 
 def _full(path: str) -> str:

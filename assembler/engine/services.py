@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
@@ -23,6 +23,9 @@ from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
 
+if TYPE_CHECKING:
+    from assembler.linux.cgroups import Groups
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -30,6 +33,10 @@ class Sandbox:
 
     snapshotter: Snapshotter
     runtime: Runtime
+    groups: Groups
+    limits: tuple[Limit, ...]
+    ids: str
+    """The kind of id map, and so whose the files are that are kept: others cannot use them."""
 
 
 class PackedLayers(Protocol):
@@ -96,4 +103,3 @@ class Services:
     agents: Callable[[str], str | None] = no_agent
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
-    limits: tuple[Limit, ...] = ()

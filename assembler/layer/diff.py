@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.overlay import HardLinks, attributes, describe, is_whiteout
+from assembler.layer.overlay import HardLinks, attributes, describe, hides
 from assembler.linux.ownership import Owner, read_table
 
 
@@ -17,7 +17,7 @@ def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
 
     A deletion is named only if the path exists below. A directory that is as it was below is named
     only when something in it changed; the root only when its mode, owner or attributes changed.
-    Sockets are passed over. Run it in the user namespace that the owners are of. Raises OSError.
+    A socket is passed over, what it took the place of is deleted. Run it in the user namespace that the owners are of. Raises OSError.
     """
     return _Comparison(upper, lowers).entries()
 
@@ -61,7 +61,7 @@ class _Comparison:
                 continue
             path, item = found
             status = item.stat(follow_symlinks=False)
-            if is_whiteout(status):
+            if hides(status):
                 if _find(frame.lowers, item.name)[0] is not None:
                     yield from self._released()
                     yield Entry(path, Kind.WHITEOUT)
@@ -120,7 +120,7 @@ def _find(
             status = os.lstat(location)
         except FileNotFoundError:
             continue
-        if is_whiteout(status):
+        if hides(status):
             break
         visible = visible or (lower, status)
         if not stat.S_ISDIR(status.st_mode):

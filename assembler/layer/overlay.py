@@ -59,6 +59,12 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
+def hides(status: os.stat_result) -> bool:
+    """Whether nothing shows at a file's path: it is a whiteout, or a socket. No layer holds a
+    socket (rule Z5), but what it took the place of is gone."""
+    return is_whiteout(status) or stat.S_ISSOCK(status.st_mode)
+
+
 def attributes(path: str) -> Attributes:
     """The attributes of the regular file or directory at `path` (links are not followed).
 

@@ -77,7 +77,7 @@ class DirectoryTree:
         return self._entry(path, host, found)
 
     def children(self, path: str) -> Iterable[Entry]:
-        """See `Tree.children`; whiteouts are among them."""
+        """See `Tree.children`; whiteouts are among them, and sockets as such."""
         host = os.path.join(self._directory, path)
         with os.scandir(host) as names:
             items = sorted(names, key=lambda item: item.name)
@@ -98,7 +98,7 @@ class DirectoryTree:
             return False
 
     def _entry(self, path: str, host: str, status: os.stat_result) -> Entry | None:
-        if overlay.is_whiteout(status):
+        if overlay.hides(status):
             return Entry(path, Kind.WHITEOUT)
         return overlay.describe(path, host, status, self._owners)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import NamedTuple
 
 from assembler.linux import syscalls
 from assembler.linux.job import SetupFailed
@@ -11,8 +12,18 @@ from assembler.linux.job import SetupFailed
 _MAX_ACCOUNTS = 16 << 20
 
 
-def account(user: str, root: str = "/") -> tuple[int, int, list[int], str]:
-    """(uid, gid, supplementary groups, home) of `name|uid[:group|gid]` in the files of `root`.
+class Account(NamedTuple):
+    """Whom a step runs as. The primary group is among the supplementary ones, as BuildKit has it:
+    else a process may leave it, and what keeps that group out would let it in."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    home: str
+
+
+def account(user: str, root: str = "/") -> Account:
+    """Whom `name|uid[:group|gid]` means by the files of `root`.
 
     Raises SetupFailed for a name that they do not have.
     """
@@ -30,10 +41,11 @@ def account(user: str, root: str = "/") -> tuple[int, int, list[int], str]:
     gid = int(found[3]) if found else 0
     home = (found[5] if found else "") or "/"
     if group:
-        return uid, _group(group, groups), [], home
+        gid = _group(group, groups)
+        return Account(uid, gid, [gid], home)
     known = found[0] if found else name
     more = [int(row[2]) for row in groups if known in row[3].split(",")]
-    return uid, gid, sorted({gid, *more}), home
+    return Account(uid, gid, sorted({gid, *more}), home)
 
 
 def _group(group: str, groups: list[list[str]]) -> int:
@@ -57,9 +69,14 @@ def _rows(root: str, path: str, columns: int) -> list[list[str]]:
         return []
     finally:
         os.close(top)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return []
-        text = stream.read(_MAX_ACCOUNTS).decode("utf-8", "surrogateescape")
+        content = b""
+        while len(content) < _MAX_ACCOUNTS and (piece := os.read(descriptor, 1 << 16)):
+            content += piece
+    finally:
+        os.close(descriptor)
+    text = content[:_MAX_ACCOUNTS].decode("utf-8", "surrogateescape")
     rows = [line.split(":") for line in text.splitlines()]
     return [row for row in rows if len(row) >= columns and row[2].isdigit()]

@@ -9,38 +9,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from assembler.linux.accounts import account
-from assembler.linux.command import Command, execute, filled
+from assembler.linux.command import Command, filled
 from assembler.linux.job import SetupFailed
-from assembler.linux.root import resolve
+from assembler.linux.owner_filter import Ownership
 
 _OWN_FAILURE = 1  # of crun and runc, and of any command: only their logs tell
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """`command` is the runtime's, with `{bundle}` for the bundle's path. `config` is config.json
-    with the names of `command` in mounts' sources; `user` and `home` are filled in from the
-    root's own files."""
+    """`command` is the runtime's, with `{bundle}` for the bundle's path and `{log}` for its log.
+    `config` is config.json with the names of `command` in mounts' sources; the user and HOME are
+    filled in from the root's own files."""
 
     command: Command
     config: dict[str, Any]
-    user: str
 
     def run(self, output: int) -> int:
         """Mount, write the bundle, run; the runtime's status. Raises SetupFailed, OSError."""
         with self.command.mounted() as names:
             root = names["root"]
-            uid, gid, groups, home = account(self.user, root)
+            found = account(self.command.user, root)
             process = dict(self.config["process"])
+            mapped = self.command.ownership is Ownership.MAPPED  # else there is nobody else to be
             process["user"] = {
-                "uid": uid,
-                "gid": gid,
+                "uid": found.uid if mapped else 0,
+                "gid": found.gid if mapped else 0,
                 "umask": 0o022,
-                "additionalGids": groups,
+                "additionalGids": found.groups if mapped else [],
             }
             if not any(word.startswith("HOME=") for word in process["env"]):
-                process["env"] = [*process["env"], f"HOME={home}"]
-            os.makedirs(root + resolve(root, process["cwd"]), mode=0o755, exist_ok=True)
+                process["env"] = [*process["env"], f"HOME={found.home}"]
             mounts = [
                 mount | {"source": filled(mount["source"], names)}
                 for mount in self.config["mounts"]
@@ -51,8 +50,7 @@ class Bundle:
             with open(os.path.join(names["bundle"], "config.json"), "x", encoding="utf-8") as file:
                 json.dump(config, file, ensure_ascii=True)
             names["log"] = os.path.join(names["memory"], "log")
-            argv = [filled(word, names) for word in self.command.argv]
-            status = execute(argv, dict(self.command.env), output)
+            status = self.command.execute(names, found, output)
             return _status_of(_error(names["log"])) if status == _OWN_FAILURE else status
 
 
@@ -62,9 +60,9 @@ def _status_of(reason: str) -> int:
     lowered = reason.lower()
     if not reason:
         return _OWN_FAILURE  # it was the command's own status
-    if "not found" in lowered or "no such file" in lowered:
+    if any(text in lowered for text in ("not found", "no such file", "not a directory")):
         return 127
-    if "permission denied" in lowered or "exec format error" in lowered:
+    if any(text in lowered for text in ("permission denied", "exec format error", "open exec")):
         return 126
     raise SetupFailed(reason)
 

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
 from assembler.linux import syscalls
@@ -55,24 +56,28 @@ class Elsewhere(OSError):
 
 class Callers:
     """The callers behind the descriptor `listener`, seen from the first process of their pid
-    namespace, which has the same root and a /proc of that namespace.
+    namespace, which has the same root and a /proc of that namespace. For callers in a container
+    `join` makes it so.
 
-    `apart` says that callers may have mounts or a root of their own from the start. Methods raise
-    OSError with the number that the caller is to see.
+    `apart` says that callers may have mounts or a root of their own from the start, `chrooted` that
+    chroot(2) is not told. Methods raise OSError with the number that the caller is to see.
     """
 
-    def __init__(self, listener: int, *, apart: bool = False) -> None:
+    def __init__(self, listener: int, *, apart: bool = False, chrooted: bool = False) -> None:
         self._listener = listener
         self._apart = apart
-        self.chrooted = apart
+        self.chrooted = apart or chrooted
         """Whether a caller's root may be another than ours."""
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._here = _identity(os.fstat(self._root))
+        self._here = self._outside = _identity(os.fstat(self._root))
         self._buffer = bytearray(_NOTIFICATION.size)
-        self._memory = syscalls.ProcessMemory(_SHORT)
         with suppress(OSError):  # Linux 6.6: without it an answer takes a little longer
             fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
+
+    @cached_property
+    def _memory(self) -> syscalls.ProcessMemory:
+        return syscalls.ProcessMemory(_SHORT)
 
     @property
     def device(self) -> int:
@@ -82,6 +87,34 @@ class Callers:
     def fileno(self) -> int:
         """The listener, readable when a call waits."""
         return self._listener
+
+    def contained(self, call: Call) -> bool:
+        """Whether the caller's root is another than ours was in the beginning."""
+        return self._root_of(call) != self._outside
+
+    def join(self, call: Call) -> None:
+        """Take a copy of the caller's mounts, and so its root, for this process. /proc stays that
+        of our pid namespace, by whose numbers callers are known: the container may have its own."""
+        context = syscalls.fsopen("proc")
+        try:
+            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+            proc = syscalls.fsmount(context)
+        finally:
+            os.close(context)
+        try:
+            theirs = os.open(f"{call.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+            try:
+                syscalls.setns(theirs, syscalls.CLONE_NEWNS)
+            finally:
+                os.close(theirs)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+            syscalls.move_mount(proc, "/proc")
+        finally:
+            os.close(proc)
+        os.close(self._root)
+        self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._here = _identity(os.fstat(self._root))
 
     def receive(self) -> Call | None:
         """The next call; None when its caller was gone before it was told."""
@@ -238,7 +271,10 @@ class Callers:
         raise failure(errno.ESRCH)
 
     def _same_root(self, call: Call) -> bool:
-        return _identity(os.stat(f"{call.pid}/root", dir_fd=self._proc)) == self._here
+        return self._root_of(call) == self._here
+
+    def _root_of(self, call: Call) -> tuple[int, int]:
+        return _identity(os.stat(f"{call.pid}/root", dir_fd=self._proc))
 
     def _open_in_other_root(self, call: Call, directory: int, path: bytes, mode: int) -> int:
         """After chroot(2): by the text of the base's path, below the caller's root."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from assembler.linux import reaping
 from assembler.linux.job import Job
-from assembler.linux.payload import Records, run_payload
+from assembler.linux.payload import Payload, Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,6 @@ class ChrootJob:
         """Run it and end what it leaves behind; its status. Raises SetupFailed, OSError."""
         reaping.adopt()
         try:
-            return run_payload(self.job, output, Records())
+            return Payload.start(self.job, output).run(Records())
         finally:
             reaping.end_children()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,8 +47,9 @@ def claim(parent: str, prefix: str = "") -> Claim:
     return Claim(path, lock)
 
 
-def sweep(parent: str, prefix: str = "") -> None:
-    """Remove the directories of dead processes: those whose lock can be taken."""
+def sweep(parent: str, prefix: str = "", last_act: Callable[[str], bool] | None = None) -> None:
+    """Remove the directories of dead processes: those whose lock can be taken. `last_act` is given
+    each before; where it says no, the directory stays for another time."""
     dead: list[Claim] = []
     with held(parent):
         for name in os.listdir(parent):
@@ -56,7 +57,10 @@ def sweep(parent: str, prefix: str = "") -> None:
                 found = _take(os.path.join(parent, name))
                 dead += [found] if found is not None else []
     for one in dead:
-        one.close()
+        if last_act is None or last_act(one.path):
+            one.close()
+        else:
+            os.close(one.lock)
 
 
 def _take(path: str) -> Claim | None:

@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from assembler.linux import syscalls
+from assembler.linux import restraint, syscalls
+from assembler.linux.accounts import Account, account
+from assembler.linux.credentials import Credentials
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.mounts import Bind, FileSystem
-from assembler.linux.root import Made, mount_directory, mount_root, remove_made, write_file
-from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
-
-_PLACES = (("root", "merged"), ("memory", "memory"))
+from assembler.linux.owner_filter import Ownership, program
+from assembler.linux.payload import Records, wait_for, watch_owners
+from assembler.linux.root import (
+    Made,
+    mount_directory,
+    mount_root,
+    private_memory,
+    remove_made,
+    resolve,
+    root_of,
+    write_file,
+)
+from assembler.linux.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`argv` with `{root}` and `{N}` standing for the root's path and that of mount number N.
+    """`argv` is a template: `{root}` and `{N}` stand for the root's path and that of mount number N,
+    `{home}` for the home directory of the step's `user`, `{{` for a brace (see `literal`).
 
     `cgroups` is `covered` (/sys/fs/cgroup is an empty tmpfs: crun refuses hybrid hierarchies) or
     `read-only` (runc does without its own cgroup then; one made by root would outlive a kill).
@@ -43,12 +56,73 @@ class Command:
     links: tuple[tuple[str, str], ...]
     """Symlinks the program would make in the root where they are missing: path, text."""
     cgroups: str
+    user: str
+    cwd: str
+    ownership: Ownership
+    insecure: bool
 
     def run(self, output: int) -> int:
         """Mount, run, wait; the program's status. Raises SetupFailed, OSError."""
         with self.mounted() as names:
-            argv = [filled(word, names) for word in self.argv]
-            return execute(argv, dict(self.env), output)
+            found = account(self.user, names["root"])
+            return self.execute(names | {"home": found.home}, found, output)
+
+    def execute(self, names: Mapping[str, str], found: Account, output: int) -> int:
+        """Run the program over what is mounted, which gives way to the mounts of the container
+        where calls are answered, for as long as it runs; its status. `found` is the step's user."""
+        root = names["root"]
+        os.makedirs(root + resolve(root, self.cwd), mode=0o755, exist_ok=True)
+        records = Records.open(self.upper, self.lowers)
+        mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        ours, theirs = socket.socketpair()
+        child = syscalls.fork()
+        if child == 0:
+            self._become([filled(word, names) for word in self.argv], output, theirs)
+        theirs.close()
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+        try:
+            return wait_for(
+                child,
+                output,
+                ours,
+                lambda listener: Supervisor(
+                    listener,
+                    Credentials.of(found.uid, found.gid, tuple(found.groups)),
+                    records.upper,
+                    records.below,
+                    kept=self.ownership,
+                    apart=self.insecure,
+                    container=True,
+                ),
+                records.table,
+            )
+        finally:
+            syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+
+    def _become(self, argv: list[str], output: int, supervisor: socket.socket) -> None:
+        """Turn this fork into the program, with nothing of ours but its output."""
+        try:
+            os.setsid()
+            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            restraint.offer_to_the_oom_killer()
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if self.watched:
+                code = program(syscalls.machine(), self.ownership)
+                watch_owners(self.ownership, code, supervisor)
+            syscalls.close_range(3)
+            os.execvpe(argv[0], argv, dict(self.env))
+        finally:
+            os._exit(127)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the container's calls come to us. Those that are to do nothing do so by the
+        container's own filter: the runtime's must do something."""
+        if self.ownership is Ownership.MAPPED:
+            return not self.insecure
+        return self.ownership is Ownership.SUPERVISED
 
     @contextmanager
     def mounted(self) -> Iterator[dict[str, str]]:
@@ -65,7 +139,7 @@ class Command:
                 Bind("/sys/fs/cgroup", "/sys/fs/cgroup", read_only=True).execute()
         for source, target in self.shown:
             Bind(source, target).execute()
-        names = {name: os.path.join(self.scratch, path) for name, path in _PLACES}
+        names = {"root": root_of(self.scratch), "memory": private_memory(self.scratch)}
         created = self._mount(names)
         try:
             yield names
@@ -74,11 +148,8 @@ class Command:
 
     def _mount(self, names: dict[str, str]) -> list[Made]:
         memory = names["memory"]
-        os.makedirs(memory, exist_ok=True)
-        FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
-        targets = dict(self.targets)
         _, created = mount_root(
-            self.lowers, self.upper, self.work, self.scratch, targets, self.links
+            self.lowers, self.upper, self.work, memory, dict(self.targets), self.links
         )
         for number, file in enumerate(self.files):
             names[f"f{number}"] = os.path.join(memory, f"f{number}")
@@ -89,36 +160,15 @@ class Command:
                 os.mkdir(target)
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-            mount_directory(directory, target, f"{target}.private")
+            mount_directory(directory, f"{target}.private", target)
         return created
 
 
-def execute(argv: list[str], env: Mapping[str, str], output: int) -> int:
-    """Run a host program with nothing but its output, reap until it ends; its status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            syscalls.close_range(3)
-            os.execvpe(argv[0], argv, env)
-        finally:
-            os._exit(127)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in (0, 1, 2, output):  # else the log pipe never ends
-        os.dup2(null, descriptor)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            return os.waitstatus_to_exitcode(status) & 0xFF
+def literal(word: str) -> str:
+    """`word` as a template that stands for itself."""
+    return word.replace("{", "{{").replace("}", "}}")
 
 
 def filled(word: str, names: Mapping[str, str]) -> str:
-    """`word` with every `{name}` replaced."""
-    for name, path in names.items():
-        word = word.replace("{" + name + "}", path)
-    return word
+    """The template `word` with every `{name}` replaced."""
+    return word.format_map(names)

@@ -46,6 +46,11 @@ class Job:
     files: tuple[FileMount, ...]
     directories: tuple[DirectoryMount, ...]
     ownership: Ownership = Ownership.MAPPED
+    profile: bytes = b""
+    """The program of `seccomp.profile`; empty for none."""
+    owner_filter: bytes = b""
+    """The program of `owner_filter.program` with `profile` as the rest; empty where nothing is to
+    be kept of owners and device nodes."""
     insecure: bool = False
     """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
     shared_memory: int = 64 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from assembler.linux import syscalls
@@ -10,6 +11,7 @@ from assembler.linux.paths import remove_tree
 from assembler.linux.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
 _OPTION_LIMIT = 4000  # mount(2) takes one page of options
+_STRING_LIMIT = 255  # bytes that fsconfig(2) takes as a string
 _OVERLAY_SPECIAL = str.maketrans({"\\": "\\\\", ":": "\\:", ",": "\\,"})
 
 
@@ -84,24 +86,31 @@ class Overlay:
         return options
 
     def _execute_by_fsconfig(self) -> None:
-        context = syscalls.fsopen("overlay")
-        try:
+        with ExitStack() as stack:
+            context = syscalls.fsopen("overlay")
+            stack.callback(os.close, context)
+
+            def give(key: str, path: str) -> None:
+                # Only `lowerdir+` is taken as it is, without escapes (overlayfs, params.c).
+                text = path if key == "lowerdir+" else path.translate(_OVERLAY_SPECIAL)
+                if len(os.fsencode(text)) > _STRING_LIMIT:
+                    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                    stack.callback(os.close, descriptor)
+                    text = f"/proc/self/fd/{descriptor}"
+                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, text)
+
             syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "source", "overlay")
             for lower in self.lowers:
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir+", lower)
+                give("lowerdir+", lower)
             syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "userxattr")
             if self.upper:
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "upperdir", self.upper)
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "workdir", self.work)
+                give("upperdir", self.upper)
+                give("workdir", self.work)
                 syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "volatile")
             syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
             mounted = syscalls.fsmount(context)
-        finally:
-            os.close(context)
-        try:
+            stack.callback(os.close, mounted)
             syscalls.move_mount(mounted, self.target)
-        finally:
-            os.close(mounted)
 
 
 def try_overlay(directory: str) -> None:

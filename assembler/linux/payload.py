@@ -4,19 +4,22 @@ for, its calls about owners answered (rootless-runtime.md 3, steps 13 and 14; 5a
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import resource
 import select
 import signal
 import socket
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from assembler.linux import ownership, seccomp, syscalls
-from assembler.linux.accounts import account
+from assembler.linux import ownership, restraint, syscalls
+from assembler.linux.accounts import Account, account
 from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, SetupFailed
-from assembler.linux.owner_filter import Ownership, program
+from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership
 from assembler.linux.ownership import Owner
 from assembler.linux.root import resolve
 from assembler.linux.supervisor import Supervisor
@@ -25,6 +28,7 @@ CAPABILITIES = 0xA80425FB  # Docker's fourteen
 ALL_CAPABILITIES = (1 << 41) - 1  # up to CAP_CHECKPOINT_RESTORE
 _LAST_CAPABILITY = 63
 _MAX_SIGNALS = 4096
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,55 +40,103 @@ class Records:
     table: int = -1
     below: Mapping[str, Owner] = field(default_factory=dict)
 
+    @classmethod
+    def open(cls, upper: str, lowers: Sequence[str]) -> Records:
+        """Those of the layer directories `upper` and `lowers`. Raises OSError."""
+        descriptor = os.open(upper, _DIRECTORY)
+        if not ownership.has_table(upper):
+            return cls(descriptor)
+        table = os.open(os.path.dirname(upper), _DIRECTORY)
+        return cls(descriptor, table, ownership.read_tables(lowers or (upper,)))
 
-def run_payload(job: Job, output: int, records: Records) -> int:
-    """Fork the job's process, reap until it ends; its status. Raises SetupFailed, OSError."""
-    root = job.chroot or "/"
-    uid, gid, groups, home = account(job.user, root)
-    if job.chroot:
-        os.makedirs(job.chroot + resolve(job.chroot, job.cwd), mode=0o755, exist_ok=True)
-    else:
-        os.makedirs(job.cwd, mode=0o755, exist_ok=True)
-    env = dict(job.env)
-    env.setdefault("HOME", home)
-    problem_reader, problem_writer = os.pipe()
-    ours, theirs = socket.socketpair()
-    payload = os.fork()
-    if payload == 0:
-        os.close(problem_reader)
-        ours.close()
-        _become(job, output, problem_writer, (uid, gid, groups), env, theirs)
-    os.close(problem_writer)
-    theirs.close()
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The process of `job`: forked, restricted as far as that needs no root, and waiting for one.
+
+    It is forked before the root is made, which then goes on beside it; and a process that forks
+    writes to every page it uses once more.
+    """
+
+    job: Job
+    output: int
+    pid: int
+    problem: int
+    channel: socket.socket
+
+    @classmethod
+    def start(cls, job: Job, output: int) -> Payload:
+        """Fork it. Raises OSError."""
+        problem_reader, problem_writer = os.pipe()
+        ours, theirs = socket.socketpair()
+        pid = syscalls.fork()
+        if pid == 0:
+            os.close(problem_reader)
+            ours.close()
+            _become(job, output, problem_writer, theirs)
+        os.close(problem_writer)
+        theirs.close()
+        signal.signal(signal.SIGTERM, lambda *_: _terminate(pid))
+        return cls(job, output, pid, problem_reader, ours)
+
+    def run(self, records: Records) -> int:
+        """Let it go, now that its root is ours, and reap until it ends; its status. Raises
+        SetupFailed, OSError."""
+        job = self.job
+        found = account(job.user, job.chroot or "/")
+        place = job.chroot + resolve(job.chroot, job.cwd) if job.chroot else job.cwd
+        os.makedirs(place, mode=0o755, exist_ok=True)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has failed, or was killed
+            self.channel.sendall(marshal.dumps(tuple(found)))
+            self.channel.shutdown(socket.SHUT_WR)
+        initial = Credentials.of(found.uid, found.gid, tuple(found.groups))
+        status = wait_for(
+            self.pid,
+            self.output,
+            self.channel,
+            lambda listener: Supervisor(
+                listener,
+                initial,
+                records.upper,
+                records.below,
+                kept=job.ownership,
+                apart=job.insecure,
+            ),
+            records.table,
+        )
+        problem = b""
+        while part := os.read(self.problem, 4096):
+            problem += part
+        if problem:
+            raise SetupFailed(problem.decode("utf-8", "replace"))
+        return status
+
+
+def wait_for(
+    payload: int,
+    output: int,
+    channel: socket.socket,
+    supervisor_of: Callable[[int], Supervisor],
+    table: int,
+) -> int:
+    """Let go of the output and reap everything until `payload` ends; its status as shells count it.
+    The calls of the listener that comes from `channel`, if one does, are answered meanwhile, and
+    what is to be kept of that goes into the directory open as `table`, if not -1."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2, output):  # else the log pipe never ends
         os.dup2(null, descriptor)
-    signal.signal(signal.SIGTERM, lambda *_: _terminate(payload))
-    _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
-    if listeners:
-        initial = Credentials.of(uid, gid, tuple(groups))
-        supervisor = Supervisor(
-            listeners[0],
-            initial,
-            records.upper,
-            records.below,
-            kept=job.ownership,
-            apart=job.insecure,
-        )
-        status = _supervise(supervisor, payload)
-        if records.table >= 0:
-            _write_table(records.table, supervisor)
-    else:
-        status = _wait(payload)
-    problem = b""
-    while part := os.read(problem_reader, 4096):
-        problem += part
-    if problem:
-        raise SetupFailed(problem.decode("utf-8", "replace"))
+    _, sent, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4))
+    if not sent:
+        return _wait(payload)
+    (listener,) = struct.unpack("=i", sent[0][2])
+    supervisor = supervisor_of(listener)
+    status = supervise(supervisor, payload)
+    if table >= 0:
+        _write_table(table, supervisor)
     return status
 
 
-def _supervise(supervisor: Supervisor, payload: int) -> int:
+def supervise(supervisor: Supervisor, payload: int) -> int:
     """Answer calls and reap everything until `payload` ends; its status as shells count it."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -144,37 +196,35 @@ def _counted(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _become(
-    job: Job,
-    output: int,
-    problem: int,
-    ids: tuple[int, int, list[int]],
-    env: dict[str, str],
-    supervisor: socket.socket,
-) -> None:
-    """Turn this fork into the payload; never returns."""
+def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None:
+    """Turn this fork into the payload; never returns.
+
+    Until `channel` tells that the root is made, whatever looks for a path might find the host's.
+    """
     told = problem
     try:
         os.setsid()
         os.umask(0o022)
         for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                try:
-                    signal.signal(number, signal.SIG_DFL)
-                except (OSError, ValueError):
-                    continue  # numbers that the C library keeps for itself
+            if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: the C library's own
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _limit(job.limits)
+        restraint.offer_to_the_oom_killer()
         if job.chroot:
             os.chroot(job.chroot)
-        _restrict(*ids, job, supervisor)
+        _restrict(job, channel)
+        found = _told(channel)
+        channel.close()
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        _limit(job.limits)
+        _take_ids(job, found)
         told = os.dup2(problem, 3, inheritable=False)
         syscalls.close_range(4)
         os.chdir(job.cwd)
+        env = dict(job.env)
+        env.setdefault("HOME", found.home)
         message = _execute(job.argv, env)
         os.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
         os._exit(127 if "not found" in message else 126)
@@ -182,6 +232,16 @@ def _become(
         os.write(told, f"{error}".encode("utf-8", "replace"))
     finally:
         os._exit(125)
+
+
+def _told(channel: socket.socket) -> Account:
+    """Whom this process becomes: said when its root is made. Ends it when nothing is said."""
+    said = b""
+    while part := channel.recv(1 << 16):
+        said += part
+    if not said:
+        os._exit(125)
+    return Account(*marshal.loads(said))
 
 
 def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
@@ -197,19 +257,21 @@ def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
             ) from error
 
 
-def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socket.socket) -> None:
+def _capabilities(job: Job) -> int:
+    return ALL_CAPABILITIES if job.insecure else CAPABILITIES
+
+
+def _restrict(job: Job, channel: socket.socket) -> None:
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
-    kept = ALL_CAPABILITIES if job.insecure else CAPABILITIES
-    if not job.insecure:
-        try:
-            syscalls.seccomp_filter(seccomp.profile(syscalls.machine()))
-        except OSError as error:
-            if not job.chroot or error.errno != errno.EACCES:
-                raise  # in a container without CAP_SYS_ADMIN its own filter holds
-    if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
-        _supervised(job.ownership, supervisor)
-    supervisor.close()
+    kept = _capabilities(job)
+    try:
+        watched = watch_owners(job.ownership, job.owner_filter, channel)
+        if not watched and job.profile:
+            syscalls.seccomp_filter(job.profile)
+    except OSError as error:
+        if not job.chroot or error.errno != errno.EACCES:
+            raise  # in a container without CAP_SYS_ADMIN its own filter holds
     for capability in range(_LAST_CAPABILITY + 1):
         if not kept >> capability & 1:
             try:
@@ -218,17 +280,26 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
                 if error.errno != errno.EINVAL:
                     raise
                 break  # the kernel's last capability is behind us
+
+
+def _take_ids(job: Job, found: Account) -> None:
+    kept = _capabilities(job)
     if job.ownership is Ownership.MAPPED:
-        os.setgroups(groups)
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-    if uid == 0 or job.ownership is not Ownership.MAPPED:
+        os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
+        os.setgroups(found.groups)
+        os.setresgid(found.gid, found.gid, found.gid)
+        os.setresuid(found.uid, found.uid, found.uid)
+    if found.uid == 0 or job.ownership is not Ownership.MAPPED:
         syscalls.capset(kept, kept, 0)
 
 
-def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
-    """Put this process under the filter for owners; the listener, if any, goes to `supervisor`."""
-    code = program(syscalls.machine(), kept)
+def watch_owners(kept: Ownership, code: bytes, supervisor: socket.socket) -> bool:
+    """Put this process under the filter for owners `code`, unless it is empty; the listener, if any,
+    goes to `supervisor`. False where it is under none now: only device nodes go without."""
+    if kept is Ownership.SUPERVISED:  # 0 is the number of the first credentials
+        resource.setrlimit(RLIMIT_LOCKS, (0, resource.getrlimit(RLIMIT_LOCKS)[1]))
+    if not code:
+        return False
     if kept is Ownership.IGNORED:
         syscalls.seccomp_filter(code)
     else:
@@ -237,17 +308,17 @@ def _supervised(kept: Ownership, supervisor: socket.socket) -> None:
         except OSError:
             if kept is Ownership.SUPERVISED:
                 raise
-            listener = -1  # only device nodes go without
-        if listener >= 0:
-            socket.send_fds(supervisor, [b"l"], [listener])
-            os.close(listener)
+            return False
+        socket.send_fds(supervisor, [b"l"], [listener])
+        os.close(listener)
+    return True
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> str:
     """Replace the process; only returns, with the reason, when nothing could be executed."""
     name = argv[0]
-    if "/" in name:
-        candidates = [name]
+    if "/" in name or not name:
+        candidates = [name] if name else []
     else:
         directories = env.get(
             "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

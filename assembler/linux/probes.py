@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assembler.errors import AssemblerError
-from assembler.linux import seccomp, supervisor, syscalls, userns
+from assembler.linux import cgroups, seccomp, supervisor, syscalls, userns
 from assembler.linux.mounts import FileSystem, try_overlay
+from assembler.linux.resources import CONTROLLERS
 
 _FICLONE = 0x40049409
 _FILE_SYSTEMS = {
@@ -83,9 +84,9 @@ def report(store: str) -> Report:
         reason, hint = str(said["failed"]), str(said.get("hint", ""))
         if os.geteuid() != 0:
             return Report("", reason, hint, (), runtimes)
-        return Report("host", f"{reason}; {_BY_CHROOT}", hint, (), runtimes)
+        return Report("host", f"{reason}; {_BY_CHROOT}", hint, (_cgroups(),), runtimes)
     kind, count = str(said["kind"]), int(said["count"])
-    answers = tuple(Answer(**answer) for answer in said["answers"])
+    answers = (*(Answer(**answer) for answer in said["answers"]), _cgroups())
     lacking, remedy = userns.shortfall() if kind == "single" else ("", "")
     reasons = {
         "full": f"{count} ids: this user's and the subordinate ones, mapped by newuidmap",
@@ -225,15 +226,26 @@ def _reflink(directory: str) -> str:
     return file_system(directory)
 
 
-def _cgroups(directory: str) -> str:
-    with open("/proc/self/cgroup", encoding="ascii") as stream:
-        own = next((line[3:].strip() for line in stream if line.startswith("0::")), "")
-    path = f"/sys/fs/cgroup{own}"
-    if not os.path.exists(os.path.join(path, "cgroup.controllers")):
-        raise OSError(0, "no unified hierarchy")
-    if not os.access(path, os.W_OK):
-        raise OSError(0, f"{path} is not this user's")
-    return ""
+def _cgroups() -> Answer:
+    """Asked of this process, not of a child in a namespace: whether others share its group is part
+    of the answer."""
+    started = time.monotonic()
+    names, problem = cgroups.limitable()
+    lacking = ", ".join(name for name in CONTROLLERS if name not in names)
+    detail = f"{', '.join(names)} of a step can be limited"
+    if not names:
+        detail = problem
+    elif lacking:
+        detail += f", not {lacking}: {problem}"
+    return Answer(
+        "delegated cgroups",
+        bool(names),
+        detail,
+        "--resource and --cgroup-parent are refused; a step's processes are bounded by"
+        " RLIMIT_NPROC, which does not hold the host's root",
+        cgroups.delegation(),
+        time.monotonic() - started,
+    )
 
 
 _PROBES = (
@@ -278,11 +290,5 @@ _PROBES = (
         _reflink,
         "a copied layer costs its size in time and space",
         "put the store on xfs or btrfs with --store DIR",
-    ),
-    _Probe(
-        "delegated cgroups",
-        _cgroups,
-        "a step's memory and processes cannot be limited",
-        "systemd-run --user --scope -p Delegate=yes assemble build …",
     ),
 )

@@ -9,16 +9,19 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.linux import ownership, syscalls
 from assembler.linux.job import DirectoryMount, FileMount, Job, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.owner_filter import Ownership
+from assembler.linux.paths import remove_tree
 from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
+_DEV = "/dev/"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_MEMORY, _ROOT = "memory", "merged"
 MASKED = (
     "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
     "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
@@ -28,64 +31,121 @@ READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"
 
 
 def make_root(job: Job) -> list[Made]:
-    """Mount the overlay and everything in it at scratch/merged; returns what had to be created
-    in the upper directory because a layer hides the stub below it."""
-    scratch = job.scratch
-    merged, memory = os.path.join(scratch, "merged"), os.path.join(scratch, "memory")
-    os.makedirs(memory, mode=0o755, exist_ok=True)
-    FileSystem("tmpfs", memory, "mode=700", MS_NOSUID | MS_NODEV).execute()
+    """Mount the overlay and everything in it at `root_of(job.scratch)`; returns what had to be
+    created in the upper directory because a layer hides the stub below it."""
+    memory = private_memory(job.scratch)
+    merged = os.path.join(memory, _ROOT)
     resolved, created = mount_root(
-        job.lowers, job.upper, job.work, scratch, mount_points(job.files, job.directories)
+        job.lowers, job.upper, job.work, memory, mount_points(job.files, job.directories)
     )
     _system_mounts(merged, job, resolved)
-    for number, file in enumerate(job.files):
-        source = os.path.join(memory, str(number))
-        write_file(source, file)
-        Bind(source, merged + resolved[file.target], read_only=file.mode & 0o222 == 0).execute()
-    for number, directory in enumerate(job.directories):
-        mount_directory(directory, merged + resolved[directory.target], f"{memory}/d{number}")
+    _given_mounts(merged, memory, job, resolved)
     return created
+
+
+def private_memory(scratch: str) -> str:
+    """A new tmpfs in `scratch`, for what only this mount namespace sees: on a disk every file that
+    is made has to be removed again, and that is most of what a small step would cost."""
+    memory = os.path.join(scratch, _MEMORY)
+    os.mkdir(memory, 0o755)
+    FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
+    return memory
+
+
+def root_of(scratch: str) -> str:
+    """Where `mount_root` mounts the root in the memory of `scratch`."""
+    return os.path.join(scratch, _MEMORY, _ROOT)
+
+
+def _given_mounts(merged: str, memory: str, job: Job, resolved: Mapping[str, str]) -> None:
+    """Make the job's mounts, one that lies in another after it, in a mount point of its own there:
+    so a secret is seen in a cache that was named later."""
+    kinds = _targets(job.files, job.directories)
+    mounts: list[tuple[str, str, Callable[[str], None]]] = []
+    for number, file in enumerate(job.files):
+        execute = functools.partial(mount_file, file, f"{memory}/f{number}")
+        mounts.append((resolved.get(file.target, file.target), file.target, execute))
+    for number, directory in enumerate(job.directories):
+        execute = functools.partial(mount_directory, directory, f"{memory}/d{number}")
+        mounts.append((resolved.get(directory.target, directory.target), directory.target, execute))
+    covered = [resolved["/dev"]]
+    for place, target, show in sorted(mounts, key=lambda mount: mount[0]):
+        try:
+            if any(place.startswith(f"{above}/") for above in covered):
+                place = resolve(merged, place)
+                _make_stub(merged, place, kinds[target])
+            show(merged + place)
+        except OSError as error:
+            raise SetupFailed(f"mount target {target}: {error.strerror}") from error
+        covered.append(place)
 
 
 def mount_root(
     lowers: tuple[str, ...],
     upper: str,
     work: str,
-    scratch: str,
+    memory: str,
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...] = (),
 ) -> tuple[dict[str, str], list[Made]]:
-    """Mount the overlay at scratch/merged with a mount point for each of `targets` (true for a
-    directory) that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
+    """Mount the overlay in `memory` with a mount point for each of `targets` (true for a directory)
+    that leaves no trace: a bottom layer holds empty ones, and `links` (path, text).
 
     Returns where each target is inside the root, links followed, and what had to be made in the
     upper directory after all, because a layer hides the bottom one there. Without `lowers` the
     directory `upper` is the whole root, and everything that is missing is made in it.
     """
+    merged = os.path.join(memory, _ROOT)
+    os.makedirs(merged, mode=0o755, exist_ok=True)
     if not lowers and not work:
-        return _mount_tree(upper, os.path.join(scratch, "merged"), targets, links)
-    for name in ("merged", "stub", "void"):
-        os.makedirs(os.path.join(scratch, name), mode=0o755, exist_ok=True)
-    merged, stub = os.path.join(scratch, "merged"), os.path.join(scratch, "stub")
-    Overlay((*lowers, stub, os.path.join(scratch, "void")), merged).execute()
-    resolved = {target: resolve(merged, target) for target in targets}
-    syscalls.umount(merged)
-    for target, is_directory in targets.items():
-        _make_stub(stub, resolved[target], is_directory)
-    for path, text in links:
-        os.makedirs(os.path.dirname(stub + path), mode=0o755, exist_ok=True)
-        os.symlink(text, stub + path)
+        return _mount_tree(upper, merged, targets, links)
+    # Only a mounted root tells where links lead. They seldom are in the way: so it is mounted with
+    # mount points at the paths as given, and once more where that was wrong.
+    given = {target: target for target in targets if os.path.normpath(target) == target}
+    stub = _bottom_layer(os.path.join(memory, "stub"), given, targets, links)
     Overlay((*lowers, stub), merged, upper, work).execute()
+    resolved = {target: resolve(merged, target) for target in targets}
+    if resolved != given:
+        syscalls.umount(merged)
+        remove_tree(os.path.join(work, "work"))  # a volatile one is for one mount only
+        stub = _bottom_layer(os.path.join(memory, "resolved"), resolved, targets, links)
+        Overlay((*lowers, stub), merged, upper, work).execute()
     created: list[Made] = []
     for target, is_directory in targets.items():
         created += _ensure(merged, resolved[target], is_directory)
     return resolved, created
 
 
+def _bottom_layer(
+    stub: str,
+    places: dict[str, str],
+    targets: dict[str, bool],
+    links: tuple[tuple[str, str], ...],
+) -> str:
+    """The new directory `stub` with an empty mount point at the place of each target."""
+    made: set[str] = set()
+
+    def directory(path: str) -> None:
+        if path not in made:
+            if path != "/":
+                directory(os.path.dirname(path))
+            os.mkdir(stub + path, 0o755)
+            made.add(path)
+
+    directory("/")
+    for target, place in places.items():
+        directory(place if targets[target] else os.path.dirname(place))
+        if not targets[target]:
+            _touch(stub + place)
+    for path, text in links:
+        directory(os.path.dirname(path))
+        os.symlink(text, stub + path)
+    return stub
+
+
 def _mount_tree(
     tree: str, merged: str, targets: dict[str, bool], links: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, str], list[Made]]:
-    os.makedirs(merged, exist_ok=True)
     Bind(tree, merged).execute()
     resolved = {target: resolve(merged, target) for target in targets}
     created: list[Made] = []
@@ -103,9 +163,14 @@ def _mount_tree(
 def mount_points(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> dict[str, bool]:
-    """Every mount point of a root, true for directories."""
-    targets = {"/proc": True, "/sys": True, "/dev": True}
-    targets |= {file.target: False for file in files if not file.target.startswith("/dev/")}
+    """Every mount point of a root, true for directories; those below /dev are in its own tmpfs."""
+    system = {"/proc": True, "/sys": True, "/dev": True}
+    given = _targets(files, directories).items()
+    return system | {target: kind for target, kind in given if not target.startswith(_DEV)}
+
+
+def _targets(files: Sequence[FileMount], directories: Sequence[DirectoryMount]) -> dict[str, bool]:
+    targets = {file.target: False for file in files}
     for directory in directories:
         targets[directory.target] = not directory.source or os.path.isdir(directory.source)
     return targets
@@ -137,12 +202,15 @@ def resolve(root: str, path: str) -> str:
     return "/" + "/".join(done)
 
 
-def _make_stub(stub: str, target: str, is_directory: bool) -> None:
-    path = stub + target
-    parent = path if is_directory else os.path.dirname(path)
-    os.makedirs(parent, mode=0o755, exist_ok=True)
+def _make_stub(root: str, place: str, is_directory: bool) -> None:
+    path = root + place
+    os.makedirs(path if is_directory else os.path.dirname(path), mode=0o755, exist_ok=True)
     if not is_directory and not os.path.lexists(path):
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        _touch(path)
+
+
+def _touch(path: str, mode: int = 0o644) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +236,7 @@ def _ensure(merged: str, target: str, is_directory: bool) -> list[Made]:
 
     def make(path: str) -> None:
         if path == target and not is_directory:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            _touch(path)
         else:
             os.mkdir(path, 0o755)
 
@@ -262,13 +330,13 @@ def _device_mounts(dev: str, job: Job) -> None:
     FileSystem("tmpfs", dev, "mode=755,size=64m", MS_NOSUID).execute()
     for name in _DEVICES:
         path = os.path.join(dev, name)
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        _touch(path, 0o666)
         Bind(f"/dev/{name}", path).execute()
     links = (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx"), ("core", "/proc/kcore"))
     streams = (("stdin", 0), ("stdout", 1), ("stderr", 2))
     for name, target in (*links, *((s, f"/proc/self/fd/{n}") for s, n in streams)):
         os.symlink(target, os.path.join(dev, name))
-    for name in ("pts", "shm", "mqueue", "pipes"):
+    for name in ("pts", "shm", "mqueue"):
         os.mkdir(os.path.join(dev, name), 0o755)
     pts = "newinstance,ptmxmode=0666,mode=0620" + (
         ",gid=5" if job.ownership is Ownership.MAPPED else ""
@@ -276,23 +344,28 @@ def _device_mounts(dev: str, job: Job) -> None:
     FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
     FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
     FileSystem("mqueue", f"{dev}/mqueue").execute()
-    for file in job.files:
-        if file.target.startswith("/dev/"):
-            path = os.path.join(dev, os.path.relpath(file.target, "/dev"))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def write_file(path: str, file: FileMount) -> None:
     """Write `file` to the new file `path`, with its owner and mode."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(file.content)
+    try:
+        rest = memoryview(file.content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
         ownership.give(descriptor, (file.uid, file.gid))
         os.fchmod(descriptor, file.mode)
+    finally:
+        os.close(descriptor)
 
 
-def mount_directory(mount: DirectoryMount, target: str, private: str) -> None:
+def mount_file(file: FileMount, private: str, target: str) -> None:
+    """Mount `file` at `target`; it is written to `private`, a path on a tmpfs."""
+    write_file(private, file)
+    Bind(private, target, read_only=file.mode & 0o222 == 0).execute()
+
+
+def mount_directory(mount: DirectoryMount, private: str, target: str) -> None:
     """Mount `mount` at `target`; `private` is a path on a tmpfs for what is thrown away."""
     if not mount.source:
         size = f",size={mount.size}" if mount.size else ""

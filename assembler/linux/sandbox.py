@@ -12,13 +12,10 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from assembler.linux import ownership, syscalls
+from assembler.linux import syscalls
 from assembler.linux.job import Job
-from assembler.linux.ownership import Owner
-from assembler.linux.payload import Records, run_payload
-from assembler.linux.root import make_root, remove_made
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+from assembler.linux.payload import Payload, Records
+from assembler.linux.root import make_root, remove_made, root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +40,16 @@ def _run(job: Job, output: int) -> int:
     if job.private_network:
         _loopback_up()
     socket.sethostname(job.hostname)
+    payload = Payload.start(job, output)
     created = make_root(job)
-    root = os.path.join(job.scratch, "merged")
-    upper = os.open(job.upper, _DIRECTORY)
-    table = -1
-    below: dict[str, Owner] = {}
-    if ownership.has_table(job.upper):
-        table = os.open(os.path.dirname(job.upper), _DIRECTORY)
-        below = ownership.read_tables(job.lowers or (job.upper,))
+    root = root_of(job.scratch)
+    records = Records.open(job.upper, job.lowers)
     os.chdir(root)
     syscalls.pivot_root(".", ".")
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
     try:
-        return run_payload(job, output, Records(upper, table, below))
+        return payload.run(records)
     finally:
         remove_made(created, root)
 

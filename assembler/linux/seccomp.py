@@ -10,11 +10,13 @@ AF_NETLINK stays open: groupadd and useradd die when the audit socket fails with
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from assembler.linux import allowed_calls
+from assembler.linux.owner_filter import MODE_ARGUMENT, PRETENDED
 
 _CLONE3 = 435
 _ARCHITECTURES = {
@@ -86,16 +88,30 @@ def _rules(machine: str) -> list[_Instruction]:
     families = [(_EQUAL, _AF_ALG, refused), (_EQUAL, _AF_VSOCK, refused)]
     on_argument(socket, families, _ALLOW)
     on_argument(personality, [(_EQUAL, value, _ALLOW) for value in _PERSONALITIES], refused)
-    for first, last in _ranges(number for number in allowed if number <= allowed_calls.NEWEST):
-        code.append((_ABOVE, 3, 0, last))
-        test(_AT_LEAST, first, _ALLOW)
-        code.append((_RETURN, 0, 0, refused))
-    code.append((_RETURN, 0, 0, refused))
+    code += _search(list(_ranges(n for n in allowed if n <= allowed_calls.NEWEST)), refused)
     return code
 
 
-def specification(machine: str) -> dict[str, Any]:
-    """The same rules as `linux.seccomp` of the runtime specification (config-linux.md, Seccomp)."""
+def _search(ranges: list[tuple[int, int]], refused: int) -> list[_Instruction]:
+    """Whether a number is in one of `ranges`, by halves: the kernel tries every number there is
+    when a program is installed, to know which it need not run it for."""
+    if len(ranges) > 2:
+        middle = len(ranges) // 2
+        below, above = _search(ranges[:middle], refused), _search(ranges[middle:], refused)
+        return [(_AT_LEAST, len(below), 0, ranges[middle][0]), *below, *above]
+    code = []
+    for first, last in ranges:
+        code.append((_ABOVE, 3, 0, last))
+        code += [(_AT_LEAST, 0, 1, first), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, refused)]
+    return [*code, (_RETURN, 0, 0, refused)]
+
+
+def specification(machine: str, *, pretending: bool = False) -> dict[str, Any]:
+    """The same rules as `linux.seccomp` of the runtime specification (config-linux.md, Seccomp).
+
+    If `pretending`, calls that change owners or ids or make device nodes succeed and do nothing, as
+    under the program for `Ownership.IGNORED`.
+    """
 
     def rule(names: Iterable[str], *conditions: tuple[str, int], **more: int) -> dict[str, Any]:
         found: dict[str, Any] = {"names": list(names), "action": "SCMP_ACT_ALLOW"}
@@ -106,12 +122,14 @@ def specification(machine: str) -> dict[str, Any]:
             ]
         return found
 
+    pretended = [*PRETENDED, *MODE_ARGUMENT] if pretending else []
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.EPERM,
         "architectures": [_ARCHITECTURES[each][-1] for each in _PROGRAMS[machine]],
         "syscalls": [
-            rule(allowed_calls.names(*_PROGRAMS[machine])),
+            rule(n for n in allowed_calls.names(*_PROGRAMS[machine]) if n not in pretended),
+            *(_pretending() if pretending else ()),
             rule(["clone"], ("MASKED_EQ", _NAMESPACE_FLAGS), valueTwo=0),
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
             rule(["socket"], ("LT", _AF_ALG)),
@@ -120,6 +138,17 @@ def specification(machine: str) -> dict[str, Any]:
             *(rule(["personality"], ("EQ", value)) for value in _PERSONALITIES),
         ],
     }
+
+
+def _pretending() -> Iterator[dict[str, Any]]:
+    nothing = {"action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    yield {"names": list(PRETENDED), **nothing}
+    for name, argument in MODE_ARGUMENT.items():
+        for kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, 0):
+            device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+            mask = {"value": stat.S_IFMT(0xFFFF), "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ"}
+            verdict = nothing if device else {"action": "SCMP_ACT_ALLOW"}
+            yield {"names": [name], "args": [{"index": argument, **mask}], **verdict}
 
 
 def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -32,6 +32,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 from assembler.linux import allowed_calls, ownership, syscalls
 from assembler.linux.callers import (
@@ -45,6 +46,7 @@ from assembler.linux.callers import (
     handle,
 )
 from assembler.linux.credentials import KEEP, Credentials, Ids
+from assembler.linux.job import SetupFailed
 from assembler.linux.mounts import FileSystem
 from assembler.linux.owner_filter import CREATES, O_TMPFILE, RLIMIT_LOCKS, Ownership, program
 from assembler.linux.ownership import ROOT, Owner
@@ -54,6 +56,7 @@ _ROOT_OR_KEEP = (0, KEEP)
 _MAX_GROUPS = 65536
 _MAX_KNOWN = 1 << 20  # credentials, and groups in them: no step has us hold more
 
+_PAYLOAD = 1  # the number of the first credentials in a container
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
@@ -75,6 +78,11 @@ class Supervisor:
     the overlay's upper directory, -1 for none. `below` are the owners of the links and FIFOs of
     lower layers. `kept` is what the filter was made for. `apart` says that processes may have mounts
     or a root of their own.
+
+    With `container` the filter was made for a program that makes a container, crun perhaps. Its own
+    calls are the kernel's: to it a device node has to be one. The payload is whoever executes a
+    program in another root than ours (with a full map: asks for a device there), and what comes of
+    it; with the first such call this process takes the container's mounts for its own.
     """
 
     def __init__(
@@ -86,15 +94,24 @@ class Supervisor:
         *,
         kept: Ownership = Ownership.SUPERVISED,
         apart: bool = False,
+        container: bool = False,
     ) -> None:
-        self._callers = Callers(listener, apart=apart)
+        # With a full map chroot(2) is the kernel's, and so rare are device nodes.
+        self._callers = Callers(listener, apart=apart, chrooted=kept is Ownership.MAPPED)
         self._upper = upper
         self._kept = kept
         self._known = [initial]
         self._numbers = {initial: 0}
         self._room = _MAX_KNOWN
-        self._links = dict(_found(below or {}))
-        self._handlers = self._table(syscalls.machine())
+        self._below = dict(below or {})
+        self._links: dict[int, tuple[str, Owner]] = {}
+        self._container = container
+        self._joined = False
+        if container:  # then 0 are the runtime's own
+            self._known.append(initial)
+            self._numbers = {initial: _PAYLOAD}
+        else:
+            self._find_links()
         os.umask(0)  # modes are computed from the callers' masks
 
     def fileno(self) -> int:
@@ -107,7 +124,10 @@ class Supervisor:
         if call is None:
             return
         try:
-            value = self._handlers[call.number](call)
+            if self._container and not self._is_of_the_payload(call):
+                value: _Answer = _BY_KERNEL
+            else:
+                value = self._handlers[call.number](call)
         except _ByKernel:
             self._callers.leave(call)
         except OSError as error:
@@ -136,7 +156,14 @@ class Supervisor:
                         found[path] = moved[now]
         return found
 
-    def _table(self, machine: str) -> dict[int, Callable[[Call], _Answer]]:
+    @cached_property
+    def _executing(self) -> tuple[int | None, ...]:
+        machine = syscalls.machine()
+        return tuple(allowed_calls.number(name, machine) for name in ("execve", "execveat"))
+
+    @cached_property
+    def _handlers(self) -> dict[int, Callable[[Call], _Answer]]:
+        """What answers the calls, by number; most steps make none where only devices need it."""
         at = AT_FDCWD
         nofollow = AT_SYMLINK_NOFOLLOW
         handlers: dict[str, Callable[[Call], _Answer]] = {
@@ -185,8 +212,35 @@ class Supervisor:
             "getresgid": lambda c: self._three(c, self._credentials(c).groups),
             "getgroups": self._getgroups,
         }
+        machine = syscalls.machine()
         numbered = ((allowed_calls.number(name, machine), name) for name in handlers)
         return {number: handlers[name] for number, name in numbered if number is not None}
+
+    def _is_of_the_payload(self, call: Call) -> bool:
+        if self._kept is Ownership.SUPERVISED:
+            number, most = resource.prlimit(call.pid, RLIMIT_LOCKS)
+            if number:
+                return True
+            if call.number not in self._executing or not self._callers.contained(call):
+                return False
+            try:
+                resource.prlimit(call.pid, RLIMIT_LOCKS, (_PAYLOAD, most))
+            except ValueError as error:
+                raise failure(errno.EPERM) from error
+        elif not self._callers.contained(call):
+            return False
+        if not self._joined:
+            try:
+                self._callers.join(call)
+            except OSError as error:
+                self._callers.check(call)
+                raise SetupFailed(f"the container's mounts cannot be joined: {error}") from error
+            self._joined = True
+            self._find_links()
+        return True
+
+    def _find_links(self) -> None:
+        self._links = dict(_found(self._below))
 
     # Credentials
 
@@ -679,6 +733,13 @@ def _three_ids(call: Call) -> tuple[int, int, int]:
     return _id(call.args[0]), _id(call.args[1]), _id(call.args[2])
 
 
+def kept_here(*, single: bool) -> Ownership:
+    """How steps keep owners in this user namespace, `single` for one of one id (see `available`)."""
+    if not single:
+        return Ownership.MAPPED
+    return Ownership.SUPERVISED if available() else Ownership.IGNORED
+
+
 def available() -> bool:
     """Whether processes can be supervised here: a listener can be made, and a namespace's first
     process has a /proc of its own to look at the others. Asked in a child, inside the user
@@ -695,7 +756,8 @@ def available() -> bool:
         else:
             FileSystem("proc", "/proc").execute()
             syscalls.seccomp_listener(program(syscalls.machine(), Ownership.MAPPED))
-            status = 0
+            _, most = resource.getrlimit(RLIMIT_LOCKS)
+            status = int(0 <= most < _MAX_KNOWN)  # no room for credentials
     except (OSError, KeyError):
         status = 1
     finally:

@@ -189,7 +189,7 @@ def _run_tools(id_map: IdMap, pid: int) -> None:
     for process in started:
         _, errors = process.communicate(timeout=30)
         if process.returncode:
-            raise OSError(0, errors.decode(errors="replace").strip() or "newuidmap failed")
+            raise OSError(errors.decode(errors="replace").strip() or "newuidmap failed")
 
 
 def _write_maps(id_map: IdMap, pid: int) -> None:

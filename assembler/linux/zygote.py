@@ -2,8 +2,9 @@
 
 It is the first process of a pid namespace of its own: when it ends, for whatever reason, every
 sandbox ends with it, and it ends when the process that started it does. Jobs come as a memfd with
-three descriptors: the job, a reply socket, the output pipe. The reply is the sandbox's pidfd, then
-a line `exit N` or `failed TEXT`; a socket that closes without one means the sandbox was killed.
+three descriptors: the job, a reply socket, the output pipe; any others are entrances of cgroups. The
+reply is the sandbox's pidfd, then a line `exit N` or `failed TEXT`; a socket that closes without one
+means the sandbox was killed.
 
 Where no namespace can be made it is a plain process that adopts orphans and kills them.
 """
@@ -11,18 +12,19 @@ Where no namespace can be made it is a plain process that adopts orphans and kil
 from __future__ import annotations
 
 import array
+import gc
 import os
 import pickle
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from assembler.linux import reaping, syscalls
+from assembler.linux import cgroups, reaping, syscalls
 
-_DESCRIPTORS = 3
+_DESCRIPTORS = 3 + cgroups.MOST_GROUPS
 
 
 class Work(Protocol):
@@ -40,16 +42,18 @@ class Zygote:
     control: socket.socket
     shim: int
 
-    def submit(self, job: Work, reply: socket.socket, output: int) -> None:
-        """Have `job` forked; the reply comes on the other end of `reply`. Thread-safe: one
-        packet. Raises OSError when the zygote is gone."""
+    def submit(
+        self, job: Work, reply: socket.socket, output: int, entrances: Sequence[int] = ()
+    ) -> None:
+        """Have `job` forked, in the cgroups of `entrances`; the reply comes on the other end of
+        `reply`. Thread-safe: one packet. Raises OSError when the zygote is gone."""
         payload = os.memfd_create("job", os.MFD_CLOEXEC)
         try:
             content = memoryview(pickle.dumps(job))
             while content:
                 content = content[os.write(payload, content) :]
             os.lseek(payload, 0, os.SEEK_SET)
-            socket.send_fds(self.control, [b"j"], [payload, reply.fileno(), output])
+            socket.send_fds(self.control, [b"j"], [payload, reply.fileno(), output, *entrances])
         finally:
             os.close(payload)
 
@@ -82,6 +86,11 @@ def _child(body: Callable[[], None]) -> None:
 def _shim(control: socket.socket, isolated: bool) -> None:
     """The zygote's parent: it stays outside the new pid namespace, and reaps the zygote."""
     os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
+    os.chdir("/")  # a root that is moved takes a process along that is in the old one's
+    os.umask(0o022)  # what is made in a root does not depend on who runs the builder
+    syscalls.name_process(
+        "assemble: steps"
+    )  # steps see it; the words of the command are not theirs
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
@@ -111,6 +120,9 @@ def _close_others(keep: int) -> None:
 
 
 def _serve(control: socket.socket) -> None:
+    # A collection in a fork would write to every object there is, and so copy every page.
+    gc.disable()
+    gc.freeze()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     poller = select.poll()
@@ -147,17 +159,26 @@ def _serve_plainly(control: socket.socket) -> None:
 
 
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
-    payload, reply_fd, output = descriptors
+    payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
-        pid = os.fork()
+        job = _job(payload)
+        pid, left = cgroups.fork_into(entrances)
         if pid == 0:
             control.close()
-            _child(lambda: _sandbox(payload, reply, output))
+            _child(lambda: _sandbox(job, reply, output, left))
         pidfd = os.pidfd_open(pid)
         socket.send_fds(reply, [b"p"], [pidfd])
-        for descriptor in (pidfd, payload, output):
+        for descriptor in (pidfd, output, *entrances):
             os.close(descriptor)
     return pid
+
+
+def _job(payload: int) -> Work:
+    """Read here, where the objects that are needed are this process' own already: what a fork
+    touches first it copies, page by page."""
+    with os.fdopen(payload, "rb") as stream:
+        job: Work = pickle.load(stream)
+    return job
 
 
 def _reaped() -> set[int]:
@@ -171,30 +192,32 @@ def _reaped() -> set[int]:
 
 
 def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> None:
-    payload, reply_fd, output = descriptors
+    payload, reply_fd, output, *entrances = descriptors
     with socket.socket(fileno=reply_fd) as reply:
         try:
+            job = _job(payload)
             syscalls.unshare(syscalls.CLONE_NEWPID)
-            pid = os.fork()
-            if pid == 0:
-                control.close()
-                os.close(own)
-                _child(lambda: _sandbox(payload, reply, output))
-            syscalls.setns(own, syscalls.CLONE_NEWPID)
+            try:
+                pid, left = cgroups.fork_into(entrances)
+                if pid == 0:
+                    control.close()
+                    os.close(own)
+                    _child(lambda: _sandbox(job, reply, output, left))
+            finally:  # whatever fork(2) said: else no other namespace could be made
+                syscalls.setns(own, syscalls.CLONE_NEWPID)
             pidfd = os.pidfd_open(pid)
             socket.send_fds(reply, [b"p"], [pidfd])
             os.close(pidfd)
-        except OSError as error:
+        except Exception as error:
             reply.send(b"failed " + str(error).encode("utf-8", "replace"))
         finally:
-            os.close(payload)
-            os.close(output)
+            for descriptor in (output, *entrances):
+                os.close(descriptor)
 
 
-def _sandbox(payload: int, reply: socket.socket, output: int) -> None:
+def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
-        with os.fdopen(payload, "rb") as stream:
-            job: Work = pickle.load(stream)
+        cgroups.enter(entrances)
         status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:

@@ -8,7 +8,7 @@ or a context's path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
@@ -85,7 +85,9 @@ def fresh_key(key: Digest, nonce: str) -> Digest:
 def framed(value: object) -> bytes:
     """`value` as bytes that no other value has: None, booleans, integers, text, sequences and
     dataclasses of them. Raises TypeError for anything else."""
-    return b"".join(_frames(value))
+    parts: list[bytes] = []
+    _frame(value, parts)
+    return b"".join(parts)
 
 
 def _definition(step: Step) -> tuple[object, ...]:
@@ -117,23 +119,22 @@ def _digest(kind: str, value: object) -> Digest:
     )
 
 
-def _frames(value: object) -> Iterator[bytes]:
-    if value is None:
-        yield b"n"
-    elif isinstance(value, bool):
-        yield b"t" if value else b"f"
-    elif isinstance(value, int):
-        yield b"i%d;" % value
-    elif isinstance(value, str):
+def _frame(value: object, parts: list[bytes]) -> None:
+    if isinstance(value, str):
         content = value.encode("utf-8", "surrogatepass")
-        yield b"s%d:" % len(content)
-        yield content
+        parts += (b"s%d:" % len(content), content)
+    elif value is None:
+        parts.append(b"n")
+    elif isinstance(value, bool):
+        parts.append(b"t" if value else b"f")
+    elif isinstance(value, int):
+        parts.append(b"i%d;" % value)
     elif isinstance(value, tuple | list):
-        yield b"l%d:" % len(value)
+        parts.append(b"l%d:" % len(value))
         for item in value:
-            yield from _frames(item)
+            _frame(item, parts)
     elif is_dataclass(value):
-        yield b"d"
-        yield from _frames((type(value).__name__, _fields(value)))
+        parts.append(b"d")
+        _frame((type(value).__name__, _fields(value)), parts)
     else:
         raise TypeError(f"{type(value).__name__} has no place in a key")

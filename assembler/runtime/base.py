@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from assembler.cancellation import Cancellation
+
+if TYPE_CHECKING:
+    from assembler.linux.cgroups import Group
 
 HOSTNAME = "buildkitsandbox"
 SHARED_MEMORY = 64 << 20
@@ -40,6 +43,8 @@ class Process:
     shared_memory: int = SHARED_MEMORY
     """Bytes that fit into /dev/shm."""
     limits: tuple[Limit, ...] = ()
+    groups: tuple[Group, ...] = ()
+    """The cgroups that everything of it runs in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,19 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
-from assembler.linux import zygote
+from assembler.linux import owner_filter, seccomp, syscalls, zygote
+from assembler.linux.cgroups import Group
 from assembler.linux.job import DirectoryMount, FileMount, Job
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.sandbox import SandboxJob
-from assembler.linux.supervisor import available
+from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
     BindSource,
@@ -29,28 +32,21 @@ from assembler.runtime.base import (
 
 GRACE = 2.0  # seconds between SIGTERM to the step's processes and SIGKILL
 _CHUNK = 1 << 16
+_REMEMBERED = 9  # chunks of output
 # apt makes sure that it is another user after the calls that make it one: it may stay root then.
 _UNSANDBOXED_APT = FileMount(
     "/etc/apt/apt.conf.d/zz-one-id", b'APT::Sandbox::User "root";\n', 0o644, 0, 0
 )
 
 
-class Native:
-    """Runs each process in its own pid, mount, IPC and UTS namespace."""
+class Forked(ABC):
+    """What every runtime shares: its processes are forked by a zygote."""
 
-    name = "native"
+    name: str
 
     def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
         self._zygote = started
         self.ownership = ownership
-
-    @classmethod
-    def start(cls, id_map: IdMap) -> Native:
-        """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
-        ownership = Ownership.MAPPED
-        if id_map.single:
-            ownership = Ownership.SUPERVISED if available() else Ownership.IGNORED
-        return cls(zygote.start(), ownership)
 
     def run(
         self,
@@ -62,12 +58,88 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        job = SandboxJob(_job(process, root, mounts, self.ownership))
-        return run_job(self._zygote, job, output, cancellation)
+        files, directories = split_mounts(mounts)
+        files = [*network_files(process), *files]
+        if self.ownership is Ownership.IGNORED:
+            files.append(_UNSANDBOXED_APT)
+        said: deque[bytes] = deque(maxlen=_REMEMBERED)
+
+        def listen(chunk: bytes) -> None:
+            said.append(chunk)
+            output(chunk)
+
+        with ExitStack() as stack:
+            job = self._job(process, root, files, directories, stack)
+            status = run_job(self._zygote, job, listen, cancellation, process.groups)
+        return self._checked(status, b"".join(said))
 
     def close(self) -> None:
-        """End the zygote and with it every sandbox."""
+        """End the zygote and with it every process."""
         self._zygote.close()
+
+    @abstractmethod
+    def _job(
+        self,
+        process: Process,
+        root: Root,
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> zygote.Work:
+        """What runs `process`; `stack` ends when it has."""
+
+    def _checked(self, status: int, said: bytes) -> int:
+        """The process' status. Raises what `status` and the last output say of the runtime."""
+        return status
+
+
+class Native(Forked):
+    """Runs each process in its own pid, mount, IPC and UTS namespace."""
+
+    name = "native"
+
+    def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
+        super().__init__(started, ownership)
+        machine = syscalls.machine()
+        self._profile = seccomp.profile(machine)
+        self._filter = owner_filter.program(machine, ownership, self._profile)
+        mapped = ownership is Ownership.MAPPED  # insecure steps may make devices, or be refused
+        self._insecure_filter = b"" if mapped else owner_filter.program(machine, ownership)
+
+    @classmethod
+    def start(cls, id_map: IdMap) -> Native:
+        """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
+        return cls(zygote.start(), kept_here(single=id_map.single))
+
+    def _job(
+        self,
+        process: Process,
+        root: Root,
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> SandboxJob:
+        job = Job(
+            argv=process.argv,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            hostname=process.hostname,
+            private_network=process.network == "none",
+            lowers=root.lowers,
+            upper=root.upper,
+            work=root.work,
+            scratch=root.scratch,
+            files=tuple(files),
+            directories=tuple(directories),
+            ownership=self.ownership,
+            profile=b"" if process.insecure else self._profile,
+            owner_filter=self._insecure_filter if process.insecure else self._filter,
+            insecure=process.insecure,
+            shared_memory=process.shared_memory,
+            limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+        )
+        return SandboxJob(job)
 
 
 def run_job(
@@ -75,8 +147,9 @@ def run_job(
     job: zygote.Work,
     output: Callable[[bytes], None],
     cancellation: Cancellation,
+    groups: Sequence[Group] = (),
 ) -> int:
-    """Have the zygote run `job`, stream its output, and return its status.
+    """Have the zygote run `job` in `groups`, stream its output, and return its status.
 
     When this returns or raises, the sandbox's first process has ended, and with it all others.
     """
@@ -86,7 +159,8 @@ def run_job(
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(ours)
         try:
-            started.submit(job, theirs, writer)
+            with _entrances(groups) as entrances:
+                started.submit(job, theirs, writer, entrances)
         except OSError as error:
             raise HostError(f"the sandbox process is gone: {error.strerror}", "zygote") from error
         finally:
@@ -98,6 +172,16 @@ def run_job(
         stack.callback(os.close, pidfd)
         stack.callback(_end, pidfd)
         return _follow(reader, ours, pidfd, output, cancellation)
+
+
+@contextmanager
+def _entrances(groups: Sequence[Group]) -> Iterator[list[int]]:
+    with ExitStack() as stack:
+        found = []
+        for group in groups:
+            found.append(group.entrance())
+            stack.callback(os.close, found[-1])
+        yield found
 
 
 def _follow(
@@ -184,34 +268,10 @@ def split_mounts(
     return files, directories
 
 
-def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
-    files, directories = split_mounts(mounts)
-    if ownership is Ownership.IGNORED:
-        files.append(_UNSANDBOXED_APT)
-    return Job(
-        argv=process.argv,
-        env=process.env,
-        cwd=process.cwd,
-        user=process.user,
-        hostname=process.hostname,
-        private_network=process.network == "none",
-        lowers=root.lowers,
-        upper=root.upper,
-        work=root.work,
-        scratch=root.scratch,
-        files=(*network_files(process), *files),
-        directories=tuple(directories),
-        ownership=ownership,
-        insecure=process.insecure,
-        shared_memory=process.shared_memory,
-        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
-    )
-
-
 def network_files(process: Process) -> tuple[FileMount, ...]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf of the step (rule R3)."""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    hosts += f"127.0.1.1\t{process.hostname}\n"
+    hosts = f"127.0.0.1\tlocalhost {process.hostname}\n"
+    hosts += "::1\tlocalhost ip6-localhost ip6-loopback\n"
     hosts += "".join(f"{address}\t{name}\n" for name, address in process.add_hosts)
     resolv = b""
     if process.network != "none":

@@ -7,19 +7,21 @@ their own: killing its first process leaves nothing of them or the container.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from assembler.cancellation import Cancellation
 from assembler.errors import RuntimeMissing
 from assembler.linux import bundle, seccomp, syscalls, zygote
-from assembler.linux.command import Command
+from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
+from assembler.linux.owner_filter import Ownership
 from assembler.linux.payload import ALL_CAPABILITIES, CAPABILITIES
 from assembler.linux.root import MASKED, READ_ONLY, mount_points
+from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
-from assembler.runtime.base import Process, Root, RunMount
-from assembler.runtime.native import network_files, run_job, split_mounts
+from assembler.runtime.base import Process, Root
+from assembler.runtime.native import Forked
 
 NAMES = ("crun", "runc")
 _CAPABILITY_NAMES = (  # by number, capability.h
@@ -32,13 +34,14 @@ _CAPABILITY_NAMES = (  # by number, capability.h
 )  # fmt: skip
 
 
-class OciRuntime:
+class OciRuntime(Forked):
     """Runs each process by `crun run` or `runc run`."""
 
-    def __init__(self, started: zygote.Zygote, id_map: IdMap, name: str, executable: str) -> None:
+    def __init__(
+        self, started: zygote.Zygote, ownership: Ownership, name: str, executable: str
+    ) -> None:
+        super().__init__(started, ownership)
         self.name = name
-        self._zygote = started
-        self._id_map = id_map
         self._executable = executable
 
     @classmethod
@@ -52,39 +55,21 @@ class OciRuntime:
                 name,
                 hint=f"apt-get install {name}, or leave --runtime away",
             )
-        return cls(zygote.start(), id_map, name, executable)
+        return cls(zygote.start(), kept_here(single=id_map.single), name, executable)
 
-    def run(
+    def _job(
         self,
         process: Process,
         root: Root,
-        mounts: Sequence[RunMount],
-        output: Callable[[bytes], None],
-        cancellation: Cancellation,
-    ) -> int:
-        """See `runtime.base.Runtime.run`."""
-        cancellation.check()
-        files, directories = split_mounts(mounts)
-        files = [*network_files(process), *files]
-        job = bundle.Bundle(
-            self._command(root, files, directories),
-            config(process, files, directories, single=self._id_map.single),
-            process.user,
-        )
-        return run_job(self._zygote, job, output, cancellation)
-
-    def close(self) -> None:
-        """End every container."""
-        self._zygote.close()
-
-    def _command(
-        self, root: Root, files: Sequence[FileMount], directories: Sequence[DirectoryMount]
-    ) -> Command:
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> bundle.Bundle:
         crun = self.name == "crun"
         options = ["--root={memory}/state", "--log={log}", "--log-format=json"]
         options += ["--cgroup-manager=disabled"] if crun else ["--rootless=true"]
-        return Command(
-            argv=(self._executable, *options, "run", "--bundle={bundle}", "step"),
+        command = Command(
+            argv=(literal(self._executable), *options, "run", "--bundle={bundle}", "step"),
             env=(("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("XDG_RUNTIME_DIR", "/nonexistent")),
             lowers=root.lowers,
             upper=root.upper,
@@ -96,15 +81,24 @@ class OciRuntime:
             shown=(),
             links=(),
             cgroups="covered" if crun else "read-only",
+            user=process.user,
+            cwd=process.cwd,
+            ownership=self.ownership,
+            insecure=process.insecure,
         )
+        return bundle.Bundle(command, config(process, files, directories, self.ownership))
+
+
+def capability_names(mask: int) -> list[str]:
+    """The names of the capabilities in `mask`."""
+    return [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES) if mask >> bit & 1]
 
 
 def config(
     process: Process,
     files: Sequence[FileMount],
     directories: Sequence[DirectoryMount],
-    *,
-    single: bool,
+    ownership: Ownership,
 ) -> dict[str, Any]:
     """config.json without user and root, which only the mounted root tells (config.md, linux).
 
@@ -113,12 +107,14 @@ def config(
     private = process.network == "none"
     namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if private else [])]
     mask = ALL_CAPABILITIES if process.insecure else CAPABILITIES
-    capabilities = [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES) if mask >> bit & 1]
+    capabilities = capability_names(mask)
     linux: dict[str, Any] = {"namespaces": [{"type": name} for name in namespaces]}
     if not process.insecure:
         linux["maskedPaths"] = [f"/{path}" for path in MASKED]
         linux["readonlyPaths"] = [f"/{path}" for path in READ_ONLY]
-        linux["seccomp"] = seccomp.specification(syscalls.machine())
+        linux["seccomp"] = seccomp.specification(
+            syscalls.machine(), pretending=ownership is Ownership.IGNORED
+        )
     return {
         "ociVersion": "1.0.2",
         "hostname": process.hostname,
@@ -138,20 +134,21 @@ def config(
             ],
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
-        "mounts": [*_system_mounts(process, single), *_own_mounts(files, directories)],
+        "mounts": [*_system_mounts(process, ownership), *_own_mounts(files, directories)],
         "linux": linux,
     }
 
 
-def _system_mounts(process: Process, single: bool) -> list[dict[str, Any]]:
+def _system_mounts(process: Process, ownership: Ownership) -> list[dict[str, Any]]:
     private = process.network == "none"
     shared = f"size={process.shared_memory}"
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    group = ["gid=5"] if ownership is Ownership.MAPPED else []
     sys = ("sysfs", ["ro"]) if private else ("/sys", ["rbind", "ro"])
     rows = [
         ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         ("/dev", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]),
-        ("/dev/pts", "devpts", "devpts", pts if single else [*pts, "gid=5"]),
+        ("/dev/pts", "devpts", "devpts", [*pts, *group]),
         ("/dev/shm", "tmpfs", "tmpfs", ["nosuid", "noexec", "nodev", "mode=1777", shared]),
         ("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
         ("/sys", "sysfs" if private else "none", sys[0], ["nosuid", "noexec", "nodev", *sys[1]]),
@@ -171,6 +168,7 @@ def _own_mounts(
         *((f"{{d{number}}}", directory.target, directory.read_only) for number, directory in
           enumerate(directories)),
     ]  # fmt: skip
+    # One that lies in another comes after it.
     return [
         {
             "destination": target,
@@ -178,5 +176,5 @@ def _own_mounts(
             "source": source,
             "options": ["rbind", "ro" if read_only else "rw"],
         }
-        for source, target, read_only in sources
+        for source, target, read_only in sorted(sources, key=lambda source: source[1])
     ]

@@ -6,34 +6,39 @@ scratch directory: killing the first process leaves nothing of podman, conmon or
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 
-from assembler.cancellation import Cancellation
-from assembler.errors import HostError, RuntimeMissing, StepError
-from assembler.linux import zygote
-from assembler.linux.command import Command
+from assembler.errors import HostError, RuntimeMissing
+from assembler.linux import seccomp, syscalls, zygote
+from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
+from assembler.linux.owner_filter import Ownership
+from assembler.linux.payload import CAPABILITIES
+from assembler.linux.restraint import oom_score
 from assembler.linux.root import mount_points
+from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
-from assembler.runtime.base import Process, Root, RunMount
-from assembler.runtime.native import network_files, run_job, split_mounts
+from assembler.runtime.base import Process, Root
+from assembler.runtime.native import Forked
+from assembler.runtime.oci_runtime import capability_names
 
-_OWN_FAILURES = (125, 126)
+_OWN_FAILURE = 125
 _EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
-_CAPABILITIES = "AUDIT_WRITE,MKNOD,NET_RAW"  # Docker has them, podman's default has not
 
 
-class Podman:
+class Podman(Forked):
     """Runs each process by `podman run --rootfs`."""
 
     name = "podman"
 
     def __init__(self, started: zygote.Zygote, id_map: IdMap, executable: str, oci: str) -> None:
-        self._zygote = started
+        super().__init__(started, kept_here(single=id_map.single))
         self._id_map = id_map
         self._executable = executable
         self._oci = oci
@@ -51,56 +56,51 @@ class Podman:
             )
         return cls(zygote.start(), id_map, found, oci)
 
-    def run(
-        self,
-        process: Process,
-        root: Root,
-        mounts: Sequence[RunMount],
-        output: Callable[[bytes], None],
-        cancellation: Cancellation,
-    ) -> int:
-        """See `runtime.base.Runtime.run`."""
-        cancellation.check()
-        files, directories = split_mounts(mounts)
-        command = self._command(process, root, (*network_files(process), *files), directories)
-        for name in ("root", "run", "tmp", "xdg"):
-            os.makedirs(os.path.join(root.scratch, "podman", name), mode=0o700)
-        said: list[bytes] = []
-
-        def listen(chunk: bytes) -> None:
-            said[:] = [*said[-8:], chunk]
-            output(chunk)
-
-        status = run_job(self._zygote, command, listen, cancellation)
-        _raise_own_failure(status, said)
-        return status
-
-    def close(self) -> None:
-        """End every container."""
-        self._zygote.close()
-
-    def _command(
+    def _job(
         self,
         process: Process,
         root: Root,
         files: Sequence[FileMount],
         directories: Sequence[DirectoryMount],
+        stack: ExitStack,
     ) -> Command:
+        for name in ("root", "run", "tmp", "xdg"):
+            os.makedirs(os.path.join(root.scratch, "podman", name), mode=0o700)
+        # The default, since capabilities that are added reach users other than root.
+        with open(_file(root, "containers.conf"), "x", encoding="ascii") as stream:
+            names = json.dumps(capability_names(CAPABILITIES))
+            stream.write(f"[containers]\ndefault_capabilities = {names}\n")
+        if not process.insecure:
+            pretending = self.ownership is Ownership.IGNORED
+            with open(_file(root, "seccomp.json"), "x", encoding="ascii") as stream:
+                json.dump(seccomp.specification(syscalls.machine(), pretending=pretending), stream)
         # podman refuses a runroot of more than 50 characters: its state is shown at a short path
         # that every host has, in the command's own mount namespace.
         state = next(path for path in _SHORT if os.path.isdir(path))
         env = dict(process.env)
-        argv = [self._executable, *self._global_options(state), "run", *_run_options(process)]
+        options = [*self._global_options(state), "run", *_run_options(process)]
+        if process.insecure:
+            options += ["--cap-add=ALL", "--security-opt=seccomp=unconfined"]
+            options += ["--security-opt=unmask=ALL"]
+        else:
+            options.append(f"--security-opt=seccomp={_file(root, 'seccomp.json')}")
+        if self.ownership is not Ownership.MAPPED:
+            options.append("--user=0:0")  # there is nobody else to be
+        else:
+            options.append(f"--user={process.user or '0'}")  # so that groups are looked up
         for name, value in env.items():
-            argv.append(f"--env={name}={value}" if name in _EXPLICIT else f"--env={name}")
+            options.append(f"--env={name}={value}" if name in _EXPLICIT else f"--env={name}")
+        argv = [literal(word) for word in (self._executable, *options)]
+        if "HOME" not in env:
+            argv.append("--env=HOME={home}")
         targets = mount_points(files, directories) | {"/run": True, "/run/.containerenv": False}
         for number, file in enumerate(files):
-            options = "" if file.mode & 0o222 else ":ro"
-            argv.append(f"--volume={{f{number}}}:{file.target}{options}")
+            option = "" if file.mode & 0o222 else ":ro"
+            argv.append(f"--volume={{f{number}}}:{literal(file.target)}{option}")
         for number, directory in enumerate(directories):
-            option = f"type=bind,src={{d{number}}},dst={directory.target}"
+            option = f"type=bind,src={{d{number}}},dst={literal(directory.target)}"
             argv.append(f"--mount={option},ro={str(directory.read_only).lower()}")
-        argv += ["--rootfs", "{root}", *process.argv]
+        argv += ["--rootfs", "{root}", *(literal(word) for word in process.argv)]
         return Command(
             argv=tuple(argv),
             env=tuple({**env, **self._environment(state)}.items()),
@@ -114,7 +114,18 @@ class Podman:
             shown=((os.path.join(root.scratch, "podman"), state),),
             links=(("/etc/mtab", "/proc/mounts"),),
             cgroups="covered" if self._oci == "crun" else "read-only",
+            user=process.user,
+            cwd=process.cwd,
+            ownership=self.ownership,
+            insecure=process.insecure,
         )
+
+    def _checked(self, status: int, said: bytes) -> int:
+        # podman-run(1), "Exit Status"
+        if status == _OWN_FAILURE and b"Error:" in said:
+            text = said.decode("utf-8", "replace").strip().splitlines()[-1]
+            raise HostError(f"podman failed: {text[:500]}", "podman")
+        return status
 
     def _global_options(self, state: str) -> list[str]:
         return [
@@ -135,29 +146,15 @@ class Podman:
             "USER": "root",
             "XDG_RUNTIME_DIR": f"{state}/xdg",
             "TMPDIR": "/var/tmp",
+            "CONTAINERS_CONF": f"{state}/containers.conf",
             "_CONTAINERS_USERNS_CONFIGURED": "done",
             "_CONTAINERS_ROOTLESS_UID": str(self._id_map.outer_uid or 1000),
             "_CONTAINERS_ROOTLESS_GID": str(self._id_map.outer_gid or 1000),
         }
 
 
-def _privileges(insecure: bool) -> list[str]:
-    if insecure:
-        options = ("seccomp=unconfined", "unmask=ALL")
-        return ["--cap-add=ALL", *(f"--security-opt={option}" for option in options)]
-    return [f"--cap-add={_CAPABILITIES}"]
-
-
-def _raise_own_failure(status: int, said: Sequence[bytes]) -> None:
-    """Raise what podman itself, not the command, had to say (podman-run(1), "Exit Status")."""
-    if status not in _OWN_FAILURES or not any(b"Error:" in chunk for chunk in said):
-        return
-    text = b"".join(said).decode("utf-8", "replace").strip().splitlines()[-1]
-    reason = text.removeprefix("Error: ")
-    if reason.startswith("unable to find "):  # a user or group that the image does not have
-        raise StepError(reason)
-    if status == _OWN_FAILURES[0]:
-        raise HostError(f"podman failed: {text[:500]}", "podman")
+def _file(root: Root, name: str) -> str:
+    return os.path.join(root.scratch, "podman", name)
 
 
 def _run_options(process: Process) -> list[str]:
@@ -170,16 +167,14 @@ def _run_options(process: Process) -> list[str]:
         "--http-proxy=false",
         "--init=false",
         "--pull=never",
-        *_privileges(process.insecure),
         f"--hostname={process.hostname}",
         f"--network={'none' if process.network == 'none' else 'host'}",
         f"--workdir={process.cwd}",
         "--entrypoint=",
         f"--shm-size={process.shared_memory}b",
+        f"--oom-score-adj={oom_score()}",
         *(f"--ulimit={one.name}={one.soft}:{one.hard}" for one in process.limits),
     ]
     if process.network != "none":
         options.append("--dns=none")
-    if process.user:
-        options.append(f"--user={process.user}")
     return options + [f"--unsetenv={name}" for name in _ADDED]

@@ -98,7 +98,9 @@ def marks(tree: str) -> Marks:
     owners = read_table(tree)
     found = {"": _mark(tree, os.stat(tree))}
     for path, item in _walk(tree):
-        found[path] = _mark(item.path, item.stat(follow_symlinks=False), owners.get(path, ROOT))
+        status = item.stat(follow_symlinks=False)
+        if not stat.S_ISSOCK(status.st_mode):  # no layer holds one
+            found[path] = _mark(item.path, status, owners.get(path, ROOT))
     return found
 
 
@@ -133,7 +135,11 @@ def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
             continue
         entry = describe(path, item.path, status, owners)
         single = mark.is_directory or status.st_nlink == 1
-        if entry is None or (same and single and _like(entry, below.lookup(path))):
+        if entry is None:
+            if not anew and below.lookup(path) is not None:
+                yield Entry(path, Kind.WHITEOUT)
+            continue
+        if same and single and _like(entry, below.lookup(path)):
             continue
         if not mark.is_directory:
             yield links.link(entry, status)

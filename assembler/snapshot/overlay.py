@@ -112,10 +112,7 @@ class OverlaySnapshotter:
     def _scratch(self) -> Iterator[str]:
         path = os.path.join(self._work, uuid.uuid4().hex[:12])
         os.mkdir(path, 0o700)
-        try:
-            yield path
-        finally:
-            self._discard(path)
+        yield path
 
     def _publish(self, tree: str, id: str) -> None:
         if self._recorded:

@@ -3,6 +3,7 @@
 oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
 layers/ mounts/                layer directories, cache mounts
+groups/                        what live builds have made of cgroups
 version                        the layout's version; a newer one is refused
 """
 
@@ -31,6 +32,7 @@ class Store:
         self.blobs = Blobs(path)
         self.refs = Refs(path)
         self.layers_directory = os.path.join(path, "layers")
+        self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 
     @classmethod
@@ -44,6 +46,7 @@ class Store:
             _check_version(path)
             sweep(os.path.join(path, "ingest"))
             sweep(os.path.join(path, "scratch"))
+            _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
             raise StoreUnusable(
                 f"the store {path} cannot be used: {error.strerror}",
@@ -88,6 +91,13 @@ class Store:
         this one dies."""
         with claim(os.path.join(self.path, "scratch")) as claimed:
             yield claimed.path
+
+
+def _sweep_groups(records: str) -> None:
+    if os.path.isdir(records) and os.listdir(records):
+        from assembler.linux import cgroups
+
+        cgroups.sweep(records)
 
 
 def _check_version(path: str) -> None:

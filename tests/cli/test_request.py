@@ -44,7 +44,8 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     given = {
         "target": "", "build_args": (), "platform": "", "labels": (), "annotations": (),
         "network": "default", "allow": (), "pull": False, "no_cache": False,
-        "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (), **options,
+        "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (),
+        "resources": (), "cgroup_parent": "", **options,
     }  # fmt: skip
     return request_of(Inputs(Source("Dockerfile", text)), given, environment(**variables))
 
@@ -370,3 +371,34 @@ def test_a_wrong_value_is_told_in_one_line(
     lines = told.err.splitlines()
     assert told.out == "" and problem in lines[-1] and lines[-1].startswith("ERROR: ")
     assert len(lines) <= 2 and all(line.startswith("hint: ") for line in lines[:-1])
+
+
+# --resource, --cgroup-parent ---------------------------------------------------------------------
+
+
+def test_R5_the_keys_of_resource_are_options_too_and_it_wins() -> None:
+    asked = request(memory="1g", cpu_quota="5000", resources=("memory=2g",)).resources
+    assert (asked.memory, asked.cpu_quota) == (2 << 30, 5000)
+
+
+def test_R5_resources_are_not_part_of_the_plan() -> None:
+    text = "FROM scratch\nCOPY a /\nRUN b\n"
+    plain, limited = request(text), request(text, resources=("memory=64m",), cgroup_parent="/x")
+    assert limited.cgroup_parent == "x"
+    assert make(plan_request(plain), {}) == make(plan_request(limited), {})
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "check"])
+def test_R5_a_bad_resource_is_a_usage_error(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASSEMBLE_STORE", str(tmp_path / "store"))
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    monkeypatch.setattr(sys, "argv", ["assemble", command, "--resource", "bogus=1", str(tmp_path)])
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert "hint: one of memory, memory-swap" in said
+    assert 'ERROR: --resource: unknown resource "bogus"' in said

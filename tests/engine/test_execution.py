@@ -23,6 +23,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.compression import by_name
+from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
 from assembler.plan.make import PlanRequest, make
@@ -141,7 +142,8 @@ class Workshop:
         @contextmanager
         def sandbox() -> Iterator[Sandbox]:
             self.entered += 1
-            yield Sandbox(PlainDirectories(self.directory / "layers"), self.runtime)
+            directories = PlainDirectories(self.directory / "layers")
+            yield Sandbox(directories, self.runtime, unlimited(), (), "full")
 
         return Services(
             store=store,

@@ -17,6 +17,7 @@ import os
 import posixpath
 import shutil
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -25,7 +26,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -37,7 +38,8 @@ pytestmark = pytest.mark.integration
 CASES = Path(__file__).parents[2] / "fixtures/differential"
 ABSENT = "absent"
 COPIED = 1_700_000_000  # when every file of a context was last changed
-CAPABILITY = "SCHILY.xattr.security.capability"
+ATTRIBUTE = "SCHILY.xattr."
+CAPABILITY = f"{ATTRIBUTE}security.capability"
 WORKERS = 4  # each with a buildah store of its own: it sleeps to the next second under a lock
 LAYERED = {
     "Z2-removed-and-replaced",
@@ -122,12 +124,48 @@ def capable(context: Path) -> None:
         stream.addfile(member, io.BytesIO(b"text\n"))
 
 
+def gnu(context: Path) -> None:
+    """Programs of Debian that know extended attributes and sockets, and an archive that has some."""
+    programs = [str(shutil.which(name)) for name in ("tar", "cp", "mv", "perl")]
+    command = ["ldd", *programs]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    libraries = {word for word in listing if word.startswith("/") and not word.endswith(":")}
+    places = [(path, f"gnu/{Path(path).name}") for path in programs]
+    for path, name in [*places, *((path, path.lstrip("/")) for path in libraries)]:
+        place = context / "host" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+        place.chmod(0o755)
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw+ep
+    with tarfile.open(context / "attributes.tar", "w", format=tarfile.PAX_FORMAT) as stream:
+        for name, kind, attributes in (
+            (
+                "file",
+                tarfile.REGTYPE,
+                {"user.mine": b"text", "user.empty": b"", "user.raw": b"\xff\n"},
+            ),
+            ("d", tarfile.DIRTYPE, {"user.of-a-directory": b"1"}),
+            ("overlay", tarfile.DIRTYPE, {"user.overlay.opaque": b"y"}),
+            ("capable", tarfile.REGTYPE, {"security.capability": capability}),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.mtime = kind, 0o755, COPIED
+            member.pax_headers = {
+                ATTRIBUTE + key: value.decode("utf-8", "surrogateescape")
+                for key, value in attributes.items()
+            }
+            stream.addfile(member)
+
+
 PREPARE: dict[str, Callable[[Path], None]] = {
     "C13-modes-of-directories": odd_modes,
     "C20-hard-links-of-the-context": hard_link,
     "C20-kinds-of-the-context": kinds,
     "C26-archives": archives,
     "Z4-capabilities": capable,
+    "Z4-capabilities-of-a-run": gnu,
+    "Z4-extended-attributes": gnu,
+    "Z5-sockets-and-pipes": gnu,
 }
 
 
@@ -277,8 +315,8 @@ class Image:
         for path, node in self.tree.items():
             groups.setdefault(id(node), []).append(path)
         for path, node in self.tree.items():
-            for field, value in node.facts().items():
-                found[f"{path} {field}"] = value
+            for name, value in node.facts().items():
+                found[f"{path} {name}"] = value
             if len(groups[id(node)]) > 1:
                 found[f"{path} links"] = sorted(groups[id(node)])
         return found
@@ -293,16 +331,16 @@ class Node:
     owner: str
     content: str
     mtime: int
-    capability: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str]:
         """Its fields. A symlink has no mode."""
         mode = {} if self.kind == "symlink" else {"mode": f"{self.mode:04o}"}
         content = {"content": self.content} if self.content else {}
-        if self.capability:
-            content["capability"] = self.capability
         time = {"time": "new" if self.mtime > COPIED else str(self.mtime)}
-        return {"kind": self.kind, "owner": self.owner, **mode, **content, **time}
+        return {
+            "kind": self.kind, "owner": self.owner, **mode, **content, **self.attributes, **time,
+        }  # fmt: skip
 
 
 KINDS = {
@@ -343,7 +381,7 @@ def merge(tree: dict[str, Node], archive: tarfile.TarFile) -> None:
             tree.pop(gone, None)
             cut(tree, gone + "/")
     for path, member in members:
-        if "/.wh." in path or path == "/":
+        if "/.wh." in path:
             continue
         if not member.isdir():
             cut(tree, path + "/")
@@ -358,11 +396,13 @@ def merge(tree: dict[str, Node], archive: tarfile.TarFile) -> None:
         elif member.ischr() or member.isblk():
             content = f"{member.devmajor}:{member.devminor}"
         mode, owner = member.mode & 0o7777, f"{member.uid}:{member.gid}"
-        capability = member.pax_headers.get(CAPABILITY, "")
-        if capability:
-            capability = capability.encode("utf-8", "surrogateescape").hex()
+        attributes = {
+            name.removeprefix(ATTRIBUTE): value.encode("utf-8", "surrogateescape").hex()
+            for name, value in member.pax_headers.items()
+            if name.startswith(ATTRIBUTE)
+        }
         mtime = int(member.mtime)
-        tree[path] = Node(KINDS[member.type], mode, owner, content, mtime, capability)
+        tree[path] = Node(KINDS[member.type], mode, owner, content, mtime, attributes)
 
 
 def rooted(name: str) -> str:

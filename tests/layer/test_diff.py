@@ -14,6 +14,7 @@ import pytest
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.diff import changes
 from assembler.layer.realise import realise
+from assembler.layer.tree import DirectoryTree, MergedTree
 from assembler.linux.ownership import record, write_table
 
 UID, GID = os.geteuid(), os.getegid()
@@ -142,6 +143,26 @@ def test_sockets_are_passed_over(layers: tuple[Path, Path, Path]) -> None:
         os.chdir(here)
     os.mkfifo(upper / "p")
     assert found(layers) == [("p", "fifo")]
+
+
+def socket_at(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+def test_Z5_what_a_socket_took_the_place_of_is_deleted(layers: tuple[Path, Path, Path]) -> None:
+    upper, middle, bottom = layers
+    for name in ("file", "hidden", "late"):
+        (bottom / name).write_text("x")
+    (bottom / "directory").mkdir()
+    for path in (upper / "file", upper / "directory", upper / "new", middle / "hidden"):
+        socket_at(path)
+    socket_at(middle / "gone")
+    for name in ("hidden", "gone"):
+        whiteout(upper / name)
+    assert found(layers) == [("directory", "whiteout"), ("file", "whiteout")]
+    tree = MergedTree([DirectoryTree(str(path)) for path in layers])
+    assert [entry.path for entry in tree.children("")] == ["late"]
+    assert tree.lookup("file") is None
 
 
 def test_attributes(layers: tuple[Path, Path, Path]) -> None:

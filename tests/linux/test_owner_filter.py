@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from assembler.linux import allowed_calls, seccomp
 from assembler.linux.owner_filter import Ownership, program
 
 ALLOW, NOTIFY, PRETEND = 0x7FFF0000, 0x7FC00000, 0x50000
@@ -16,10 +17,15 @@ CREATE, TMPFILE = os.O_CREAT, 0o20000000
 
 
 def verdict(machine: str, kind: Ownership, number: int, *arguments: int, audit: int = 0) -> int:
-    """Run the BPF program over one system call (seccomp_data: nr, arch, ip, args)."""
+    """What the filter says to one system call."""
+    return interpreted(program(machine, kind), machine, number, *arguments, audit=audit)
+
+
+def interpreted(program: bytes, machine: str, number: int, *arguments: int, audit: int = 0) -> int:
+    """Run a BPF program over one system call (seccomp_data: nr, arch, ip, args)."""
     padded = (*arguments, *(0,) * (6 - len(arguments)))
     memory = struct.pack("=IIQ6Q", number, audit or AUDIT[machine], 0, *padded)
-    code = list(struct.iter_unpack("=HBBI", program(machine, kind)))
+    code = list(struct.iter_unpack("=HBBI", program))
     accumulator, at = 0, 0
     while True:
         operation, true, false, value = code[at]
@@ -28,10 +34,13 @@ def verdict(machine: str, kind: Ownership, number: int, *arguments: int, audit: 
             accumulator = struct.unpack_from("=I", memory, value)[0]
         elif operation == 0x54:
             accumulator &= value
+        elif operation == 0x05:
+            at += value
         elif operation == 0x06:
             return int(value)
         else:
             holds = {0x15: accumulator == value, 0x45: bool(accumulator & value)}
+            holds |= {0x25: accumulator > value, 0x35: accumulator >= value}
             at += true if holds[operation] else false
 
 
@@ -96,3 +105,24 @@ def test_the_limit_that_holds_the_ids_cannot_be_changed() -> None:
 
 def test_another_abi_is_left_to_the_profile() -> None:
     assert verdict("x86_64", Ownership.SUPERVISED, 92, audit=0x40000003) == ALLOW
+
+
+@pytest.mark.parametrize("machine", list(CALLS))
+@pytest.mark.parametrize("kind", list(Ownership))
+def test_one_program_says_what_the_filter_and_the_profile_say(
+    machine: str, kind: Ownership
+) -> None:
+    profile = seccomp.profile(machine)
+    together = program(machine, kind, profile)
+    modes = (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK)
+    calls: list[tuple[int, ...]] = [(number,) for number in range(allowed_calls.NEWEST + 2)]
+    calls += [(number, 0, mode, mode) for number in CALLS[machine][1] if number for mode in modes]
+    for call in calls:
+        alone = verdict(machine, kind, *call)
+        wanted = interpreted(profile, machine, *call) if alone == ALLOW else alone
+        assert interpreted(together, machine, *call) == wanted, call
+    for audit in (0x40000003, 0x40000028, 0x80000016):  # i386, arm, s390x: the profile's to say
+        for number in (0, 3, 21, 120, 122):
+            wanted = interpreted(profile, machine, number, audit=audit)
+            assert interpreted(together, machine, number, audit=audit) == wanted
+    assert interpreted(together, machine, 0, audit=0x80000016) != ALLOW

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from assembler.linux.userns import IdMap, subordinate
 
@@ -24,3 +28,94 @@ def test_no_file_means_no_ranges(tmp_path: Path) -> None:
 def test_a_map_of_one_id_is_single_whatever_it_is_called() -> None:
     assert IdMap("identity", ((0, 0, 1),), ((0, 0, 1),), 0, 0).single
     assert not IdMap("full", ((0, 1, 1), (1, 5, 9)), ((0, 1, 1), (1, 5, 9)), 1, 1).single
+
+
+def inside(script: str, *arguments: str, **env: str) -> str:
+    """What `script` prints: entering a namespace is for a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+NESTED = """
+import os
+from assembler.linux import userns
+outer = userns.enter()
+inner = userns.enter()
+def shown(which):
+    with open(f"/proc/self/{which}_map") as stream: return [tuple(map(int, l.split())) for l in stream]
+print(outer.single, inner.kind, shown("uid") == list(inner.uids), shown("gid") == list(inner.gids))
+print(all(a == b for a, b, _ in inner.uids), sum(n for _, _, n in inner.uids) == sum(
+    n for _, _, n in outer.uids), len(inner.uids))
+with open("/proc/self/setgroups") as stream: print(stream.read().strip())
+os.setgroups([]); os.chown("/proc/self/fd/1", -1, -1)
+print(os.getuid(), os.getresuid(), os.getresgid())
+"""
+
+
+@pytest.mark.integration
+def test_root_in_a_namespace_copies_its_extents_one_by_one_as_they_are() -> None:
+    """A line of a map must lie inside one extent of the parent's: one line over two is EPERM."""
+    lines = inside(NESTED).splitlines()
+    if lines[0].startswith("True"):
+        pytest.skip("this user has one id")
+    assert lines[:3] == ["False identity True True", "True True 2", "allow"]
+    assert lines[3] == "0 (0, 0, 0) (0, 0, 0)"
+
+
+@pytest.mark.integration
+def test_a_process_with_threads_is_told_that_it_is_too_late() -> None:
+    script = (
+        "import threading; from assembler.errors import HostError\n"
+        "from assembler.linux import userns\n"
+        "end = threading.Event(); threading.Thread(target=end.wait).start()\n"
+        "try: userns.enter()\n"
+        "except HostError as error: print(error.message)\n"
+        "end.set()\n"
+    )
+    assert inside(script) == "the user namespace must be entered before threads start\n"
+
+
+@pytest.mark.integration
+def test_what_newuidmap_says_is_told(tmp_path: Path) -> None:
+    if os.getuid() == 0:
+        return  # root needs no newuidmap
+    for name in ("newuidmap", "newgidmap"):
+        (tmp_path / name).write_text("#!/bin/sh\necho range not allowed >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    script = (
+        "from assembler.errors import NamespacesForbidden\nfrom assembler.linux import userns\n"
+        "try: userns.enter()\nexcept NamespacesForbidden as error: print(error.message)\n"
+    )
+    assert inside(script, PATH=f"{tmp_path}:{os.environ['PATH']}") == (
+        "the ids of a user namespace could not be mapped: range not allowed\n"
+    )
+
+
+@pytest.mark.integration
+def test_with_one_id_groups_cannot_be_set_and_root_is_the_user() -> None:
+    script = (
+        "import os; from assembler.linux import userns\nfound = userns.enter()\n"
+        "print(found.kind, os.getuid(), open('/proc/self/setgroups').read().strip())\n"
+        "print(open('/proc/self/uid_map').read().split() == ['0', str(found.outer_uid), '1'])\n"
+    )
+    if os.getuid() == 0:
+        return  # root has every id
+    assert inside(script, PATH="/nowhere") == "single 0 deny\nTrue\n"
+
+
+@pytest.mark.integration
+def test_a_thread_may_start_after_the_zygote_has_and_steps_run_beside_it(tmp_path: Path) -> None:
+    """unshare(NEWPID) in the process itself would leave it without threads."""
+    script = (
+        "import threading; from assembler.linux import userns, zygote\n"
+        "userns.enter(); started = zygote.start()\n"
+        "thread = threading.Thread(target=print, args=('threaded',)); thread.start()\n"
+        "thread.join(); started.close()\n"
+    )
+    assert inside(script) == "threaded\n"

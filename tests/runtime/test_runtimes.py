@@ -18,95 +18,6 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-PRELUDE = """
-import os, shutil, sys, threading, time
-from assembler.cancellation import Cancellation
-from assembler.errors import *
-from assembler.linux import userns
-from assembler.linux.paths import remove_tree
-from assembler.runtime.base import *
-from assembler.snapshot.copied import CopySnapshotter
-from assembler.snapshot.overlay import OverlaySnapshotter
-
-busybox, directory, kind = sys.argv[1:4]
-id_map = userns.enter()
-if kind == "podman":
-    from assembler.runtime.podman import Podman
-    runtime = Podman.start(id_map)
-elif kind in ("crun", "runc"):
-    from assembler.runtime.oci_runtime import OciRuntime
-    runtime = OciRuntime.start(id_map, kind)
-else:
-    from assembler.runtime.native import Native
-    runtime = Native.start(id_map)
-cancellation = Cancellation()
-kinds = {"overlay": OverlaySnapshotter, "copy": CopySnapshotter}
-snapshots = kinds[(sys.argv[4:] or ["overlay"])[0]](os.path.join(directory, "layers"))
-
-with snapshots.create("ba5e") as base:
-    os.makedirs(base + "/bin"); os.makedirs(base + "/etc"); os.makedirs(base + "/tmp")
-    os.chmod(base + "/tmp", 0o1777)
-    shutil.copy(busybox, base + "/bin/busybox")
-    for name in "sh ls cat true id mkdir rm sleep chown grep mount ip kill stat env su".split():
-        os.symlink("busybox", base + "/bin/" + name)
-    with open(base + "/etc/passwd", "w") as stream:
-        stream.write("root:x:0:0:root:/root:/bin/sh\\nbob:x:1000:1001::/home/bob:/bin/sh\\n")
-    with open(base + "/etc/group", "w") as stream:
-        stream.write("root:x:0:\\nbobs:x:1001:\\nextra:x:50:bob\\n")
-BASE = snapshots.find("ba5e")
-count = 0
-
-def run(command, *mounts, lowers=(BASE,), **process):
-    '''(status, output, what the upper directory holds)'''
-    global count
-    count += 1
-    said = []
-    argv = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
-    with snapshots.prepare(f"{count:04x}", lowers) as root:
-        asked = Process(argv=argv, env=(("PATH", "/bin"),), **process)
-        status = runtime.run(asked, root, mounts, said.append, cancellation)
-    upper = snapshots.find(f"{count:04x}")
-    held = sorted(
-        os.path.relpath(os.path.join(d, n), upper)
-        for d, names, files in os.walk(upper) for n in names + files
-    )
-    return status, b"".join(said).decode(), held
-
-def show(command, *mounts, **process):
-    return run(command, *mounts, **process)[1].strip()
-
-try:
-    exec(sys.stdin.read())
-finally:
-    runtime.close()
-    snapshots.close()
-    remove_tree(os.path.join(directory, "layers"))
-"""
-
-
-@pytest.fixture
-def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script that has `run` and `show`; fails the test unless it ends well."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("not installed: busybox-static")
-
-    def execute(
-        script: str, kind: str = "native", code: int = 0, snapshots: str = "overlay"
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", PRELUDE, str(busybox), str(tmp_path), kind, snapshots],
-            input=script,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
-
-    return execute
-
-
 Sandboxed = Callable[..., "subprocess.CompletedProcess[str]"]
 every_runtime = pytest.mark.parametrize("kind", ["native", "podman", "crun", "runc"])
 
@@ -193,6 +104,21 @@ assert "size=3072k" in show("grep ' /dev/shm ' /proc/mounts", **asked)
     )
 
 
+@every_runtime
+def test_B11_the_oom_killer_takes_a_step_before_the_builder(
+    sandboxed: Sandboxed, kind: str
+) -> None:
+    sandboxed(
+        """
+def score(): return int(open("/proc/self/oom_score_adj").read())
+before = score()
+assert int(show("cat /proc/self/oom_score_adj")) == min(1000, before + 500)
+assert score() == before
+""",
+        kind,
+    )
+
+
 def test_R5_a_limit_above_the_users_own_is_an_error(sandboxed: Sandboxed) -> None:
     sandboxed(
         """
@@ -218,6 +144,28 @@ assert show("echo $HOME", user="bob") == "/home/bob"
 try: run("true", user="nobody-here")
 except StepError as error: assert "nobody-here" in error.message
 else: raise AssertionError("an unknown user is an error")
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_K2_a_user_may_open_the_output_by_its_name(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+command = "echo one > /dev/stdout; echo two > /dev/stderr; echo three > /dev/fd/1"
+assert sorted(show(command, user="bob").split()) == ["one", "three", "two"]
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_braces_are_the_commands_own(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+assert show("echo '{root} {f0} {{home}} {' $X; cat '/{d0}'", FileContent("/{d0}", b"{}"),
+    add_hosts=()) == "{root} {f0} {{home}} {\\n{}"
 """,
         kind,
     )
@@ -287,7 +235,8 @@ try: run("trap '' TERM; sleep {mark}; sleep {mark}")
 except Cancelled as error: assert error.signal == 2
 else: raise AssertionError("it was not cancelled")
 assert time.monotonic() - started < 6
-"""
+""",
+        kind,
     )
     assert not running(f"sleep {mark}")
 
@@ -414,13 +363,13 @@ assert int(peak.split()[1]) < 120_000, peak
     )
 
 
-def test_when_the_builder_is_killed_its_sandboxes_die(tmp_path: Path) -> None:
+def test_when_the_builder_is_killed_its_sandboxes_die(prelude: str, tmp_path: Path) -> None:
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("not installed: busybox-static")
     mark = f"43{os.getpid()}"
     process = subprocess.Popen(
-        [sys.executable, "-c", PRELUDE, busybox, str(tmp_path), "native"],
+        [sys.executable, "-c", prelude, busybox, str(tmp_path), "native"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import ChangesetTree, EmptyTree, MergedTree, everything
 from assembler.snapshot.copied import changed, marks
 
+SOCKET = 'rm -rf {0}; perl -e \'socket(S, 1, 1, 0); bind(S, pack("Sa*", 1, "{0}")) or die\''
 CHANGES = {
     "nothing": "true",
     "a file is added": "echo new > d/new",
@@ -31,6 +32,9 @@ CHANGES = {
     "hard links are made": "ln d/f d/g; ln d/f d/h",
     "the root's mode changes": "chmod 711 .",
     "deep things come and go": "mkdir -p n/o/p; echo x > n/o/p/q; rm d/e/deep",
+    "a socket takes a file's place": SOCKET.format("d/f"),
+    "a socket takes a directory's place": "mkdir d/new; " + SOCKET.format("d/e"),
+    "a socket of no layer's": SOCKET.format("new"),
     "fifos and odd names": "mkfifo pipe; echo x > 'a b'; echo y > .wh.fake",
 }
 

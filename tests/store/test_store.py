@@ -43,6 +43,33 @@ def test_M1_wrong_bytes_get_no_name(store: Store) -> None:
     assert os.listdir(os.path.join(store.path, "ingest")) == []
 
 
+@pytest.mark.parametrize("size", [0, 12, 1 << 16, (1 << 16) + 1, 1 << 20])
+def test_a_blob_of_any_size_in_any_pieces_is_written_whole(store: Store, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    with store.blobs.ingest() as ingest:
+        for start in range(0, size, 40_000):
+            ingest.write(content[start : start + 40_000])
+        digest, written = ingest.commit()
+    assert (digest, written) == (Digest.of(content), size)
+    assert Path(store.blobs.path(digest)).read_bytes() == content
+    assert os.listdir(os.path.join(store.path, "ingest")) == []
+
+
+def test_a_small_blob_that_is_here_is_not_written_again_unless_it_is_damaged(store: Store) -> None:
+    def write_again() -> os.stat_result:
+        with store.blobs.ingest() as ingest:
+            ingest.write(CONTENT)
+            ingest.commit()
+        return os.stat(store.blobs.path(DIGEST))
+
+    before = write_again()
+    assert write_again().st_ino == before.st_ino
+    os.chmod(store.blobs.path(DIGEST), 0o644)
+    Path(store.blobs.path(DIGEST)).write_bytes(CONTENT[:-1] + b"X")
+    assert write_again().st_ino != before.st_ino
+    assert Path(store.blobs.path(DIGEST)).read_bytes() == CONTENT
+
+
 def test_a_flipped_byte_is_noticed_when_it_is_read(store: Store) -> None:
     store.blobs.put(CONTENT)
     path = store.blobs.path(DIGEST)

@@ -1,0 +1,92 @@
+"""What a step costs, and what one that fails costs the next: of the embedded runtime."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+Sandboxed = Callable[..., subprocess.CompletedProcess[str]]
+
+PROCESSES = """
+import resource
+def read(path):
+    try:
+        with open(path) as stream: return stream.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+def children(pid):
+    '''The live processes below `pid`'''
+    found = [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
+    alive = [one for one in found if read(f"/proc/{one}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])]
+    return alive + [below for one in alive for below in children(one)]
+zygote, = children(runtime._zygote.shim)
+"""
+
+
+def test_a_step_makes_hardly_anything_on_the_disk(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+def everything():
+    layers = os.path.join(directory, "layers")
+    return {os.path.join(d, n) for d, names, files in os.walk(layers) for n in names + files}
+before = everything()
+secret = FileContent("/run/secrets/key", b"s3cret")
+assert run("test $(cat /run/secrets/key) = s3cret", secret, TemporaryFiles("/t"))[0] == 0
+made = everything() - before
+# the layer, where it was made, a mount point, and overlay's own work directory with four in it
+assert len(made) <= 8, sorted(made)
+"""
+    )
+
+
+def test_a_fork_that_fails_leaves_the_next_step_able(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        PROCESSES
+        + """
+soft, hard = resource.prlimit(zygote, resource.RLIMIT_NPROC)
+resource.prlimit(zygote, resource.RLIMIT_NPROC, (1, hard))
+try:
+    run("true")
+except HostError as error:
+    assert "temporarily unavailable" in str(error), error
+else:
+    raise AssertionError("it was forked")
+resource.prlimit(zygote, resource.RLIMIT_NPROC, (soft, hard))
+assert run("echo here")[:2] == (0, "here\\n")
+"""
+    )
+
+
+def test_nothing_waits_for_a_root_that_cannot_be_made(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        PROCESSES
+        + """
+for wrong in (dict(user="nobody-here"), dict(lowers=(BASE, "/nonexistent"))):
+    try:
+        run("true", **wrong)
+    except (StepError, HostError):
+        assert children(zygote) == []
+    else:
+        raise AssertionError(wrong)
+assert run("true")[0] == 0
+"""
+    )
+
+
+def test_M3_a_mount_point_behind_a_link_is_made_where_the_link_leads(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+def make(path):
+    os.makedirs(path + "/var"); os.makedirs(path + "/run")
+    os.symlink("/run", path + "/var/run"); os.symlink("../run/named", path + "/var/file")
+command = "cat /var/run/secrets/key /var/file; ls /run; touch /run/new; readlink /var/run; readlink /var/file"
+key, named = FileContent("/var/run/secrets/key", b"k\\n"), FileContent("/var/file", b"f\\n")
+status, said, held = run(command, key, named, lowers=layer("aa", make))
+assert said.split() == ["k", "f", "named", "secrets", "/run", "../run/named"], said
+assert (status, held) == (0, ["run", "run/new"]), held
+"""
+    )
