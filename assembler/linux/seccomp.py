@@ -128,9 +128,7 @@ def specification(machine: str, *, pretending: bool = False) -> dict[str, Any]:
         "defaultErrnoRet": errno.EPERM,
         "architectures": [_ARCHITECTURES[each][-1] for each in _PROGRAMS[machine]],
         "syscalls": [
-            rule(
-                name for name in allowed_calls.names(*_PROGRAMS[machine]) if name not in pretended
-            ),
+            rule(n for n in allowed_calls.names(*_PROGRAMS[machine]) if n not in pretended),
             *(_pretending() if pretending else ()),
             rule(["clone"], ("MASKED_EQ", _NAMESPACE_FLAGS), valueTwo=0),
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
