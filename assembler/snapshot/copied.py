@@ -19,7 +19,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import HardLinks, describe
 from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
-from assembler.linux.ownership import Owner, read_table
+from assembler.linux.ownership import ROOT, Owner, read_table
 from assembler.linux.syscalls import birth_time
 from assembler.runtime.base import Root
 from assembler.snapshot.overlay import OverlaySnapshotter
@@ -107,7 +107,10 @@ def marks(tree: str) -> Marks:
 def _mark(location: str, status: os.stat_result, owner: Owner | None = None) -> Mark:
     is_directory = stat.S_ISDIR(status.st_mode)
     born = birth_time(location) if is_directory else 0
-    return Mark(status.st_ino, status.st_ctime_ns, is_directory, born, owner)
+    # A table may lack what belongs to 0:0 (`linux.ownership`).
+    return Mark(
+        status.st_ino, status.st_ctime_ns, is_directory, born, None if owner == ROOT else owner
+    )
 
 
 def changed(tree: str, before: Marks, below: Tree) -> Iterator[Entry]:
