@@ -37,9 +37,7 @@ from assembler.store.store import Store
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
     from assembler.net.agent import Agents
-    from assembler.runtime.native import Native
-    from assembler.runtime.oci_runtime import OciRuntime
-    from assembler.runtime.podman import Podman
+    from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -318,13 +316,17 @@ class Builder:
 
     @contextmanager
     def _sandbox(self) -> Iterator[Sandbox]:
+        from assembler.snapshot.published import RECORDED
+
         if self._id_map is None:
             self._id_map = self._enter()
         with ExitStack() as stack:
             runtime = self._start_runtime(self._id_map)
             stack.callback(runtime.close)
-            snapshotter = stack.enter_context(self._open_snapshotter(self._id_map))
-            yield Sandbox(snapshotter, runtime)
+            ids = RECORDED if self._id_map.single else self._id_map.kind
+            directory = os.path.join(self.store.layers_directory, ids)
+            opened = self._open_snapshotter(directory, self._id_map)
+            yield Sandbox(stack.enter_context(opened), runtime, ids)
 
     def _enter(self) -> IdMap:
         from assembler.linux import userns
@@ -339,13 +341,11 @@ class Builder:
             self._sink(Warned(f"{error.message}: steps run by chroot", self._clock()))
             return userns.host_map()
 
-    def _open_snapshotter(self, id_map: IdMap) -> OverlaySnapshotter:
+    def _open_snapshotter(self, directory: str, id_map: IdMap) -> OverlaySnapshotter:
         from assembler.snapshot.copied import CopySnapshotter
         from assembler.snapshot.overlay import OverlaySnapshotter
-        from assembler.snapshot.published import RECORDED
 
         single = id_map.single
-        directory = os.path.join(self.store.layers_directory, RECORDED if single else id_map.kind)
         if self._snapshotter == "copy" or id_map.kind == "host":
             return CopySnapshotter(directory, recorded=single)
         refused = "" if self._snapshotter == "overlay" else OverlaySnapshotter.refused(directory)
@@ -367,7 +367,7 @@ class Builder:
             self._sink(Warned(_OWNERS_IGNORED, self._clock()))
         return runtime
 
-    def _start_namespaced(self, id_map: IdMap) -> Native | OciRuntime | Podman:
+    def _start_namespaced(self, id_map: IdMap) -> Forked:
         if self._runtime == "podman":
             from assembler.runtime.podman import Podman
 

@@ -92,7 +92,7 @@ def _mount(
     if isinstance(mount, BindMount):
         return _bind(mount, step, given)
     seed = _seed(mount, step, given)
-    path = stack.enter_context(cache_directory(mount, given.services, seed))
+    path = stack.enter_context(cache_directory(mount, given, seed))
     return BindSource(mount.target, path, read_only=mount.read_only)
 
 
@@ -166,22 +166,22 @@ def _secret(
 
 
 @contextmanager
-def cache_directory(mount: CacheMount, services: Services, seed: Changeset = ()) -> Iterator[str]:
+def cache_directory(mount: CacheMount, given: MountSources, seed: Changeset = ()) -> Iterator[str]:
     """The directory of a cache mount, made with its owner, mode and the files of `seed` when it is
-    new (rule M7).
+    new (rule M7). There is one for each kind of id map, as of layers.
 
     `locked` waits for other builds that use it; `private` takes another directory when it is
     busy; `shared` does not lock.
     """
     identity = f"{len(mount.id)}:{mount.id}:{mount.uid}:{mount.gid}:{mount.mode:o}"
     name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-    parent = services.store.cache_mounts_directory
+    parent = os.path.join(given.services.store.cache_mounts_directory, given.sandbox.ids)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         number = 0
         while mount.sharing != "shared":
             path = os.path.join(parent, f"{name}.{number}.lock")
-            if _locked(path, mount.sharing == "locked", services.cancellation, stack):
+            if _locked(path, mount.sharing == "locked", given.services.cancellation, stack):
                 break
             number += 1
         directory = os.path.join(parent, f"{name}.{number}")

@@ -30,6 +30,8 @@ class Sandbox:
 
     snapshotter: Snapshotter
     runtime: Runtime
+    ids: str
+    """The kind of id map, and so whose the files are that are kept: others cannot use them."""
 
 
 class PackedLayers(Protocol):

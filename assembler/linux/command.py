@@ -112,6 +112,8 @@ class Command:
                 watch_owners(self.ownership, supervisor)
             syscalls.close_range(3)
             os.execvpe(argv[0], argv, dict(self.env))
+        except OSError as error:
+            os.write(2, f"{argv[0]} cannot be run here: {error}\n".encode())
         finally:
             os._exit(127)
 

@@ -248,6 +248,7 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
                     raise
                 break  # the kernel's last capability is behind us
     if job.ownership is Ownership.MAPPED:
+        os.fchown(1, uid, -1)  # as runc does: /dev/stdout opens the pipe anew
         os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

@@ -15,17 +15,17 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from assembler.cancellation import Cancellation
 from assembler.errors import HostError
 from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, everything
 from assembler.linux import zygote
 from assembler.linux.chroot import ChrootJob
 from assembler.linux.job import DirectoryMount, FileMount, Job
+from assembler.linux.owner_filter import Ownership
 from assembler.linux.paths import open_root, remove_at, remove_tree
 from assembler.linux.root import resolve, write_file
-from assembler.runtime.base import Process, Root, RunMount
-from assembler.runtime.native import network_files, run_job, split_mounts
+from assembler.runtime.base import Process, Root
+from assembler.runtime.native import Forked
 
 _DEVICES = {
     "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
@@ -33,73 +33,58 @@ _DEVICES = {
 }  # fmt: skip
 
 
-class Chroot:
+class Chroot(Forked):
     """Runs each process in its tree. Works on whole trees only: see `snapshot.copied`."""
 
     name = "chroot"
-
-    def __init__(self, started: zygote.Zygote) -> None:
-        self._zygote = started
 
     @classmethod
     def start(cls) -> Chroot:
         """Fork the zygote; call it before any thread. Raises HostError for anybody but root."""
         if os.geteuid() != 0:
             raise HostError("the chroot runtime needs root", "chroot", hint="leave --runtime away")
-        return cls(zygote.start(isolated=False))
+        return cls(zygote.start(isolated=False), Ownership.MAPPED)
 
-    def run(
+    def _job(
         self,
         process: Process,
         root: Root,
-        mounts: Sequence[RunMount],
-        output: Callable[[bytes], None],
-        cancellation: Cancellation,
-    ) -> int:
-        """See `runtime.base.Runtime.run`."""
-        cancellation.check()
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> ChrootJob:
         if process.network == "none":
             raise HostError(
                 "a step without network needs a network namespace, and none can be made here",
                 "network namespaces",
                 hint="let the container make user namespaces (see assemble doctor)",
             )
-        files, directories = split_mounts(mounts)
-        with ExitStack() as stack:
-            for path, device in _DEVICES.items():
-                stack.enter_context(_placed(root, f"/dev/{path}", _device_maker(device)))
-            given: list[FileMount | DirectoryMount] = [*network_files(process), *files]
-            given += directories
-            for mount in sorted(given, key=lambda mount: mount.target):
-                if isinstance(mount, FileMount):
-                    stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
-                else:
-                    stack.enter_context(_directory(root, mount))
-            return run_job(self._zygote, ChrootJob(_job(process, root)), output, cancellation)
-
-    def close(self) -> None:
-        """End every step."""
-        self._zygote.close()
-
-
-def _job(process: Process, root: Root) -> Job:
-    return Job(
-        argv=process.argv,
-        env=process.env,
-        cwd=process.cwd,
-        user=process.user,
-        hostname=process.hostname,
-        private_network=False,
-        lowers=(),
-        upper=root.upper,
-        work="",
-        scratch=root.scratch,
-        files=(),
-        directories=(),
-        insecure=process.insecure,
-        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
-        chroot=root.upper,
-    )
+        for path, device in _DEVICES.items():
+            stack.enter_context(_placed(root, f"/dev/{path}", _device_maker(device)))
+        given: list[FileMount | DirectoryMount] = [*files, *directories]
+        for mount in sorted(given, key=lambda mount: mount.target):
+            if isinstance(mount, FileMount):
+                stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
+            else:
+                stack.enter_context(_directory(root, mount))
+        job = Job(
+            argv=process.argv,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            hostname=process.hostname,
+            private_network=False,
+            lowers=(),
+            upper=root.upper,
+            work="",
+            scratch=root.scratch,
+            files=(),
+            directories=(),
+            insecure=process.insecure,
+            limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+            chroot=root.upper,
+        )
+        return ChrootJob(job)
 
 
 Make = Callable[[int, str], None]

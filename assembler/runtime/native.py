@@ -7,6 +7,8 @@ import select
 import signal
 import socket
 import time
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -29,25 +31,21 @@ from assembler.runtime.base import (
 
 GRACE = 2.0  # seconds between SIGTERM to the step's processes and SIGKILL
 _CHUNK = 1 << 16
+_REMEMBERED = 9  # chunks of output
 # apt makes sure that it is another user after the calls that make it one: it may stay root then.
-UNSANDBOXED_APT = FileMount(
+_UNSANDBOXED_APT = FileMount(
     "/etc/apt/apt.conf.d/zz-one-id", b'APT::Sandbox::User "root";\n', 0o644, 0, 0
 )
 
 
-class Native:
-    """Runs each process in its own pid, mount, IPC and UTS namespace."""
+class Forked(ABC):
+    """What every runtime shares: its processes are forked by a zygote."""
 
-    name = "native"
+    name: str
 
     def __init__(self, started: zygote.Zygote, ownership: Ownership) -> None:
         self._zygote = started
         self.ownership = ownership
-
-    @classmethod
-    def start(cls, id_map: IdMap) -> Native:
-        """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
-        return cls(zygote.start(), kept_here(single=id_map.single))
 
     def run(
         self,
@@ -59,12 +57,78 @@ class Native:
     ) -> int:
         """See `runtime.base.Runtime.run`."""
         cancellation.check()
-        job = SandboxJob(_job(process, root, mounts, self.ownership))
-        return run_job(self._zygote, job, output, cancellation)
+        files, directories = split_mounts(mounts)
+        files = [*network_files(process), *files]
+        if self.ownership is Ownership.IGNORED:
+            files.append(_UNSANDBOXED_APT)
+        said: deque[bytes] = deque(maxlen=_REMEMBERED)
+
+        def listen(chunk: bytes) -> None:
+            said.append(chunk)
+            output(chunk)
+
+        with ExitStack() as stack:
+            job = self._job(process, root, files, directories, stack)
+            status = run_job(self._zygote, job, listen, cancellation)
+        return self._checked(status, b"".join(said))
 
     def close(self) -> None:
-        """End the zygote and with it every sandbox."""
+        """End the zygote and with it every process."""
         self._zygote.close()
+
+    @abstractmethod
+    def _job(
+        self,
+        process: Process,
+        root: Root,
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> zygote.Work:
+        """What runs `process`; `stack` ends when it has."""
+
+    def _checked(self, status: int, said: bytes) -> int:
+        """The process' status. Raises what `status` and the last output say of the runtime."""
+        return status
+
+
+class Native(Forked):
+    """Runs each process in its own pid, mount, IPC and UTS namespace."""
+
+    name = "native"
+
+    @classmethod
+    def start(cls, id_map: IdMap) -> Native:
+        """Fork the zygote; call it before any thread, after entering the namespace of `id_map`."""
+        return cls(zygote.start(), kept_here(single=id_map.single))
+
+    def _job(
+        self,
+        process: Process,
+        root: Root,
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> SandboxJob:
+        job = Job(
+            argv=process.argv,
+            env=process.env,
+            cwd=process.cwd,
+            user=process.user,
+            hostname=process.hostname,
+            private_network=process.network == "none",
+            lowers=root.lowers,
+            upper=root.upper,
+            work=root.work,
+            scratch=root.scratch,
+            files=tuple(files),
+            directories=tuple(directories),
+            ownership=self.ownership,
+            insecure=process.insecure,
+            shared_memory=process.shared_memory,
+            limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
+        )
+        return SandboxJob(job)
 
 
 def run_job(
@@ -179,30 +243,6 @@ def split_mounts(
         if isinstance(mount, BindSource | TemporaryFiles)
     ]
     return files, directories
-
-
-def _job(process: Process, root: Root, mounts: Sequence[RunMount], ownership: Ownership) -> Job:
-    files, directories = split_mounts(mounts)
-    if ownership is Ownership.IGNORED:
-        files.append(UNSANDBOXED_APT)
-    return Job(
-        argv=process.argv,
-        env=process.env,
-        cwd=process.cwd,
-        user=process.user,
-        hostname=process.hostname,
-        private_network=process.network == "none",
-        lowers=root.lowers,
-        upper=root.upper,
-        work=root.work,
-        scratch=root.scratch,
-        files=(*network_files(process), *files),
-        directories=tuple(directories),
-        ownership=ownership,
-        insecure=process.insecure,
-        shared_memory=process.shared_memory,
-        limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
-    )
 
 
 def network_files(process: Process) -> tuple[FileMount, ...]:

@@ -7,10 +7,10 @@ their own: killing its first process leaves nothing of them or the container.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from assembler.cancellation import Cancellation
 from assembler.errors import RuntimeMissing
 from assembler.linux import bundle, seccomp, syscalls, zygote
 from assembler.linux.command import Command, literal
@@ -20,8 +20,8 @@ from assembler.linux.payload import ALL_CAPABILITIES, CAPABILITIES
 from assembler.linux.root import MASKED, READ_ONLY, mount_points
 from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
-from assembler.runtime.base import Process, Root, RunMount
-from assembler.runtime.native import UNSANDBOXED_APT, network_files, run_job, split_mounts
+from assembler.runtime.base import Process, Root
+from assembler.runtime.native import Forked
 
 NAMES = ("crun", "runc")
 _CAPABILITY_NAMES = (  # by number, capability.h
@@ -34,15 +34,14 @@ _CAPABILITY_NAMES = (  # by number, capability.h
 )  # fmt: skip
 
 
-class OciRuntime:
+class OciRuntime(Forked):
     """Runs each process by `crun run` or `runc run`."""
 
     def __init__(
         self, started: zygote.Zygote, ownership: Ownership, name: str, executable: str
     ) -> None:
+        super().__init__(started, ownership)
         self.name = name
-        self._zygote = started
-        self.ownership = ownership
         self._executable = executable
 
     @classmethod
@@ -58,41 +57,18 @@ class OciRuntime:
             )
         return cls(zygote.start(), kept_here(single=id_map.single), name, executable)
 
-    def run(
-        self,
-        process: Process,
-        root: Root,
-        mounts: Sequence[RunMount],
-        output: Callable[[bytes], None],
-        cancellation: Cancellation,
-    ) -> int:
-        """See `runtime.base.Runtime.run`."""
-        cancellation.check()
-        files, directories = split_mounts(mounts)
-        files = [*network_files(process), *files]
-        if self.ownership is Ownership.IGNORED:
-            files.append(UNSANDBOXED_APT)
-        job = bundle.Bundle(
-            self._command(process, root, files, directories),
-            config(process, files, directories, self.ownership),
-        )
-        return run_job(self._zygote, job, output, cancellation)
-
-    def close(self) -> None:
-        """End every container."""
-        self._zygote.close()
-
-    def _command(
+    def _job(
         self,
         process: Process,
         root: Root,
         files: Sequence[FileMount],
         directories: Sequence[DirectoryMount],
-    ) -> Command:
+        stack: ExitStack,
+    ) -> bundle.Bundle:
         crun = self.name == "crun"
         options = ["--root={memory}/state", "--log={log}", "--log-format=json"]
         options += ["--cgroup-manager=disabled"] if crun else ["--rootless=true"]
-        return Command(
+        command = Command(
             argv=(literal(self._executable), *options, "run", "--bundle={bundle}", "step"),
             env=(("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("XDG_RUNTIME_DIR", "/nonexistent")),
             lowers=root.lowers,
@@ -110,6 +86,7 @@ class OciRuntime:
             ownership=self.ownership,
             insecure=process.insecure,
         )
+        return bundle.Bundle(command, config(process, files, directories, self.ownership))
 
 
 def capability_names(mask: int) -> list[str]:

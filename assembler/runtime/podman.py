@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 
-from assembler.cancellation import Cancellation
-from assembler.errors import HostError, RuntimeMissing, StepError
+from assembler.errors import HostError, RuntimeMissing
 from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
@@ -21,24 +21,23 @@ from assembler.linux.payload import CAPABILITIES
 from assembler.linux.root import mount_points
 from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
-from assembler.runtime.base import Process, Root, RunMount
-from assembler.runtime.native import UNSANDBOXED_APT, network_files, run_job, split_mounts
+from assembler.runtime.base import Process, Root
+from assembler.runtime.native import Forked
 from assembler.runtime.oci_runtime import capability_names
 
-_OWN_FAILURES = (125, 126)
+_OWN_FAILURE = 125
 _EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
 
 
-class Podman:
+class Podman(Forked):
     """Runs each process by `podman run --rootfs`."""
 
     name = "podman"
 
     def __init__(self, started: zygote.Zygote, id_map: IdMap, executable: str, oci: str) -> None:
-        self._zygote = started
-        self.ownership = kept_here(single=id_map.single)
+        super().__init__(started, kept_here(single=id_map.single))
         self._id_map = id_map
         self._executable = executable
         self._oci = oci
@@ -56,21 +55,14 @@ class Podman:
             )
         return cls(zygote.start(), id_map, found, oci)
 
-    def run(
+    def _job(
         self,
         process: Process,
         root: Root,
-        mounts: Sequence[RunMount],
-        output: Callable[[bytes], None],
-        cancellation: Cancellation,
-    ) -> int:
-        """See `runtime.base.Runtime.run`."""
-        cancellation.check()
-        files, directories = split_mounts(mounts)
-        files = [*network_files(process), *files]
-        if self.ownership is Ownership.IGNORED:
-            files.append(UNSANDBOXED_APT)
-        command = self._command(process, root, files, directories)
+        files: Sequence[FileMount],
+        directories: Sequence[DirectoryMount],
+        stack: ExitStack,
+    ) -> Command:
         for name in ("root", "run", "tmp", "xdg"):
             os.makedirs(os.path.join(root.scratch, "podman", name), mode=0o700)
         # The default, since capabilities that are added reach users other than root.
@@ -81,27 +73,6 @@ class Podman:
             pretending = self.ownership is Ownership.IGNORED
             with open(_file(root, "seccomp.json"), "x", encoding="ascii") as stream:
                 json.dump(seccomp.specification(syscalls.machine(), pretending=pretending), stream)
-        said: list[bytes] = []
-
-        def listen(chunk: bytes) -> None:
-            said[:] = [*said[-8:], chunk]
-            output(chunk)
-
-        status = run_job(self._zygote, command, listen, cancellation)
-        _raise_own_failure(status, said)
-        return status
-
-    def close(self) -> None:
-        """End every container."""
-        self._zygote.close()
-
-    def _command(
-        self,
-        process: Process,
-        root: Root,
-        files: Sequence[FileMount],
-        directories: Sequence[DirectoryMount],
-    ) -> Command:
         # podman refuses a runroot of more than 50 characters: its state is shown at a short path
         # that every host has, in the command's own mount namespace.
         state = next(path for path in _SHORT if os.path.isdir(path))
@@ -148,6 +119,13 @@ class Podman:
             insecure=process.insecure,
         )
 
+    def _checked(self, status: int, said: bytes) -> int:
+        # podman-run(1), "Exit Status"
+        if status == _OWN_FAILURE and b"Error:" in said:
+            text = said.decode("utf-8", "replace").strip().splitlines()[-1]
+            raise HostError(f"podman failed: {text[:500]}", "podman")
+        return status
+
     def _global_options(self, state: str) -> list[str]:
         return [
             f"--root={state}/root",
@@ -176,18 +154,6 @@ class Podman:
 
 def _file(root: Root, name: str) -> str:
     return os.path.join(root.scratch, "podman", name)
-
-
-def _raise_own_failure(status: int, said: Sequence[bytes]) -> None:
-    """Raise what podman itself, not the command, had to say (podman-run(1), "Exit Status")."""
-    if status not in _OWN_FAILURES or not any(b"Error:" in chunk for chunk in said):
-        return
-    text = b"".join(said).decode("utf-8", "replace").strip().splitlines()[-1]
-    reason = text.removeprefix("Error: ")
-    if reason.startswith("unable to find "):  # a user or group that the image does not have
-        raise StepError(reason)
-    if status == _OWN_FAILURES[0]:
-        raise HostError(f"podman failed: {text[:500]}", "podman")
 
 
 def _run_options(process: Process) -> list[str]:

@@ -141,7 +141,7 @@ class Workshop:
         @contextmanager
         def sandbox() -> Iterator[Sandbox]:
             self.entered += 1
-            yield Sandbox(PlainDirectories(self.directory / "layers"), self.runtime)
+            yield Sandbox(PlainDirectories(self.directory / "layers"), self.runtime, "full")
 
         return Services(
             store=store,

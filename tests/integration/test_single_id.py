@@ -167,16 +167,22 @@ def test_packages_and_accounts_of_debian(
     registry: Any,
     single_id: list[str],
     mirror_of_apt: str,
+    require: Callable[..., None],
     tmp_path: Path,
 ) -> None:
+    require("runc")
     hub("debian")
     (tmp_path / "context").mkdir()
     (tmp_path / "context" / "Dockerfile").write_text(DEBIAN)
     found = []
-    for name, prefix in (("one", single_id), ("all", [])):
+    for runtime, name, prefix in (
+        ("native", "all", []),
+        ("native", "one", single_id),
+        ("runc", "one", single_id),
+    ):
         done = assemble(
             "build", "--no-cache", "--build-arg", f"MIRROR={mirror_of_apt}", tmp_path / "context",
-            prefix=prefix, **EPOCH, ASSEMBLE_STORE=str(tmp_path / name),
+            "--runtime", runtime, prefix=prefix, **EPOCH, ASSEMBLE_STORE=str(tmp_path / name),
             CONTAINERS_REGISTRIES_CONF=str(registry.mirror),
         )  # fmt: skip
         layers = described(tmp_path / name, done.stdout.strip())
@@ -185,7 +191,7 @@ def test_packages_and_accounts_of_debian(
                 if path.startswith("var/log/") or path.startswith("var/cache/"):
                     layer[path] = (*entry[:6], *entry[7:])  # logs and caches hold dates
         found.append(layers)
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert owners(
         found[0], "home/app/d/private", "home/app/link", "home/other/f", "home/other/inherits",
         "suid", "v/app/mine", "var/spool/cron/crontabs", "var/spool/cron/crontabs/root",
@@ -213,31 +219,50 @@ def without_listeners(single_id: list[str]) -> list[str]:
     return [*single_id, sys.executable, "-c", WITH_A_LISTENER]
 
 
+@every_runtime
 def test_A1_without_a_supervisor_everything_is_roots_and_that_is_said(
-    assemble: Any, store: Path, without_listeners: list[str], tmp_path: Path
+    assemble: Any,
+    store: Path,
+    require: Callable[..., None],
+    without_listeners: list[str],
+    tmp_path: Path,
+    runtime: str,
 ) -> None:
+    require("podman", "crun", "runc")
     (tmp_path / "Dockerfile").write_text(
         f"FROM busybox\n{ADDUSER}"
         "RUN mkdir -m 2775 /d && chown -R app:50 /d && su app -c 'touch /d/f'\n"
-        "RUN mkdir -p /etc/apt && cat /etc/apt/apt.conf.d/zz-one-id && mknod /null c 1 3\n"
+        "RUN mkdir -p /etc/apt && cat /etc/apt/apt.conf.d/zz-one-id && mknod /null c 1 3"
+        " && mknod /disk b 1 3 && mknod /fifo p && echo x > /dev/null && test -c /dev/null\n"
         "COPY --chown=app Dockerfile /\nUSER app\nRUN touch /g && chown 5:5 /Dockerfile\n"
     )
-    done = assemble("build", tmp_path, "--progress", "plain", prefix=without_listeners)
+    options = ("--progress", "plain", "--runtime", runtime)
+    done = assemble("build", tmp_path, *options, prefix=without_listeners)
     assert done.stderr.count("belongs to 0:0 in the image") == 1
     assert 'APT::Sandbox::User "root";' in done.stderr
     layers = described(store, done.stdout.strip())
     assert owners(layers, "d", "d/f", "g", "Dockerfile") == ["0:0"] * 3 + ["1000:1000"]
     assert layers[2]["d"][1] == oct(0o2775), "modes are kept"
-    assert not any("apt.conf.d" in name or name == "null" for layer in layers for name in layer)
+    names = {name for layer in layers for name in layer}
+    assert "fifo" in names and not names & {"null", "disk", "etc/apt/apt.conf.d/zz-one-id"}
 
 
-def test_with_a_full_map_too_a_step_makes_device_nodes(build: Build, store: Path) -> None:
+@every_runtime
+def test_with_a_full_map_too_a_step_makes_device_nodes(
+    build: Build, store: Path, require: Callable[..., None], runtime: str
+) -> None:
+    require("podman", "crun", "runc")
     dockerfile = (
         "FROM busybox AS a\nRUN mknod /null c 1 3 && chown 5:6 /null && mv /null /moved\n"
-        "FROM busybox\nCOPY --from=a /moved /copied\n"
+        "RUN mkdir -p /jail/bin && cp /bin/busybox /jail/bin/sh && ln /jail/bin/sh /jail/bin/mknod"
+        " && chroot /jail /bin/sh -c 'mknod /inside b 1 3 && cd bin && mknod ../here c 5 0'"
+        " && ! test -e /inside\n"
+        "FROM busybox\nCOPY --from=a /moved /copied\nCOPY --from=a /jail /jail\n"
     )
-    single, full = both(build, store, dockerfile)
-    assert single == full
+    single, native = both(build, store, dockerfile, runtime)
+    full = described(store, build(dockerfile, "--runtime", runtime, full=True))
+    assert single == native == full
+    assert full[2]["jail/inside"][0] == tarfile.BLKTYPE and full[2]["jail/here"][5] == (5, 0)
     kind, mode, uid, gid, _, device, *_ = full[1]["copied"]
     assert (kind, mode, uid, gid, device) == (tarfile.CHRTYPE, oct(0o644), 5, 6, (1, 3))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 
 import pytest
@@ -104,3 +105,20 @@ def test_the_specification_names_what_the_program_allows() -> None:
         r["args"][0]["value"] for r in document["syscalls"] if "personality" in r["names"]
     ]
     assert personalities == [0, 8, 0x20000, 0x20008, 0xFFFFFFFF]
+
+
+def test_A1_the_specification_pretends_where_owners_are_ignored() -> None:
+    rules = seccomp.specification("x86_64", pretending=True)["syscalls"]
+    nothing = [rule for rule in rules if rule.get("errnoRet") == 0]
+    assert {"chown", "fchownat", "setuid", "setgroups", "capset"} <= set(nothing[0]["names"])
+    assert not set(nothing[0]["names"]) & set(rules[0]["names"]), "not allowed as well"
+    asked = {
+        (rule["names"][0], rule["args"][0]["index"], rule["args"][0]["valueTwo"])
+        for rule in nothing[1:]
+    }
+    devices = (stat.S_IFCHR, stat.S_IFBLK)
+    assert asked == {(n, i, kind) for n, i in (("mknod", 1), ("mknodat", 2)) for kind in devices}
+    others = [rule for rule in rules if rule["names"] == ["mknod"] and rule not in nothing]
+    kinds = {0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK}
+    assert {rule["args"][0]["valueTwo"] for rule in others} == kinds
+    assert {rule["action"] for rule in others} == {"SCMP_ACT_ALLOW"}

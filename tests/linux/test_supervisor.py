@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 PRELUDE = r"""
-import ctypes, errno, mmap, os, signal, socket, stat, subprocess, sys, threading, time, traceback
+import ctypes, errno, mmap, os, resource, shutil, signal, socket, stat, subprocess, sys, threading, time, traceback
 os.environ["PATH"] = "/none"
 from assembler.linux import ownership, supervisor, syscalls, userns
 from assembler.linux.payload import supervise
@@ -31,7 +31,7 @@ os.chdir(sys.argv[1])
 os.umask(0o022)
 libc = ctypes.CDLL(None, use_errno=True)
 
-def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0):
+def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0, container=False):
     '''Run `payload` in a pid namespace, under the filter; returns the table.'''
     reader, writer = os.pipe()
     shim = os.fork()
@@ -41,7 +41,7 @@ def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0):
             first = os.fork()
             if first == 0:
                 FileSystem("proc", "/proc").execute()
-                os._exit(serve(payload, user, kept, delay, writer))
+                os._exit(serve(payload, user, kept, delay, container, writer))
             os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
         except BaseException:
             traceback.print_exc()
@@ -51,11 +51,12 @@ def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0):
     assert os.waitpid(shim, 0)[1] == 0, "the payload failed"
     return os.fdopen(reader, "rb").read()
 
-def serve(payload, user, kept, delay, writer):
+def serve(payload, user, kept, delay, container, writer):
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
         try:
+            resource.setrlimit(10, (0, resource.getrlimit(10)[1]))
             socket.send_fds(theirs, [b"l"], [syscalls.seccomp_listener(program(syscalls.machine(), kept))])
             payload()
             os._exit(0)
@@ -65,7 +66,8 @@ def serve(payload, user, kept, delay, writer):
             os._exit(1)
     listener = socket.recv_fds(ours, 1, 1)[1][0]
     time.sleep(delay)
-    answering = Supervisor(listener, Credentials.of(user[0], user[1], user[2]), kept=kept)
+    answering = Supervisor(
+        listener, Credentials.of(user[0], user[1], user[2]), kept=kept, container=container)
     status = supervise(answering, child)
     os.write(writer, ownership.rows(answering.owners()))
     return status
@@ -555,6 +557,77 @@ assert supervisor.available()
 def payload():
     refuses(errno.EBUSY, syscalls.seccomp_listener, program(syscalls.machine(), Ownership.MAPPED))
     assert not supervisor.available()
+    assert supervisor.kept_here(single=True) is Ownership.IGNORED
+    assert supervisor.kept_here(single=False) is Ownership.MAPPED
+assert supervisor.kept_here(single=True) is Ownership.SUPERVISED
 supervised(payload, kept=Ownership.MAPPED)
+def limited():
+    resource.setrlimit(10, (0, 100))
+    assert not supervisor.available(), "there is no room for credentials"
+forked(limited)
+"""
+    )
+
+
+CONTAINER = """
+def contained(script):
+    '''Make a container as a runtime does, and run `script` in it.'''
+    os.mkdir("c")
+    def first():
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        syscalls.mount("tmpfs", "c", "tmpfs")
+        shutil.copy("/bin/busybox", "c/busybox"); os.mkdir("c/proc"); os.mkdir("c/tmp")
+        os.chmod("c/tmp", 0o777)
+        FileSystem("proc", "c/proc").execute()
+        refuses(errno.EPERM, os.mknod, "c/n", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        os.chdir("c"); syscalls.pivot_root(".", "."); syscalls.umount(".", syscalls.MNT_DETACH)
+        refuses(errno.EINVAL, os.chown, "/tmp", 5, 6)
+        assert os.getuid() == 0
+        os.execv("/busybox", ["busybox", "sh", "-ec", script])
+    def between():
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
+        forked(first)
+    forked(between)
+"""
+
+
+def test_A2_in_a_container_the_payload_is_answered_and_the_runtime_is_not(
+    supervised: Supervised,
+) -> None:
+    supervised(
+        CONTAINER
+        + """
+def payload():
+    touch("f")
+    refuses(errno.EINVAL, os.chown, "f", 5, 6)
+    own = subprocess.run(["/bin/busybox", "chown", "5:6", "f"], stderr=subprocess.DEVNULL)
+    assert own.returncode, "a program of the runtime's is not the payload"
+    contained('''
+test "$(id -u) $(id -g) $(id -G)" = "7 8 8 50"
+cd /tmp; umask 027; mkdir d; echo x > d/f; ln -s f d/l; chown :50 d/f
+test "$(stat -c %u:%g /tmp/d d/f d/l | xargs)" = "7:8 7:50 7:8"
+! chown 9 d/f 2> /tmp/e; ! mknod n c 1 3 2> /tmp/e; ! touch /x 2> /tmp/e
+test -e /proc/self/fd/1; : > /proc/self/fd/1
+''')
+    refuses(errno.EINVAL, os.chown, "f", 5, 6)
+    assert os.getuid() == 0
+supervised(payload, (7, 8, (8, 50)), container=True)
+"""
+    )
+
+
+def test_in_a_container_device_nodes_are_the_payloads_with_every_id_map(
+    supervised: Supervised,
+) -> None:
+    supervised(
+        CONTAINER
+        + """
+def payload():
+    refuses(errno.EPERM, os.mknod, "n", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    contained('''
+mknod /null c 1 3; mkdir -p /jail/bin; cp /busybox /jail/busybox
+chroot /jail /busybox mknod /disk b 8 1; test -e /jail/disk; ! test -e /disk
+''')
+supervised(payload, kept=Ownership.MAPPED, container=True)
 """
     )

@@ -134,6 +134,28 @@ else: raise AssertionError("an unknown user is an error")
 
 
 @every_runtime
+def test_K2_a_user_may_open_the_output_by_its_name(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+command = "echo one > /dev/stdout; echo two > /dev/stderr; echo three > /dev/fd/1"
+assert sorted(show(command, user="bob").split()) == ["one", "three", "two"]
+""",
+        kind,
+    )
+
+
+@every_runtime
+def test_braces_are_the_commands_own(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+assert show("echo '{root} {f0} {{home}} {' $X; cat '/{d0}'", FileContent("/{d0}", b"{}"),
+    add_hosts=()) == "{root} {f0} {{home}} {\\n{}"
+""",
+        kind,
+    )
+
+
+@every_runtime
 def test_mounts_show_and_leave_no_trace(sandboxed: Sandboxed, kind: str) -> None:
     sandboxed(
         """
