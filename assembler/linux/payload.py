@@ -239,21 +239,32 @@ def _restrict(uid: int, gid: int, groups: list[int], job: Job, supervisor: socke
     if not job.chroot and (not job.insecure or job.ownership is not Ownership.MAPPED):
         watch_owners(job.ownership, supervisor)
     supervisor.close()
-    for capability in range(_LAST_CAPABILITY + 1):
-        if not kept >> capability & 1:
-            try:
-                syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                break  # the kernel's last capability is behind us
+    _for_capabilities(~kept, lambda one: syscalls.prctl(syscalls.PR_CAPBSET_DROP, one))
+    lent = job.insecure and uid != 0 and not job.chroot  # to any user, as BuildKit's
     if job.ownership is Ownership.MAPPED:
+        if lent:
+            syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         os.fchown(1, uid, -1)  # as runc does: /dev/stdout opens the pipe anew
         os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    if uid == 0 or job.ownership is not Ownership.MAPPED:
-        syscalls.capset(kept, kept, 0)
+    if uid == 0 or lent or job.ownership is not Ownership.MAPPED:
+        syscalls.capset(kept, kept, kept if lent else 0)
+    if lent:
+        ambient, up = syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE
+        _for_capabilities(kept, lambda one: syscalls.prctl(ambient, up, one))
+
+
+def _for_capabilities(mask: int, execute: Callable[[int], None]) -> None:
+    """Do it for every capability in `mask` that the kernel has."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        if mask >> capability & 1:
+            try:
+                execute(capability)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return  # the kernel's last capability is behind us
 
 
 def watch_owners(kept: Ownership, supervisor: socket.socket) -> None:
