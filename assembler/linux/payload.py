@@ -273,26 +273,37 @@ def _restrict(job: Job, channel: socket.socket) -> None:
     except OSError as error:
         if not job.chroot or error.errno != errno.EACCES:
             raise  # in a container without CAP_SYS_ADMIN its own filter holds
-    for capability in range(_LAST_CAPABILITY + 1):
-        if not kept >> capability & 1:
-            try:
-                syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                break  # the kernel's last capability is behind us
+    _for_capabilities(~kept, lambda one: syscalls.prctl(syscalls.PR_CAPBSET_DROP, one))
 
 
 def _take_ids(job: Job, found: Account) -> None:
     kept = _capabilities(job)
+    lent = job.insecure and found.uid != 0 and not job.chroot  # to any user, as BuildKit's
     if job.ownership is Ownership.MAPPED:
+        if lent:
+            syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
         if not job.host_groups:
             os.setgroups(found.groups)
         os.setresgid(found.gid, found.gid, found.gid)
         os.setresuid(found.uid, found.uid, found.uid)
-    if found.uid == 0 or job.ownership is not Ownership.MAPPED:
-        syscalls.capset(kept, kept, 0)
+    if found.uid == 0 or lent or job.ownership is not Ownership.MAPPED:
+        syscalls.capset(kept, kept, kept if lent else 0)
+    if lent:
+        ambient, up = syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE
+        _for_capabilities(kept, lambda one: syscalls.prctl(ambient, up, one))
+
+
+def _for_capabilities(mask: int, execute: Callable[[int], None]) -> None:
+    """Do it for every capability in `mask` that the kernel has."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        if mask >> capability & 1:
+            try:
+                execute(capability)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return  # the kernel's last capability is behind us
 
 
 def watch_owners(kept: Ownership, code: bytes, supervisor: socket.socket) -> bool:

@@ -42,8 +42,11 @@ IN_CLOSE_WRITE = 8
 _IN_ONLYDIR, _IN_DONT_FOLLOW = 0x01000000, 0x02000000
 
 PR_SET_PDEATHSIG = 1
+PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -205,9 +208,9 @@ def close_range(first: int) -> None:
     _check(_libc.syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0))
 
 
-def prctl(option: int, value: int) -> None:
-    """prctl(2) with one argument."""
-    _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+def prctl(option: int, value: int, more: int = 0) -> None:
+    """prctl(2) with up to two arguments."""
+    _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), 0, 0))
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

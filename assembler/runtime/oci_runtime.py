@@ -117,6 +117,9 @@ def config(
     namespaces = ["pid", "ipc", "uts", "mount", *(["network"] if private else [])]
     mask = ALL_CAPABILITIES if process.insecure else CAPABILITIES
     capabilities = capability_names(mask)
+    sets = ["bounding", "effective", "permitted"]
+    if process.insecure:  # users other than root have them too
+        sets += ["inheritable", "ambient"]
     linux: dict[str, Any] = {"namespaces": [{"type": name} for name in namespaces]}
     if not process.insecure:
         linux["maskedPaths"] = [f"/{path}" for path in MASKED]
@@ -141,7 +144,7 @@ def config(
                 }
                 for one in process.limits
             ],
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+            "capabilities": dict.fromkeys(sets, capabilities),
         },
         "mounts": [*_system_mounts(process, ownership), *_own_mounts(files, directories)],
         "linux": linux,

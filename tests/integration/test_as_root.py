@@ -29,12 +29,18 @@ RUN --mount=type=secret,id=hush,target=/etc/secret --mount=type=cache,target=/ca
     cat /etc/secret > /cache/was && echo someone:x:1234:1234::/:/bin/sh >> /etc/passwd
 RUN --mount=type=cache,target=/cache --mount=type=bind,source=file,target=/etc/bound \\
     cat /cache/was /etc/bound > /both
+RUN --mount=type=secret,id=hush,target=/cache/in/it --mount=type=cache,id=other,target=/cache \\
+    --mount=type=tmpfs,target=/dev/own cat /cache/in/it > /nested && touch /cache/in/beside
+RUN <<EOF
+#!/bin/sh
+echo script > /script
+EOF
 WORKDIR /work
 USER someone
 RUN id -u > /tmp/who; umask > /tmp/umask; sleep 1000 & true
 FROM busybox
 COPY --from=build /out /out
-COPY --from=build /tmp/who /tmp/umask /both /
+COPY --from=build /tmp/who /tmp/umask /both /nested /script /
 RUN ln -s /out/deep /short && rm -r /var/log && mkdir /var/log && ln /who /who2
 """
 

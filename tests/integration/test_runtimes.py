@@ -49,9 +49,11 @@ def test_every_runtime_gives_the_same_digest_with_every_id_map(
 CASES = Path(__file__).parents[2] / "fixtures/differential"
 CORPUS = (
     "C12-owners-and-modes-given", "C14-what-is-replaced", "C22-owners-from-elsewhere",
-    "I5-json-and-shell-forms", "K1-workdir", "K2-user", "K3-shell", "M6-mounts",
-    "M7-cache-of-two-runs", "R1-forms-and-the-path", "R3-files-of-the-run",
-    "Z2-removed-and-replaced", "Z3-hard-links", "Z5-kinds-and-modes",
+    "I5-json-and-shell-forms", "K1-workdir", "K2-user", "K3-shell",
+    "M3-mount-points-and-what-is-beside", "M6-mounts", "M7-cache-of-two-runs",
+    "R1-forms-and-the-path", "R3-files-of-the-run", "R3-links-in-place-of-the-hosts-files",
+    "Z1-odd-names", "Z2-kinds-that-change", "Z2-removed-and-replaced", "Z3-hard-links",
+    "Z3-hard-links-of-every-kind", "Z5-kinds-and-modes",
 )  # fmt: skip
 
 
@@ -69,6 +71,22 @@ def test_a_corpus_has_the_same_digests_under_every_runtime_and_id_map(
         for ids, prefix in (("all", []), ("one", single_id))
     }  # fmt: skip
     assert len(set(digests.values())) == 1, digests
+
+
+@pytest.mark.parametrize(
+    "case", ["R3-files-of-the-run", "Z2-kinds-that-change", "Z3-hard-links-of-every-kind"]
+)
+def test_copies_with_one_id_give_the_digest_of_copies(
+    assemble: Any, single_id: list[str], case: str
+) -> None:
+    digests = {
+        assemble(
+            "build", "-q", "--no-cache", "--snapshotter", "copy", CASES / case, prefix=prefix,
+            SOURCE_DATE_EPOCH="1700000000",
+        ).stdout
+        for prefix in ([], single_id)
+    }  # fmt: skip
+    assert len(digests) == 1
 
 
 def test_copies_give_the_digest_that_overlays_give(assemble: Any, tmp_path: Path) -> None:

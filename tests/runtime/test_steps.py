@@ -85,6 +85,21 @@ assert bounding == "00000000a80425fb" and set(found.values()) == {"0" * 16}, sho
 
 
 @every_runtime
+def test_N2_an_insecure_step_lends_every_capability_to_any_user(
+    sandboxed: Sandboxed, kind: str
+) -> None:
+    sandboxed(
+        """
+asked = "grep -E '^(CapEff|Uid)' /proc/self/status; mount -t tmpfs x /tmp && echo mounted"
+shown = show(asked, user="bob", insecure=True)
+assert "1000" in shown or id_map.single, shown
+assert shown.endswith("mounted") and "000001ffffffffff" in shown, shown
+""",
+        kind,
+    )
+
+
+@every_runtime
 def test_set_id_programs_and_file_capabilities_work_for_a_user(
     sandboxed: Sandboxed, kind: str
 ) -> None:
