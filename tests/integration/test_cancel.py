@@ -364,8 +364,15 @@ with Store.open(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.parametrize("kind", ["oci,dest=", "docker,dest=", "oci,tar=false,dest="])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("oci,dest=", signal.SIGINT),
+        ("docker,dest=", signal.SIGKILL),
+        ("oci,tar=false,dest=", signal.SIGTERM),
+        ("oci,tar=false,dest=", signal.SIGKILL),
+    ],
+)
 def test_an_output_is_whole_or_not_there(
     started: Any, assemble: Any, tmp_path: Path, kind: str, number: int
 ) -> None:
@@ -405,8 +412,14 @@ def test_a_stdout_that_nobody_reads(assemble: Any, tmp_path: Path) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("source", ["http://{}/f", "https://{}/f", "git://{}/r.git"])
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        ("http://{}/f", signal.SIGKILL),
+        ("https://{}/f", signal.SIGINT),
+        ("git://{}/r.git", signal.SIGKILL),
+    ],
+)
 def test_a_server_that_says_nothing(
     started: Any, assemble: Any, tmp_path: Path, source: str, number: int
 ) -> None:
