@@ -131,6 +131,11 @@ def _fail(error: BaseException, debug: bool) -> int:
 
             traceback.print_exception(error, file=sys.stderr)
         click.echo(failure(error, _columns()), err=True)
+    if isinstance(error, Cancelled) and error.signal:
+        # All is done: one more signal would find the interpreter without handlers, and change the
+        # status.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
     return exit_status(error)
 
 
