@@ -29,6 +29,7 @@ class Cancellation:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._urgent_reader, self._urgent_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._event = threading.Event()
+        self._closed = False
         self._signal = 0
         self._seconds: float | None = None
         self._sockets: list[weakref.ref[socket]] = []
@@ -38,7 +39,7 @@ class Cancellation:
         if not self._event.is_set():
             self._signal = signal
             self._event.set()
-            os.write(self._writer, b"x")
+            self._wake(self._writer)
             for reference in tuple(self._sockets):
                 _shut(reference())
 
@@ -59,7 +60,11 @@ class Cancellation:
     def hurry(self) -> None:
         """Ask everything to stop at once: processes get no time to end by themselves."""
         self.cancel()
-        os.write(self._urgent_writer, b"x")
+        self._wake(self._urgent_writer)
+
+    def _wake(self, writer: int) -> None:
+        if not self._closed:  # else the number may be of another file by now
+            os.write(writer, b"x")
 
     @property
     def cancelled(self) -> bool:
@@ -98,7 +103,8 @@ class Cancellation:
         return self._urgent_reader
 
     def close(self) -> None:
-        """Close every descriptor."""
+        """Close every descriptor; `cancel` still sets the flag."""
+        self._closed = True
         pipes = (self._reader, self._writer, self._urgent_reader, self._urgent_writer)
         for descriptor in pipes:
             os.close(descriptor)

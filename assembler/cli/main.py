@@ -131,6 +131,11 @@ def _fail(error: BaseException, debug: bool) -> int:
 
             traceback.print_exception(error, file=sys.stderr)
         click.echo(failure(error, _columns()), err=True)
+    if isinstance(error, Cancelled) and error.signal:
+        # All is done: one more signal would find the interpreter without handlers, and change the
+        # status.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
     return exit_status(error)
 
 
@@ -146,8 +151,10 @@ def _columns() -> int:
 def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
     """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of `timeout` seconds; after a
     second signal processes get no more time to end by themselves, a third one ends this process at
-    once. A signal that whoever started us ignores, as nohup(1) does, stays ignored."""
+    once, also while a cancelled build is being left. A signal that whoever started us ignores, as
+    nohup(1) does, stays ignored."""
     received = 0
+    inside = True
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal received
@@ -156,9 +163,10 @@ def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             os._exit(128 + number)  # the first process of a container is not ended by that
-        cancellation.cancel(number)
-        if received > 1:
-            cancellation.hurry()
+        if inside:
+            cancellation.cancel(number)
+            if received > 1:
+                cancellation.hurry()
 
     every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     numbers = [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]
@@ -173,5 +181,6 @@ def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
         finally:
             if timeout is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in before:
+            inside = False
+            for number, handler in [] if received else before:
                 signal.signal(number, handler)

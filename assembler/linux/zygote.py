@@ -152,15 +152,19 @@ def _serve(control: socket.socket) -> None:
 
 def _serve_plainly(control: socket.socket) -> None:
     """Serve without namespaces: whatever a job's first process leaves behind comes here and is
-    killed. No PR_SET_PDEATHSIG: this process must outlive the main one by that much."""
+    killed. No PR_SET_PDEATHSIG: this process must outlive its parent by that much."""
     reaping.adopt()
+    parent = os.getppid()
     poller = select.poll()
     poller.register(control, select.POLLIN)
     jobs: set[int] = set()
+    left = False  # children of the dead, whose own are still to come
     while True:
-        ready = poller.poll(20 if jobs else 1000)
+        ready = poller.poll(20 if jobs or left else 1000)
         jobs -= _reaped()
-        reaping.kill_children(spared=jobs)
+        left = reaping.kill_children(spared=jobs)
+        if os.getppid() != parent:
+            break  # the shim was killed
         if not ready:
             continue
         message, descriptors, _, _ = socket.recv_fds(control, 16, _DESCRIPTORS)

@@ -168,13 +168,16 @@ def sleeping(mark: int) -> list[int]:
 
 
 @pytest.mark.parametrize("runtime", ["native", pytest.param("chroot", marks=pytest.mark.root)])
+@pytest.mark.parametrize("which", ["the shim", "the server"])
 def test_when_a_process_of_ours_is_killed_its_steps_end_and_the_build_fails(
-    running: Any, tmp_path: Path, runtime: str
+    running: Any, tmp_path: Path, runtime: str, which: str
 ) -> None:
     mark = next(MARKS)
     process = running(STUBBORN, mark, runtime)
-    (child,) = children(process.pid)
-    os.kill(child, signal.SIGKILL)
+    (killed,) = children(process.pid)
+    if which == "the server":
+        (killed,) = children(killed)
+    os.kill(killed, signal.SIGKILL)
     assert process.wait(10) == 1
     assert soon(lambda: processes(mark) == [], 2), processes(mark)
     assert leftovers(tmp_path / "store") == []
@@ -230,6 +233,17 @@ def test_CN04_ctrl_c_at_a_terminal(running: Any, tmp_path: Path) -> None:
     os.close(ours)
     assert said.splitlines()[-1].startswith("ERROR: cancelled by SIGINT while running [")
     assert processes(mark) == [] and leftovers(tmp_path / "store") == []
+
+
+def test_a_signal_while_a_cancelled_build_is_left_changes_nothing(running: Any) -> None:
+    process = running(PATIENT, next(MARKS))
+    process.send_signal(signal.SIGINT)
+    while process.poll() is None and b"CANCELED" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said.count(b"\n") == 1 and said.startswith(b"ERROR: cancelled by SIGINT")
 
 
 def test_signals_that_are_ignored_stay_ignored(running: Any) -> None:

@@ -98,21 +98,35 @@ def test_CN02_it_ends_when_its_caller_is_killed(script: str) -> None:
 
 
 def test_a_cancelled_program_may_end_by_itself(cancellation: Cancellation, tmp_path: Path) -> None:
-    mark = tmp_path / "cleaned"
-    threading.Timer(0.3, cancellation.cancel).start()
+    mark, number = tmp_path / "cleaned", next(NUMBERS)
+
+    def tell() -> None:
+        while not running(number):
+            time.sleep(0.02)
+        cancellation.cancel()
+
+    threading.Thread(target=tell).start()
     with pytest.raises(Cancelled):
-        shell(f"trap 'echo > {mark}; exit' TERM; sleep 60 & wait", cancellation)
+        shell(f"trap 'echo > {mark}; exit' TERM; sleep {number} & wait", cancellation)
     assert mark.exists()
 
 
 def test_a_second_signal_gives_it_no_time(cancellation: Cancellation) -> None:
     number = next(NUMBERS)
-    threading.Timer(0.3, cancellation.cancel, [signal.SIGINT]).start()
-    threading.Timer(0.6, cancellation.hurry).start()
-    started = time.monotonic()
+    told: list[float] = []
+
+    def tell() -> None:
+        while not running(number):
+            time.sleep(0.02)
+        cancellation.cancel(signal.SIGINT)
+        time.sleep(0.3)
+        told.append(time.monotonic())
+        cancellation.hurry()
+
+    threading.Thread(target=tell).start()
     with pytest.raises(Cancelled):
         shell(f"trap '' TERM; sleep {number} & wait; sleep {number}", cancellation)
-    assert time.monotonic() - started < programs.GRACE
+    assert time.monotonic() - told[0] < programs.GRACE - 1
     assert soon_gone(number)
 
 
