@@ -149,7 +149,7 @@ class Command:
     def _mount(self, names: dict[str, str]) -> list[Made]:
         memory = names["memory"]
         _, created = mount_root(
-            self.lowers, self.upper, self.work, memory, dict(self.targets), self.links
+            self.lowers, self.upper, self.work, self.scratch, dict(self.targets), self.links
         )
         for number, file in enumerate(self.files):
             names[f"f{number}"] = os.path.join(memory, f"f{number}")
