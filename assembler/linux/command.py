@@ -156,7 +156,7 @@ class Command:
             self.lowers,
             self.upper,
             self.work,
-            memory,
+            self.scratch,
             dict(self.targets),
             self.links,
             program=self.program,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -34,13 +35,12 @@ READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"
 def make_root(job: Job) -> list[Made]:
     """Mount the overlay and everything in it at `root_of(job.scratch)`; returns what had to be
     created in the upper directory because a layer hides the stub below it."""
-    memory = private_memory(job.scratch)
-    merged = os.path.join(memory, _ROOT)
+    memory, merged = private_memory(job.scratch), root_of(job.scratch)
     resolved, created = mount_root(
         job.lowers,
         job.upper,
         job.work,
-        memory,
+        job.scratch,
         mount_points(job.files, job.directories),
         program=job.program,
     )
@@ -50,8 +50,7 @@ def make_root(job: Job) -> list[Made]:
 
 
 def private_memory(scratch: str) -> str:
-    """A new tmpfs in `scratch`, for what only this mount namespace sees: on a disk every file that
-    is made has to be removed again, and that is most of what a small step would cost."""
+    """A new tmpfs in `scratch`, for what only this mount namespace sees."""
     memory = os.path.join(scratch, _MEMORY)
     os.mkdir(memory, 0o755)
     FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
@@ -90,34 +89,34 @@ def mount_root(
     lowers: tuple[str, ...],
     upper: str,
     work: str,
-    memory: str,
+    scratch: str,
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...] = (),
     *,
     program: str = "",
 ) -> tuple[dict[str, str], list[Made]]:
-    """Mount the overlay in `memory`, that of `program` or else the kernel's, with a mount point for
-    each of `targets` (true for a directory) that leaves no trace: a bottom layer holds empty ones,
-    and `links` (path, text).
+    """Mount the overlay, that of `program` or else the kernel's, at `root_of(scratch)`, in the memory
+    there, with a mount point for each of `targets` (true for a directory) that leaves no trace: a
+    bottom layer holds empty ones, and `links` (path, text).
 
     Returns where each target is inside the root, links followed, and what had to be made in the
     upper directory after all, because a layer hides the bottom one there. Without `lowers` the
     directory `upper` is the whole root, and everything that is missing is made in it.
     """
-    merged = os.path.join(memory, _ROOT)
+    merged = root_of(scratch)
     os.makedirs(merged, mode=0o755, exist_ok=True)
     if not lowers and not work:
         return _mount_tree(upper, merged, targets, links)
     # Only a mounted root tells where links lead. They seldom are in the way: so it is mounted with
     # mount points at the paths as given, and once more where that was wrong.
     given = {target: target for target in targets if os.path.normpath(target) == target}
-    stub = _bottom_layer(os.path.join(memory, "stub"), given, targets, links)
+    stub = _bottom_layer(scratch, given, targets, links)
     _overlay(program, (*lowers, stub), merged, upper, work).execute()
     resolved = {target: resolve(merged, target) for target in targets}
     if resolved != given:
         syscalls.umount(merged)
         remove_tree(os.path.join(work, "work"))  # a volatile one is for one mount only
-        stub = _bottom_layer(os.path.join(memory, "resolved"), resolved, targets, links)
+        stub = _bottom_layer(scratch, resolved, targets, links)
         _overlay(program, (*lowers, stub), merged, upper, work).execute()
     created: list[Made] = []
     for target, is_directory in targets.items():
@@ -134,12 +133,22 @@ def _overlay(
 
 
 def _bottom_layer(
-    stub: str,
+    scratch: str,
     places: dict[str, str],
     targets: dict[str, bool],
     links: tuple[tuple[str, str], ...],
 ) -> str:
-    """The new directory `stub` with an empty mount point at the place of each target."""
+    """A directory with an empty mount point at the place of each target, the same for all steps of a
+    build that have the same ones: on a disk every file that is made has to be removed again.
+
+    It is on the file system of the layers: of files on two, an overlay tells two device numbers,
+    and then `find -xdev` takes all but directories for parts of other file systems (overlayfs.rst).
+    """
+    wanted = sorted((place, targets[target]) for target, place in places.items())
+    name = hashlib.sha256(repr((wanted, links)).encode("utf-8", "surrogateescape")).hexdigest()
+    shared, stub = os.path.join(os.path.dirname(scratch), name), os.path.join(scratch, name)
+    if os.path.isdir(shared):
+        return shared
     made: set[str] = set()
 
     def directory(path: str) -> None:
@@ -157,7 +166,12 @@ def _bottom_layer(
     for path, text in links:
         directory(os.path.dirname(path))
         os.symlink(text, stub + path)
-    return stub
+    try:
+        os.rename(stub, shared)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another step was first
+            raise
+    return shared
 
 
 def _mount_tree(

@@ -71,7 +71,8 @@ class Process:
 class Root:
     """An overlay to be mounted for one process: layer directories, TOPMOST FIRST, and where
     writes go. `scratch` is a private directory beside `upper` on the same file system, for the
-    runtime's own needs (work directory, stub layer); it is removed by whoever made it.
+    runtime's own needs; it is removed by whoever made it, and so is the directory it is in, where a
+    runtime may keep what all steps of a build share.
 
     Without `lowers` and `work`, `upper` is no upper directory but the whole tree. A runtime then
     adds to `moved` the paths that it moves away and back: their change times tell nothing."""

@@ -33,7 +33,8 @@ def test_a_step_makes_hardly_anything_on_the_disk(sandboxed: Sandboxed) -> None:
 def everything():
     layers = os.path.join(directory, "layers")
     return {os.path.join(d, n) for d, names, files in os.walk(layers) for n in names + files}
-before = everything()
+assert run("true", FileContent("/run/secrets/key", b""), TemporaryFiles("/t"))[0] == 0
+before = everything()  # with the mount points that these steps share
 secret = FileContent("/run/secrets/key", b"s3cret")
 assert run("test $(cat /run/secrets/key) = s3cret", secret, TemporaryFiles("/t"))[0] == 0
 made = everything() - before
@@ -88,5 +89,14 @@ key, named = FileContent("/var/run/secrets/key", b"k\\n"), FileContent("/var/fil
 status, said, held = run(command, key, named, lowers=layer("aa", make))
 assert said.split() == ["k", "f", "named", "secrets", "/run", "../run/named"], said
 assert (status, held) == (0, ["run", "run/new"]), held
+"""
+    )
+
+
+def test_a_root_is_one_file_system(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+numbers = show("stat -c %d / /bin /bin/busybox /etc/passwd; touch /new; stat -c %d /new").split()
+assert len(numbers) == 5 and len(set(numbers)) == 1, numbers
 """
     )
