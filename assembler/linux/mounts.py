@@ -58,6 +58,8 @@ class Overlay:
 
     `userxattr` always: without it a user-namespace overlay mounts and then fails with EIO.
     `volatile`: nothing here must survive a power cut, a layer is published only when complete.
+    `xino=on`: files have the root's device number and keep their inode's, whatever file systems the
+    layers are on; without it tar --one-file-system sees several, and so does the supervisor.
     """
 
     lowers: tuple[str, ...]
@@ -82,7 +84,7 @@ class Overlay:
         options = f"lowerdir={lowers},userxattr"
         if self.upper:
             upper, work = (p.translate(_OVERLAY_SPECIAL) for p in (self.upper, self.work))
-            options += f",upperdir={upper},workdir={work},volatile"
+            options += f",upperdir={upper},workdir={work},volatile,xino=on"
         return options
 
     def _execute_by_fsconfig(self) -> None:
