@@ -109,6 +109,7 @@ class Overlay:
                 give("upperdir", self.upper)
                 give("workdir", self.work)
                 syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "volatile")
+                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "xino", "on")
             syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
             mounted = syscalls.fsmount(context)
             stack.callback(os.close, mounted)

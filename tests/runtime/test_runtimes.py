@@ -351,6 +351,7 @@ for number in range({layers}):
         open(f"{{path}}/f{{number}}", "w").close()
     lowers.insert(0, snapshots.find(f"d{{number:04x}}"))
 assert show("ls / | grep -c ^f", lowers=tuple(lowers)) == "{layers}"
+assert len(set(show("stat -c %d / /f0 /f1", lowers=tuple(lowers)).split())) == 1
 """
     )
 
