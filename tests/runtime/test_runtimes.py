@@ -289,6 +289,17 @@ assert results == [(n, b"%d\\n" % n) for n in range(48)]
     )
 
 
+@every_runtime
+def test_the_root_is_one_file_system(sandboxed: Sandboxed, kind: str) -> None:
+    sandboxed(
+        """
+devices = show(": > /new; stat -c %d / /etc /new /etc/passwd /bin/sh /bin/busybox").split()
+assert len(devices) == 6 and len(set(devices)) == 1, devices
+""",
+        kind,
+    )
+
+
 def thirty_two_bit() -> bytes:
     """A program that writes hello, for the 32-bit machine whose programs this one runs: an ELF
     header, one segment, the code."""
@@ -340,6 +351,7 @@ for number in range({layers}):
         open(f"{{path}}/f{{number}}", "w").close()
     lowers.insert(0, snapshots.find(f"d{{number:04x}}"))
 assert show("ls / | grep -c ^f", lowers=tuple(lowers)) == "{layers}"
+assert len(set(show("stat -c %d / /f0 /f1", lowers=tuple(lowers)).split())) == 1
 """
     )
 
