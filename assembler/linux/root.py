@@ -146,7 +146,8 @@ def _bottom_layer(
     """
     wanted = sorted((place, targets[target]) for target, place in places.items())
     name = hashlib.sha256(repr((wanted, links)).encode("utf-8", "surrogateescape")).hexdigest()
-    shared, stub = os.path.join(os.path.dirname(scratch), name), os.path.join(scratch, name)
+    shared = os.path.join(os.path.dirname(scratch), name)
+    stub = os.path.join(scratch, f"{name}.new")
     if os.path.isdir(shared):
         return shared
     made: set[str] = set()
