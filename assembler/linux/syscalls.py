@@ -48,6 +48,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
@@ -85,6 +86,13 @@ def machine() -> str:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     _check(_libc.unshare(flags))
+
+
+def heed(number: int) -> None:
+    """Let the signal `number` have its default effect, by rt_sigaction(2): the C library refuses to
+    for 32 and 33, which it has a use for in processes with threads. Raises OSError."""
+    default = bytes(32)  # struct sigaction of the kernel: handler, flags, restorer, mask
+    _check(_libc.syscall(_RT_SIGACTION[machine()], number, default, None, 8))
 
 
 def fork() -> int:

@@ -89,11 +89,12 @@ def _shim(control: socket.socket, isolated: bool) -> None:
     os.setsid()  # the terminal's Ctrl-C is for the main process, which then ends us
     os.chdir("/")  # a root that is moved takes a process along that is in the old one's
     os.umask(0o022)  # what is made in a root does not depend on who runs the builder
-    syscalls.name_process(
-        "assemble: steps"
-    )  # steps see it; the words of the command are not theirs
+    # Steps see it; the words of the command are not theirs.
+    syscalls.name_process("assemble: steps")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    for kept in (32, 33):  # whoever ignores them passes that on, and Python leaves it so
+        syscalls.heed(kept)
     signal.set_wakeup_fd(-1)
     keep = os.dup(control.fileno())
     _close_others(keep)
