@@ -32,7 +32,7 @@ def told(path: str, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        message = f"{what} cannot be limited: {path}: {reason}"
+        message = f"{what} cannot be set: {path}: {reason}"
         raise HostError(message, "cgroups", hint=delegation()) from error
 
 

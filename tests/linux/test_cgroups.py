@@ -301,7 +301,7 @@ def test_R5_a_value_the_kernel_refuses_ends_the_build_before_it_starts(
 
     monkeypatch.setattr(cgroups, "write", refuse)
     with (
-        pytest.raises(HostError, match=r"cpuset \(7\) cannot be limited: .*cpuset.cpus: Invalid"),
+        pytest.raises(HostError, match=r"cpuset \(7\) cannot be set: .*cpuset.cpus: Invalid"),
         prepared(records, Resources(cpuset_cpus="7")),
     ):
         pass
