@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING
 from assembler.errors import Cancelled, TimedOut
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import socket
 
+NOTICING = 0.2
+"""Seconds that a main thread may wait for others without a look: signals that came while the process
+was stopped may be taken by any thread, and Python's handlers run in the main one, which is not woken
+by that."""
 _BOTH_WAYS = 2  # SHUT_RDWR
 _MANY = 64
 
@@ -33,6 +38,7 @@ class Cancellation:
         self._signal = 0
         self._seconds: float | None = None
         self._sockets: list[weakref.ref[socket]] = []
+        self._last_acts: list[Callable[[], None]] = []
 
     def cancel(self, signal: int = 0) -> None:
         """Ask everything to stop; `signal` is the number that caused it, 0 for a failed step."""
@@ -61,6 +67,16 @@ class Cancellation:
         """Ask everything to stop at once: processes get no time to end by themselves."""
         self.cancel()
         self._wake(self._urgent_writer)
+
+    def before_death(self, act: Callable[[], None]) -> None:
+        """Have `act` done by `die`."""
+        self._last_acts.append(act)
+
+    def die(self) -> None:
+        """Do what is to be done when this process is about to end without leaving any block."""
+        for act in self._last_acts:
+            with contextlib.suppress(OSError):  # whatever happens, the end is near
+                act()
 
     def _wake(self, writer: int) -> None:
         if not self._closed:  # else the number may be of another file by now

@@ -151,8 +151,8 @@ def _columns() -> int:
 def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
     """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of `timeout` seconds; after a
     second signal processes get no more time to end by themselves, a third one ends this process at
-    once, also while a cancelled build is being left. A signal that whoever started us ignores, as
-    nohup(1) does, stays ignored."""
+    once, also while a cancelled build is being left; another process removes its files then. A
+    signal that whoever started us ignores, as nohup(1) does, stays ignored."""
     received = 0
     inside = True
 
@@ -160,6 +160,7 @@ def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
         nonlocal received
         received += 1
         if received > 2:
+            cancellation.die()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             os._exit(128 + number)  # the first process of a container is not ended by that

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from assembler.cancellation import Cancellation
+from assembler.cancellation import NOTICING, Cancellation
 from assembler.errors import Cancelled
 
 Result = TypeVar("Result")
@@ -97,4 +97,4 @@ class Scheduler(Generic[Result]):
             if not alive:
                 return
             for thread in alive:
-                thread.join()
+                thread.join(NOTICING)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import BinaryIO
 from urllib.parse import urlencode, urljoin
 
-from assembler.cancellation import Cancellation
+from assembler.cancellation import NOTICING, Cancellation
 from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import Request, Response
 from assembler.net.retry import RETRYABLE
@@ -81,7 +81,10 @@ def _all_at_once(
     """Run `tasks` in threads; the first failure keeps the waiting ones from starting."""
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         futures = [pool.submit(task) for task in tasks]
-        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        while True:
+            done, waiting = wait(futures, NOTICING, FIRST_EXCEPTION)
+            if not waiting or any(future.exception() for future in done):
+                break
         for future in waiting:
             future.cancel()
         for future in done:

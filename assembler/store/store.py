@@ -10,6 +10,7 @@ version                        the layout's version; a newer one is refused
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -58,6 +59,8 @@ class Store:
                 path,
                 hint="set ASSEMBLE_STORE to a directory you can write",
             ) from error
+        if cancellation is not None:
+            cancellation.before_death(lambda: _sweep_after_death(path))
         return cls(path, cancellation)
 
     def __enter__(self) -> Store:
@@ -106,6 +109,31 @@ def _sweep(path: str, cancellation: Cancellation | None) -> None:
     found = [one for place, prefix in places for one in dead(place, prefix)]
     with Cancellation() if cancellation is None else nullcontext(cancellation) as wish:
         discard(found, wish)
+
+
+_SWEEPER = """\
+import os, sys
+sys.path.insert(0, sys.argv[1])
+os.read(0, 1)
+from assembler.store.store import Store
+Store.open(sys.argv[2]).close()
+"""
+
+
+def _sweep_after_death(path: str) -> None:
+    """Have a process wait until this one is gone, and remove what it left in the store `path`.
+    Raises OSError."""
+    import assembler
+
+    alive, _ = os.pipe()  # the other end is open for as long as this process is
+    package = os.path.dirname(os.path.dirname(os.path.abspath(assembler.__file__)))
+    actions = [
+        (os.POSIX_SPAWN_DUP2, alive, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    argv = [sys.executable, "-P", "-c", _SWEEPER, package, path]
+    os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
 
 
 def _sweep_groups(records: str) -> None:
