@@ -133,7 +133,7 @@ def _sweep_after_death(path: str) -> None:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     argv = [sys.executable, "-P", "-c", _SWEEPER, package, path]
-    os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
+    os.posix_spawn(argv[0], argv, {"PATH": os.defpath}, file_actions=actions, setsid=True)
 
 
 def _sweep_groups(records: str) -> None:
