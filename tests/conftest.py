@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -307,6 +308,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
     directory = Path(tempfile.mkdtemp(prefix="p", dir="/var/tmp"))
     yield Podman(directory)
+    for path in directory.rglob("pause.pid"):  # podman keeps its namespaces by a process
+        os.kill(int(path.read_text()), signal.SIGKILL)
     remove(directory)
     directory.rmdir()
 
