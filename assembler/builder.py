@@ -105,6 +105,9 @@ class Builder:
     ) -> None:
         if runtime not in RUNTIMES:
             raise UsageError(f"unknown runtime {runtime!r}", hint=f"one of {', '.join(RUNTIMES)}")
+        if snapshotter not in SNAPSHOTTERS:
+            hint = f"one of {', '.join(SNAPSHOTTERS)}"
+            raise UsageError(f"unknown snapshotter {snapshotter!r}", hint=hint)
         self._environment = environment
         self._runtime = runtime
         self._snapshotter = snapshotter

@@ -11,7 +11,7 @@ from assembler.builder import Builder, BuildRequest
 from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
 from assembler.environment import Environment
-from assembler.errors import DockerfileError
+from assembler.errors import DockerfileError, UsageError
 from assembler.plan.steps import GitSource, UrlSource
 from assembler.source import Source
 
@@ -61,3 +61,12 @@ def test_S15_an_image_that_is_not_there_may_be_a_misspelt_name(
     with pytest.raises(DockerfileError) as caught:
         builder.plan(request(text))
     assert caught.value.message.partition(": not found")[2] == suggestion
+
+
+@pytest.mark.parametrize("option", ["runtime", "snapshotter"])
+def test_an_unknown_choice_is_refused_with_those_there_are(tmp_path: Path, option: str) -> None:
+    environment = Environment.read()
+    with pytest.raises(UsageError, match=f"unknown {option} 'fast'") as caught:
+        Builder(environment, store=str(tmp_path), cancellation=Cancellation(), **{option: "fast"})  # type: ignore[arg-type]
+    assert "auto" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []

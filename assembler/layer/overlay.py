@@ -182,15 +182,6 @@ def mark(directory: int, name: str) -> None:
         ) from error
 
 
-def unmark(directory: int, name: str) -> None:
-    """Take a mark off again; nothing happens when it is not there."""
-    try:
-        os.removexattr(directory, name)
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
-            raise
-
-
 def describe(
     path: str,
     location: str,
