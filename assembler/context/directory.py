@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
@@ -20,6 +20,7 @@ from assembler.errors import ContextChanged, StepError, UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join
 from assembler.linux import paths
+from assembler.linux.beneath import Openings
 from assembler.source import Source
 
 _KINDS = {
@@ -31,12 +32,11 @@ _KINDS = {
 _GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_FILE = os.O_RDONLY | os.O_NONBLOCK
 _CAPABILITY = "security.capability"
 
 
-@dataclass(frozen=True, slots=True)
-class ContextBytes:
+class ContextBytes(NamedTuple):
     """A file of a context, as it was when it was seen: inode, size, modification time."""
 
     root: str
@@ -46,18 +46,19 @@ class ContextBytes:
     def open(self) -> BinaryIO:
         """The file's bytes. Raises ContextChanged when it is another one by now, StepError when it
         cannot be read."""
+        with Openings() as near:
+            return os.fdopen(self.descriptor(near), "rb", buffering=0)
+
+    def descriptor(self, near: Openings) -> int:
+        """See `layer.changeset.FileSource.descriptor`."""
         try:
-            root = os.open(self.root, _ROOT)
-            try:
-                descriptor = paths.open_beneath(root, self.path, _FILE)
-            finally:
-                os.close(root)
+            descriptor = near.open(self.root, self.path, _FILE)
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if _identity(os.fstat(descriptor)) != self.seen:
             os.close(descriptor)
             raise _changed(self.path)
-        return os.fdopen(descriptor, "rb", buffering=0)
+        return descriptor
 
 
 class DirectoryContext:

@@ -10,15 +10,17 @@ from typing import Protocol
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import Compression, Plain
 from assembler.layer.pipe import Behind
-from assembler.layer.tar_writer import TarWriter
+from assembler.layer.tar_writer import ARENA, TarWriter
+from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
 
 
 class Writable(Protocol):
     """Where the packed bytes go."""
 
-    def write(self, data: bytes, /) -> object:
-        """Take `data`; an int is the number of bytes taken, anything else means all of them."""
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take `data`, and keep nothing of it; an int is the number of bytes taken, anything else
+        means all of them."""
         ...
 
 
@@ -55,13 +57,13 @@ def pack(
     blob = _Blob(sink, compression)
     count = 0
     try:
-        with Behind(blob.take, "pack") as behind:
+        with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
 
-            def hand_over(piece: bytes) -> None:
+            def hand_over(piece: memoryview) -> None:
                 check()
                 behind.put(piece)
 
-            writer = TarWriter(hand_over, epoch=epoch)
+            writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near)
             for entry in canonical(entries):
                 check()
                 writer.add(entry)
@@ -139,10 +141,13 @@ class _Blob:
         self._blob_size = 0
         self._stream = compression.writer(self._write)
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
-        self._stream.write(piece)
+        if self._plain:
+            self._write(piece)
+        else:
+            self._stream.write(bytes(piece))  # compressors keep it for a while
 
     def finish(self, entries: int) -> Packed:
         self._stream.close()
@@ -157,13 +162,13 @@ class _Blob:
     def abort(self) -> None:
         self._stream.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if not self._plain:
             self._blob.update(data)
         self._blob_size += len(data)
         rest = memoryview(data)
         while rest:
-            taken = self._sink.write(data if len(rest) == len(data) else bytes(rest))
+            taken = self._sink.write(rest)
             if not isinstance(taken, int) or taken >= len(rest):
                 return
             rest = rest[taken:]

@@ -25,7 +25,7 @@ SECOND = 1_000_000_000
 
 def tar(*entries: Entry, epoch: int | None = None) -> bytes:
     out: list[bytes] = []
-    writer = TarWriter(out.append, epoch=epoch)
+    writer = TarWriter(lambda piece: out.append(bytes(piece)), epoch=epoch)
     for entry in entries:
         writer.add(entry)
     writer.close()
