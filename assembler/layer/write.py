@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
+from operator import lt
 from typing import Protocol
 
 from assembler.layer.changeset import Entry, Kind
@@ -81,17 +83,22 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
     Of several entries for a path the last one counts. Of a file's hard links the first one in this
     order carries the data, whichever did before.
     """
-    ordered = {(_walk_key(entry.path), _RANK.get(entry.kind, 1)): entry for entry in entries}
-    result = [ordered[key] for key in sorted(ordered)]
+    result = list(entries)
+    keys = [walk_order(entry.path) for entry in result]
+    if not all(map(lt, keys, islice(keys, 1, None))):  # walks give them sorted, each path once
+        ordered = {(key, _rank(entry.kind)): entry for key, entry in zip(keys, result, strict=True)}
+        result = [ordered[place] for place in sorted(ordered)]
     links = [entry for entry in result if entry.kind is Kind.HARDLINK]
     return _with_data_first(result, links) if links else result
 
 
-_RANK = {Kind.WHITEOUT: 0, Kind.OPAQUE: 2}
-
-
-def _walk_key(path: str) -> str:
+def walk_order(path: str) -> str:
+    """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
     return path.replace("/", "\0")
+
+
+def _rank(kind: Kind) -> int:
+    return 0 if kind is Kind.WHITEOUT else 2 if kind is Kind.OPAQUE else 1
 
 
 def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
