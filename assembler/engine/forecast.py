@@ -71,14 +71,15 @@ class _Walk:
         key = keys.step_key(parent, step, origins)
         record = recorded(self.services, stage, key)
         if record is not None:
-            return self._known(stage, step, record), record.identity
+            return self._known(stage, step, record), keys.above(parent, step, record.identity)
         if not isinstance(step, Copy):
             return Fate.RUN, key
         if step.fetched or not isinstance(step.origin, ContextOrigin):
             return Fate.PENDING, None  # another way to files that are known is found when read
         identity = keys.content_key(parent, step, origins[0][1])
         record = recorded(self.services, stage, identity)
-        return Fate.RUN if record is None else self._known(stage, step, record), identity
+        fate = Fate.RUN if record is None else self._known(stage, step, record)
+        return fate, keys.above(parent, step, identity)
 
     def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
         """A result that is neither needed nor gone is taken; one that is gone is made again."""

@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assembler.errors import HostError
 from assembler.layer.changeset import Entry, Kind, PathBytes
@@ -166,6 +166,18 @@ def stored_name(name: str) -> str | None:
     if name.startswith(ownership.PRIVATE):
         return ownership.ESCAPED + name[len(ownership.PRIVATE) :]
     return name if name.startswith("user.") or name == _CAPABILITY else None
+
+
+def shown(entry: Entry) -> Entry:
+    """`entry` as the directory of its layer shows it: with the attributes that are kept (rule Z4),
+    and a link with the mode that every link has."""
+    if entry.kind is Kind.SYMLINK:
+        return replace(entry, mode=0o777, xattrs=())
+    if not entry.xattrs:
+        return entry
+    has_any = entry.kind in (Kind.FILE, Kind.DIRECTORY)
+    names = (one for one in entry.xattrs if has_any and stored_name(one[0]) is not None)
+    return replace(entry, xattrs=tuple(names))
 
 
 def mark(directory: int, name: str) -> None:

@@ -73,7 +73,7 @@ def push(client: RegistryClient, name: str, *contents: bytes, mount_from: str = 
         [Reference.parse(name)],
         made,
         lambda blob: io.BytesIO(blobs[blob.digest]),
-        mount_from=[Reference.parse(mount_from)] if mount_from else [],
+        mount_from=lambda blob: [Reference.parse(mount_from)] if mount_from else [],
         cancellation=client.cancellation,
     )
     return made
