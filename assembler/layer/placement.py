@@ -89,7 +89,7 @@ class Placement:
             )
         if found.kind is Kind.DIRECTORY:
             raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)
-        if found.inode is None:
+        if found.kind is Kind.FILE and found.inode is None:
             self._inodes += 1
             found = replace(found, inode=(-id(self), self._inodes))
         self._clear(above, name)
