@@ -120,7 +120,7 @@ class Realisation:
                 load = partial(self._index_tree, change, below, keep)
                 unread.append(_Indexed(load, lambda: self._all_at_once(unread)))
                 layers.append(unread[-1])
-        return MergedTree(tuple(reversed(layers)))
+        return MergedTree(tuple(reversed(layers)), packed=bool(unread))
 
     def _index_tree(self, change: Change, below: Snapshot, keep: bool) -> LayerTree:
         key = (change.id, *(one.id for one in below))

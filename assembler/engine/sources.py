@@ -15,7 +15,7 @@ from assembler.engine.selection import Open, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
 from assembler.layer.members import gather
-from assembler.layer.tree import EmptyTree, Tree
+from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.plan import Plan
@@ -101,7 +101,8 @@ class Sources:
             ignored = self.context(step.origin, step).ignored
             return select(step, tree, place=place, ignored=ignored, fetch=fetch)
         selection = select(step, tree, place=place, fetch=fetch)
-        gather(selection.entries())
+        if isinstance(tree, MergedTree) and tree.packed:
+            gather(selection.entries())
         return selection
 
     def digest(self, step: Copy, selection: Selection) -> Digest:

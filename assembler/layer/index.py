@@ -214,7 +214,8 @@ class Indexer:
         """Take the next bytes of the blob. Raises what `index` raised."""
         if self._failure is not None:
             raise self._failure
-        self._pieces.put(piece)
+        if piece:
+            self._pieces.put(piece)
 
     def result(self) -> LayerIndex:
         """The index, once all of the blob was written. Raises what `index` raises."""

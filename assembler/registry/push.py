@@ -58,13 +58,14 @@ def push_image(
     by_repository: dict[tuple[str, str], list[Reference]] = {}
     for reference in references:
         by_repository.setdefault((reference.registry, reference.repository), []).append(reference)
+    pushed: tuple[Reference, ...] = ()
     for group in by_repository.values():
         endpoint = client.configuration.endpoint(group[0])
         push = _Push(
             client=client,
             repository=client.repository(endpoint, group[0]),
             blobs=blobs,
-            mount_from=mount_from,
+            mount_from=partial(_sources, mount_from, pushed),
             progress=progress,
             cancellation=cancellation,
         )
@@ -76,7 +77,14 @@ def push_image(
         for reference in group:
             if reference.tag:
                 _manifest(push, image, reference.tag)
+        pushed += (group[0],)
     return descriptor
+
+
+def _sources(
+    asked: Sources, pushed: tuple[Reference, ...], blob: Descriptor
+) -> tuple[Reference, ...]:
+    return (*pushed, *asked(blob))
 
 
 def _all_at_once(

@@ -18,6 +18,10 @@ class Indexes:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
+    def has(self, diff_id: Digest) -> bool:
+        """Whether there is an index of the layer `diff_id`, sound or not."""
+        return os.path.lexists(self._path(diff_id))
+
     def load(self, diff_id: Digest) -> bytes | None:
         """The index of the layer `diff_id`, None where there is none that can be read."""
         path = self._path(diff_id)
