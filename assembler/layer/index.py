@@ -16,7 +16,7 @@ import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -291,8 +291,8 @@ def _described(entry: Entry, number: int, body: BinaryIO) -> Entry:
     if entry.kind is not Kind.FILE:
         return entry
     if entry.path in _KEPT and entry.size <= _KEPT_SIZE:
-        return replace(entry, source=InlineBytes(body.read(entry.size)))
-    return replace(entry, source=MemberBytes(number, entry.size))
+        return entry._replace(source=InlineBytes(body.read(entry.size)))
+    return entry._replace(source=MemberBytes(number, entry.size))
 
 
 def _blocks(directories: Directories) -> tuple[dict[str, tuple[int, int]], bytes]:

@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from assembler.errors import HostError
 from assembler.layer.changeset import Entry, Kind, PathBytes
@@ -172,12 +172,12 @@ def shown(entry: Entry) -> Entry:
     """`entry` as the directory of its layer shows it: with the attributes that are kept (rule Z4),
     and a link with the mode that every link has."""
     if entry.kind is Kind.SYMLINK:
-        return replace(entry, mode=0o777, xattrs=())
+        return entry._replace(mode=0o777, xattrs=())
     if not entry.xattrs:
         return entry
     has_any = entry.kind in (Kind.FILE, Kind.DIRECTORY)
     names = (one for one in entry.xattrs if has_any and stored_name(one[0]) is not None)
-    return replace(entry, xattrs=tuple(names))
+    return entry._replace(xattrs=tuple(names))
 
 
 def mark(directory: int, name: str) -> None:

@@ -3,8 +3,6 @@ to T9): what is at each path in the end."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.directory import Lower, nowhere
@@ -79,7 +77,7 @@ class Placement:
             self.settled = False
             found = self._lower(target)
             if found is not None and found.kind is not Kind.DIRECTORY:
-                self._place(above, name, replace(found, path=entry.path, inode=None))
+                self._place(above, name, found._replace(path=entry.path, inode=None))
                 return
             if self._lower is nowhere:
                 return  # it is placed again when there is something below
@@ -91,7 +89,7 @@ class Placement:
             raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)
         if found.kind is Kind.FILE and found.inode is None:
             self._inodes += 1
-            found = replace(found, inode=(-id(self), self._inodes))
+            found = found._replace(inode=(-id(self), self._inodes))
         self._clear(above, name)
         if target_name not in self.directories.get(target_above, ()):
             raise BadArchive(f"{entry.path!r} replaces what it is a link to", entry.path)
@@ -166,4 +164,4 @@ class Placement:
 
 
 def _at(path: str, entry: Entry) -> Entry:
-    return entry if entry.path == path else replace(entry, path=path)
+    return entry if entry.path == path else entry._replace(path=path)

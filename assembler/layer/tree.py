@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from assembler.errors import StepError
@@ -140,8 +139,8 @@ class ChangesetTree:
             return entry
         first = self._entries[entry.link]
         inode = first.inode or (-1, number)
-        self._entries[entry.link] = replace(first, inode=inode)
-        return replace(first, path=entry.path, inode=inode)
+        self._entries[entry.link] = first._replace(inode=inode)
+        return first._replace(path=entry.path, inode=inode)
 
 
 class MergedTree:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from assembler.layer.changeset import Entry, Kind
@@ -114,10 +114,9 @@ def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
         if data.kind is Kind.HARDLINK:  # links in a circle: left as they are
             continue
         first, *rest = sorted([place[target], *numbers])
-        result[first] = replace(data, path=original[first].path)
+        result[first] = data._replace(path=original[first].path)
         for number in rest:
-            result[number] = replace(
-                data,
+            result[number] = data._replace(
                 path=original[number].path,
                 kind=Kind.HARDLINK,
                 link=original[first].path,

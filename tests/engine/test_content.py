@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,15 +45,15 @@ ENTRY = Entry(
 @pytest.mark.parametrize(
     "changed",
     [
-        replace(ENTRY, path="d/g"),
-        replace(ENTRY, mode=0o645),
-        replace(ENTRY, uid=3),
-        replace(ENTRY, gid=3),
-        replace(ENTRY, xattrs=(("user.a", b"2"),)),
-        replace(ENTRY, xattrs=(("user.b", b"1"),)),
-        replace(ENTRY, xattrs=()),
-        replace(ENTRY, source=InlineBytes(b"2")),
-        replace(ENTRY, size=0, source=InlineBytes(b"")),
+        ENTRY._replace(path="d/g"),
+        ENTRY._replace(mode=0o645),
+        ENTRY._replace(uid=3),
+        ENTRY._replace(gid=3),
+        ENTRY._replace(xattrs=(("user.a", b"2"),)),
+        ENTRY._replace(xattrs=(("user.b", b"1"),)),
+        ENTRY._replace(xattrs=()),
+        ENTRY._replace(source=InlineBytes(b"2")),
+        ENTRY._replace(size=0, source=InlineBytes(b"")),
         Entry("d/f", Kind.DIRECTORY, mode=0o644, uid=1, gid=2),
         Entry("d/f", Kind.SYMLINK, mode=0o644, uid=1, gid=2, link="1"),
         Entry("d/f", Kind.SYMLINK, mode=0o644, uid=1, gid=2, link="2"),
@@ -157,7 +156,7 @@ class _Guarded:
     def _watched(self, entry: Entry) -> Entry:
         if entry.source is None:
             return entry
-        return replace(entry, source=_Watched(entry.source, partial(self.read.add, entry.path)))
+        return entry._replace(source=_Watched(entry.source, partial(self.read.add, entry.path)))
 
 
 class _Watched:

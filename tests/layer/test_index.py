@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,10 @@ def entry(path: str, kind: Kind = Kind.FILE, text: str = "", **more: object) -> 
     mode = 0o755 if kind is Kind.DIRECTORY else 0o640
     made = Entry(path, kind, mode, ME, GROUP, mtime=5_000_000_001)
     if kind is Kind.FILE:
-        made = replace(made, size=len(text), source=InlineBytes(text.encode()))
+        made = made._replace(size=len(text), source=InlineBytes(text.encode()))
     elif text:
-        made = replace(made, link=text)
-    return replace(made, **more)  # type: ignore[arg-type]
+        made = made._replace(link=text)
+    return made._replace(**more)  # type: ignore[arg-type]
 
 
 def directory(path: str, **more: object) -> Entry:
