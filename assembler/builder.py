@@ -55,7 +55,9 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all."""
+    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Without `whole`, layers of base images that nothing needs are left where they are: for an image
+    that is pushed, to a registry that may have them."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -70,6 +72,7 @@ class BuildRequest:
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
     pull: bool = False
+    whole: bool = True
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     add_hosts: tuple[tuple[str, str], ...] = ()
@@ -258,9 +261,11 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is complete in the store."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
         from assembler.engine.execution import execute
 
+        for image in plan.images.values():
+            self.images.know(image)
         return execute(plan, self.services(request))
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -283,6 +288,8 @@ class Builder:
             remote=self.remotes,
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
+            stream=self.images.stream,
+            whole=request.whole,
             compression=request.compression,
             annotations=request.annotations,
             sink=self._sink,
@@ -298,16 +305,13 @@ class Builder:
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
-        """Write `image`, whose blobs are in the store, to every output."""
+        """Write `image` to every output. Layers that the store lacks are fetched if an output
+        asks for their bytes."""
         from assembler.engine.recorder import vertex
 
         for output in outputs:
             with vertex(output.name, output.name, self._sink, self._clock) as work:
-                written = output.write(
-                    image,
-                    lambda layer: self.store.blobs.open(layer.digest),
-                    self._cancellation.check,
-                )
+                written = output.write(image, self.images.open, self._cancellation.check)
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:

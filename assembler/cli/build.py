@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,15 +105,12 @@ def _build(
 ) -> Image:
     from assembler.cli.outputs import concrete
 
+    request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
     image = builder.build(request, plan)
     builder.tag(image, names)
-    mount_from = [resolved.name for resolved in plan.images.values() if ":/" not in resolved.name]
-    outputs = [
-        concrete(one, names, builder, mount_from, request.annotations.descriptor)
-        for one in asked
-        if one.writes
-    ]
+    descriptor = request.annotations.descriptor
+    outputs = [concrete(one, names, builder, descriptor) for one in asked if one.writes]
     builder.write(image, outputs)
     return image
 

@@ -23,7 +23,7 @@ def command(words: tuple[str, ...], progress: str, insecure: tuple[str, ...], st
     subject, targets = words[0], words[1:] or words[:1]
     with cancellable() as cancellation:
         from assembler.builder import Builder
-        from assembler.cli.subjects import find, is_path
+        from assembler.cli.subjects import find
         from assembler.images import parse_reference
         from assembler.output.registry import RegistryOutput
 
@@ -36,7 +36,7 @@ def command(words: tuple[str, ...], progress: str, insecure: tuple[str, ...], st
             cancellation=cancellation,
         ) as builder:
             image = find(builder, subject)
-            sources = () if is_path(subject) else (parse_reference(subject),)
-            output = RegistryOutput(builder.images.client, references, mount_from=sources)
+            images = builder.images
+            output = RegistryOutput(images.client, references, mount_from=images.sources)
             builder.write(image, [output])
             click.echo(str(image.digest))

@@ -144,9 +144,13 @@ class ChangesetTree:
 
 
 class MergedTree:
-    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories)."""
+    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories).
 
-    def __init__(self, layers: Sequence[LayerTree]) -> None:
+    `packed` says that bytes of files may be in blobs (`layer.members`).
+    """
+
+    def __init__(self, layers: Sequence[LayerTree], *, packed: bool = False) -> None:
+        self.packed = packed
         self._layers = tuple(layers)
         self._showing: dict[str, tuple[LayerTree, ...]] = {"": self._layers}
 

@@ -3,6 +3,7 @@
 oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
 layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
+indexes/                       file indexes of layers, which may be deleted at any time
 groups/                        what live builds have made of cgroups
 version                        the layout's version; a newer one is refused
 """
@@ -21,6 +22,7 @@ from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Manifest, parse
 from assembler.store.blobs import Blobs
+from assembler.store.indexes import Indexes
 from assembler.store.refs import Refs, replace_file
 
 VERSION = 1
@@ -37,6 +39,7 @@ class Store:
         else:
             self.blobs = Blobs(path, cancellation.check)
             self.refs = Refs(path, cancellation.check)
+        self.indexes = Indexes(os.path.join(path, "indexes"))
         self.layers_directory = os.path.join(path, "layers")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
