@@ -29,7 +29,7 @@ Fill = Callable[[int, Entry], None]
 _MAX_LINKS = 40
 _MAX_OPEN = 128
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def nowhere(path: str) -> Entry | None:
@@ -74,11 +74,7 @@ class LayerDirectory:
         for path in sorted(self._directories, reverse=True):
             entry, implied = self._directories[path]
             try:
-                descriptor = paths.open_in_root(self._root, path, _OPEN)
-                try:
-                    self._finish_directory(descriptor, entry, implied)
-                finally:
-                    os.close(descriptor)
+                self._finish_directory(self._descriptor(path), entry, implied)
             except OSError as error:
                 raise _failure(entry, error) from error
 
@@ -189,7 +185,12 @@ class LayerDirectory:
             return self._root
         found = self._open.pop(path, None)
         if found is None:
-            found = paths.open_in_root(self._root, path, _OPEN)
+            above, _, name = path.rpartition("/")
+            parent = self._open.get(above) if above else self._root
+            if parent is None:
+                found = paths.open_in_root(self._root, path, _OPEN)
+            else:  # one name below a real directory: no link can be on the way
+                found = os.open(name, _OPEN, dir_fd=parent)
             if len(self._open) >= _MAX_OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
         self._open[path] = found
