@@ -55,6 +55,10 @@ class LayerDirectory:
         self._into = into
         self._hidden: set[str] = set()
         """The paths that files hide, being whiteouts (`overlay.AS_FILES`)."""
+        self._opaque: set[str] = set()
+        """The directories in which nothing of the layers below shows."""
+        self._followed: set[str] = set()
+        """The links of layers below through which names were followed."""
         self._recorded: dict[str, Owner] | None = {} if ownership.has_table(into) else None
         self._root = paths.open_root(into)
 
@@ -70,7 +74,7 @@ class LayerDirectory:
         if self._recorded is not None:
             ownership.write_table(self._into, self._recorded)
         if "" not in self._directories:
-            self._directories[""] = (self._below(""), True)
+            self._directories[""] = (self._below("", self._lower("")), True)
         for path in sorted(self._directories, reverse=True):
             entry, implied = self._directories[path]
             try:
@@ -94,11 +98,13 @@ class LayerDirectory:
             self._place_root(entry)
             return
         if kind is Kind.OPAQUE:
-            overlay.mark(self._descriptor(self._resolve(entry.path)), overlay.OPAQUE)
+            self._make_opaque(self._resolve(entry.path))
             return
         above, _, name = entry.path.rpartition("/")
         above = self._resolve(above)
         path = f"{above}/{name}" if above else name
+        if path in self._followed:  # and is there no more
+            self._known.clear()
         if kind is Kind.DIRECTORY:
             self._make_directory(above, name, path, entry, implied=False)
             self._known[entry.path] = path
@@ -115,7 +121,7 @@ class LayerDirectory:
 
     def _place_root(self, entry: Entry) -> None:
         if entry.kind is Kind.OPAQUE:
-            overlay.mark(self._root, overlay.OPAQUE)
+            self._make_opaque("")
         elif entry.kind is Kind.DIRECTORY:
             self._directories[""] = (entry, False)
         else:
@@ -141,9 +147,9 @@ class LayerDirectory:
         path = f"{above}/{name}" if above else name
         status = self._status(above, name)
         if status is None:
-            below = self._lower(path)
-            shown = below is not None and path not in self._hidden
-            if below is not None and shown and below.kind is Kind.SYMLINK:
+            below = self._shown_below(path)
+            if below is not None and below.kind is Kind.SYMLINK:
+                self._followed.add(path)
                 return self._follow(above, below.link, links + 1)
             self._make_directory(above, name, path, self._below(path, below), implied=True)
         elif stat.S_ISLNK(status.st_mode):
@@ -166,12 +172,20 @@ class LayerDirectory:
                 current = self._resolve(f"{current}/{part}" if current else part, links)
         return current
 
-    def _below(self, path: str, found: Entry | None = None) -> Entry:
+    def _below(self, path: str, found: Entry | None) -> Entry:
         """The attributes of a directory that no entry names: those it has below, if it has any."""
-        found = found or self._lower(path)
         if found is not None and found.kind is Kind.DIRECTORY:
             return found
         return Entry(path, Kind.DIRECTORY, 0o755, *self._owner)
+
+    def _shown_below(self, path: str) -> Entry | None:
+        """What the layers below have at the real path `path`, unless this layer hides it."""
+        above = path
+        while self._opaque and above:
+            above = above.rpartition("/")[0]
+            if above in self._opaque:
+                return None
+        return None if path in self._hidden else self._lower(path)
 
     def _status(self, above: str, name: str) -> os.stat_result | None:
         try:
@@ -208,20 +222,26 @@ class LayerDirectory:
         self, above: str, name: str, path: str, entry: Entry, *, implied: bool
     ) -> None:
         parent = self._descriptor(above)
-        opaque = False
+        replaced = False
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             status = self._status(above, name)
             if status is None or not stat.S_ISDIR(status.st_mode):
-                opaque = status is not None and overlay.is_whiteout(status)
+                below = self._shown_below(path)
+                replaced = status is not None and overlay.is_whiteout(status)
+                replaced |= below is not None and below.kind is Kind.DIRECTORY
                 self._clear(above, name, path)
                 os.mkdir(name, 0o700, dir_fd=self._descriptor(above))
         self._directories[path] = (entry, implied)
-        if (
-            self._shown(above, name, path) or opaque
-        ):  # the whiteout hid what is below; the directory must go on hiding it
-            overlay.mark(self._descriptor(path), overlay.OPAQUE)
+        if self._shown(above, name, path) or replaced:
+            self._make_opaque(path)  # what was here hid what is below; the directory goes on so
+
+    def _make_opaque(self, path: str) -> None:
+        overlay.mark(self._descriptor(path), overlay.OPAQUE)
+        self._opaque.add(path)
+        if self._followed:
+            self._known.clear()
 
     def _make_whiteout(self, above: str, name: str, path: str) -> None:
         status = self._status(above, name)
@@ -230,7 +250,7 @@ class LayerDirectory:
                 overlay.mark(self._root, overlay.AS_FILES)
                 self._hidden.add(path)
         elif stat.S_ISDIR(status.st_mode):  # of this layer: only what is below it is gone
-            overlay.mark(self._descriptor(path), overlay.OPAQUE)
+            self._make_opaque(path)
 
     def _shown(self, above: str, name: str, path: str) -> bool:
         """Take away the file that hides `path`, if one does; whether one did."""
@@ -245,11 +265,10 @@ class LayerDirectory:
         target_above = self._resolve(target_above)
         target = f"{target_above}/{target_name}" if target_above else target_name
         status = self._status(target_above, target_name) if target_name else None
-        if target == path:
-            raise BadArchive(f"{entry.path!r} is a hard link to itself", entry.path)
+        if f"{target}/".startswith(f"{path}/"):
+            raise BadArchive(f"{entry.path!r} is a hard link to what it replaces", entry.path)
         if status is None or overlay.is_whiteout(status):
-            gone = status is not None or target in self._hidden
-            below = self._lower(target) if target and not gone else None
+            below = self._shown_below(target) if target and status is None else None
             if below is None or below.kind in (Kind.DIRECTORY, Kind.WHITEOUT, Kind.OPAQUE):
                 raise BadArchive(
                     f"{entry.path!r} is a hard link to {entry.link!r}, which is not there",
