@@ -88,7 +88,7 @@ def run(argv: list[str]) -> tuple[Sample, str]:
     return Sample(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10), output
 
 
-def found() -> Iterator[str]:
+def readable() -> Iterator[str]:
     """Files that anybody may read, relative to the root."""
     seen = set()
     for source in SOURCES:
@@ -96,15 +96,15 @@ def found() -> Iterator[str]:
             directories.sort()
             for name in sorted(files):
                 path = os.path.join(top, name)
-                readable = os.path.islink(path) or os.access(path, os.R_OK)
-                if path not in seen and readable and os.lstat(path).st_size <= LARGEST:
+                allowed = os.path.islink(path) or os.access(path, os.R_OK)
+                if path not in seen and allowed and os.lstat(path).st_size <= LARGEST:
                     seen.add(path)
                     yield path[1:]
 
 
 def make_layer(directory: Path, count: int) -> tuple[Path, Path]:
     """A tar of `count` files with their directories, and the same compressed."""
-    chosen = [path for path, _ in zip(found(), range(count), strict=False)]
+    chosen = [path for path, _ in zip(readable(), range(count), strict=False)]
     above = {str(parent) for path in chosen for parent in Path(path).parents} - {"."}
     listed = "\0".join(sorted([*chosen, *above]))
     plain, packed = directory / "layer.tar", directory / "layer.tar.gz"
@@ -214,9 +214,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="unpack", dir=asked.on) as name:
         directory = Path(name)
         samples: dict[str, list[list[Sample]]] = {}
+        found = contenders(directory, asked.files)
         for number in range(asked.rounds + 1):
-            all = contenders(directory, asked.files) if not number else all
-            for one, unpack in all.items():
+            for one, unpack in found.items():
                 taken = unpack(directory / f"{one.split(',')[0].split()[0]}-{len(one)}-{number}")
                 if number:  # the first round warms caches
                     samples.setdefault(one, []).append(taken)

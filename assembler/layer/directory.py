@@ -14,8 +14,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 
-from assembler.errors import BadArchive, LayerError, NoSpace, OwnershipLost
+from assembler.errors import BadArchive, LayerError, NoSpace
 from assembler.layer import overlay
+from assembler.layer.attributes import Attributes
 from assembler.layer.changeset import Entry, Kind
 from assembler.linux import ownership, paths
 from assembler.linux.ownership import Owner
@@ -28,6 +29,8 @@ Fill = Callable[[int, Entry], None]
 
 _MAX_LINKS = 40
 _MAX_OPEN = 128
+_NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+_REMEMBERED = 32 << 20  # bytes, about, of directories whose attributes are still to come
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -48,18 +51,27 @@ class LayerDirectory:
 
     def __init__(self, into: str, lower: Lower = nowhere) -> None:
         self._lower = lower
-        self._owner = (os.geteuid(), os.getegid())
+        recorded = ownership.has_table(into)
+        self._attributes = Attributes((os.geteuid(), os.getegid()), recorded)
         self._known: dict[str, str] = {}
         self._open: dict[str, int] = {}
         self._directories: dict[str, tuple[Entry, bool]] = {}
         self._into = into
+        self._size = 0
+        self._settled = False
+        self._cleared = False
+        """Whether something was replaced: what is known of paths below it may be out of date."""
+        self._touched: dict[str, int] = {}
+        """The times of directories that were given their attributes, and then opened again."""
+        self.implied = 0
+        """How many directories were made that no entry had named."""
         self._hidden: set[str] = set()
         """The paths that files hide, being whiteouts (`overlay.AS_FILES`)."""
         self._opaque: set[str] = set()
         """The directories in which nothing of the layers below shows."""
         self._followed: set[str] = set()
         """The links of layers below through which names were followed."""
-        self._recorded: dict[str, Owner] | None = {} if ownership.has_table(into) else None
+        self._recorded: dict[str, Owner] | None = {} if recorded else None
         self._root = paths.open_root(into)
 
     def place(self, entry: Entry, fill: Fill) -> None:
@@ -72,15 +84,63 @@ class LayerDirectory:
     def finish(self) -> None:
         """Give directories their owners, modes and times, deepest first."""
         if self._recorded is not None:
-            ownership.write_table(self._into, self._recorded)
+            try:
+                ownership.write_table(self._into, self._owners_of_specials(self._recorded))
+            except OSError as error:
+                raise _failure(Entry("", Kind.DIRECTORY), error) from error
         if "" not in self._directories:
             self._directories[""] = (self._below("", self._lower("")), True)
+        self._finish_directories()
+
+    def _finish_directories(self) -> None:
         for path in sorted(self._directories, reverse=True):
             entry, implied = self._directories[path]
             try:
-                self._finish_directory(self._descriptor(path), entry, implied)
+                descriptor = self._descriptor(path)
+                if implied:
+                    overlay.mark(descriptor, overlay.IMPLIED)
+                elif self._settled:
+                    overlay.unmark(descriptor, overlay.IMPLIED)
+                status = os.fstat(descriptor)
+                self._attributes.set(descriptor, entry, (status.st_uid, status.st_gid))
             except OSError as error:
-                raise _failure(entry, error) from error
+                if not (self._cleared and error.errno in _NO_DIRECTORY):
+                    raise _failure(entry, error) from error
+        for path, mtime in list(self._touched.items()):
+            if path in self._directories:
+                continue
+            try:
+                os.utime(self._descriptor(path), ns=(mtime, mtime))
+            except OSError as error:
+                if not (self._cleared and error.errno in _NO_DIRECTORY):
+                    raise _failure(Entry(path, Kind.DIRECTORY), error) from error
+
+    def _owners_of_specials(self, recorded: dict[str, Owner]) -> dict[str, Owner]:
+        if not self._cleared:
+            return recorded
+        return {path: owner for path, owner in recorded.items() if self._is_special(path)}
+
+    def _is_special(self, path: str) -> bool:
+        above, _, name = path.rpartition("/")
+        try:
+            status = self._status(above, name)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            return False
+        return status is not None and stat.S_IFMT(status.st_mode) in (stat.S_IFLNK, stat.S_IFIFO)
+
+    def _settle(self) -> None:
+        """Finish the directories that there are, and forget them: a layer may have millions."""
+        root = self._directories.pop("", None)
+        self._finish_directories()
+        self._forget()
+        self._directories.clear()
+        self._touched.clear()
+        if root is not None:
+            self._directories[""] = root
+        self._size = 0
+        self._settled = True
 
     def __enter__(self) -> LayerDirectory:
         status = os.fstat(self._root)
@@ -176,7 +236,7 @@ class LayerDirectory:
         """The attributes of a directory that no entry names: those it has below, if it has any."""
         if found is not None and found.kind is Kind.DIRECTORY:
             return found
-        return Entry(path, Kind.DIRECTORY, 0o755, *self._owner)
+        return Entry(path, Kind.DIRECTORY, 0o755, *self._attributes.owner)
 
     def _shown_below(self, path: str) -> Entry | None:
         """What the layers below have at the real path `path`, unless this layer hides it."""
@@ -202,11 +262,13 @@ class LayerDirectory:
             above, _, name = path.rpartition("/")
             parent = self._open.get(above) if above else self._root
             if parent is None:
-                found = paths.open_in_root(self._root, path, _OPEN)
+                found = paths.open_beneath(self._root, path, _OPEN)
             else:  # one name below a real directory: no link can be on the way
                 found = os.open(name, _OPEN, dir_fd=parent)
             if len(self._open) >= _MAX_OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
+            if self._settled and path not in self._directories:
+                self._touched.setdefault(path, os.fstat(found).st_mtime_ns)
         self._open[path] = found
         return found
 
@@ -234,8 +296,12 @@ class LayerDirectory:
                 self._clear(above, name, path)
                 os.mkdir(name, 0o700, dir_fd=self._descriptor(above))
         self._directories[path] = (entry, implied)
+        self.implied += implied
         if self._shown(above, name, path) or replaced:
             self._make_opaque(path)  # what was here hid what is below; the directory goes on so
+        self._size += 500 + 2 * len(path)
+        if self._size > _REMEMBERED:
+            self._settle()
 
     def _make_opaque(self, path: str) -> None:
         overlay.mark(self._descriptor(path), overlay.OPAQUE)
@@ -311,8 +377,8 @@ class LayerDirectory:
             return
         if self._recorded is not None and kind in (Kind.SYMLINK, Kind.FIFO):
             self._recorded[path] = (entry.uid, entry.gid)
-        elif (entry.uid, entry.gid) != self._owner:
-            self._chown(name, entry, parent)
+        else:
+            self._attributes.give(name, parent, entry)
         if kind is not Kind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         times = (entry.mtime, entry.mtime)
@@ -322,7 +388,7 @@ class LayerDirectory:
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
             fill(descriptor)
-            self._finish_open(descriptor, entry)
+            self._attributes.set(descriptor, entry)
         finally:
             os.close(descriptor)
 
@@ -356,75 +422,14 @@ class LayerDirectory:
         status = self._status(above, name)
         if status is None:
             return
-        if self._recorded is not None:
-            below = f"{path}/"
-            for link in [one for one in self._recorded if f"{one}/".startswith(below)]:
-                del self._recorded[link]
-        if stat.S_ISDIR(status.st_mode):
-            below = f"{path}/"
-            for directory in [one for one in self._directories if f"{one}/".startswith(below)]:
-                del self._directories[directory]
-            self._hidden -= {one for one in self._hidden if one.startswith(below)}
+        self._cleared = True
+        self._directories.pop(path, None)
+        self._touched.pop(path, None)
+        if self._hidden and stat.S_ISDIR(status.st_mode):
+            self._hidden -= {one for one in self._hidden if one.startswith(f"{path}/")}
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._forget()  # paths may have led through it
         paths.remove_at(self._descriptor(above), name)
-
-    # Metadata: owner first (it clears setuid and capabilities), then mode, attributes, times
-
-    def _finish_open(self, descriptor: int, entry: Entry) -> None:
-        if (entry.uid, entry.gid) != self._owner:
-            self._chown(descriptor, entry)
-        os.fchmod(descriptor, entry.mode)
-        for name, value in entry.xattrs:
-            if (stored := overlay.stored_name(name)) is not None:
-                _set_attribute(descriptor, stored, value, entry)
-        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
-
-    def _finish_directory(self, descriptor: int, entry: Entry, implied: bool) -> None:
-        if implied:
-            overlay.mark(descriptor, overlay.IMPLIED)
-        status = os.fstat(descriptor)
-        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-            self._chown(descriptor, entry)
-        os.fchmod(descriptor, entry.mode)
-        for name, value in entry.xattrs:
-            if (stored := overlay.stored_name(name)) is not None:
-                _set_attribute(descriptor, stored, value, entry)
-        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
-
-    def _chown(self, target: int | str, entry: Entry, parent: int | None = None) -> None:
-        if self._recorded is not None and isinstance(target, int):
-            ownership.record(target, (entry.uid, entry.gid))
-            return
-        try:
-            if isinstance(target, int):
-                os.fchown(target, entry.uid, entry.gid)
-            else:
-                os.chown(target, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EINVAL):
-                raise
-            raise OwnershipLost(
-                f"{entry.path or '/'!r} belongs to {entry.uid}:{entry.gid}, which this user "
-                "namespace cannot express",
-                entry.path,
-                hint=f"give this user ranges of more than {max(entry.uid, entry.gid)} ids in "
-                "/etc/subuid and /etc/subgid",
-            ) from error
-
-
-def _set_attribute(descriptor: int, name: str, value: bytes, entry: Entry) -> None:
-    try:
-        os.setxattr(descriptor, name, value)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):
-            raise
-        raise LayerError(
-            f"{entry.path!r} cannot be given its attribute {name} here: {error.strerror}",
-            entry.path,
-            hint="keep the store on a file system with extended attributes, and build in a user "
-            "namespace with subordinate ids (see assemble doctor)",
-        ) from error
 
 
 def _failure(entry: Entry, error: OSError) -> Exception:
