@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
 
 hypothesis.settings.register_profile("repeatable", database=None, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
