@@ -194,9 +194,7 @@ class Frames:
     """Makes zstd frames of one level; several threads may call it at once."""
 
     def __init__(self, level: int) -> None:
-        import zstandard
-
-        self._make = lambda: zstandard.ZstdCompressor(level=level, write_checksum=True)
+        self._level = level
         self._idle: list[Any] = []  # a compressor serves one thread at a time
 
     def __call__(self, data: bytes) -> bytes:
@@ -204,7 +202,9 @@ class Frames:
         try:
             compressor = self._idle.pop()
         except IndexError:
-            compressor = self._make()
+            import zstandard
+
+            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
         frame: bytes = compressor.compress(data)
         self._idle.append(compressor)
         return frame

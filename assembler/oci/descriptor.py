@@ -22,6 +22,14 @@ MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_LIST})
 REF_NAME = "org.opencontainers.image.ref.name"
 
+ESTARGZ_TOC = "containerd.io/snapshot/stargz/toc.digest"
+ESTARGZ_SIZE = "io.containers.estargz.uncompressed-size"
+CHUNKED = "io.github.containers.zstd-chunked."
+CHUNKED_CHECKSUM = f"{CHUNKED}manifest-checksum"
+CHUNKED_POSITION = f"{CHUNKED}manifest-position"
+CHUNKED_TAR_SPLIT = f"{CHUNKED}tarsplit-position"
+CHUNKED_TAR_SPLIT_CHECKSUM = f"{CHUNKED}tarsplit-checksum"
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
