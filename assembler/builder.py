@@ -55,7 +55,9 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all."""
+    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
+    Docker's media types instead of OCI's."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -72,6 +74,8 @@ class BuildRequest:
     pull: bool = False
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
+    recompress: bool = False
+    docker_types: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
@@ -263,6 +267,19 @@ class Builder:
 
         return execute(plan, self.services(request))
 
+    def recompressed(self, image: Image, compression: Compression) -> Image:
+        """`image`, whose blobs are in the store, with all of its layers in `compression`."""
+        from assembler.engine.recompression import Recompression
+
+        return Recompression(
+            compression,
+            self.store,
+            self.cache,
+            self._cancellation.check,
+            self._sink,
+            self._clock,
+        ).image(image)
+
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
         """What building `plan` would do, by what the cache and the store hold now."""
         from assembler.engine.forecast import forecast
@@ -284,6 +301,8 @@ class Builder:
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
             compression=request.compression,
+            recompress=request.recompress,
+            docker_types=request.docker_types,
             annotations=request.annotations,
             sink=self._sink,
             cancellation=self._cancellation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,19 +103,35 @@ def _build(
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
 ) -> Image:
-    from assembler.cli.outputs import concrete
+    from assembler.cli.outputs import Packaging, concrete
 
     plan = builder.checked(builder.plan(request))
-    image = builder.build(request, plan)
-    builder.tag(image, names)
+    packagings = tuple(dict.fromkeys(one.packaging for one in asked)) or (Packaging(),)
+    if request.annotations.manifest and any(one.docker for one in packagings):
+        raise UsageError("annotations cannot be exported with oci-mediatypes=false")
     mount_from = [resolved.name for resolved in plan.images.values() if ":/" not in resolved.name]
-    outputs = [
-        concrete(one, names, builder, mount_from, request.annotations.descriptor)
-        for one in asked
-        if one.writes
-    ]
-    builder.write(image, outputs)
-    return image
+    images: list[Image] = []
+    for packaging in packagings:
+        compression = packaging.checked()
+        request = replace(
+            request,
+            compression=compression,
+            recompress=packaging.force,
+            docker_types=packaging.docker,
+        )
+        image = builder.build(request, plan)
+        if not images:
+            builder.tag(image, names)
+        images.append(image)
+        outputs = [
+            concrete(one, names, builder, mount_from, request.annotations.descriptor)
+            for one in asked
+            if one.writes and one.packaging == packaging
+        ]
+        builder.write(image, outputs)
+        # what ran for the first image is not run again for the next
+        plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    return images[0]
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
+from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services
 from assembler.errors import StoreError
 from assembler.layer.apply import unpack
@@ -15,7 +16,6 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
-from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
 
@@ -32,6 +32,18 @@ class Realisation:
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
+
+    @property
+    def _recompression(self) -> Recompression:
+        services = self._services
+        return Recompression(
+            services.compression,
+            services.store,
+            services.packed,
+            services.cancellation.check,
+            services.sink,
+            services.clock,
+        )
 
     @property
     def variant(self) -> str:
@@ -104,8 +116,7 @@ class Realisation:
     def pack(self, change: Change, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
         if isinstance(change, BaseChange):
-            self.fetch(change)
-            return Layer(change.descriptor, change.diff_id)
+            return self._base(change)
         with self._lock(f"pack {change.id}"):
             layer = self._blob(change)
             if layer is not None:
@@ -120,10 +131,16 @@ class Realisation:
                     check=services.cancellation.check,
                 )
                 ingest.commit_as(packed.digest, packed.size)
-            media_type = services.compression.media_type
-            layer = Layer(Descriptor(media_type, packed.digest, packed.size), packed.diff_id)
+            layer = self._recompression.described(packed)
             services.packed.record_packed(change.identity, self.variant, layer)
             return layer
+
+    def _base(self, change: BaseChange) -> Layer:
+        layer = Layer(change.descriptor, change.diff_id)
+        if not self._services.recompress:
+            self.fetch(change)
+            return layer
+        return self._recompression.layer(layer, lambda: self.fetch(change))
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""

@@ -93,7 +93,8 @@ class Services:
     something must be executed or unpacked. `fetch` brings a base layer's blob into the store.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `clock` is seconds since the epoch.
+    `devices_allowed` says. `clock` is seconds since the epoch. With `recompress`, base layers too
+    are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
     store: Store
@@ -104,6 +105,8 @@ class Services:
     sandbox: Callable[[], AbstractContextManager[Sandbox]]
     fetch: Callable[[ResolvedImage, Descriptor], None]
     compression: Compression
+    recompress: bool = False
+    docker_types: bool = False
     sink: Sink
     cancellation: Cancellation
     clock: Callable[[], float]

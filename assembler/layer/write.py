@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Protocol
 
+from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import Compression, Ending, Plain
 from assembler.layer.pipe import Ahead, Behind
@@ -82,16 +83,22 @@ def repack(
     sink: Writable,
     compression: Compression,
     *,
+    diff_id: Digest,
     check: Callable[[], None] = nothing,
 ) -> Packed:
     """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. Otherwise
-    as `pack`."""
+    as `pack`. Raises BadArchive where it has not the digest `diff_id` (T17)."""
     blob = _Blob(sink, compression)
     try:
         with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
             while piece := ahead.read(_PIECE):
                 check()
                 blob.take(piece)
+        if blob.tar_digest != diff_id:
+            raise BadArchive(
+                f"a layer's content is not what the image configuration says: it has the digest "
+                f"{blob.tar_digest}, not {diff_id}"
+            )
         return blob.finish(0)
     finally:
         blob.abort()
@@ -170,11 +177,15 @@ class _Blob:
         self._tar_size += len(piece)
         self._stream.write(piece)
 
+    @property
+    def tar_digest(self) -> Digest:
+        return Digest("sha256", self._tar.hexdigest())
+
     def finish(self, entries: int) -> Packed:
         ending = self._stream.close() or Ending()
         ending.added(self._take_added)
         return Packed(
-            diff_id=Digest("sha256", self._tar.hexdigest()),
+            diff_id=self.tar_digest,
             digest=Digest("sha256", self._blob.hexdigest()),
             size=self._blob_size,
             entries=entries,
