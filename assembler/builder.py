@@ -57,7 +57,8 @@ class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
-    that is pushed, to a registry that may have them."""
+    that is pushed, to a registry that may have them. With `recompress`, base layers too are in
+    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -75,6 +76,8 @@ class BuildRequest:
     whole: bool = True
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
+    recompress: bool = False
+    docker_types: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
@@ -268,6 +271,19 @@ class Builder:
             self.images.know(image)
         return execute(plan, self.services(request))
 
+    def recompressed(self, image: Image, compression: Compression) -> Image:
+        """`image` with all of its layers in `compression`, in the store."""
+        from assembler.engine.recompression import Recompression
+
+        return Recompression(
+            compression,
+            self.store,
+            self.cache,
+            self._cancellation.check,
+            self._sink,
+            self._clock,
+        ).image(image, lambda layer: self.images.open(layer).close())
+
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
         """What building `plan` would do, by what the cache and the store hold now."""
         from assembler.engine.forecast import forecast
@@ -291,6 +307,8 @@ class Builder:
             stream=self.images.stream,
             whole=request.whole,
             compression=request.compression,
+            recompress=request.recompress,
+            docker_types=request.docker_types,
             annotations=request.annotations,
             sink=self._sink,
             cancellation=self._cancellation,

@@ -103,16 +103,35 @@ def _build(
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
 ) -> Image:
-    from assembler.cli.outputs import concrete
+    from assembler.cli.outputs import Packaging, concrete
 
     request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
-    image = builder.build(request, plan)
-    builder.tag(image, names)
-    descriptor = request.annotations.descriptor
-    outputs = [concrete(one, names, builder, descriptor) for one in asked if one.writes]
-    builder.write(image, outputs)
-    return image
+    packagings = tuple(dict.fromkeys(one.packaging for one in asked)) or (Packaging(),)
+    if request.annotations.manifest and any(one.docker for one in packagings):
+        raise UsageError("annotations cannot be exported with oci-mediatypes=false")
+    images: list[Image] = []
+    for packaging in packagings:
+        compression = packaging.checked()
+        request = replace(
+            request,
+            compression=compression,
+            recompress=packaging.force,
+            docker_types=packaging.docker,
+        )
+        image = builder.build(request, plan)
+        if not images:
+            builder.tag(image, names)
+        images.append(image)
+        outputs = [
+            concrete(one, names, builder, request.annotations.descriptor)
+            for one in asked
+            if one.writes and one.packaging == packaging
+        ]
+        builder.write(image, outputs)
+        # what ran for the first image is not run again for the next
+        plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    return images[0]
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

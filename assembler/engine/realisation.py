@@ -11,6 +11,7 @@ from functools import partial
 from typing import BinaryIO
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
+from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
 from assembler.errors import StoreError
 from assembler.layer.apply import unpack
@@ -22,7 +23,6 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
-from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
 
@@ -48,6 +48,18 @@ class Realisation:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
         self._indexed: dict[tuple[str, ...], LayerTree] = {}
+
+    @property
+    def _recompression(self) -> Recompression:
+        services = self._services
+        return Recompression(
+            services.compression,
+            services.store,
+            services.packed,
+            services.cancellation.check,
+            services.sink,
+            services.clock,
+        )
 
     @property
     def variant(self) -> str:
@@ -205,10 +217,17 @@ class Realisation:
                     check=services.cancellation.check,
                 )
                 ingest.commit_as(packed.digest, packed.size)
-            media_type = services.compression.media_type
-            layer = Layer(Descriptor(media_type, packed.digest, packed.size), packed.diff_id)
+            layer = self._recompression.described(packed)
             services.packed.record_packed(change.identity, self.variant, layer)
             return layer
+
+    def base(self, change: BaseChange) -> Layer:
+        """The layer of a base as the image has it, its blob in the store afterwards."""
+        layer = Layer(change.descriptor, change.diff_id)
+        if not self._services.recompress:
+            self.fetch(change)
+            return layer
+        return self._recompression.layer(layer, lambda: self.fetch(change))
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""
