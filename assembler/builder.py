@@ -34,6 +34,7 @@ from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.store.disk import Disk, Fsync, is_exhausted, translated
 from assembler.store.store import Store
 
 if TYPE_CHECKING:
@@ -119,7 +120,12 @@ class Builder:
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
         self._stack = ExitStack()
-        self.store = self._stack.enter_context(Store.open(store or environment.store, cancellation))
+        path = store or environment.store
+        if environment.notice and path == environment.store:
+            self._warn(environment.notice)
+        self.store = self._stack.enter_context(
+            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self._warn))
+        )
         self.images = self._stack.enter_context(
             Images(
                 self.store,
@@ -150,9 +156,18 @@ class Builder:
     def __enter__(self) -> Builder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-        self._sink(Finished(self._clock()))
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raises NoSpace in place of an OSError that says so, wherever it came from."""
+        try:
+            self._stack.close()
+        finally:
+            self._sink(Finished(self._clock()))
+        if isinstance(error, OSError) and is_exhausted(error):
+            place = error.filename if isinstance(error.filename, str) else ""
+            raise translated(error, place or self.store.path) from error
+
+    def _warn(self, message: str) -> None:
+        self._sink(Warned(message, self._clock()))
 
     @property
     def cache(self) -> LocalCache:
@@ -163,7 +178,7 @@ class Builder:
             path = os.path.join(self.store.path, "cache.db")
             self._cache = self._stack.enter_context(LocalCache(path, self._cancellation.check))
             if self._cache.notice:
-                self._sink(Warned(self._cache.notice, self._clock()))
+                self._warn(self._cache.notice)
         return self._cache
 
     def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
@@ -355,6 +370,7 @@ class Builder:
             ids = RECORDED if self._id_map.single else self._id_map.kind
             directory = os.path.join(self.store.layers_directory, ids)
             opened = self._open_snapshotter(directory, self._id_map)
+            opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
             yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
 
@@ -442,6 +458,16 @@ class Builder:
         from assembler.runtime.native import Native
 
         return Native.start(id_map)
+
+
+def _fsync(text: str) -> Fsync:
+    try:
+        return Fsync(text)
+    except ValueError:
+        raise UsageError(
+            f"ASSEMBLE_FSYNC={text}: unknown",
+            hint=f"one of {', '.join(one.value for one in Fsync)}",
+        ) from None
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:

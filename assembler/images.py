@@ -170,7 +170,7 @@ class Images:
             resolved = resolve(self.client, reference, platform)
             image = Image.read(resolved.manifest, resolved.config_content)
             descriptor = self._store.put_image(image)
-            self._store.refs.set(str(reference), descriptor)
+            self._store.refs.set(str(reference), descriptor, remote=True)
             work.detail = str(descriptor.digest)
             return image
 
@@ -183,7 +183,7 @@ class Images:
         title = f"[internal] pull {reference.familiar} {layer.digest.hex[:12]}"
         with (
             vertex(vertex_id, title, self._sink, self._clock),
-            self._store.blobs.ingest() as ingest,
+            self._store.blobs.ingest(layer.size) as ingest,
         ):
             item = str(layer.digest)
 

@@ -111,7 +111,7 @@ class Realisation:
             if layer is not None:
                 return layer
             services = self._services
-            with services.store.blobs.ingest() as ingest:
+            with services.store.blobs.ingest(hashed=False) as ingest:
                 packed = pack(
                     self._changeset(change, below),
                     ingest,
@@ -154,7 +154,7 @@ class Realisation:
             if found is None:
                 raise StoreError(f"the result {change.id} of an earlier step is gone", change.id)
             layer = found
-        with self._services.store.blobs.open(layer.descriptor.digest) as blob:
+        with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
             unpack(
                 blob,
                 into,

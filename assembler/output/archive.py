@@ -19,7 +19,7 @@ from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check
 from assembler.output.layout import named
-from assembler.store.blobs import translated
+from assembler.store.disk import translated
 
 _TURN = 0.05  # seconds between two looks at a wish to stop
 
