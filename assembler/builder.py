@@ -176,9 +176,8 @@ class Builder:
             from assembler.cache.local import LocalCache
 
             path = os.path.join(self.store.path, "cache.db")
-            self._cache = self._stack.enter_context(LocalCache(path, self._cancellation.check))
-            if self._cache.notice:
-                self._warn(self._cache.notice)
+            cache = LocalCache(path, self._cancellation.check, self._warn)
+            self._cache = self._stack.enter_context(cache)
         return self._cache
 
     def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
