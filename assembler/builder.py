@@ -39,6 +39,8 @@ from assembler.store.store import Store
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.cache.pruning import Policy
+    from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
     from assembler.net.agent import Agents
@@ -328,6 +330,27 @@ class Builder:
         """Keep `image` in the store under `names`."""
         for name in names:
             self.store.refs.set(str(name), image.manifest.descriptor)
+
+    def usages(self) -> list[Usage]:
+        """What the store holds, the longest unused first; enters the user namespace."""
+        from assembler.cache.usage import usages
+
+        self._enter_for_files()
+        return usages(self.store.path, self.cache.titles(), self._clock(), self._cancellation.check)
+
+    def prune(self, policy: Policy, moved: Callable[[Sequence[Usage]], None]) -> None:
+        """Remove from the store what `policy` gives up, see `cache.pruning.prune`; enters the user
+        namespace."""
+        from assembler.cache.pruning import prune
+
+        self._enter_for_files()
+        prune(self.store, self.cache, policy, self._clock(), self._cancellation, moved)
+
+    def _enter_for_files(self) -> None:
+        """Layers and cache mounts have files of other ids, which are ours inside only."""
+        if self._id_map is None:
+            with suppress(HostError):  # then what cannot be read does not count
+                self._id_map = self._enter()
 
     def _devices(self) -> Registry:
         """The host's devices, read on first use."""

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from assembler.cache.local import LocalCache, set_aside
 from assembler.cache.usage import GIT, INTERNAL, Usage, holding, needs, usages
 from assembler.cancellation import Cancellation
-from assembler.errors import AssemblerError, UsageError
-from assembler.linux import userns
+from assembler.errors import UsageError
 from assembler.linux.claims import claim, discard
 from assembler.linux.paths import remove_tree
 from assembler.store import uses
+from assembler.store.disk import is_exhausted
 from assembler.store.leases import collecting
 from assembler.store.store import Store
 
@@ -129,14 +129,6 @@ def _kept(total: int, policy: Policy, free: int) -> int | None:
     return max(keep, policy.reserved)
 
 
-def listed(store: Store, cache: LocalCache, now: float, cancellation: Cancellation) -> list[Usage]:
-    """`usages` of `store`, entering the user namespace. Raises OSError, Cancelled."""
-    if any(os.path.isdir(os.path.join(store.path, name)) for name in ("layers", "mounts")):
-        with suppress(AssemblerError):  # then what others own is not counted
-            userns.enter(cancellation)
-    return usages(store.path, cache.titles(), now, cancellation.check)
-
-
 def prune(
     store: Store,
     cache: LocalCache,
@@ -146,32 +138,41 @@ def prune(
     moved: Callable[[Sequence[Usage]], None],
 ) -> None:
     """Remove what `policy` gives up; `moved` is told when it is settled what that is. Who is
-    cancelled then has removed less. Raises OSError, StoreError, Cancelled."""
-    found = listed(store, cache, now, cancellation)
+    cancelled then has removed less. See `usages` for where to run it. Raises OSError, StoreError,
+    Cancelled."""
+    found = usages(store.path, cache.titles(), now, cancellation.check)
     disk = os.statvfs(store.path)
     going = chosen(found, policy, now, disk.f_bavail * disk.f_frsize)
-    trash = claim(os.path.join(store.path, "scratch"))
     try:
-        gone = collect(store.path, going, trash.path, cancellation.check)
+        trash = claim(os.path.join(store.path, "scratch"))
+    except OSError as error:
+        if not is_exhausted(error):
+            raise
+        gone = collect(store.path, going, "", cancellation.check)
         moved(gone)
-    finally:
-        discard([trash], cancellation)
+    else:
+        try:
+            gone = collect(store.path, going, trash.path, cancellation.check)
+            moved(gone)
+        finally:
+            discard([trash], cancellation)
     here = {one.path for one in found} - {one.path for one in gone}
     directories = {os.path.basename(path) for path in here if path.startswith("layers/")}
     cache.forget(
         lambda digest: not store.blobs.has(digest),
         lambda identity: policy.all and identity.hex not in directories,
     )
-    uses.compact(
-        os.path.join(store.path, "uses"), now, {holding(path) for path in here}.__contains__, 1
-    )
+    kept = {holding(path) for path in here}
+    with suppress(OSError):  # only the order of a later prune is the worse for it
+        uses.compact(os.path.join(store.path, "uses"), now, kept.__contains__, 1)
 
 
 def collect(
     store: str, going: Sequence[Usage], into: str, check: Callable[[], None]
 ) -> list[Usage]:
     """Move what of `going` is still unneeded into the directory `into` of the same file system,
-    where it waits for its removal; what was moved. Raises OSError."""
+    where it waits for its removal; what was moved. Without `into`, where the disk has no room for
+    a directory, it is removed at once. Raises OSError."""
     moved = []
     with collecting(store, check) as held:
         needed = needs(store).blobs
@@ -179,7 +180,8 @@ def collect(
             if one.path in needed or holding(one.path) in held:
                 continue
             with _free(store, one) as free:
-                if free and _move(os.path.join(store, one.path), f"{into}/{number}"):
+                place = os.path.join(store, one.path)
+                if free and (_move(place, f"{into}/{number}") if into else _removed(place)):
                     moved.append(one)
     return moved
 
@@ -212,6 +214,11 @@ def _free(store: str, one: Usage) -> Iterator[bool]:
         yield False
     finally:
         os.close(lock)
+
+
+def _removed(path: str) -> bool:
+    remove_tree(path)
+    return True
 
 
 def _move(path: str, into: str) -> bool:

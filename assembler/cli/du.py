@@ -27,13 +27,12 @@ def command(words: tuple[str, ...], verbose: bool, style: str, store: str) -> No
     filters, unused = filters_of(words)
     with cancellable() as cancellation:
         from assembler.builder import Builder
-        from assembler.cache.pruning import listed
 
         now = time.time()
         with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:
             found = [
                 one
-                for one in listed(builder.store, builder.cache, now, cancellation)
+                for one in builder.usages()
                 if all(matches(one) for matches in filters)
                 and (not unused or one.last_used <= now - unused)
             ]

@@ -35,7 +35,7 @@ def command(words: tuple[str, ...], verbose: bool, force: bool, **options: Any) 
     Without a space option all of it goes. Images go by `assemble rmi`, their blobs by this
     afterwards. Filters are those of `assemble du`.
     """
-    from assembler.cache.pruning import Policy, prune
+    from assembler.cache.pruning import Policy
     from assembler.cache.usage import human
     from assembler.cli.usage import filters_of, paragraphs, table
 
@@ -65,7 +65,7 @@ def command(words: tuple[str, ...], verbose: bool, force: bool, **options: Any) 
 
         environment = Environment.read()
         with Builder(environment, store=options["store"], cancellation=cancellation) as builder:
-            prune(builder.store, builder.cache, policy, now, cancellation, show)
+            builder.prune(policy, show)
     click.echo(f"Total: {human(sum(one.size for one in gone))}")
 
 

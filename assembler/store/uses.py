@@ -46,7 +46,7 @@ def compact(
     directory: str, now: float, keep: Callable[[str], bool] = lambda item: True, least: int = _MANY
 ) -> None:
     """Put the files together where there are `least` of them, of the items that `keep` names."""
-    if len(os.listdir(directory)) < least:
+    if not os.path.isdir(directory) or len(os.listdir(directory)) < least:
         return
     with held(directory):
         found, files = _read(directory, now)
