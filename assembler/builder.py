@@ -15,7 +15,14 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import DockerfileError, HostError, NamespacesForbidden, UsageError
+from assembler.errors import (
+    BlobCorrupt,
+    DockerfileError,
+    HostError,
+    NamespacesForbidden,
+    RegistryError,
+    UsageError,
+)
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
@@ -51,6 +58,7 @@ _OWNERS_IGNORED = (
     "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
     "away belongs to 0:0 in the image (see assemble doctor)"
 )
+_BAD_REQUEST = 400  # what a registry says to a blob that has another digest
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 
@@ -124,9 +132,9 @@ class Builder:
         self._stack = ExitStack()
         path = store or environment.store
         if environment.notice and path == environment.store:
-            self._warn(environment.notice)
+            self.warn(environment.notice)
         self.store = self._stack.enter_context(
-            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self._warn))
+            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self.warn))
         )
         self.images = self._stack.enter_context(
             Images(
@@ -168,7 +176,8 @@ class Builder:
             place = error.filename if isinstance(error.filename, str) else ""
             raise translated(error, place or self.store.path) from error
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
+        """Tell the user `message`."""
         self._sink(Warned(message, self._clock()))
 
     @property
@@ -178,7 +187,7 @@ class Builder:
             from assembler.cache.local import LocalCache
 
             path = os.path.join(self.store.path, "cache.db")
-            cache = LocalCache(path, self._cancellation.check, self._warn)
+            cache = LocalCache(path, self._cancellation.check, self.warn)
             self._cache = self._stack.enter_context(cache)
         return self._cache
 
@@ -314,16 +323,26 @@ class Builder:
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
-        """Write `image`, whose blobs are in the store, to every output."""
+        """Write `image`, whose blobs are in the store, to every output. Raises RegistryError,
+        StoreError; where that is because a blob is damaged, BlobCorrupt, and the blob is removed:
+        what is built again then has it anew."""
         from assembler.engine.recorder import vertex
 
+        for layer in image.manifest.layers:
+            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
         for output in outputs:
             with vertex(output.name, output.name, self._sink, self._clock) as work:
-                written = output.write(
-                    image,
-                    lambda layer: self.store.blobs.open(layer.digest),
-                    self._cancellation.check,
-                )
+                try:
+                    written = output.write(
+                        image,
+                        lambda layer: self.store.blobs.open(layer.digest),
+                        self._cancellation.check,
+                    )
+                except (BlobCorrupt, RegistryError) as error:
+                    if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
+                        for layer in image.manifest.layers:
+                            self.store.blobs.condemn(layer.digest, error)
+                    raise
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:

@@ -18,10 +18,11 @@ from assembler.cli.options import (
 )
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
-from assembler.errors import Cancelled, UsageError
+from assembler.errors import BlobCorrupt, Cancelled, UsageError
 
 if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
+    from assembler.cancellation import Cancellation
     from assembler.cli.outputs import OutputRequest
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
@@ -88,7 +89,7 @@ def command(**options: Any) -> None:
             with builder_for(options, environment, cancellation, sink) as builder:
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
-                image = _build(builder, request, names, asked)
+                image = _build(builder, request, names, asked, cancellation)
         except Cancelled as error:
             error.running = sink.names
             raise
@@ -101,20 +102,31 @@ def _build(
     request: BuildRequest,
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
+    cancellation: Cancellation,
 ) -> Image:
     from assembler.cli.outputs import concrete
 
     plan = builder.checked(builder.plan(request))
-    image = builder.build(request, plan)
-    builder.tag(image, names)
     mount_from = [resolved.name for resolved in plan.images.values() if ":/" not in resolved.name]
     outputs = [
         concrete(one, names, builder, mount_from, request.annotations.descriptor)
         for one in asked
         if one.writes
     ]
-    builder.write(image, outputs)
-    return image
+
+    def build() -> Image:
+        image = builder.build(request, plan)
+        builder.tag(image, names)
+        builder.write(image, outputs)
+        return image
+
+    try:
+        return build()
+    except BlobCorrupt as error:
+        if cancellation.cancelled:
+            raise
+        builder.warn(f"{error.message}: building again")
+        return build()
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.services import Services
-from assembler.errors import StoreError
+from assembler.errors import BlobCorrupt, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Changeset
 from assembler.layer.diff import changes
@@ -70,20 +70,28 @@ class Realisation:
             found = snapshotter.find(change.id)
             if found is not None:
                 return found
-            with snapshotter.create(change.id) as path:
-                if isinstance(change, StepChange) and change.changeset is not None:
-                    realise(
-                        change.changeset,
-                        path,
-                        lower=lower.lookup,
-                        check=self._services.cancellation.check,
-                    )
-                else:
-                    self._unpack(change, lower, path)
+            try:
+                self._create(snapshotter, change, lower)
+            except BlobCorrupt:
+                if not isinstance(change, BaseChange):
+                    raise
+                self._create(snapshotter, change, lower)  # it is gone, and is fetched again
             found = snapshotter.find(change.id)
         if found is None:
             raise StoreError(f"layer directory {change.id} vanished", change.id)
         return found
+
+    def _create(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        with snapshotter.create(change.id) as path:
+            if isinstance(change, StepChange) and change.changeset is not None:
+                realise(
+                    change.changeset,
+                    path,
+                    lower=lower.lookup,
+                    check=self._services.cancellation.check,
+                )
+            else:
+                self._unpack(change, lower, path)
 
     def tree(self, snapshot: Snapshot) -> Tree:
         """A merged view of `snapshot`. Changesets in memory are used as they are."""

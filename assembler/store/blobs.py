@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from assembler.errors import AssemblerError, BlobCorrupt, BlobMissing, Cancelled
 from assembler.linux.claims import Claim, claim
@@ -236,6 +237,32 @@ class Blobs:
             with self._guard:
                 self._pending |= pending
             raise translated(error, self._directory) from error
+
+
+class Verified(io.RawIOBase):
+    """The bytes of `stream`, which is closed with this; at their end BlobCorrupt is raised unless
+    they have `digest`."""
+
+    def __init__(self, stream: BinaryIO, digest: Digest) -> None:
+        self._stream = stream
+        self._digest = digest
+        self._hasher = hashlib.new(digest.algorithm)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        piece = self._stream.read(len(view))
+        view[: len(piece)] = piece
+        self._hasher.update(piece)
+        if not piece and len(view) and self._hasher.hexdigest() != self._digest.hex:
+            raise BlobCorrupt(f"blob {self._digest} in the store is damaged", str(self._digest))
+        return len(piece)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class Ingest:
