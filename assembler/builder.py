@@ -41,7 +41,7 @@ from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
-from assembler.store.disk import Disk, Fsync, is_exhausted, translated
+from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
 
 if TYPE_CHECKING:
@@ -167,14 +167,14 @@ class Builder:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Raises NoSpace in place of an OSError that says so, wherever it came from."""
+        """Raises NoSpace in place of what comes of not being able to write, wherever that was."""
         try:
             self._stack.close()
         finally:
             self._sink(Finished(self._clock()))
-        if isinstance(error, OSError) and is_exhausted(error):
-            place = error.filename if isinstance(error.filename, str) else ""
-            raise translated(error, place or self.store.path) from error
+        lacking = shortage(error, self.store.path)
+        if lacking is not None:
+            raise lacking from error
 
     def warn(self, message: str) -> None:
         """Tell the user `message`."""

@@ -305,8 +305,10 @@ def _code(error: sqlite3.DatabaseError) -> int:
 def _open_read_only(path: str) -> sqlite3.Connection:
     from urllib.parse import quote
 
+    # what is on a file system that cannot be written does not change
+    mode = "mode=ro" if os.access(os.path.dirname(path), os.W_OK) else "mode=ro&immutable=1"
     database = sqlite3.connect(
-        f"file:{quote(path)}?mode=ro", uri=True, timeout=0.1, check_same_thread=False
+        f"file:{quote(path)}?{mode}", uri=True, timeout=0.1, check_same_thread=False
     )
     try:
         database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
@@ -340,11 +342,8 @@ def damage(path: str) -> str:
     only read."""
     if not os.path.exists(path):
         return ""
-    from urllib.parse import quote
-
     try:
-        where = f"file:{quote(path)}?mode=ro"
-        with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
+        with contextlib.closing(_open_read_only(path)) as database:
             found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
             version = database.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.DatabaseError as error:

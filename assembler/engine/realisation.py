@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.services import Services
-from assembler.errors import BlobCorrupt, StoreError
+from assembler.errors import AssemblerError, BlobCorrupt, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Changeset
 from assembler.layer.diff import changes
@@ -18,6 +18,7 @@ from assembler.layer.write import pack
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
+from assembler.store.disk import shortage
 
 
 class Realisation:
@@ -82,6 +83,15 @@ class Realisation:
         return found
 
     def _create(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        try:
+            self._fill(snapshotter, change, lower)
+        except (AssemblerError, OSError) as error:
+            lacking = shortage(error, self._services.store.path)  # while everything is still there
+            if lacking is None:
+                raise
+            raise lacking from error
+
+    def _fill(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
         with snapshotter.create(change.id) as path:
             if isinstance(change, StepChange) and change.changeset is not None:
                 realise(

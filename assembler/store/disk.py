@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import stat
 from collections.abc import Callable
 from enum import Enum
 
-from assembler.errors import NoSpace, StoreError
+from assembler.errors import AssemblerError, NoSpace, StoreError
 from assembler.linux import syscalls
 
 PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
 _CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
 
@@ -71,12 +73,18 @@ class Disk:
 def mount_point(path: str) -> str:
     """Where the file system is mounted that `path`, or what exists of it, is on."""
     path = os.path.realpath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    device = os.stat(path).st_dev
-    while path != "/" and os.stat(os.path.dirname(path)).st_dev == device:
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+            mounts = {_OCTAL.sub(_character, line.split(" ", 5)[4]) for line in stream}
+    except OSError:
+        mounts = {"/"}
+    while path != "/" and path not in mounts:
         path = os.path.dirname(path)
     return path
+
+
+def _character(octal: re.Match[str]) -> str:
+    return chr(int(octal[1], 8))
 
 
 def is_exhausted(error: OSError) -> bool:
@@ -84,32 +92,54 @@ def is_exhausted(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def shortage(error: BaseException | None, directory: str) -> StoreError | None:
+    """What `error` is about if something could not be written in the end, in the store at
+    `directory` where it does not say; None if that is not so, or if it is said already."""
+    if isinstance(error, NoSpace) and error.file_system:
+        return None
+    cause = error
+    while cause is not None and not (isinstance(cause, OSError) and is_exhausted(cause)):
+        cause = cause.__cause__
+    if not isinstance(cause, OSError):
+        return None
+    place = cause.filename if isinstance(cause.filename, str) else ""
+    found = translated(cause, place if os.path.isabs(place) else directory)
+    if isinstance(error, AssemblerError):
+        found.message = f"{error.message}: {found.message}"
+    return found
+
+
 def translated(error: OSError, directory: str, needed: int = 0, hint: str = PRUNE) -> StoreError:
     """`error` of a write below `directory` as the store's own. Where nothing more can be written:
     NoSpace, with the file system, its free bytes and the `needed` ones, if they are known."""
     if not is_exhausted(error):
         return StoreError(f"{error.filename or directory}: {error.strerror}", directory)
-    mount = mount_point(directory)
-    found = os.statvfs(mount)
-    asked = f"{needed} bytes needed, " if needed else ""
-    free = f"{asked}{found.f_bavail * found.f_frsize} bytes free"
+    shortage = NoSpace(*_said(error, directory, needed), hint=hint)
+    shortage.file_system = mount_point(directory)
     if error.errno == errno.EROFS:
-        hint = "ASSEMBLE_STORE, or the output, may name another file system"
-        return NoSpace(f"the file system {mount} is read-only ({directory})", directory, hint=hint)
+        shortage.hint = "ASSEMBLE_STORE, or the output, may name another file system"
+    elif error.errno == errno.EFBIG:
+        shortage.hint = "allow larger files for this command (ulimit -f)"
+    return shortage
+
+
+def _said(error: OSError, directory: str, needed: int) -> tuple[str, str]:
+    mount = mount_point(directory)
+    if error.errno == errno.EROFS:
+        return f"the file system {mount} is read-only ({error.filename or directory})", directory
+    found = os.statvfs(mount)
+    what = f"no space left on the file system {mount}"
     if error.errno == errno.EFBIG:
+        what = f"the largest file that the file system {mount} can hold is reached"
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        what = f"a limit of {limit} bytes for a file (ulimit -f)"
-        if limit == resource.RLIM_INFINITY:
-            what = f"the largest file that the file system {mount} can hold"
-        hint = "raise it for this command"
-        return NoSpace(f"{what} is reached in {directory}: {free}", directory, hint=hint)
-    if error.errno == errno.EDQUOT:
+        if limit != resource.RLIM_INFINITY:
+            what = f"a file on the file system {mount} has reached the limit of {limit} bytes"
+    elif error.errno == errno.EDQUOT:
         what = f"the disk quota on the file system {mount} is used up"
     elif found.f_files and not found.f_favail:
         what = f"no inodes left on the file system {mount}"
-    else:
-        what = f"no space left on the file system {mount}"
-    return NoSpace(f"{what} ({directory}): {free}", directory, hint=hint)
+    asked = f"{needed} bytes needed, " if needed else ""
+    return f"{what} ({directory}): {asked}{found.f_bavail * found.f_frsize} bytes free", directory
 
 
 def is_private(path: str) -> bool:
