@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from enum import Enum
 
-from assembler.errors import AssemblerError, NoSpace, StoreError
+from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError
 from assembler.linux import syscalls
 
 PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
@@ -95,9 +95,10 @@ def is_exhausted(error: OSError) -> bool:
 def shortage(error: BaseException | None, directory: str) -> StoreError | None:
     """What `error` is about if something could not be written in the end, in the store at
     `directory` where it does not say; None if that is not so, or if it is said already."""
-    if isinstance(error, NoSpace) and error.file_system:
+    said = isinstance(error, NoSpace) and error.file_system
+    if said or not isinstance(error, OSError | StoreError | LayerError):
         return None
-    cause = error
+    cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and is_exhausted(cause)):
         cause = cause.__cause__
     if not isinstance(cause, OSError):

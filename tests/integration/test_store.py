@@ -285,3 +285,24 @@ def test_a_build_killed_anywhere_leaves_a_sound_store_and_nothing_behind(
         for name in ("ingest", "scratch", "leases"):
             assert not list((store / name).iterdir())
         assert not list(store.glob("layers/*/.*"))
+
+
+@pytest.mark.parametrize(
+    ("home", "place"),
+    [("", "data/assemble"), ("/no/such/home", "spare/assemble-"), ("closed", "spare/assemble-")],
+)
+def test_RS03_a_build_works_whatever_home_is(
+    assemble: Any, tmp_path: Path, home: str, place: str
+) -> None:
+    context = write(tmp_path / "context", "FROM scratch\nCOPY f /f\n", f=b"content")
+    for name in ("spare", "closed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "closed").chmod(0o500)
+    env = {"PATH": assemble.env["PATH"], "TMPDIR": str(tmp_path / "spare")}
+    env |= {"HOME": str(tmp_path / home)} if home else {"XDG_DATA_HOME": str(tmp_path / "data")}
+    done = subprocess.run(
+        assemble.command("build", context), env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
+    assert ("cannot be written: the store is" in done.stderr) == place.startswith("spare")
+    assert list(tmp_path.glob(f"{place}*/index.json")) or list(tmp_path.glob(f"{place}*/version"))
