@@ -13,7 +13,7 @@ from typing import BinaryIO
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
-from assembler.errors import StoreError
+from assembler.errors import AssemblerError, BlobCorrupt, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Changeset, Entry
 from assembler.layer.diff import changes
@@ -25,6 +25,7 @@ from assembler.layer.walk import entries
 from assembler.layer.write import pack
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
+from assembler.store.disk import shortage
 
 
 class Realisation:
@@ -98,20 +99,37 @@ class Realisation:
             found = snapshotter.find(change.id)
             if found is not None:
                 return found
-            with snapshotter.create(change.id) as path:
-                if isinstance(change, StepChange) and change.changeset is not None:
-                    realise(
-                        change.changeset,
-                        path,
-                        lower=lower.lookup,
-                        check=self._services.cancellation.check,
-                    )
-                else:
-                    self._unpack(change, lower, path)
+            try:
+                self._create(snapshotter, change, lower)
+            except BlobCorrupt:
+                if not isinstance(change, BaseChange):
+                    raise
+                self._create(snapshotter, change, lower)  # it is gone, and is fetched again
             found = snapshotter.find(change.id)
         if found is None:
             raise StoreError(f"layer directory {change.id} vanished", change.id)
         return found
+
+    def _create(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        try:
+            self._fill(snapshotter, change, lower)
+        except (AssemblerError, OSError) as error:
+            lacking = shortage(error, self._services.store.path)  # while everything is still there
+            if lacking is None:
+                raise
+            raise lacking from error
+
+    def _fill(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        with snapshotter.create(change.id) as path:
+            if isinstance(change, StepChange) and change.changeset is not None:
+                realise(
+                    change.changeset,
+                    path,
+                    lower=lower.lookup,
+                    check=self._services.cancellation.check,
+                )
+            else:
+                self._unpack(change, lower, path)
 
     def tree(self, snapshot: Snapshot, *, unpack: bool = False, keep: bool = False) -> Tree:
         """A merged view of `snapshot`. Changesets in memory are used as they are.
@@ -171,7 +189,7 @@ class Realisation:
                     self._pass_through(change, indexer, keep)
                     made = indexer.result()
             else:
-                with store.blobs.open(layer.descriptor.digest) as blob:
+                with store.blobs.reading(layer.descriptor.digest) as blob:
                     made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
@@ -208,7 +226,7 @@ class Realisation:
             if layer is not None:
                 return layer
             services = self._services
-            with services.store.blobs.ingest() as ingest:
+            with services.store.blobs.ingest(hashed=False) as ingest:
                 packed = pack(
                     self._changeset(change, below),
                     ingest,
@@ -250,8 +268,10 @@ class Realisation:
         return tuple(entries(path))
 
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
+        if isinstance(change, BaseChange):
+            self.fetch(change)
         layer = self._layer(change)
-        with self._open(change) as blob:
+        with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
             unpack(
                 blob,
                 into,
