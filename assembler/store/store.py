@@ -5,6 +5,7 @@ ingest/ scratch/               work of live processes, each part locked by its o
 layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
 indexes/                       file indexes of layers, which may be deleted at any time
 groups/                        what live builds have made of cgroups
+contexts/                      what was found in the files of contexts; may be deleted at any time
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 version                        the layout's version; a newer one is refused
 """
@@ -51,6 +52,7 @@ class Store:
         self.refs = Refs(path, check, self.blobs.sync)
         self.indexes = Indexes(os.path.join(path, "indexes"))
         self.layers_directory = os.path.join(path, "layers")
+        self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 
