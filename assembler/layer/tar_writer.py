@@ -7,6 +7,7 @@ into an arena, and the checksum is the low half of an Adler-32.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections.abc import Callable
@@ -44,13 +45,17 @@ _FILE_SUM, _DIRECTORY_SUM = (
 )
 
 
+Seen = Callable[[Entry, bytes], None]
+"""Takes an entry and the SHA-256 digest of its bytes."""
+
+
 class TarWriter:
     """Writes a tar to `sink` in pieces of at most 1 MiB.
 
     A piece is a view of an arena, which comes from `arena`; without that there is one arena, and a
     piece has other bytes once `sink` has returned. `epoch` caps modification times (seconds; rule
-    T3). Files are opened by way of `near`, where it is given. Nothing is closed on error: a tar
-    without its end is no tar.
+    T3). Files are opened by way of `near`, where it is given. `seen` is told the SHA-256 digest of
+    each file's bytes. Nothing is closed on error: a tar without its end is no tar.
     """
 
     def __init__(
@@ -60,11 +65,13 @@ class TarWriter:
         arena: Callable[[], memoryview] | None = None,
         epoch: int | None = None,
         near: Openings | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self._sink = sink
         self._latest = _MAX_SIZE if epoch is None else min(epoch, _MAX_SIZE)
         self._epoch = epoch
         self._near = near
+        self._seen = seen
         self._arena = arena
         self._view = memoryview(bytearray(ARENA)) if arena is None else arena()
         self._at = 0
@@ -238,22 +245,30 @@ class TarWriter:
         if count != size:  # or the file system gives less than it was asked for
             self._long_body(entry, size)
             return
+        if self._seen is not None:
+            self._seen(entry, hashlib.sha256(self._view[at : at + size]).digest())
         self._at = at + size
         self._pad()
 
     def _long_body(self, entry: Entry, size: int) -> None:
         left = size
+        hasher = None if self._seen is None else hashlib.sha256()
         with Reading(entry, self._near) as source:
             while left:
                 if self._at == ARENA:
                     self._flush()
-                count = source.readinto(self._view[self._at : self._at + left])
+                piece = self._view[self._at : self._at + left]
+                count = source.readinto(piece)
                 if not count:
                     raise source.changed("shorter")
+                if hasher is not None:
+                    hasher.update(piece[:count])
                 self._at += count
                 left -= count
             if source.readinto(memoryview(bytearray(1))):
                 raise source.changed("longer")
+        if hasher is not None and self._seen is not None:
+            self._seen(entry, hasher.digest())
         self._pad()
 
     def _pad(self) -> None:

@@ -13,7 +13,7 @@ from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import Compression, Ending, Plain
 from assembler.layer.pipe import Ahead, Behind
-from assembler.layer.tar_writer import ARENA, TarWriter
+from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
 
@@ -55,11 +55,12 @@ def pack(
     *,
     epoch: int | None = None,
     check: Callable[[], None] = nothing,
+    seen: Seen | None = None,
 ) -> Packed:
     """Write `entries` as a layer to `sink`; the order they come in does not show in the bytes.
 
     Modification times later than `epoch` (seconds) become it. `check` is called for each entry and
-    each MiB and may raise. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
+    each MiB and may raise. `seen` is told the digest of each file's bytes. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
     then, and what reached `sink` is to be thrown away.
     """
     blob = _Blob(sink, compression)
@@ -71,7 +72,7 @@ def pack(
                 check()
                 behind.put(piece)
 
-            writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near)
+            writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near, seen=seen)
             for entry in canonical(entries):
                 check()
                 writer.add(entry)

@@ -104,6 +104,15 @@ def test_what_is_written_is_read(changeset: list[Entry]) -> None:
 
 
 @RELAXED
+@given(entries(), st.none() | st.integers(-(1 << 40), 1 << 40))
+def test_an_entry_has_the_same_bytes_first_and_later(entry: Entry, epoch: int | None) -> None:
+    """The writer keeps what it knows of an owner."""
+    content = tar(entry, entry, epoch=epoch)
+    half = len(content) // 2 - 512
+    assert content[:half] == content[half : 2 * half]
+
+
+@RELAXED
 @given(st.lists(entries(), max_size=4))
 def test_the_standard_library_agrees(changeset: list[Entry]) -> None:
     with tarfile.open(fileobj=io.BytesIO(tar(*changeset))) as archive:
