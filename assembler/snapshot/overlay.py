@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from assembler.errors import StoreError
@@ -36,7 +36,8 @@ class OverlaySnapshotter:
     """Layer directories below one directory. Use it with `with`, inside the user namespace.
 
     `recorded` says that the id map cannot express owners: every layer directory of `directory` has
-    a table for those that no attribute can tell.
+    a table for those that no attribute can tell. `hold` is given the id of each layer directory that
+    is used, before it is looked for: nobody collects it then.
     """
 
     name = "overlay"
@@ -44,6 +45,7 @@ class OverlaySnapshotter:
     def __init__(self, directory: str, *, recorded: bool = False) -> None:
         self._directory = directory
         self._recorded = recorded
+        self.hold: Callable[[str], None] = _not_held
         os.makedirs(directory, mode=0o700, exist_ok=True)
         sweep(directory, ".")
         self._claim = claim(directory, ".")
@@ -73,6 +75,7 @@ class OverlaySnapshotter:
 
     def find(self, id: str) -> str | None:
         """See `snapshot.base.Snapshotter.find`."""
+        self.hold(id)
         path = os.path.join(self._directory, id, ownership.TREE if self._recorded else "")
         path = path.rstrip("/")
         return path if os.path.isdir(path) else None
@@ -153,6 +156,7 @@ class OverlaySnapshotter:
     def _publish(self, tree: str, id: str) -> None:
         if self._recorded:
             tree = os.path.dirname(tree)
+        self.hold(id)
         try:
             os.rename(tree, os.path.join(self._directory, id))
         except OSError:
@@ -161,6 +165,10 @@ class OverlaySnapshotter:
 
     def _discard(self, path: str) -> None:
         os.rename(path, os.path.join(self._work, "trash", uuid.uuid4().hex))
+
+
+def _not_held(id: str) -> None:
+    """For snapshotters of whose directories nothing is collected."""
 
 
 def _like_below(upper: str, lowers: Sequence[str]) -> None:
