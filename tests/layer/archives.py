@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+from typing import Any
 
 from assembler.layer.changeset import Entry, InlineBytes, Kind
+from assembler.layer.tar_reader import read
 from assembler.layer.tar_writer import TarWriter
 
 UID, GID = os.geteuid(), os.getegid()
@@ -78,10 +81,37 @@ def raw(
 
 def record(key: bytes, value: bytes) -> bytes:
     """One pax record."""
-    size = next(n for n in range(5, 10_000_000) if len(b"%d %s=%s\n" % (n, key, value)) == n)
+    size = len(key) + len(value) + 3
+    size += len(str(size + len(str(size))))
     return b"%d %s=%s\n" % (size, key, value)
 
 
 def pax(*records: bytes, kind: bytes = b"x") -> bytes:
     """An extended header."""
     return raw(b"PaxHeaders/0", b"".join(records), kind=kind)
+
+
+def listed(content: bytes, *, layers: bool = True) -> list[tuple[Entry, bytes]]:
+    """What the reader finds: entries and their bytes."""
+    stream = io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
+    return [(entry, body.read()) for entry, body in read(stream, layers=layers)]
+
+
+class Endless(io.RawIOBase):
+    """`start`, and then zeros for ever; it counts what was read."""
+
+    def __init__(self, start: bytes) -> None:
+        self.count = 0
+        self._start = memoryview(start)
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`."""
+        size = len(buffer)
+        there, self._start = self._start[:size], self._start[size:]
+        buffer[:] = bytes(there).ljust(size, b"\0")
+        self.count += size
+        return size
