@@ -62,7 +62,7 @@ def raw(
     *,
     kind: bytes = b"0",
     link: bytes = b"",
-    mode: bytes = b"0000644\0",
+    mode: bytes = b"",
     size: bytes = b"",
     magic: bytes = b"ustar\x0000",
     at: tuple[int, bytes] = (0, b""),
@@ -70,6 +70,7 @@ def raw(
     """One member, its header's checksum right whatever the fields say; `at` overwrites bytes."""
     header = bytearray(512)
     size = size or b"%011o\0" % len(content)
+    mode = mode or (b"0000755\0" if kind == b"5" or name.endswith(b"/") else b"0000644\0")
     owners = b"%07o\0%07o\0" % (UID, GID)
     fields = ((0, name), (100, mode), (108, owners), (124, size), (136, b"%011o\0" % 0))
     for offset, value in (*fields, (156, kind), (157, link), (257, magic), at):
