@@ -6,7 +6,6 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from typing import BinaryIO
 
 from assembler.errors import BadArchive, NoSpace
@@ -100,22 +99,22 @@ class _Expansion:
         elif entry.kind is Kind.CHARACTER and entry.device == (0, 0):
             raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
         elif entry.kind is Kind.FILE:
-            entry = replace(entry, path=path, source=self._spool(body, entry.size, check))
+            entry = entry._replace(path=path, source=self._spool(body, entry.size, check))
         else:
-            entry = replace(entry, path=path)
+            entry = entry._replace(path=path)
         self._put(path, entry)
 
     def changeset(self) -> Changeset:
         """The entries; of a file's names the first in order carries it."""
         first: dict[int, str] = {}
         result: list[Entry] = []
-        ordered = canonical(replace(entry, path=path) for path, entry in self._found.items())
+        ordered = canonical(entry._replace(path=path) for path, entry in self._found.items())
         for entry in ordered:
             shared = self._found[entry.path]
             name = first.setdefault(id(shared), entry.path)
             if name != entry.path:
-                entry = replace(
-                    entry, kind=Kind.HARDLINK, link=name, size=0, xattrs=(), source=None
+                entry = entry._replace(
+                    kind=Kind.HARDLINK, link=name, size=0, xattrs=(), source=None
                 )
             result.append(entry)
         return tuple(result)

@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 
 from assembler.errors import BadArchive, LayerError, NoSpace
 from assembler.layer import overlay
@@ -340,7 +339,7 @@ class LayerDirectory:
                     f"{entry.path!r} is a hard link to {entry.link!r}, which is not there",
                     entry.path,
                 )
-            self._place(replace(below, path=entry.path), fill)
+            self._place(below._replace(path=entry.path), fill)
             return
         if stat.S_ISDIR(status.st_mode):
             raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)

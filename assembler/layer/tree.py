@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from assembler.errors import StepError
@@ -140,14 +139,18 @@ class ChangesetTree:
             return entry
         first = self._entries[entry.link]
         inode = first.inode or (-1, number)
-        self._entries[entry.link] = replace(first, inode=inode)
-        return replace(first, path=entry.path, inode=inode)
+        self._entries[entry.link] = first._replace(inode=inode)
+        return first._replace(path=entry.path, inode=inode)
 
 
 class MergedTree:
-    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories)."""
+    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories).
 
-    def __init__(self, layers: Sequence[LayerTree]) -> None:
+    `packed` says that bytes of files may be in blobs (`layer.members`).
+    """
+
+    def __init__(self, layers: Sequence[LayerTree], *, packed: bool = False) -> None:
+        self.packed = packed
         self._layers = showing(layers)
         self._showing: dict[str, tuple[LayerTree, ...]] = {"": self._layers}
 

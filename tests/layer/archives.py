@@ -49,7 +49,7 @@ def opaque(path: str) -> Entry:
 def tar(*entries: Entry) -> bytes:
     """The entries in this order."""
     out: list[bytes] = []
-    writer = TarWriter(out.append)
+    writer = TarWriter(lambda piece: out.append(bytes(piece)))
     for entry in entries:
         writer.add(entry)
     writer.close()
