@@ -190,7 +190,7 @@ def index(
             f"{diff_id.algorithm}:{tar.hexdigest()}, not {diff_id}"
         )
     if not placement.settled:
-        rows = _json([_row(entry, entry.path) for entry in entries])
+        rows = _rows(entries)
         return LayerIndex(diff_id, False, None, frozenset(), {"": (0, len(rows))}, rows)
     blocks, rows = _blocks(placement.directories)
     return LayerIndex(diff_id, True, placement.root, frozenset(placement.opaque), blocks, rows)
@@ -304,6 +304,15 @@ def _blocks(directories: Directories) -> tuple[dict[str, tuple[int, int]], bytes
             blocks[path] = (len(content), len(content) + len(text))
             content += text
     return blocks, bytes(content)
+
+
+def _rows(entries: list[Entry]) -> bytes:
+    """All of them as one list, encoded in pieces: as JSON they take more memory than as entries."""
+    pieces = []
+    for start in range(0, len(entries), 1_000):
+        piece = _json([_row(entry, entry.path) for entry in entries[start : start + 1_000]])
+        pieces.append(piece[1:-1])
+    return b"[" + b",".join(pieces) + b"]"
 
 
 def _row(entry: Entry, name: str = "") -> list[object]:
