@@ -193,14 +193,14 @@ class Images:
             resolved = resolve(self.client, reference, platform)
             image = Image.read(resolved.manifest, resolved.config_content)
             descriptor = self._store.put_image(image)
-            self._store.refs.set(str(reference), descriptor)
+            self._store.refs.set(str(reference), descriptor, remote=True)
             self.know(_resolved(str(reference), image))
             work.detail = str(descriptor.digest)
             return image
 
     def fetch(self, image: ResolvedImage, layer: Descriptor, take: Take = unseen) -> None:
         """Bring the blob of a base layer into the store; `take` is handed its bytes on the way."""
-        with self._store.blobs.ingest() as ingest:
+        with self._store.blobs.ingest(layer.size) as ingest:
 
             def write(piece: bytes) -> None:
                 ingest.write(piece)

@@ -108,8 +108,8 @@ def _finish(
             services.cancellation.check()
             known = realisation.packed(change)
             if isinstance(change, BaseChange):
-                if services.whole:
-                    realisation.fetch(change)
+                if services.whole or services.recompress:
+                    known = realisation.base(change)
             elif known is None:
                 new += 1
                 known = realisation.pack(change, snapshot[:number])

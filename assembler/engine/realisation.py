@@ -11,8 +11,9 @@ from functools import partial
 from typing import BinaryIO
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
+from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
-from assembler.errors import StoreError
+from assembler.errors import AssemblerError, BlobCorrupt, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Changeset, Entry
 from assembler.layer.diff import changes
@@ -22,9 +23,9 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
-from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
+from assembler.store.disk import shortage
 
 
 class Realisation:
@@ -48,6 +49,18 @@ class Realisation:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
         self._indexed: dict[tuple[str, ...], LayerTree] = {}
+
+    @property
+    def _recompression(self) -> Recompression:
+        services = self._services
+        return Recompression(
+            services.compression,
+            services.store,
+            services.packed,
+            services.cancellation.check,
+            services.sink,
+            services.clock,
+        )
 
     @property
     def variant(self) -> str:
@@ -86,20 +99,37 @@ class Realisation:
             found = snapshotter.find(change.id)
             if found is not None:
                 return found
-            with snapshotter.create(change.id) as path:
-                if isinstance(change, StepChange) and change.changeset is not None:
-                    realise(
-                        change.changeset,
-                        path,
-                        lower=lower.lookup,
-                        check=self._services.cancellation.check,
-                    )
-                else:
-                    self._unpack(change, lower, path)
+            try:
+                self._create(snapshotter, change, lower)
+            except BlobCorrupt:
+                if not isinstance(change, BaseChange):
+                    raise
+                self._create(snapshotter, change, lower)  # it is gone, and is fetched again
             found = snapshotter.find(change.id)
         if found is None:
             raise StoreError(f"layer directory {change.id} vanished", change.id)
         return found
+
+    def _create(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        try:
+            self._fill(snapshotter, change, lower)
+        except (AssemblerError, OSError) as error:
+            lacking = shortage(error, self._services.store.path)  # while everything is still there
+            if lacking is None:
+                raise
+            raise lacking from error
+
+    def _fill(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        with snapshotter.create(change.id) as path:
+            if isinstance(change, StepChange) and change.changeset is not None:
+                realise(
+                    change.changeset,
+                    path,
+                    lower=lower.lookup,
+                    check=self._services.cancellation.check,
+                )
+            else:
+                self._unpack(change, lower, path)
 
     def tree(self, snapshot: Snapshot, *, unpack: bool = False, keep: bool = False) -> Tree:
         """A merged view of `snapshot`. Changesets in memory are used as they are.
@@ -159,7 +189,7 @@ class Realisation:
                     self._pass_through(change, indexer, keep)
                     made = indexer.result()
             else:
-                with store.blobs.open(layer.descriptor.digest) as blob:
+                with store.blobs.reading(layer.descriptor.digest) as blob:
                     made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
@@ -196,7 +226,7 @@ class Realisation:
             if layer is not None:
                 return layer
             services = self._services
-            with services.store.blobs.ingest() as ingest:
+            with services.store.blobs.ingest(hashed=False) as ingest:
                 packed = pack(
                     self._changeset(change, below),
                     ingest,
@@ -205,10 +235,17 @@ class Realisation:
                     check=services.cancellation.check,
                 )
                 ingest.commit_as(packed.digest, packed.size)
-            media_type = services.compression.media_type
-            layer = Layer(Descriptor(media_type, packed.digest, packed.size), packed.diff_id)
+            layer = self._recompression.described(packed)
             services.packed.record_packed(change.identity, self.variant, layer)
             return layer
+
+    def base(self, change: BaseChange) -> Layer:
+        """The layer of a base as the image has it, its blob in the store afterwards."""
+        layer = Layer(change.descriptor, change.diff_id)
+        if not self._services.recompress:
+            self.fetch(change)
+            return layer
+        return self._recompression.layer(layer, lambda: self.fetch(change))
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""
@@ -231,8 +268,10 @@ class Realisation:
         return tuple(entries(path))
 
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
+        if isinstance(change, BaseChange):
+            self.fetch(change)
         layer = self._layer(change)
-        with self._open(change) as blob:
+        with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
             unpack(
                 blob,
                 into,

@@ -102,7 +102,8 @@ class Services:
     base layers are to be in the store at the end, else those that nothing needed may be missing.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `clock` is seconds since the epoch.
+    `devices_allowed` says. `clock` is seconds since the epoch. With `recompress`, base layers too
+    are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
     store: Store
@@ -114,6 +115,8 @@ class Services:
     fetch: Callable[[ResolvedImage, Descriptor, Take], None]
     stream: Callable[[ResolvedImage, Descriptor, Take], None]
     compression: Compression
+    recompress: bool = False
+    docker_types: bool = False
     sink: Sink
     cancellation: Cancellation
     clock: Callable[[], float]

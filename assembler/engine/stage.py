@@ -103,7 +103,7 @@ class StageBuilder:
             if change is not None:
                 work.cached = True
                 return change
-            return self._execute(work, stage, step, key, parent, below, scheduler)
+            return self._execute(work, stage, number, step, key, parent, below, scheduler)
 
     def _known(self, key: Digest, stage: PlannedStage, step: Step) -> StepChange | None:
         record = recorded(self.services, stage, key)
@@ -116,6 +116,7 @@ class StageBuilder:
         self,
         work: Vertex,
         stage: PlannedStage,
+        number: int,
         step: Step,
         key: Digest,
         parent: Digest,
@@ -127,7 +128,8 @@ class StageBuilder:
             # A RUN asked for anew may give other files: its result gets an identity of its own.
             nonce = uuid.uuid4().hex
             identity = keys.fresh_key(key, nonce) if stage.fresh else key
-            self._run(work, step, identity, below, scheduler)
+            more = any(isinstance(later, Run) for later in stage.steps[number + 1 :])
+            self._run(work, step, identity, below, scheduler, more)
             change = StepChange(identity, created, True)
         elif isinstance(step, MakeDirectory):
             tree = self._destination(stage, below)
@@ -146,6 +148,7 @@ class StageBuilder:
         identity: Digest,
         below: Snapshot,
         scheduler: Scheduler[BuiltStage],
+        more: bool,
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
         lowers = self.realisation.directories(below)
@@ -163,6 +166,7 @@ class StageBuilder:
                 services=self.services,
                 mounted=mounts,
                 output=work.output,
+                more=more,
             )
 
     def _tree(self, origin: Origin, step: Step, scheduler: Scheduler[BuiltStage]) -> Tree:

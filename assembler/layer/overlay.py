@@ -194,6 +194,15 @@ def mark(directory: int, name: str) -> None:
         ) from error
 
 
+def unmark(directory: int, name: str) -> None:
+    """Take the mark `name` from the directory open as `directory`, if it has it. Raises OSError."""
+    try:
+        os.removexattr(directory, name)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+
+
 def describe(
     path: str,
     location: str,

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from assembler.linux.replacing import replacing
 from assembler.oci.digest import Digest
-from assembler.store.blobs import translated
+from assembler.store.disk import translated
 
 _LARGEST = 256 << 20  # bytes of an index
 

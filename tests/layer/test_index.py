@@ -43,7 +43,7 @@ def directory(path: str, **more: object) -> Entry:
 def tar(entries: Iterable[Entry]) -> bytes:
     """The members in the order they are given."""
     pieces: list[bytes] = []
-    writer = TarWriter(pieces.append)
+    writer = TarWriter(lambda piece: pieces.append(bytes(piece)))
     for one in entries:
         writer.add(one)
     writer.close()
