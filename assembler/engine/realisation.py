@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import BinaryIO
 
@@ -158,7 +158,7 @@ class Realisation:
             found = self._indexed.get(key)
         if found is None:
             check = self._services.cancellation.check
-            members = SpooledMembers(partial(self._open, change), self.spool, check)
+            members = SpooledMembers(partial(self._reading, change), self.spool, check)
             made = IndexTree(self.index(change, keep=keep), members, self.tree(below, keep=keep))
             with self._guard:
                 found = self._indexed.setdefault(key, made)
@@ -201,11 +201,12 @@ class Realisation:
         else:
             self._services.stream(change.image, change.descriptor, indexer.write)
 
-    def _open(self, change: Change) -> BinaryIO:
+    def _reading(self, change: Change) -> AbstractContextManager[BinaryIO]:
+        """The blob of `change`, fetched if it is not here."""
         layer = self._layer(change)
         if isinstance(change, BaseChange):
             self.fetch(change)
-        return self._services.store.blobs.open(layer.descriptor.digest)
+        return self._services.store.blobs.reading(layer.descriptor.digest)
 
     def _layer(self, change: Change) -> Layer:
         layer = self.packed(change)
@@ -268,14 +269,11 @@ class Realisation:
         return tuple(entries(path))
 
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
-        if isinstance(change, BaseChange):
-            self.fetch(change)
-        layer = self._layer(change)
-        with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
+        with self._reading(change) as blob:
             unpack(
                 blob,
                 into,
-                diff_id=layer.diff_id,
+                diff_id=self._layer(change).diff_id,
                 check=self._services.cancellation.check,
                 lower=lower.lookup,
             )

@@ -110,6 +110,7 @@ def test_an_image_whose_base_is_elsewhere_can_be_used_as_any_other(site: Site) -
     moved = site.relay.moved()
     assert moved["received"] < SMALL and moved["sent"] < SMALL
     assert site.layers() == []
+    assert "not there" not in site.run("store", "check")
     assert digest in site.run("inspect", name)
     site.run("tag", name, "renamed:1")  # under this name no registry has it
     assert len(site.layers()) == 1
