@@ -330,6 +330,7 @@ class Builder:
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
             stream=self.images.stream,
+            part=self.images.part,
             whole=request.whole,
             compression=request.compression,
             recompress=request.recompress,

@@ -233,6 +233,15 @@ class Images:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored."""
         self._transfer("read", image, layer, take)
 
+    def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
+        """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
+        from assembler.registry.pull import fetch_part
+
+        reference = Reference.parse(image.name)
+        title = f"[internal] read table of {reference.familiar} {layer.digest.hex[:12]}"
+        with vertex(f"part {layer.digest}", title, self._sink, self._clock):
+            return fetch_part(self.client, reference, layer, offset, size)
+
     def _transfer(self, verb: str, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         from assembler.registry.pull import fetch_blob
 
