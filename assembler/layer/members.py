@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -52,7 +53,10 @@ class SpooledMembers:
     directory `spool`. Threads share it. `check` is called for each member and MiB and may raise."""
 
     def __init__(
-        self, blob: Callable[[], BinaryIO], spool: str, check: Callable[[], None] = nothing
+        self,
+        blob: Callable[[], AbstractContextManager[BinaryIO]],
+        spool: str,
+        check: Callable[[], None] = nothing,
     ) -> None:
         self._blob = blob
         self._spool = spool
