@@ -37,6 +37,7 @@ Sink = Callable[[bytes], None]
 BLOCK = 1 << 20
 WINDOW = 32 << 10
 FRAME = 4 << 20
+_ROOM = 128 << 20
 MAX_THREADS = 8
 
 
@@ -210,8 +211,18 @@ class Frames:
         return frame
 
 
+def frame_threads(level: int, threads: int) -> int:
+    """At most `threads`, and no more than have room for what frames of `level` need."""
+    import zstandard
+
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=FRAME)
+    needs = parameters.estimated_compression_context_size() + 2 * FRAME
+    return max(1, min(threads, _ROOM // needs))
+
+
 class _ZstdWriter:
     def __init__(self, level: int, threads: int, sink: Sink) -> None:
+        threads = frame_threads(level, threads)
         self._frames: InOrder[list[bytes], bytes] = InOrder(
             self._frame, lambda _, frame: sink(frame), threads, "zstd"
         )
