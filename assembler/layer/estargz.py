@@ -111,7 +111,7 @@ class _Counted:
         self.size = 0
 
     def through(self, sink: Sink) -> Sink:
-        def count(data: bytes) -> None:
+        def count(data: bytes | memoryview) -> None:
             self.size += len(data)
             sink(data)
 
@@ -121,7 +121,7 @@ class _Counted:
 def _landmark() -> bytes:
     """The file that says that nothing is to be fetched beforehand, as a member of a tar."""
     pieces: list[bytes] = []
-    writer = TarWriter(pieces.append)
+    writer = TarWriter(lambda piece: pieces.append(bytes(piece)))
     writer.add(Entry(LANDMARK, Kind.FILE, 0o444, size=1, source=InlineBytes(b"\x0f")))
     writer.close()
     return b"".join(pieces)[:1024]

@@ -20,7 +20,7 @@ _PIECE = 1 << 20
 class Writable(Protocol):
     """Where the packed bytes go."""
 
-    def write(self, data: bytes, /) -> object:
+    def write(self, data: bytes | memoryview, /) -> object:
         """Take `data`; an int is the number of bytes taken, anything else means all of them."""
         ...
 
@@ -194,20 +194,20 @@ class _Blob:
             note=ending.note,
         )
 
-    def _take_added(self, piece: bytes) -> None:
+    def _take_added(self, piece: bytes | memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
 
     def abort(self) -> None:
         self._stream.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if not self._plain:
             self._blob.update(data)
         self._blob_size += len(data)
         rest = memoryview(data)
         while rest:
-            taken = self._sink.write(data if len(rest) == len(data) else bytes(rest))
+            taken = self._sink.write(rest)
             if not isinstance(taken, int) or taken >= len(rest):
                 return
             rest = rest[taken:]
