@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
 
 hypothesis.settings.register_profile("repeatable", database=None, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
@@ -339,6 +340,33 @@ def own_registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     directory.mkdir()
     with serving(directory) as host:
         yield host, directory / "data"
+
+
+@dataclass(frozen=True)
+class Relay:
+    """fixtures/relay.py in front of a registry."""
+
+    host: str
+    process: subprocess.Popen[str]
+
+    def moved(self) -> dict[str, int]:
+        """The bytes sent to the registry and received from it since the last call."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found: dict[str, int] = json.loads(self.process.stdout.readline())
+        return found
+
+
+@pytest.fixture
+def relay(own_registry: tuple[str, Path]) -> Iterator[Relay]:
+    """The test's own registry behind a port that counts."""
+    command = [sys.executable, str(ROOT / "fixtures/relay.py"), own_registry[0]]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield Relay(process.stdout.readline().strip(), process)
 
 
 @pytest.fixture

@@ -65,6 +65,11 @@ class OutputRequest:
         """Whether anything besides the store is written."""
         return self.type not in ("store", "cacheonly")
 
+    @property
+    def whole(self) -> bool:
+        """Whether every layer is needed here. A registry may have those of base images."""
+        return self.type not in ("registry", "cacheonly")
+
 
 def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
     """What `-o` and `--push` ask for. Raises UsageError for what they cannot mean."""
@@ -82,17 +87,14 @@ def concrete(
     request: OutputRequest,
     names: Sequence[Reference],
     builder: Builder,
-    mount_from: Sequence[str] = (),
     annotations: Mapping[str, str] | None = None,
 ) -> Output:
-    """The output that `request` means. Layers may be mounted from the repositories `mount_from`;
-    `annotations` are of the manifest's descriptor."""
+    """The output that `request` means. `annotations` are of the manifest's descriptor."""
     if request.type == "registry":
-        from assembler.oci.reference import Reference
         from assembler.output.registry import RegistryOutput
 
-        sources = tuple(Reference.parse(name) for name in mount_from)
-        return RegistryOutput(builder.images.client, tuple(names), mount_from=sources)
+        images = builder.images
+        return RegistryOutput(images.client, tuple(names), mount_from=images.sources)
     name = str(names[0]) if names else ""
     if request.type == "oci" and not request.archive:
         from assembler.output.layout import LayoutDirectory

@@ -40,7 +40,7 @@ def command(
         raise UsageError("--compression-level needs --compression")
     with cancellable() as cancellation:
         from assembler.builder import Builder
-        from assembler.cli.subjects import find, is_path
+        from assembler.cli.subjects import find
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
         from assembler.output.registry import RegistryOutput
@@ -57,7 +57,7 @@ def command(
             image = find(builder, subject)
             if wanted is not None:
                 image = builder.recompressed(image, wanted)
-            sources = () if is_path(subject) else (parse_reference(subject),)
-            output = RegistryOutput(builder.images.client, references, mount_from=sources)
+            images = builder.images
+            output = RegistryOutput(images.client, references, mount_from=images.sources)
             builder.write(image, [output])
             click.echo(str(image.digest))

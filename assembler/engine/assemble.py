@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from assembler.engine.change import StepChange
 from assembler.engine.recorder import timestamp
 from assembler.engine.services import Services
+from assembler.errors import StoreError
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.descriptor import Descriptor, toc_annotations
 from assembler.oci.digest import Digest
@@ -33,7 +35,8 @@ def assemble(
     key = _key(config, layers, annotations, services.docker_types)
     found = services.packed.recall(key)
     if found is not None and services.store.blobs.has(found.digest):
-        return services.store.image(found)
+        with suppress(StoreError):  # damaged, or half of it gone: it is made anew
+            return services.store.image(found)
     image = Image.create(config, layers, annotations, docker=services.docker_types)
     services.store.put_image(image)
     services.packed.remember(key, image.manifest.descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from assembler.engine.services import PackedLayers
 from assembler.events import Sink, Warned
@@ -34,22 +35,22 @@ class Recompression:
         self._clock = clock
 
     def layer(self, layer: Layer, fetch: Callable[[], None]) -> Layer:
-        """`layer` in the compression asked for; `fetch` brings its blob, and is called when that is
-        needed. One that has this compression, at whatever level, is returned as it is (as BuildKit
-        does), and so is one of no known kind.
+        """`layer` in the compression asked for; `fetch` brings its blob, where it is needed. One that
+        has this compression, at whatever level, is returned as it is (as BuildKit does), and so is
+        one of no known kind; these are not fetched.
 
         Its diff_id changes only where the format adds to the tar. Raises BadArchive when the blob
         is not what `layer` says.
         """
         if compression_of(layer.descriptor) in ("", self._compression.name):
-            fetch()
             return layer
         source, variant = layer.descriptor.digest, f"recompressed {self._compression.identity}"
         known = self._packed.packed(source, variant)
         if known is not None and self._store.blobs.has(known.descriptor.digest):
             return known
         fetch()
-        with self._store.blobs.open(source) as blob, self._store.blobs.ingest() as ingest:
+        blobs = self._store.blobs
+        with blobs.reading(source) as blob, blobs.ingest(hashed=False) as ingest:
             packed = repack(
                 reader(blob),
                 ingest,
@@ -72,10 +73,12 @@ class Recompression:
         descriptor = Descriptor(media_type, packed.digest, packed.size, packed.annotations)
         return Layer(descriptor, packed.diff_id)
 
-    def image(self, image: Image) -> Image:
-        """`image` with layers in the compression asked for, in the store; all of its blobs are
-        there already. Its manifest stays of its kind where the compression can be told in it."""
-        layers = tuple(self.layer(layer, lambda: None) for layer in image.layers)
+    def image(self, image: Image, fetch: Callable[[Descriptor], None]) -> Image:
+        """`image` with layers in the compression asked for, in the store; `fetch` brings a blob
+        that is needed there. Its manifest stays of its kind where the compression can be told in it."""
+        layers = tuple(
+            self.layer(layer, partial(fetch, layer.descriptor)) for layer in image.layers
+        )
         if layers == image.layers:
             return image
         config = replace(image.config, diff_ids=tuple(layer.diff_id for layer in layers))

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from assembler.layer.boundaries import Member, Untellable
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.compression import CompressionWriter, Ending, Gzip, Sink
 from assembler.layer.deflate import Engine
-from assembler.layer.members import Member, Untellable
 from assembler.layer.tar_writer import TarWriter
 from assembler.layer.toc import CHUNK, Spool, TocWriter, attributes, date, encode
 from assembler.oci.descriptor import ESTARGZ_SIZE, ESTARGZ_TOC, LAYER_GZIP

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from json import JSONEncoder
 from typing import Any, BinaryIO
 
+from assembler.layer.boundaries import Chunk, Member, Members
 from assembler.layer.compression import Ending, Sink, processors
-from assembler.layer.members import Chunk, Member, Members
 from assembler.layer.ordered import InOrder
 
 CHUNK = 4 << 20

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from assembler.layer.boundaries import Member, Untellable
 from assembler.layer.compression import (
     CompressionWriter,
     Ending,
@@ -23,7 +24,6 @@ from assembler.layer.compression import (
 )
 from assembler.layer.crc64 import crc64
 from assembler.layer.fields import normalise
-from assembler.layer.members import Member, Untellable
 from assembler.layer.toc import CHUNK, TocWriter, attributes, date, encode
 from assembler.oci.descriptor import (
     CHUNKED_CHECKSUM,

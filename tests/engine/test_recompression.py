@@ -59,6 +59,9 @@ class Shelf:
     def recompressed(self, layer: Layer, name: str) -> Layer:
         return self.to(name).layer(layer, self._fetch)
 
+    def image(self, image: Image, name: str) -> Image:
+        return self.to(name).image(image, lambda layer: self._fetch())
+
     def _fetch(self) -> None:
         self.fetched += 1
 
@@ -99,6 +102,7 @@ def test_Z7_what_has_the_compression_is_not_touched(shelf: Shelf) -> None:
     unknown = Layer(replace(layer.descriptor, media_type=foreign), layer.diff_id)
     assert shelf.recompressed(docker, "gzip") == docker
     assert shelf.recompressed(unknown, "zstd") == unknown
+    assert not shelf.fetched
 
 
 def test_T17_a_blob_that_is_not_what_the_image_says_is_refused(shelf: Shelf) -> None:
@@ -127,13 +131,14 @@ def image_of(layers: tuple[Layer, ...], docker: bool = False) -> Image:
 
 def test_Z7_an_image_keeps_all_but_its_layers(shelf: Shelf) -> None:
     image = image_of((shelf.layer("gzip", b"one"), shelf.layer("zstd", b"two")))
-    made = shelf.to("zstd").image(image)
+    made = shelf.image(image, "zstd")
+    assert shelf.fetched == 1
     assert [layer.descriptor.media_type for layer in made.layers] == [LAYER_ZSTD] * 2
     assert made.layers[1] == image.layers[1]
     assert made.config == image.config
     assert made.manifest.annotations == {"a": "b"}
-    assert shelf.to("zstd").image(made) is made
-    lazy = shelf.to("estargz").image(image)
+    assert shelf.image(made, "zstd") is made
+    lazy = shelf.image(image, "estargz")
     assert lazy.config.diff_ids != image.config.diff_ids
     assert all(ESTARGZ_TOC in layer.descriptor.annotations for layer in lazy.layers)
     assert Image.read(lazy.manifest, lazy.config_content) == lazy
@@ -142,6 +147,6 @@ def test_Z7_an_image_keeps_all_but_its_layers(shelf: Shelf) -> None:
 def test_Y7_docker_types_stay_where_they_can(shelf: Shelf) -> None:
     image = image_of((shelf.layer("uncompressed", b"one"),), docker=True)
     assert image.manifest.media_type == DOCKER_MANIFEST
-    assert shelf.to("gzip").image(image).manifest.media_type == DOCKER_MANIFEST
-    made = shelf.to("zstd").image(image).manifest
+    assert shelf.image(image, "gzip").manifest.media_type == DOCKER_MANIFEST
+    made = shelf.image(image, "zstd").manifest
     assert (made.media_type, made.layers[0].media_type) == (MANIFEST, LAYER_ZSTD)
