@@ -253,6 +253,18 @@ def test_a_layer_without_files_has_a_table(lazily: Any) -> None:
         assert lazily(blob, result.annotations).files().keys() <= {".no.prefetch.landmark"}
 
 
+def test_estargz_of_a_chunked_layer_and_back_is_the_same_tar() -> None:
+    tar = plain_tar(ENTRIES)
+    chunked, first = repacked(tar, "zstd:chunked")
+    lazy, second = repacked(reader(io.BytesIO(chunked)).read(), "estargz")
+    longer = reader(io.BytesIO(lazy)).read()
+    again, third = repacked(longer, "zstd:chunked")
+    assert first.diff_id == Digest.of(tar)
+    assert longer.startswith(tar)
+    assert second.diff_id == third.diff_id == Digest.of(longer)
+    assert reader(io.BytesIO(again)).read() == longer
+
+
 def test_the_members_of_estargz_are_gzip_for_everyone() -> None:
     blob, result = packed(ENTRIES, by_name("estargz"))
     assert result.diff_id.matches(gzip.decompress(blob))
