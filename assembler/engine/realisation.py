@@ -275,12 +275,16 @@ class Realisation:
             return layer
 
     def base(self, change: BaseChange) -> Layer:
-        """The layer of a base as the image has it, its blob in the store afterwards."""
+        """The layer of a base as the image has it: in the store afterwards, if it is another than
+        its registry's or the build needs every layer."""
         layer = Layer(change.descriptor, change.diff_id)
-        if not self._services.recompress:
+        if self._services.recompress:
+            made = self._recompression.layer(layer, partial(self.fetch, change))
+            if made != layer:
+                return made
+        if self._services.whole:
             self.fetch(change)
-            return layer
-        return self._recompression.layer(layer, lambda: self.fetch(change))
+        return layer
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""
