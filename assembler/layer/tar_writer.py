@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from assembler.errors import StepError
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.reading import Reading, opener, unreadable
+from assembler.layer.reading import Reading, as_file, unreadable
 from assembler.linux.beneath import Openings
 
 BLOCK = 512
@@ -230,19 +230,22 @@ class TarWriter:
 
     def _body(self, entry: Entry, size: int) -> None:
         near, at = self._near, self._at
-        opened = None if near is None else opener(entry.source)
-        if near is None or opened is None or at + size >= ARENA:
+        file = None if near is None else as_file(entry.source)
+        if near is None or file is None or at + size >= ARENA:
             self._long_body(entry, size)
             return
         try:
-            descriptor = opened(near)
-            try:
-                count = os.readv(descriptor, (self._view[at : at + size + 1],))
-            finally:
-                os.close(descriptor)
+            descriptor = file.descriptor(near)
         except OSError as error:
             raise unreadable(entry, error) from error
-        if count != size:  # or the file system gives less than it was asked for
+        try:
+            count = os.readv(descriptor, (self._view[at : at + size + 1],))
+            file.check(descriptor)
+        except OSError:
+            count = -1
+        finally:
+            os.close(descriptor)
+        if count != size:  # it changed, or the file system gives less than it was asked for
             self._long_body(entry, size)
             return
         if self._seen is not None:

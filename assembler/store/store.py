@@ -4,6 +4,7 @@ oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
 layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
 groups/                        what live builds have made of cgroups
+contexts/                      what was found in the files of contexts; may be deleted at any time
 version                        the layout's version; a newer one is refused
 """
 
@@ -38,6 +39,7 @@ class Store:
             self.blobs = Blobs(path, cancellation.check)
             self.refs = Refs(path, cancellation.check)
         self.layers_directory = os.path.join(path, "layers")
+        self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 

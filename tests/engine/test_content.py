@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,7 +16,7 @@ from assembler.engine import content
 from assembler.engine.selection import select
 from assembler.errors import Cancelled, ContextChanged
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.tree import Tree
+from assembler.layer.tree import Tree, everything
 from assembler.source import Source
 
 
@@ -185,6 +186,31 @@ def test_a_file_that_changes_while_it_is_read_is_named(bench: Any, size: int, ho
     step = bench.step("COPY d /x")
     with pytest.raises(ContextChanged, match=f"'d/log' changed.*became {how} than 10 bytes"):
         content.digest(select(step, bench.tree_of([entry])))
+
+
+def test_what_somebody_else_read_makes_the_same_digest(bench: Any, fill: Any) -> None:
+    fill("d/a", "d/e/b", "d/l -> a", "f")
+    os.link(bench.context / "d/a", bench.context / "d/e/c")
+
+    def read(entry: Entry) -> bytes:
+        if entry.source is None:
+            return b""
+        with entry.source.open() as stream:
+            return hashlib.sha256(stream.read()).digest()
+
+    for instruction in ("COPY d f /x/", "COPY --exclude=e d /x/", "COPY --parents d/*/b /x/"):
+        known = content.digest_of_known(bench.select(bench.step(instruction)), read)
+        assert str(known) == bench.digest(instruction)
+
+
+@pytest.mark.parametrize("flags", ["", "--exclude=none "])
+def test_C21_the_same_files_have_one_key_wherever_they_are(
+    bench: Any, fill: Any, flags: str
+) -> None:
+    fill("d/a", "d/e/b", "d/l -> a")
+    os.link(bench.context / "d/a", bench.context / "d/e/c")
+    bench.st = tuple(everything(bench.directory_context().tree()))
+    assert bench.digest(f"COPY {flags}d /x") == bench.digest(f"COPY --from=st {flags}d /x")
 
 
 def test_hashing_stops_when_it_is_told_to(bench: Any) -> None:

@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
-from assembler.context.directory import ContextBytes, DirectoryContext
+from assembler.context.directory import DirectoryContext
+from assembler.context.files import ContextBytes
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute
@@ -23,6 +25,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.compression import by_name
+from assembler.linux import paths
 from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
@@ -390,7 +393,15 @@ def test_X2_only_what_is_copied_is_read(
         opened.add(source.path)
         return original(source)
 
+    names: set[str] = set()
+    really = os.open
+
+    def named(path: Any, *args: Any, **keywords: Any) -> int:
+        names.add(str(path))
+        return really(path, *args, **keywords)
+
     monkeypatch.setattr(ContextBytes, "open", watched)
+    monkeypatch.setattr(os, "open", named)
     workshop.build(
         """\
 FROM scratch
@@ -399,6 +410,7 @@ RUN --mount=type=bind,source=mounted,target=/m ["sh", "write /y 1"]
 """
     )
     assert opened == {"src/a", "mounted/c"}
+    assert {"a", "c"} <= names and not {"ignored", "b", "big"} & names
 
 
 def test_G7_rules_hold_for_bind_mounts_of_the_context_and_not_for_stages(
@@ -435,19 +447,22 @@ def test_M6_no_character_means_anything_in_the_source_of_a_bind_mount(workshop: 
     assert Path(mount.source, "f").read_text() == "a[1]*"
 
 
-def test_a_context_file_that_changes_during_the_build_is_named(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("what", "opener"), [("log", "open_beneath"), (".", "open")])
+def test_B2_a_context_file_that_changes_during_the_build_is_named(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, what: str, opener: str
 ) -> None:
     (workshop.context / "log").write_text("1")
-    original = ContextBytes.open
+    place = os if opener == "open" else paths
+    original = getattr(place, opener)
 
-    def written(source: ContextBytes) -> object:
-        (workshop.context / "log").write_text("22")
-        return original(source)
+    def written(*args: Any, **keywords: Any) -> object:
+        if "log" in args:
+            (workshop.context / "log").write_bytes(b"22")
+        return original(*args, **keywords)
 
-    monkeypatch.setattr(ContextBytes, "open", written)
+    monkeypatch.setattr(place, opener, written)
     with pytest.raises(ContextChanged, match="log in the build context changed") as caught:
-        workshop.build("FROM scratch\nCOPY . /x/\n")
+        workshop.build(f"FROM scratch\nCOPY {what} /x/\n")
     assert caught.value.span is not None and caught.value.span.start == 2
 
 
