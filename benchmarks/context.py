@@ -124,7 +124,8 @@ def compare(name: str, context: Path, store: Path, rounds: int) -> None:
             times[one].append(measure())
     print(f"{name}: first build {first[0]:.2f} s, CPU {first[1]:.2f}")
     middle = {
-        one: [statistics.median(each) for each in zip(*found, strict=True)] for one, found in times.items()
+        one: [statistics.median(each) for each in zip(*found, strict=True)]
+        for one, found in times.items()
     }
     base = middle["find -printf"]
     for one, (wall, used) in middle.items():

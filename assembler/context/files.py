@@ -9,15 +9,14 @@ import errno
 import io
 import os
 import stat
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from assembler.errors import ContextChanged, StepError
 from assembler.layer.changeset import Entry, Kind
 from assembler.linux import paths
+from assembler.linux.beneath import Openings
 
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL))
 """What is not there, or not what it was: EINVAL is readlink(2)'s for what is no link."""
 KINDS = MappingProxyType(
@@ -29,6 +28,7 @@ KINDS = MappingProxyType(
     }
 )
 """What a context holds: sockets and devices of the host are no files of it."""
+_FILE = os.O_RDONLY | os.O_NONBLOCK
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 
@@ -36,8 +36,7 @@ Identity = tuple[int, int, int]
 """What tells whether a file is the one that was seen: inode, size, modification time."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContextBytes:
+class ContextBytes(NamedTuple):
     """A file of a context, as it was when it was seen."""
 
     root: str
@@ -48,8 +47,13 @@ class ContextBytes:
         """The file's bytes; who reads to their end learns whether they are one state of it. Opening
         and reading raise ContextChanged when it is another one by now, StepError when it cannot be
         read."""
+        with Openings() as near:
+            return _Watched(self.descriptor(near), self)
+
+    def descriptor(self, near: Openings) -> int:
+        """See `layer.changeset.FileSource.descriptor`. Raises ContextChanged, StepError."""
         try:
-            descriptor = open_beneath(self.root, self.path, FILE)
+            descriptor = near.open(self.root, self.path, _FILE)
         except OSError as error:
             raise unreadable(self.path, error) from error
         try:
@@ -57,7 +61,7 @@ class ContextBytes:
         except ContextChanged:
             os.close(descriptor)
             raise
-        return _Watched(descriptor, self)
+        return descriptor
 
     def check(self, descriptor: int) -> None:
         """Raises ContextChanged unless what is open as `descriptor` is the file that was seen."""

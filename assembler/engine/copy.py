@@ -11,7 +11,7 @@ from assembler.errors import BadArchive, StepError
 from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
 from assembler.layer.tree import Tree, join, resolve
-from assembler.layer.write import nothing
+from assembler.layer.write import nothing, walk_order
 from assembler.plan import modes
 from assembler.plan.steps import Copy
 
@@ -237,7 +237,8 @@ class _Writer:
         first: dict[tuple[int, int], str] = {}
         files: list[Entry] = []
         links: list[Entry] = []
-        for path, entry in sorted(self.entries.items()):
+        for path in sorted(self.entries, key=walk_order):
+            entry = self.entries[path]
             if entry.inode is not None and entry.kind is not Kind.DIRECTORY:
                 name = first.setdefault(entry.inode, path)
                 if name != path:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from assembler.linux.beneath import Openings
 
 
 class Kind(Enum):
@@ -39,6 +42,15 @@ class ByteSource(Protocol):
         ...
 
 
+class FileSource(ByteSource, Protocol):
+    """A source that is a file of its own."""
+
+    def descriptor(self, near: Openings) -> int:
+        """The file, which the caller closes, opened by way of `near`. Raises OSError and what `open`
+        raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class InlineBytes:
     """Bytes held in memory: here-documents, scripts."""
@@ -61,6 +73,12 @@ class PathBytes(NamedTuple):
         """The file, opened without following a symlink in the last component."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         return os.fdopen(descriptor, "rb", buffering=0)
+
+    def descriptor(self, near: Openings) -> int:
+        """See `FileSource.descriptor`."""
+        name = self.path.rpartition("/")[2]
+        directory = self.path[: len(self.path) - len(name)] or "."
+        return near.open(directory, name, os.O_RDONLY | os.O_NONBLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
+from operator import lt
 from typing import Protocol
 
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import Compression, Plain
 from assembler.layer.pipe import Behind
-from assembler.layer.tar_writer import TarWriter
+from assembler.layer.tar_writer import ARENA, Seen, TarWriter
+from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
 
 
 class Writable(Protocol):
     """Where the packed bytes go."""
 
-    def write(self, data: bytes, /) -> object:
-        """Take `data`; an int is the number of bytes taken, anything else means all of them."""
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take `data`, and keep nothing of it; an int is the number of bytes taken, anything else
+        means all of them."""
         ...
 
 
@@ -45,23 +49,24 @@ def pack(
     *,
     epoch: int | None = None,
     check: Callable[[], None] = nothing,
+    seen: Seen | None = None,
 ) -> Packed:
     """Write `entries` as a layer to `sink`; the order they come in does not show in the bytes.
 
     Modification times later than `epoch` (seconds) become it. `check` is called for each entry and
-    each MiB and may raise. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
+    each MiB and may raise. `seen` is told the digest of each file's bytes. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
     then, and what reached `sink` is to be thrown away.
     """
     blob = _Blob(sink, compression)
     count = 0
     try:
-        with Behind(blob.take, "pack") as behind:
+        with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
 
-            def hand_over(piece: bytes) -> None:
+            def hand_over(piece: memoryview) -> None:
                 check()
                 behind.put(piece)
 
-            writer = TarWriter(hand_over, epoch=epoch)
+            writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near, seen=seen)
             for entry in canonical(entries):
                 check()
                 writer.add(entry)
@@ -79,17 +84,22 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
     Of several entries for a path the last one counts. Of a file's hard links the first one in this
     order carries the data, whichever did before.
     """
-    ordered = {(_walk_key(entry.path), _RANK.get(entry.kind, 1)): entry for entry in entries}
-    result = [ordered[key] for key in sorted(ordered)]
+    result = list(entries)
+    keys = [walk_order(entry.path) for entry in result]
+    if not all(map(lt, keys, islice(keys, 1, None))):  # walks give them sorted, each path once
+        ordered = {(key, _rank(entry.kind)): entry for key, entry in zip(keys, result, strict=True)}
+        result = [ordered[place] for place in sorted(ordered)]
     links = [entry for entry in result if entry.kind is Kind.HARDLINK]
     return _with_data_first(result, links) if links else result
 
 
-_RANK = {Kind.WHITEOUT: 0, Kind.OPAQUE: 2}
-
-
-def _walk_key(path: str) -> str:
+def walk_order(path: str) -> str:
+    """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
     return path.replace("/", "\0")
+
+
+def _rank(kind: Kind) -> int:
+    return 0 if kind is Kind.WHITEOUT else 2 if kind is Kind.OPAQUE else 1
 
 
 def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
@@ -139,10 +149,13 @@ class _Blob:
         self._blob_size = 0
         self._stream = compression.writer(self._write)
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
-        self._stream.write(piece)
+        if self._plain:
+            self._write(piece)
+        else:
+            self._stream.write(bytes(piece))  # compressors keep it for a while
 
     def finish(self, entries: int) -> Packed:
         self._stream.close()
@@ -157,13 +170,13 @@ class _Blob:
     def abort(self) -> None:
         self._stream.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if not self._plain:
             self._blob.update(data)
         self._blob_size += len(data)
         rest = memoryview(data)
         while rest:
-            taken = self._sink.write(data if len(rest) == len(data) else bytes(rest))
+            taken = self._sink.write(rest)
             if not isinstance(taken, int) or taken >= len(rest):
                 return
             rest = rest[taken:]
