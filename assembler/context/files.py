@@ -17,7 +17,6 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
 
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL))
 """What is not there, or not what it was: EINVAL is readlink(2)'s for what is no link."""
 KINDS = MappingProxyType(
@@ -29,6 +28,7 @@ KINDS = MappingProxyType(
     }
 )
 """What a context holds: sockets and devices of the host are no files of it."""
+_FILE = os.O_RDONLY | os.O_NONBLOCK
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 
@@ -59,7 +59,7 @@ class ContextBytes(NamedTuple):
     def descriptor(self, near: Openings) -> int:
         """See `layer.changeset.FileSource`."""
         try:
-            return near.open(self.root, self.path, FILE)
+            return near.open(self.root, self.path, _FILE)
         except OSError as error:
             raise unreadable(self.path, error) from error
 

@@ -25,7 +25,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.compression import by_name
-from assembler.linux import paths
+from assembler.linux.beneath import Openings
 from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
@@ -387,11 +387,11 @@ def test_X2_only_what_is_copied_is_read(
         (workshop.context / name).write_text(name)
     workshop.rules = "src/ignored\n"
     opened: set[str] = set()
-    original = ContextBytes.open
+    original = ContextBytes.descriptor
 
-    def watched(source: ContextBytes) -> object:
+    def watched(source: ContextBytes, near: Openings) -> int:
         opened.add(source.path)
-        return original(source)
+        return original(source, near)
 
     names: set[str] = set()
     really = os.open
@@ -400,7 +400,7 @@ def test_X2_only_what_is_copied_is_read(
         names.add(str(path))
         return really(path, *args, **keywords)
 
-    monkeypatch.setattr(ContextBytes, "open", watched)
+    monkeypatch.setattr(ContextBytes, "descriptor", watched)
     monkeypatch.setattr(os, "open", named)
     workshop.build(
         """\
@@ -447,20 +447,19 @@ def test_M6_no_character_means_anything_in_the_source_of_a_bind_mount(workshop: 
     assert Path(mount.source, "f").read_text() == "a[1]*"
 
 
-@pytest.mark.parametrize(("what", "opener"), [("log", "open_beneath"), (".", "open")])
+@pytest.mark.parametrize("what", ["log", "."])
 def test_B2_a_context_file_that_changes_during_the_build_is_named(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, what: str, opener: str
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     (workshop.context / "log").write_text("1")
-    place = os if opener == "open" else paths
-    original = getattr(place, opener)
+    original = os.open
 
-    def written(*args: Any, **keywords: Any) -> object:
+    def written(*args: Any, **keywords: Any) -> int:
         if "log" in args:
             (workshop.context / "log").write_bytes(b"22")
         return original(*args, **keywords)
 
-    monkeypatch.setattr(place, opener, written)
+    monkeypatch.setattr(os, "open", written)
     with pytest.raises(ContextChanged, match="log in the build context changed") as caught:
         workshop.build(f"FROM scratch\nCOPY {what} /x/\n")
     assert caught.value.span is not None and caught.value.span.start == 2
