@@ -131,24 +131,17 @@ def entry_as_seen(
 ) -> Entry | None:
     """`entry_of` from what is known already; `shared` is what the names of one file share."""
     kind = KINDS.get(stat.S_IFMT(mode))
+    mode &= 0o7777
+    if kind is Kind.FILE:
+        _, size, mtime = seen
+        xattrs = _capability(path, directory) if mode & 0o111 else ()
+        source = ContextBytes(root, path, seen)
+        return Entry(path, kind, mode, 0, 0, mtime, size, "", (0, 0), xattrs, source, shared)
     if kind is None:
         return None
-    mode = stat.S_IMODE(mode)
-    _, size, mtime = seen
-    if kind is not Kind.FILE:
-        name = path.rpartition("/")[2]
-        link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
-        return Entry(path, kind, mode, mtime=mtime, link=link)
-    return Entry(
-        path=path,
-        kind=kind,
-        mode=mode,
-        mtime=mtime,
-        size=size,
-        xattrs=_capability(path, directory) if mode & 0o111 else (),
-        source=ContextBytes(root, path, seen),
-        inode=shared,
-    )
+    name = path.rpartition("/")[2]
+    link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
+    return Entry(path, kind, mode, mtime=seen[2], link=link)
 
 
 def _capability(path: str, directory: int) -> tuple[tuple[str, bytes], ...]:
