@@ -9,6 +9,8 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Callable
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -67,6 +69,18 @@ class ContextBytes(NamedTuple):
         """Raises ContextChanged unless what is open as `descriptor` is the file that was seen."""
         if identity(os.fstat(descriptor)) != self.seen:
             raise changed(self.path)
+
+    def fill(self, near: Openings, view: memoryview) -> int:
+        """See `layer.changeset.FileSource`."""
+        root, path, seen = self
+        descriptor = near.open(root, path, _FILE)
+        try:
+            count = os.readv(descriptor, (view,))
+            if identity(os.fstat(descriptor)) != seen:
+                raise changed(path)
+        finally:
+            os.close(descriptor)
+        return count
 
 
 class _Watched(io.FileIO):
@@ -173,6 +187,5 @@ def changed(path: str) -> ContextChanged:
     )
 
 
-def identity(found: os.stat_result) -> Identity:
-    """What is compared of a file."""
-    return found.st_ino, found.st_size, found.st_mtime_ns
+identity: Callable[[os.stat_result], Identity] = attrgetter("st_ino", "st_size", "st_mtime_ns")
+"""What is compared of a file."""

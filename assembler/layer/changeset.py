@@ -55,6 +55,11 @@ class FileSource(ByteSource, Protocol):
         was when it was seen."""
         ...
 
+    def fill(self, near: Openings, view: memoryview) -> int:
+        """Read the file into `view` by one call, and check it: how many bytes that gave. Raises what
+        the others raise; an OSError says no more than that it cannot be read so."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class InlineBytes:
@@ -87,6 +92,14 @@ class PathBytes(NamedTuple):
 
     def check(self, descriptor: int) -> None:
         """See `FileSource`. Nobody else writes there."""
+
+    def fill(self, near: Openings, view: memoryview) -> int:
+        """See `FileSource`."""
+        descriptor = self.descriptor(near)
+        try:
+            return os.readv(descriptor, (view,))
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
