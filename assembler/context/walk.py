@@ -19,7 +19,6 @@ from operator import attrgetter
 from typing import Any
 
 from assembler.context.files import (
-    FILE,
     changed,
     entry_as_seen,
     entry_of,
@@ -34,6 +33,7 @@ from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory
 from assembler.layer.tree import join
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _CHUNK = 1 << 20
 _DEPTH = 64  # levels that are kept open: deeper ones are found from the root
@@ -332,7 +332,7 @@ class _Pass:
 
     def content(self, directory: int, path: str, found: os.stat_result) -> bytes:
         """The digest of the bytes of the file that was `found`."""
-        descriptor = os.open(path.rpartition("/")[2], FILE, dir_fd=directory)
+        descriptor = os.open(path.rpartition("/")[2], _FILE, dir_fd=directory)
         try:
             was = identity(found)
             if identity(os.fstat(descriptor)) != was:
