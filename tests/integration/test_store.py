@@ -306,3 +306,16 @@ def test_RS03_a_build_works_whatever_home_is(
     assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
     assert ("cannot be written: the store is" in done.stderr) == place.startswith("spare")
     assert list(tmp_path.glob(f"{place}*/index.json")) or list(tmp_path.glob(f"{place}*/version"))
+
+
+def test_a_cap_removes_after_a_build_what_was_not_used_in_it(assemble: Any, tmp_path: Path) -> None:
+    old = write(tmp_path / "old", "FROM busybox\nCOPY f /f\nRUN true\n", f=os.urandom(2_000_000))
+    new = write(tmp_path / "new", "FROM busybox\nCOPY f /f\nRUN true\n", f=os.urandom(2_000_000))
+    assemble("build", "-q", old)
+    count = len(blobs(assemble))
+    assemble("build", "-q", "-t", "new", new, ASSEMBLE_MAX_USED_SPACE="1")
+    found = [json.loads(line) for line in assemble("du", "--format", "json").stdout.splitlines()]
+    assert len(blobs(assemble)) == count and sum(one["Size"] for one in found) < 8_000_000
+    assert "DONE" not in assemble("build", "-t", "new", new).stderr.partition("export")[0]
+    assert "not a size" in assemble("build", new, code=2, ASSEMBLE_MAX_USED_SPACE="much").stderr
+    check(assemble)
