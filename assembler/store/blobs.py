@@ -189,15 +189,15 @@ class Blobs:
         if not batch:
             self._disk.sync(file)
         os.fchmod(file, _NAMED if batch else _DURABLE)
-        if batch:
-            with self._guard:
-                self._pending.add(target)
         try:
             os.rename(temporary, target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             os.rename(temporary, target)
-        if not batch:
+        if batch:
+            with self._guard:
+                self._pending.add(target)
+        else:
             self._disk.sync_directory(os.path.dirname(target))
 
     def holds(self, digest: Digest, content: bytearray) -> bool:
@@ -225,18 +225,22 @@ class Blobs:
             pending, self._pending = self._pending, set()
         try:
             for path in sorted(pending):
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    self._disk.sync(file)
-                    os.fchmod(file, _DURABLE)
-                finally:
-                    os.close(file)
+                with suppress(FileNotFoundError):  # it was damaged, and somebody removed it
+                    self._sync(path)
             for directory in {os.path.dirname(path) for path in pending}:
                 self._disk.sync_directory(directory)
         except OSError as error:
             with self._guard:
                 self._pending |= pending
             raise translated(error, self._directory) from error
+
+    def _sync(self, path: str) -> None:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._disk.sync(file)
+            os.fchmod(file, _DURABLE)
+        finally:
+            os.close(file)
 
 
 class Verified(io.RawIOBase):
