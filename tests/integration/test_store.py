@@ -319,3 +319,8 @@ def test_a_cap_removes_after_a_build_what_was_not_used_in_it(assemble: Any, tmp_
     assert "DONE" not in assemble("build", "-t", "new", new).stderr.partition("export")[0]
     assert "not a size" in assemble("build", new, code=2, ASSEMBLE_MAX_USED_SPACE="much").stderr
     check(assemble)
+
+
+def test_prune_asks_somebody_or_is_told_not_to(assemble: Any) -> None:
+    done = assemble("prune", code=2)
+    assert "hint: add --force" in done.stderr and not done.stdout
