@@ -66,7 +66,10 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all."""
+    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Without `whole`, layers of base images that nothing needs are left where they are: for an image
+    that is pushed, to a registry that may have them. With `recompress`, base layers too are in
+    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -81,8 +84,11 @@ class BuildRequest:
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
     pull: bool = False
+    whole: bool = True
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
+    recompress: bool = False
+    docker_types: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
@@ -283,10 +289,25 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is complete in the store."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
         from assembler.engine.execution import execute
 
+        for image in plan.images.values():
+            self.images.know(image)
         return execute(plan, self.services(request))
+
+    def recompressed(self, image: Image, compression: Compression) -> Image:
+        """`image` with all of its layers in `compression`, in the store."""
+        from assembler.engine.recompression import Recompression
+
+        return Recompression(
+            compression,
+            self.store,
+            self.cache,
+            self._cancellation.check,
+            self._sink,
+            self._clock,
+        ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
         """What building `plan` would do, by what the cache and the store hold now."""
@@ -308,7 +329,11 @@ class Builder:
             remote=self.remotes,
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
+            stream=self.images.stream,
+            whole=request.whole,
             compression=request.compression,
+            recompress=request.recompress,
+            docker_types=request.docker_types,
             annotations=request.annotations,
             sink=self._sink,
             cancellation=self._cancellation,
@@ -323,9 +348,9 @@ class Builder:
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
-        """Write `image`, whose blobs are in the store, to every output. Raises RegistryError,
-        StoreError; where that is because a blob is damaged, BlobCorrupt, and the blob is removed:
-        what is built again then has it anew."""
+        """Write `image` to every output. Layers that the store lacks are fetched if an output
+        asks for their bytes. Raises RegistryError, StoreError; where that is because a blob is
+        damaged, BlobCorrupt, and the blob is removed: what is built again then has it anew."""
         from assembler.engine.recorder import vertex
 
         for layer in image.manifest.layers:
@@ -333,11 +358,7 @@ class Builder:
         for output in outputs:
             with vertex(output.name, output.name, self._sink, self._clock) as work:
                 try:
-                    written = output.write(
-                        image,
-                        lambda layer: self.store.blobs.open(layer.digest),
-                        self._cancellation.check,
-                    )
+                    written = output.write(image, self.images.open, self._cancellation.check)
                 except (BlobCorrupt, RegistryError) as error:
                     if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
                         for layer in image.manifest.layers:

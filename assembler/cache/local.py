@@ -32,7 +32,7 @@ _UNWRITABLE = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
 })  # fmt: skip
-SCHEMA = 2
+SCHEMA = 3
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS steps(
 CREATE TABLE IF NOT EXISTS layers(
     identity TEXT NOT NULL, variant TEXT NOT NULL, media_type TEXT NOT NULL, digest TEXT NOT NULL,
     size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(identity, variant)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS annotations(
+    digest TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images(
     key TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL)
     WITHOUT ROWID;
@@ -136,7 +138,8 @@ class LocalCache:
     def packed(self, identity: Digest, variant: str) -> Layer | None:
         """The blob that the changeset `identity` was packed in under `variant`, None if never."""
         row = self._one(
-            "SELECT media_type, digest, size, diff_id FROM layers"
+            "SELECT media_type, layers.digest, size, diff_id, document FROM layers"
+            " LEFT JOIN annotations ON annotations.digest = layers.digest"
             " WHERE identity = ? AND variant = ?",
             str(identity),
             variant,
@@ -144,7 +147,8 @@ class LocalCache:
         if row is None:
             return None
         try:
-            descriptor = Descriptor(row[0], Digest.parse(row[1]), int(row[2]))
+            annotations = json.loads(row[4] or "{}")
+            descriptor = Descriptor(row[0], Digest.parse(row[1]), int(row[2]), annotations)
             return Layer(descriptor, Digest.parse(row[3]))
         except ValueError:
             return None
@@ -152,6 +156,11 @@ class LocalCache:
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""
         descriptor = layer.descriptor
+        if descriptor.annotations:  # first: a layer is never found without them
+            self._write(
+                "INSERT OR REPLACE INTO annotations VALUES(?, ?)",
+                (str(descriptor.digest), json.dumps(dict(descriptor.annotations))),
+            )
         self._write(
             "INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?, ?, ?)",
             (

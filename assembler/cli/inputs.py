@@ -45,9 +45,15 @@ class GitOptions:
 
 
 def inputs_of(
-    file: str, context: str, named: tuple[str, ...], git: GitOptions, remotes: Remotes
+    file: str,
+    context: str,
+    named: tuple[str, ...],
+    git: GitOptions,
+    remotes: Remotes,
+    records: str = "",
 ) -> Inputs:
-    """What `-f FILE`, `--build-context` and CONTEXT name (rules P1-P3, X1-X4, G1).
+    """What `-f FILE`, `--build-context` and CONTEXT name (rules P1-P3, X1-X4, G1). What is found in
+    the files of directories is remembered in the directory `records`, if there is one.
 
     Raises UsageError for a path or value that cannot be meant.
     """
@@ -58,7 +64,7 @@ def inputs_of(
     files: dict[str, Context] = {}
     meanings: dict[str, NamedContext] = {}
     for word in named:
-        _named(word, files, meanings, git, remotes)
+        _named(word, files, meanings, git, remotes, records)
     if context == "-":
         return _from_stdin(file, files, meanings, remotes)
     remote = _elsewhere(context)
@@ -72,7 +78,7 @@ def inputs_of(
     if not os.path.isdir(context):
         raise _no_directory(context, "")
     dockerfile, path = dockerfile_of(file, context, remotes)
-    tree = directory_context(context, path, "")
+    tree = directory_context(context, path, "", records)
     return Inputs(dockerfile, tree, files, meanings, path=path)
 
 
@@ -105,7 +111,7 @@ def dockerfile_of(file: str, context: str, remotes: Remotes) -> tuple[Source, st
     return Source(name, _decode(content, path)), path
 
 
-def directory_context(path: str, dockerfile: str, name: str) -> Context:
+def directory_context(path: str, dockerfile: str, name: str, records: str = "") -> Context:
     """The directory at `path` as build context, ignore rules applied (rule G1)."""
     if not os.path.isdir(path):
         raise _no_directory(path, name)
@@ -114,7 +120,7 @@ def directory_context(path: str, dockerfile: str, name: str) -> Context:
 
     source = find_ignore_file(path, dockerfile)
     rules = None if source is None else IgnoreRules.parse(source)
-    return DirectoryContext(path, rules, name)
+    return DirectoryContext(path, rules, name, records)
 
 
 def _no_directory(path: str, name: str) -> UsageError:
@@ -133,6 +139,7 @@ def _named(
     meanings: dict[str, NamedContext],
     git: GitOptions,
     remotes: Remotes,
+    records: str,
 ) -> None:
     """`--build-context name=value` (rule X3)."""
     from assembler.plan.contexts import NEVER, FilesContext, context_key
@@ -165,7 +172,7 @@ def _named(
     elif (remote := _elsewhere(value)) is not None:
         files[name] = _deferred(remote, name, git, remotes)
     else:
-        files[name] = directory_context(value, "", name)
+        files[name] = directory_context(value, "", name, records)
     meanings[name] = FilesContext(name)
 
 

@@ -140,7 +140,8 @@ def read_inputs(builder: Builder, options: Mapping[str, Any], environment: Envir
         commit_times=bool(arguments.get("SOURCE_DATE_EPOCH")),
     )
     named = options["build_contexts"]
-    return inputs_of(options["file"], options["context"], named, git, builder.remotes)
+    records = builder.store.contexts_directory
+    return inputs_of(options["file"], options["context"], named, git, builder.remotes, records)
 
 
 def request_of(

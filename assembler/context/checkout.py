@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree
@@ -35,7 +35,7 @@ class CheckoutTree:
         else:
             executable = entry.kind is Kind.DIRECTORY or entry.mode & 0o100
             mode = 0o755 if executable else 0o644
-        return replace(entry, mode=mode, mtime=entry.mtime if self.mtime is None else self.mtime)
+        return entry._replace(mode=mode, mtime=entry.mtime if self.mtime is None else self.mtime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Subtree:
     def lookup(self, path: str) -> Entry | None:
         """See `Tree.lookup`."""
         entry = self.tree.lookup(f"{self.root}/{path}" if path else self.root)
-        return None if entry is None else replace(entry, path=path)
+        return None if entry is None else entry._replace(path=path)
 
     def children(self, path: str) -> Iterable[Entry]:
         """See `Tree.children`."""
         found = self.tree.children(f"{self.root}/{path}" if path else self.root)
-        return [replace(entry, path=f"{path}/{entry.name}".lstrip("/")) for entry in found]
+        return [entry._replace(path=f"{path}/{entry.name}".lstrip("/")) for entry in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
@@ -53,7 +53,7 @@ class _ContextFiles:
 
 def _arrived(entry: Entry) -> Entry:
     kept = tuple((name, value) for name, value in entry.xattrs if name.startswith("user."))
-    return replace(entry, uid=0, gid=0, xattrs=kept)
+    return entry._replace(uid=0, gid=0, xattrs=kept)
 
 
 def whole(changeset: Iterable[Entry]) -> ChangesetTree:

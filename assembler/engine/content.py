@@ -7,61 +7,72 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from assembler.engine.selection import Selection
+from assembler.engine.selection import Selected, Selection
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.reading import Reading
+from assembler.layer.summary import Summarised, Summary, Summing, record
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
 
 _CHUNK = 1 << 20
 
+ContentOf = Callable[[Entry], bytes]
+"""The SHA-256 digest, as bytes, of an entry's bytes; empty where it has no source."""
+
 
 def digest(selection: Selection, check: Callable[[], None] = nothing) -> Digest:
-    """The digest of everything `selection` holds. Reads every selected file once.
+    """The digest of everything `selection` holds. Reads every selected file once, unless its tree
+    knows what it holds.
 
     Raises ContextChanged when a file has another size than when it was seen. `check` is called for
     each entry and MiB and may raise.
     """
-    hasher = hashlib.sha256(b"assemble/selection/2")
     reader = _Reader(check, bytearray(_CHUNK))
+
+    def summary(item: Selected) -> Summary:
+        whole = item.only is None and selection.exclude is None
+        if whole and isinstance(item.tree, Summarised):
+            return item.tree.summary(item.entry.path, check)
+        return _summed(selection, item, reader.content)
+
+    return _digest(selection, reader.content, summary)
+
+
+def digest_of_known(selection: Selection, content: ContentOf) -> Digest:
+    """What `digest` gives for a selection of whose files somebody else has read the bytes."""
+    return _digest(selection, content, lambda item: _summed(selection, item, content))
+
+
+def _digest(
+    selection: Selection, content: ContentOf, summary: Callable[[Selected], Summary]
+) -> Digest:
+    hasher = hashlib.sha256(b"assemble/selection/3")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
-            _add(hasher, "file", item.name, item.entry, reader)
+            _frame(hasher, b"file", record(item.name, item.entry, content(item.entry)))
             continue
         # neither its name nor its own metadata reaches the destination (rules C8, C13)
-        _frame(hasher, b"directory", b"")
-        links: dict[tuple[int, int], str] = {}
-        for below in selection.below(item):
-            path, entry = below.path, below.entry
-            first = links.setdefault(entry.inode, path) if entry.inode else path
-            if first != path:
-                _frame(hasher, b"link", f"{path}\0{first}".encode("utf-8", "surrogateescape"))
-            else:
-                _add(hasher, "implied" if below.implied else "below", path, entry, reader)
+        found = summary(item)
+        _frame(hasher, b"directory", found.digest)
+        for paths in found.links:
+            _frame(hasher, b"link", "\0".join(paths).encode("utf-8", "surrogateescape"))
     for inline in selection.inline:
         _frame(hasher, b"inline", inline.name.encode("utf-8", "surrogateescape"))
         _frame(hasher, b"text", inline.content.encode("utf-8", "surrogateescape"))
     return Digest("sha256", hasher.hexdigest())
 
 
-def _add(hasher: Any, role: str, path: str, entry: Entry, reader: _Reader) -> None:
-    described = (
-        role,
-        path,
-        entry.kind.value,
-        str(entry.mode),
-        str(entry.uid),
-        str(entry.gid),
-        entry.link,
-        f"{entry.device[0]}:{entry.device[1]}",
-    )
-    for text in described:
-        _frame(hasher, b"t", text.encode("utf-8", "surrogateescape"))
-    for name, value in entry.xattrs:
-        _frame(hasher, b"x", name.encode("utf-8", "surrogateescape") + b"\0" + value)
-    reader.check()
-    if entry.source is not None:
-        _frame(hasher, b"c", reader.content(entry))
+def _summed(selection: Selection, item: Selected, content: ContentOf) -> Summary:
+    summing = Summing()
+    linked: dict[tuple[int, int], bytes] = {}
+    for path, entry, implied in selection.below(item):
+        if entry.inode is None:
+            summing.add(path, entry, content(entry), implied=implied)
+            continue
+        if entry.inode not in linked:
+            linked[entry.inode] = content(entry)
+        summing.add(path, entry, linked[entry.inode], implied=implied)
+    return summing.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,9 @@ class _Reader:
     buffer: bytearray
 
     def content(self, entry: Entry) -> bytes:
+        self.check()
+        if entry.source is None:
+            return b""
         hasher = hashlib.sha256()
         view = memoryview(self.buffer)
         total = 0

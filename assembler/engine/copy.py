@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from assembler.engine.owners import owner
 from assembler.engine.selection import Selected, Selection
 from assembler.errors import BadArchive, StepError
 from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
+from assembler.layer.overlay import shown
 from assembler.layer.tree import Tree, join, resolve
-from assembler.layer.write import nothing
+from assembler.layer.write import nothing, walk_order
 from assembler.plan import modes
 from assembler.plan.steps import Copy
 
@@ -104,7 +105,7 @@ class _Writer:
             target = join(self.base, name)
         else:
             target = self.base
-        self.place(self.marked(replace(entry, path=target, inode=None)))
+        self.place(self.marked(entry._replace(path=target, inode=None)))
 
     def directory(self, item: Selected, selection: Selection) -> None:
         """Add what is taken of a directory; with --parents that is a part of it (C8, C13, C24)."""
@@ -112,9 +113,9 @@ class _Writer:
         inodes: dict[tuple[int, int], tuple[int, int]] = {}
         for below in selection.below(item):
             self.check()
-            entry = replace(below.entry, path=join(self.base, below.path))
+            entry = below.entry._replace(path=join(self.base, below.path))
             if entry.inode is not None:
-                entry = replace(entry, inode=inodes.setdefault(entry.inode, self._new_inode()))
+                entry = entry._replace(inode=inodes.setdefault(entry.inode, self._new_inode()))
             if below.implied:
                 self.imply(entry)
             else:
@@ -130,7 +131,7 @@ class _Writer:
         existing = self.lookup(entry.path)
         if existing is not None and existing.kind is Kind.DIRECTORY:
             self.make(entry.parent)
-            self.entries[entry.path] = replace(existing, mode=entry.mode)
+            self.entries[entry.path] = existing._replace(mode=entry.mode)
         else:
             self.place(self.marked(entry))
 
@@ -162,16 +163,16 @@ class _Writer:
             if entry.kind is Kind.HARDLINK:
                 entry = placed[entry.link]
             elif entry.path in linked:
-                entry = replace(entry, inode=self._new_inode())
-            placed[entry.path] = entry
+                entry = entry._replace(inode=self._new_inode())
+            placed[entry.path] = entry = shown(entry)
             if self.owner is not None:
-                entry = replace(entry, uid=self.owner[0], gid=self.owner[1])
+                entry = entry._replace(uid=self.owner[0], gid=self.owner[1])
             if entry.kind is not Kind.DIRECTORY:
                 self.clear(target)
             if entry.kind is Kind.SYMLINK:
                 root.followed.clear()
             self.make(target.rpartition("/")[0], mode=0o755)
-            self.entries[target] = replace(entry, path=target)
+            self.entries[target] = entry._replace(path=target)
 
     def clear(self, path: str) -> None:
         """Drop the directory that was placed at `path`, with everything in it."""
@@ -183,10 +184,10 @@ class _Writer:
     def marked(self, entry: Entry) -> Entry:
         """`entry` with the owner and mode the flags ask for; links are never chmodded."""
         if self.owner is not None:
-            entry = replace(entry, uid=self.owner[0], gid=self.owner[1])
+            entry = entry._replace(uid=self.owner[0], gid=self.owner[1])
         if self.chmod is not None and entry.kind is not Kind.SYMLINK:
             mode = self.chmod(entry.mode, entry.kind is Kind.DIRECTORY)
-            entry = replace(entry, mode=mode)
+            entry = entry._replace(mode=mode)
         return entry
 
     def place(self, entry: Entry) -> None:
@@ -200,7 +201,7 @@ class _Writer:
                 raise StepError(f"cannot copy to non-directory: /{entry.path}")
             if now and existing.xattrs:
                 xattrs = {**dict(existing.xattrs), **dict(entry.xattrs)}
-                entry = replace(entry, xattrs=tuple(sorted(xattrs.items())))
+                entry = entry._replace(xattrs=tuple(sorted(xattrs.items())))
         self.make(entry.parent)
         self.entries[entry.path] = entry
 
@@ -237,11 +238,12 @@ class _Writer:
         first: dict[tuple[int, int], str] = {}
         files: list[Entry] = []
         links: list[Entry] = []
-        for path, entry in sorted(self.entries.items()):
+        for path in sorted(self.entries, key=walk_order):
+            entry = self.entries[path]
             if entry.inode is not None and entry.kind is not Kind.DIRECTORY:
                 name = first.setdefault(entry.inode, path)
                 if name != path:
-                    links.append(replace(entry, kind=Kind.HARDLINK, link=name, size=0, source=None))
+                    links.append(entry._replace(kind=Kind.HARDLINK, link=name, size=0, source=None))
                     continue
             files.append(entry)
         return (*files, *links)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
@@ -38,8 +39,7 @@ class Selected:
     only: Inclusion | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Below:
+class Below(NamedTuple):
     """What is below a selected directory, at `path` relative to it.
 
     `implied` directories are not selected themselves; something below them is.
@@ -125,6 +125,13 @@ class Selection:
     def is_file(self) -> bool:
         """Whether the selection is one thing that is no directory."""
         return len(self.items) == 1 and self.items[0].entry.kind is not Kind.DIRECTORY
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry that is selected."""
+        for item in self.items:
+            yield item.entry
+            for below in self.below(item):
+                yield below.entry
 
     def below(self, item: Selected) -> Iterator[Below]:
         """What is taken of a selected directory, parents first, without what --exclude names

@@ -10,9 +10,12 @@ text with surrogateescape, so any file name survives (`os.fsencode` gives the by
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from assembler.linux.beneath import Openings
 
 
 class Kind(Enum):
@@ -39,6 +42,15 @@ class ByteSource(Protocol):
         ...
 
 
+class FileSource(ByteSource, Protocol):
+    """A source that is a file of its own."""
+
+    def descriptor(self, near: Openings) -> int:
+        """The file, which the caller closes, opened by way of `near`. Raises OSError and what `open`
+        raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class InlineBytes:
     """Bytes held in memory: here-documents, scripts."""
@@ -52,8 +64,7 @@ class InlineBytes:
         return io.BytesIO(self.content)
 
 
-@dataclass(frozen=True, slots=True)
-class PathBytes:
+class PathBytes(NamedTuple):
     """A regular file on disk below a directory that only we write (a layer directory)."""
 
     path: str
@@ -62,6 +73,12 @@ class PathBytes:
         """The file, opened without following a symlink in the last component."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         return os.fdopen(descriptor, "rb", buffering=0)
+
+    def descriptor(self, near: Openings) -> int:
+        """See `FileSource.descriptor`."""
+        name = self.path.rpartition("/")[2]
+        directory = self.path[: len(self.path) - len(name)] or "."
+        return near.open(directory, name, os.O_RDONLY | os.O_NONBLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +116,13 @@ class RangeBytes:
         return io.BufferedReader(stream)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One path of a changeset or tree. `mtime` is nanoseconds since the epoch, `size` bytes.
 
     `mode` are the permission bits (07777). `link` is a symlink's text, verbatim, or the path a
-    hard link names. `xattrs` are (name, value), sorted.
+    hard link names. `xattrs` are (name, value), sorted. Where the bytes are and which other names
+    they have is no part of what an entry is: `source` and `inode` do not count when entries are
+    compared. A tuple, because a tree has 100,000 of them; `_replace` gives a changed copy.
     """
 
     path: str
@@ -117,8 +135,8 @@ class Entry:
     link: str = ""
     device: tuple[int, int] = (0, 0)
     xattrs: tuple[tuple[str, bytes], ...] = ()
-    source: ByteSource | None = field(default=None, compare=False)
-    inode: tuple[int, int] | None = field(default=None, compare=False)
+    source: ByteSource | None = None
+    inode: tuple[int, int] | None = None
     """What names of one file share, in a tree; None where the file has one name."""
 
     @property
@@ -130,6 +148,18 @@ class Entry:
     def parent(self) -> str:
         """The path without its last component."""
         return self.path.rpartition("/")[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self[:_COMPARED] == other[:_COMPARED]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:_COMPARED])
+
+
+_COMPARED = Entry._fields.index("source")
 
 
 Changeset = tuple[Entry, ...]

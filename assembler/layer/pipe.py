@@ -13,36 +13,49 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+ARENAS = 4
 DEPTH = 8
 
 
 class Behind:
     """Calls `consume` with each piece that is `put`, in order, in a thread of its own.
 
-    An exception there is raised by the next `put`, or at the end of the block.
+    Pieces are views of a few arenas of `size` bytes that go round: no byte is copied between the
+    threads, and `consume` must not keep the view. An exception there is raised by the next `put`, or
+    at the end of the block.
     """
 
-    def __init__(self, consume: Callable[[bytes], None], name: str) -> None:
+    def __init__(self, consume: Callable[[memoryview], None], name: str, size: int) -> None:
         self._consume = consume
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(DEPTH)
+        self._size = size
+        self._pieces: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._spare = ARENAS
         self._failure: BaseException | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
-    def put(self, piece: bytes) -> None:
-        """Hand `piece` over; waits while too many are waiting."""
+    def arena(self) -> memoryview:
+        """Memory for the next piece; waits while too many pieces are waiting."""
+        if self._spare:
+            self._spare -= 1
+            return memoryview(bytearray(self._size))
+        return self._free.get()
+
+    def put(self, piece: memoryview) -> None:
+        """Hand over `piece`, a view of the beginning of an arena."""
         if self._failure is not None:
             raise self._failure
         self._pieces.put(piece)
 
     def _work(self) -> None:
         while (piece := self._pieces.get()) is not None:
-            if self._failure is not None or self._stopped:
-                continue  # keep taking, so that `put` never waits for ever
             try:
-                self._consume(piece)
+                if self._failure is None and not self._stopped:
+                    self._consume(piece)
             except BaseException as error:
                 self._failure = error
+            self._free.put(memoryview(piece.obj))  # whatever happened, so that `arena` gets it
 
     def __enter__(self) -> Behind:
         self._thread.start()

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 from assembler.errors import ContextChanged, StepError
-from assembler.layer.changeset import Entry, PathBytes, RangeBytes
+from assembler.layer.changeset import ByteSource, Entry, PathBytes, RangeBytes
+from assembler.linux.beneath import Openings
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Reading:
-    """An open source. Files of ours are read by descriptor, without a Python stream.
+    """An open source. A file is read by descriptor, without a Python stream; with `near` it is opened
+    by way of what that has open.
 
     `descriptor` and `offset` say where the bytes are when they are in a file, else it is -1.
     Everything raises StepError naming the entry where its source cannot be read, ContextChanged
     where it is gone.
     """
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, near: Openings | None = None) -> None:
         self._entry = entry
         self._stream: Any = None
         self.descriptor = -1
@@ -26,9 +31,10 @@ class Reading:
         self._left = 1 << 63
         source = entry.source
         try:
-            if isinstance(source, PathBytes | RangeBytes):
-                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                self.descriptor = os.open(source.path, flags)
+            if near is not None and (opened := opener(source)) is not None:
+                self.descriptor = opened(near)
+            elif isinstance(source, PathBytes | RangeBytes):
+                self.descriptor = os.open(source.path, _FLAGS)
                 if isinstance(source, RangeBytes):
                     self.offset, self._left = source.offset, source.size
             elif source is not None:
@@ -36,7 +42,7 @@ class Reading:
             else:
                 self._stream = io.BytesIO()
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise unreadable(entry, error) from error
 
     def readinto(self, view: memoryview) -> int:
         """Fill `view` as far as one read goes; 0 at the end."""
@@ -52,7 +58,7 @@ class Reading:
                 return readinto(view) or 0
             data = self._stream.read(len(view))
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self._entry, error) from error
         view[: len(data)] = data
         return len(data)
 
@@ -62,20 +68,8 @@ class Reading:
         self._left -= count
 
     def changed(self, how: str) -> ContextChanged:
-        """The error for a source that became `how` ("shorter", "longer")."""
-        return ContextChanged(
-            f"{self._entry.path!r} changed while it was read: it became {how} than "
-            f"{self._entry.size} bytes",
-            hint="build again when nothing writes to it",
-        )
-
-    def _unreadable(self, error: OSError) -> StepError:
-        if isinstance(error, FileNotFoundError):
-            return ContextChanged(
-                f"{self._entry.path!r} was removed before it was read",
-                hint="build again when nothing writes to it",
-            )
-        return StepError(f"cannot read {self._entry.path!r}: {error.strerror}")
+        """See `changed`."""
+        return changed(self._entry, how)
 
     def __enter__(self) -> Reading:
         return self
@@ -85,3 +79,27 @@ class Reading:
             self._stream.close()
         else:
             os.close(self.descriptor)
+
+
+def opener(source: ByteSource | None) -> Callable[[Openings], int] | None:
+    """How a `FileSource` is opened; None for any other."""
+    found: Callable[[Openings], int] | None = getattr(source, "descriptor", None)
+    return found
+
+
+def changed(entry: Entry, how: str) -> ContextChanged:
+    """The error for a source that became `how` ("shorter", "longer")."""
+    return ContextChanged(
+        f"{entry.path!r} changed while it was read: it became {how} than {entry.size} bytes",
+        hint="build again when nothing writes to it",
+    )
+
+
+def unreadable(entry: Entry, error: OSError) -> StepError:
+    """The error for a source that cannot be opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return ContextChanged(
+            f"{entry.path!r} was removed before it was read",
+            hint="build again when nothing writes to it",
+        )
+    return StepError(f"cannot read {entry.path!r}: {error.strerror}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from assembler.errors import StepError
@@ -140,15 +139,19 @@ class ChangesetTree:
             return entry
         first = self._entries[entry.link]
         inode = first.inode or (-1, number)
-        self._entries[entry.link] = replace(first, inode=inode)
-        return replace(first, path=entry.path, inode=inode)
+        self._entries[entry.link] = first._replace(inode=inode)
+        return first._replace(path=entry.path, inode=inode)
 
 
 class MergedTree:
-    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories)."""
+    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories).
 
-    def __init__(self, layers: Sequence[LayerTree]) -> None:
-        self._layers = tuple(layers)
+    `packed` says that bytes of files may be in blobs (`layer.members`).
+    """
+
+    def __init__(self, layers: Sequence[LayerTree], *, packed: bool = False) -> None:
+        self.packed = packed
+        self._layers = showing(layers)
         self._showing: dict[str, tuple[LayerTree, ...]] = {"": self._layers}
 
     def lookup(self, path: str) -> Entry | None:
@@ -183,6 +186,14 @@ class MergedTree:
         for here in reversed(unknown):
             layers = self._showing[here] = _contributing(layers, here)
         return layers
+
+
+def showing(layers: Sequence[LayerTree]) -> tuple[LayerTree, ...]:
+    """Those of `layers`, TOPMOST FIRST, that show: none below one whose root is opaque."""
+    for number, layer in enumerate(layers, 1):
+        if layer.opaque(""):
+            return tuple(layers[:number])
+    return tuple(layers)
 
 
 def _contributing(layers: tuple[LayerTree, ...], directory: str) -> tuple[LayerTree, ...]:

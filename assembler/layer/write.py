@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import lt
+from typing import BinaryIO, Protocol
 
+from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.compression import Compression, Plain
-from assembler.layer.pipe import Behind
-from assembler.layer.tar_writer import TarWriter
+from assembler.layer.compression import Compression, Ending, Plain
+from assembler.layer.pipe import Ahead, Behind
+from assembler.layer.tar_writer import ARENA, Seen, TarWriter
+from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
+
+_PIECE = 1 << 20
 
 
 class Writable(Protocol):
     """Where the packed bytes go."""
 
-    def write(self, data: bytes, /) -> object:
-        """Take `data`; an int is the number of bytes taken, anything else means all of them."""
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take `data`, and keep nothing of it; an int is the number of bytes taken, anything else
+        means all of them."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """What was written: `digest` and `size` of the blob, `diff_id` and `uncompressed_size` of the
-    tar inside it, and the number of tar members."""
+    tar inside it, the number of entries, the `annotations` that its descriptor must have, and a
+    `note` for the user where the format fell short (see `compression.Ending`)."""
 
     diff_id: Digest
     digest: Digest
     size: int
     entries: int
     uncompressed_size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 def nothing() -> None:
@@ -45,29 +55,56 @@ def pack(
     *,
     epoch: int | None = None,
     check: Callable[[], None] = nothing,
+    seen: Seen | None = None,
 ) -> Packed:
     """Write `entries` as a layer to `sink`; the order they come in does not show in the bytes.
 
     Modification times later than `epoch` (seconds) become it. `check` is called for each entry and
-    each MiB and may raise. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
+    each MiB and may raise. `seen` is told the digest of each file's bytes. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
     then, and what reached `sink` is to be thrown away.
     """
     blob = _Blob(sink, compression)
     count = 0
     try:
-        with Behind(blob.take, "pack") as behind:
+        with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
 
-            def hand_over(piece: bytes) -> None:
+            def hand_over(piece: memoryview) -> None:
                 check()
                 behind.put(piece)
 
-            writer = TarWriter(hand_over, epoch=epoch)
+            writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near, seen=seen)
             for entry in canonical(entries):
                 check()
                 writer.add(entry)
                 count += 1
             writer.close()
         return blob.finish(count)
+    finally:
+        blob.abort()
+
+
+def repack(
+    tar: BinaryIO,
+    sink: Writable,
+    compression: Compression,
+    *,
+    diff_id: Digest,
+    check: Callable[[], None] = nothing,
+) -> Packed:
+    """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. Otherwise
+    as `pack`. Raises BadArchive where it has not the digest `diff_id` (T17)."""
+    blob = _Blob(sink, compression)
+    try:
+        with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
+            while piece := ahead.read(_PIECE):
+                check()
+                blob.take(memoryview(piece))
+        if blob.tar_digest != diff_id:
+            raise BadArchive(
+                f"a layer's content is not what the image configuration says: it has the digest "
+                f"{blob.tar_digest}, not {diff_id}"
+            )
+        return blob.finish(0)
     finally:
         blob.abort()
 
@@ -79,17 +116,22 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
     Of several entries for a path the last one counts. Of a file's hard links the first one in this
     order carries the data, whichever did before.
     """
-    ordered = {(_walk_key(entry.path), _RANK.get(entry.kind, 1)): entry for entry in entries}
-    result = [ordered[key] for key in sorted(ordered)]
+    result = list(entries)
+    keys = [walk_order(entry.path) for entry in result]
+    if not all(map(lt, keys, islice(keys, 1, None))):  # walks give them sorted, each path once
+        ordered = {(key, _rank(entry.kind)): entry for key, entry in zip(keys, result, strict=True)}
+        result = [ordered[place] for place in sorted(ordered)]
     links = [entry for entry in result if entry.kind is Kind.HARDLINK]
     return _with_data_first(result, links) if links else result
 
 
-_RANK = {Kind.WHITEOUT: 0, Kind.OPAQUE: 2}
-
-
-def _walk_key(path: str) -> str:
+def walk_order(path: str) -> str:
+    """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
     return path.replace("/", "\0")
+
+
+def _rank(kind: Kind) -> int:
+    return 0 if kind is Kind.WHITEOUT else 2 if kind is Kind.OPAQUE else 1
 
 
 def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
@@ -114,10 +156,9 @@ def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
         if data.kind is Kind.HARDLINK:  # links in a circle: left as they are
             continue
         first, *rest = sorted([place[target], *numbers])
-        result[first] = replace(data, path=original[first].path)
+        result[first] = data._replace(path=original[first].path)
         for number in rest:
-            result[number] = replace(
-                data,
+            result[number] = data._replace(
                 path=original[number].path,
                 kind=Kind.HARDLINK,
                 link=original[first].path,
@@ -140,31 +181,45 @@ class _Blob:
         self._blob_size = 0
         self._stream = compression.writer(self._write)
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
-        self._stream.write(piece)
+        if self._plain:
+            self._write(piece)
+        else:
+            self._stream.write(bytes(piece))  # compressors keep it for a while
+
+    @property
+    def tar_digest(self) -> Digest:
+        return Digest("sha256", self._tar.hexdigest())
 
     def finish(self, entries: int) -> Packed:
-        self._stream.close()
+        ending = self._stream.close() or Ending()
+        ending.added(self._take_added)
         return Packed(
-            diff_id=Digest("sha256", self._tar.hexdigest()),
+            diff_id=self.tar_digest,
             digest=Digest("sha256", self._blob.hexdigest()),
             size=self._blob_size,
             entries=entries,
             uncompressed_size=self._tar_size,
+            annotations=ending.annotations,
+            note=ending.note,
         )
+
+    def _take_added(self, piece: bytes) -> None:
+        self._tar.update(piece)
+        self._tar_size += len(piece)
 
     def abort(self) -> None:
         self._stream.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if not self._plain:
             self._blob.update(data)
         self._blob_size += len(data)
         rest = memoryview(data)
         while rest:
-            taken = self._sink.write(data if len(rest) == len(data) else bytes(rest))
+            taken = self._sink.write(rest)
             if not isinstance(taken, int) or taken >= len(rest):
                 return
             rest = rest[taken:]

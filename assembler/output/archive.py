@@ -66,11 +66,10 @@ class Archive:
         return image.manifest.descriptor
 
     def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
-        def put(piece: bytes) -> None:
+        def put(piece: memoryview) -> None:
             check()
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[stream.write(rest) :]
+            while piece:
+                piece = piece[stream.write(piece) :]
 
         writer = TarWriter(put)
         for path in ("blobs", "blobs/sha256"):

@@ -3,7 +3,9 @@
 oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
 layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
+indexes/                       file indexes of layers, which may be deleted at any time
 groups/                        what live builds have made of cgroups
+contexts/                      what was found in the files of contexts; may be deleted at any time
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 version                        the layout's version; a newer one is refused
 """
@@ -24,6 +26,7 @@ from assembler.oci.manifest import Manifest, parse
 from assembler.store import leases
 from assembler.store.blobs import Blobs
 from assembler.store.disk import Disk, is_exhausted, is_private, translated
+from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
 
@@ -48,7 +51,9 @@ class Store:
         self._lease = Lease(path, check)
         self.blobs = Blobs(path, check, self._lease.hold, disk)
         self.refs = Refs(path, check, self.blobs.sync)
+        self.indexes = Indexes(os.path.join(path, "indexes"))
         self.layers_directory = os.path.join(path, "layers")
+        self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 

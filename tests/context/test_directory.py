@@ -15,6 +15,7 @@ from assembler.context.directory import DirectoryContext, find_ignore_file
 from assembler.errors import ContextChanged, StepError, UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.linux import paths
+from assembler.linux.beneath import Openings
 
 
 @pytest.fixture
@@ -144,14 +145,12 @@ def test_a_file_that_vanishes_while_its_directory_is_listed(
 def test_what_may_not_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = found(root, "d/g")
     tree = DirectoryContext(str(root), None).tree()
-    opened = paths.open_beneath
 
-    def refused(directory: int, path: str, flags: int) -> int:
-        if path.startswith("d"):  # as for anybody but root where the mode is 000
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return opened(directory, path, flags)
+    def refused(*_: object) -> int:  # as for anybody but root where the mode is 000
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(paths, "open_beneath", refused)
+    monkeypatch.setattr(Openings, "open", refused)
     for path, act in (("d/g", lambda: read(entry)), ("d", lambda: list(tree.children("d")))):
         with pytest.raises(StepError) as caught:
             act()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from assembler.engine import content
 from assembler.engine.selection import select
 from assembler.errors import Cancelled, ContextChanged
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.tree import Tree
+from assembler.layer.tree import Tree, everything
 from assembler.source import Source
 
 
@@ -46,15 +46,15 @@ ENTRY = Entry(
 @pytest.mark.parametrize(
     "changed",
     [
-        replace(ENTRY, path="d/g"),
-        replace(ENTRY, mode=0o645),
-        replace(ENTRY, uid=3),
-        replace(ENTRY, gid=3),
-        replace(ENTRY, xattrs=(("user.a", b"2"),)),
-        replace(ENTRY, xattrs=(("user.b", b"1"),)),
-        replace(ENTRY, xattrs=()),
-        replace(ENTRY, source=InlineBytes(b"2")),
-        replace(ENTRY, size=0, source=InlineBytes(b"")),
+        ENTRY._replace(path="d/g"),
+        ENTRY._replace(mode=0o645),
+        ENTRY._replace(uid=3),
+        ENTRY._replace(gid=3),
+        ENTRY._replace(xattrs=(("user.a", b"2"),)),
+        ENTRY._replace(xattrs=(("user.b", b"1"),)),
+        ENTRY._replace(xattrs=()),
+        ENTRY._replace(source=InlineBytes(b"2")),
+        ENTRY._replace(size=0, source=InlineBytes(b"")),
         Entry("d/f", Kind.DIRECTORY, mode=0o644, uid=1, gid=2),
         Entry("d/f", Kind.SYMLINK, mode=0o644, uid=1, gid=2, link="1"),
         Entry("d/f", Kind.SYMLINK, mode=0o644, uid=1, gid=2, link="2"),
@@ -157,7 +157,7 @@ class _Guarded:
     def _watched(self, entry: Entry) -> Entry:
         if entry.source is None:
             return entry
-        return replace(entry, source=_Watched(entry.source, partial(self.read.add, entry.path)))
+        return entry._replace(source=_Watched(entry.source, partial(self.read.add, entry.path)))
 
 
 class _Watched:
@@ -186,6 +186,31 @@ def test_a_file_that_changes_while_it_is_read_is_named(bench: Any, size: int, ho
     step = bench.step("COPY d /x")
     with pytest.raises(ContextChanged, match=f"'d/log' changed.*became {how} than 10 bytes"):
         content.digest(select(step, bench.tree_of([entry])))
+
+
+def test_what_somebody_else_read_makes_the_same_digest(bench: Any, fill: Any) -> None:
+    fill("d/a", "d/e/b", "d/l -> a", "f")
+    os.link(bench.context / "d/a", bench.context / "d/e/c")
+
+    def read(entry: Entry) -> bytes:
+        if entry.source is None:
+            return b""
+        with entry.source.open() as stream:
+            return hashlib.sha256(stream.read()).digest()
+
+    for instruction in ("COPY d f /x/", "COPY --exclude=e d /x/", "COPY --parents d/*/b /x/"):
+        known = content.digest_of_known(bench.select(bench.step(instruction)), read)
+        assert str(known) == bench.digest(instruction)
+
+
+@pytest.mark.parametrize("flags", ["", "--exclude=none "])
+def test_C21_the_same_files_have_one_key_wherever_they_are(
+    bench: Any, fill: Any, flags: str
+) -> None:
+    fill("d/a", "d/e/b", "d/l -> a")
+    os.link(bench.context / "d/a", bench.context / "d/e/c")
+    bench.st = tuple(everything(bench.directory_context().tree()))
+    assert bench.digest(f"COPY {flags}d /x") == bench.digest(f"COPY --from=st {flags}d /x")
 
 
 def test_hashing_stops_when_it_is_told_to(bench: Any) -> None:

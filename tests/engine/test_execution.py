@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
-from assembler.context.directory import ContextBytes, DirectoryContext
+from assembler.context.directory import DirectoryContext
+from assembler.context.files import ContextBytes
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute
@@ -152,7 +154,8 @@ class Workshop:
             contexts={"": DirectoryContext(str(self.context), self._rules())},
             remote=self.remote,
             sandbox=sandbox,
-            fetch=lambda image, layer: pytest.fail("nothing is pulled"),
+            fetch=lambda image, layer, take: pytest.fail("nothing is pulled"),
+            stream=lambda image, layer, take: pytest.fail("nothing is pulled"),
             compression=by_name("uncompressed", None),
             sink=self.events.append,
             cancellation=cancellation,
@@ -390,7 +393,15 @@ def test_X2_only_what_is_copied_is_read(
         opened.add(source.path)
         return original(source)
 
+    names: set[str] = set()
+    really = os.open
+
+    def named(path: Any, *args: Any, **keywords: Any) -> int:
+        names.add(str(path))
+        return really(path, *args, **keywords)
+
     monkeypatch.setattr(ContextBytes, "open", watched)
+    monkeypatch.setattr(os, "open", named)
     workshop.build(
         """\
 FROM scratch
@@ -399,6 +410,7 @@ RUN --mount=type=bind,source=mounted,target=/m ["sh", "write /y 1"]
 """
     )
     assert opened == {"src/a", "mounted/c"}
+    assert {"a", "c"} <= names and not {"ignored", "b", "big"} & names
 
 
 def test_G7_rules_hold_for_bind_mounts_of_the_context_and_not_for_stages(
@@ -435,19 +447,21 @@ def test_M6_no_character_means_anything_in_the_source_of_a_bind_mount(workshop: 
     assert Path(mount.source, "f").read_text() == "a[1]*"
 
 
-def test_a_context_file_that_changes_during_the_build_is_named(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["log", "."])
+def test_B2_a_context_file_that_changes_during_the_build_is_named(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     (workshop.context / "log").write_text("1")
-    original = ContextBytes.open
+    original = os.open
 
-    def written(source: ContextBytes) -> object:
-        (workshop.context / "log").write_text("22")
-        return original(source)
+    def written(*args: Any, **keywords: Any) -> int:
+        if "log" in args:
+            (workshop.context / "log").write_bytes(b"22")
+        return original(*args, **keywords)
 
-    monkeypatch.setattr(ContextBytes, "open", written)
+    monkeypatch.setattr(os, "open", written)
     with pytest.raises(ContextChanged, match="log in the build context changed") as caught:
-        workshop.build("FROM scratch\nCOPY . /x/\n")
+        workshop.build(f"FROM scratch\nCOPY {what} /x/\n")
     assert caught.value.span is not None and caught.value.span.start == 2
 
 

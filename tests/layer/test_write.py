@@ -105,6 +105,31 @@ def test_what_is_reported_is_what_was_written(compression: Compression) -> None:
     assert (result.size, result.uncompressed_size, result.entries) == (len(blob), len(tar), 2)
 
 
+def test_each_file_is_hashed_on_the_way(tmp_path: Path) -> None:
+    contents = {
+        "empty": b"",
+        "large": random.Random(5).randbytes(2_300_000),
+        "small": b"content",
+        "text": b"inline",
+        "up to the arena": bytes(1 << 20),
+    }
+    entries = []
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        source = PathBytes(str(tmp_path / name)) if name != "text" else InlineBytes(content)
+        entries.append(Entry(name, Kind.FILE, size=len(content), source=source))
+    found: dict[str, bytes] = {}
+    more = [directory("d"), Entry("link", Kind.HARDLINK, link="small")]
+    pack(
+        [*entries, *more],
+        io.BytesIO(),
+        PLAIN,
+        seen=lambda entry, digest: found.update({entry.path: digest}),
+    )
+    assert found.pop("link") == hashlib.sha256(contents.pop("small")).digest()  # carries the data
+    assert found == {name: hashlib.sha256(one).digest() for name, one in contents.items()}
+
+
 def test_epoch_caps_times() -> None:
     out = io.BytesIO()
     pack([Entry("a", Kind.DIRECTORY, mtime=99 * 10**9)], out, Plain(), epoch=7)

@@ -1,0 +1,185 @@
+"""One file of a directory context: what it is, and its bytes as long as it is the one that was seen.
+
+Every file is opened below the context's root without following a link (reliability B2).
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+from assembler.errors import ContextChanged, StepError
+from assembler.layer.changeset import Entry, Kind
+from assembler.linux import paths
+from assembler.linux.beneath import Openings
+
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL))
+"""What is not there, or not what it was: EINVAL is readlink(2)'s for what is no link."""
+KINDS = MappingProxyType(
+    {
+        stat.S_IFDIR: Kind.DIRECTORY,
+        stat.S_IFREG: Kind.FILE,
+        stat.S_IFLNK: Kind.SYMLINK,
+        stat.S_IFIFO: Kind.FIFO,
+    }
+)
+"""What a context holds: sockets and devices of the host are no files of it."""
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_CAPABILITY = "security.capability"
+
+Identity = tuple[int, int, int]
+"""What tells whether a file is the one that was seen: inode, size, modification time."""
+
+
+class ContextBytes(NamedTuple):
+    """A file of a context, as it was when it was seen."""
+
+    root: str
+    path: str
+    seen: Identity
+
+    def open(self) -> BinaryIO:
+        """The file's bytes; who reads to their end learns whether they are one state of it. Opening
+        and reading raise ContextChanged when it is another one by now, StepError when it cannot be
+        read."""
+        with Openings() as near:
+            return _Watched(self.descriptor(near), self)
+
+    def descriptor(self, near: Openings) -> int:
+        """See `layer.changeset.FileSource.descriptor`."""
+        try:
+            descriptor = near.open(self.root, self.path, FILE)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        try:
+            self.check(descriptor)
+        except ContextChanged:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def check(self, descriptor: int) -> None:
+        """Raises ContextChanged unless what is open as `descriptor` is the file that was seen."""
+        if identity(os.fstat(descriptor)) != self.seen:
+            raise changed(self.path)
+
+
+class _Watched(io.FileIO):
+    """A file that is looked at again when all of it has been read."""
+
+    def __init__(self, descriptor: int, source: ContextBytes) -> None:
+        super().__init__(descriptor, "rb")
+        self._source = source
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if not count:
+            self._source.check(self.fileno())
+        return count
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        self._source.check(self.fileno())
+        return data
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
+        data = super().read(size)
+        if size and not data:
+            self._source.check(self.fileno())
+        return data
+
+
+def open_beneath(root: str, path: str, flags: int) -> int:
+    """Open `path` of the context at `root`, through directories only. Raises OSError."""
+    top = os.open(root, _ROOT)
+    try:
+        return paths.open_beneath(top, path, flags)
+    finally:
+        os.close(top)
+
+
+def open_directory(root: str, path: str) -> int:
+    """A descriptor of the directory at `path` of the context at `root`. Raises ContextChanged where
+    there is none, StepError where it cannot be read."""
+    try:
+        return open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def entry_of(root: str, path: str, directory: int, found: os.stat_result) -> Entry | None:
+    """What is at `path` of the context at `root`, in the directory open as `directory`; None where
+    that is no file of a context. Raises OSError."""
+    shared = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
+    return entry_as_seen(root, path, directory, found.st_mode, identity(found), shared)
+
+
+def entry_as_seen(
+    root: str,
+    path: str,
+    directory: int,
+    mode: int,
+    seen: Identity,
+    shared: tuple[int, int] | None,
+) -> Entry | None:
+    """`entry_of` from what is known already; `shared` is what the names of one file share."""
+    kind = KINDS.get(stat.S_IFMT(mode))
+    if kind is None:
+        return None
+    mode = stat.S_IMODE(mode)
+    _, size, mtime = seen
+    if kind is not Kind.FILE:
+        name = path.rpartition("/")[2]
+        link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
+        return Entry(path, kind, mode, mtime=mtime, link=link)
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=mode,
+        mtime=mtime,
+        size=size,
+        xattrs=_capability(path, directory) if mode & 0o111 else (),
+        source=ContextBytes(root, path, seen),
+        inode=shared,
+    )
+
+
+def _capability(path: str, directory: int) -> tuple[tuple[str, bytes], ...]:
+    """The capabilities of a program, the only attribute that BuildKit's layers keep of a context's
+    file (rules C20, Z4); what cannot be read is left out."""
+    name = path.rpartition("/")[2]
+    try:
+        value = os.getxattr(f"/proc/self/fd/{directory}/{name}", _CAPABILITY, follow_symlinks=False)
+    except OSError:
+        return ()
+    return ((_CAPABILITY, value),)
+
+
+def unreadable(path: str, error: OSError) -> StepError:
+    """The error for what cannot be read at `path`."""
+    if error.errno in GONE:
+        return changed(path)
+    return StepError(
+        f"{path or '.'} in the build context cannot be read: {error.strerror}",
+        hint="make it readable, or exclude it in .dockerignore",
+    )
+
+
+def changed(path: str) -> ContextChanged:
+    """The error for something that is not what it was when it was seen."""
+    return ContextChanged(
+        f"{path or '.'} in the build context changed during the build",
+        hint="build again when nothing writes to the context",
+    )
+
+
+def identity(found: os.stat_result) -> Identity:
+    """What is compared of a file."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
