@@ -189,7 +189,7 @@ class Realisation:
                     self._pass_through(change, indexer, keep)
                     made = indexer.result()
             else:
-                with store.blobs.reading(layer.descriptor.digest) as blob:
+                with self._open(change) as blob:
                     made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
@@ -203,9 +203,16 @@ class Realisation:
 
     def _open(self, change: Change) -> BinaryIO:
         layer = self._layer(change)
+        blobs = self._services.store.blobs
         if isinstance(change, BaseChange):
             self.fetch(change)
-        return self._services.store.blobs.open(layer.descriptor.digest)
+        try:
+            blobs.verify(layer.descriptor.digest)
+        except BlobCorrupt:
+            if not isinstance(change, BaseChange):
+                raise
+            self.fetch(change)  # it is gone, and is fetched again
+        return blobs.open(layer.descriptor.digest)
 
     def _layer(self, change: Change) -> Layer:
         layer = self.packed(change)

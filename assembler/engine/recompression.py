@@ -50,7 +50,7 @@ class Recompression:
         if known is not None and self._store.blobs.has(known.descriptor.digest):
             return known
         fetch()
-        with self._store.blobs.open(source) as blob, self._store.blobs.ingest() as ingest:
+        with self._store.blobs.reading(source) as blob, self._store.blobs.ingest() as ingest:
             packed = repack(
                 reader(blob),
                 ingest,

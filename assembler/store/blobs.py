@@ -50,6 +50,7 @@ class Blobs:
         self._disk = disk or Disk()
         self._guard = threading.Lock()
         self._pending: set[str] = set()
+        self._verified: set[Digest] = set()
 
     def path(self, digest: Digest) -> str:
         """Where the blob `digest` is, or would be."""
@@ -125,11 +126,19 @@ class Blobs:
                 self.condemn(digest, error)
                 raise
 
+    def verify(self, digest: Digest) -> None:
+        """Read the blob, unless that was done or it was written by this process, and `condemn` it:
+        for whoever reads a part of it only. Raises BlobCorrupt."""
+        if digest not in self._verified:
+            self.condemn(digest)
+            self._verified.add(digest)
+
     def condemn(self, digest: Digest, cause: Exception | None = None) -> None:
         """Take the blob away if it is damaged, and raise BlobCorrupt then."""
         path = self.path(digest)
         if not os.path.lexists(path) or self._digest(path) == digest.hex:
             return
+        self._verified.discard(digest)
         os.unlink(path)
         raise BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
@@ -194,6 +203,7 @@ class Blobs:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             os.rename(temporary, target)
+        self._verified.add(digest)
         if batch:
             with self._guard:
                 self._pending.add(target)

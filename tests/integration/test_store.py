@@ -324,3 +324,24 @@ def test_a_cap_removes_after_a_build_what_was_not_used_in_it(assemble: Any, tmp_
 def test_prune_asks_somebody_or_is_told_not_to(assemble: Any) -> None:
     done = assemble("prune", code=2)
     assert "hint: add --force" in done.stderr and not done.stdout
+
+
+def test_CR07_a_file_is_never_taken_out_of_a_damaged_layer(
+    assemble: Any, hub: Any, registry: Any, tmp_path: Path
+) -> None:
+    hub("busybox")
+    env = {
+        "ASSEMBLE_STORE": str(tmp_path / "second"),
+        "CONTAINERS_REGISTRIES_CONF": str(registry.mirror),
+    }
+    context = write(tmp_path / "context", "FROM scratch\nCOPY --from=busybox /bin/busybox /one\n")
+    assemble("build", "-q", context, **env, **EPOCH)
+    blobs_now = Path(env["ASSEMBLE_STORE"], "blobs/sha256").iterdir()
+    base = sorted(blobs_now, key=lambda path: path.stat().st_size)[-2:]
+    copied = "FROM scratch\nCOPY --from=busybox /bin/busybox /two\n"
+    (context / "Dockerfile").write_text(copied)
+    for path in base:
+        flip(path)
+    damaged = assemble("build", "-q", context, **env, **EPOCH).stdout
+    fresh = {**env, "ASSEMBLE_STORE": str(tmp_path / "third")}
+    assert assemble("build", "-q", context, **fresh, **EPOCH).stdout == damaged
