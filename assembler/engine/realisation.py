@@ -166,7 +166,7 @@ class Realisation:
 
     def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
         check = self._services.cancellation.check
-        members = SpooledMembers(partial(self._reading, change), self.spool, check)
+        members = SpooledMembers(partial(self._intact, change), self.spool, check)
         return IndexTree(self.index(change, keep=keep), members, lower)
 
     def _table_tree(self, change: Change, lower: Tree, keep: bool) -> LayerTree | None:
@@ -223,7 +223,7 @@ class Realisation:
                     self._pass_through(change, indexer, keep)
                     made = indexer.result()
             else:
-                with store.blobs.reading(layer.descriptor.digest) as blob:
+                with self._reading(change) as blob:
                     made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
@@ -236,11 +236,23 @@ class Realisation:
             self._services.stream(change.image, change.descriptor, indexer.write)
 
     def _reading(self, change: Change) -> AbstractContextManager[BinaryIO]:
-        """The blob of `change`, fetched if it is not here."""
-        layer = self._layer(change)
+        """The blob of `change`, fetched if it is not here, for who reads it to its end."""
         if isinstance(change, BaseChange):
             self.fetch(change)
-        return self._services.store.blobs.reading(layer.descriptor.digest)
+        return self._services.store.blobs.reading(self._layer(change).descriptor.digest)
+
+    def _intact(self, change: Change) -> BinaryIO:
+        """The blob of `change`, fetched if it is not here, for who reads a part of it."""
+        blobs, digest = self._services.store.blobs, self._layer(change).descriptor.digest
+        if isinstance(change, BaseChange):
+            self.fetch(change)
+        try:
+            blobs.verify(digest)
+        except BlobCorrupt:
+            if not isinstance(change, BaseChange):
+                raise
+            self.fetch(change)  # it is gone, and is fetched again
+        return blobs.open(digest)
 
     def _layer(self, change: Change) -> Layer:
         layer = self.packed(change)
