@@ -20,7 +20,6 @@ from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.resources import Resources
-from assembler.linux.userns import IdMap
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
+    from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
