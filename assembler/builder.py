@@ -15,7 +15,14 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Sandbox, Services
 from assembler.environment import Environment
-from assembler.errors import DockerfileError, HostError, NamespacesForbidden, UsageError
+from assembler.errors import (
+    BlobCorrupt,
+    DockerfileError,
+    HostError,
+    NamespacesForbidden,
+    RegistryError,
+    UsageError,
+)
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
@@ -33,11 +40,14 @@ from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
+    from assembler.cache.pruning import Policy
+    from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
@@ -49,6 +59,7 @@ _OWNERS_IGNORED = (
     "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
     "away belongs to 0:0 in the image (see assemble doctor)"
 )
+_BAD_REQUEST = 400  # what a registry says to a blob that has another digest
 RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 
@@ -56,7 +67,10 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 @value(kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all."""
+    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Without `whole`, layers of base images that nothing needs are left where they are: for an image
+    that is pushed, to a registry that may have them. With `recompress`, base layers too are in
+    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -71,8 +85,11 @@ class BuildRequest:
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
     pull: bool = False
+    whole: bool = True
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
+    recompress: bool = False
+    docker_types: bool = False
     add_hosts: tuple[tuple[str, str], ...] = ()
     shared_memory: int = SHARED_MEMORY
     limits: tuple[Limit, ...] = ()
@@ -120,7 +137,12 @@ class Builder:
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
         self._stack = ExitStack()
-        self.store = self._stack.enter_context(Store.open(store or environment.store, cancellation))
+        path = store or environment.store
+        if environment.notice and path == environment.store:
+            self.warn(environment.notice)
+        self.store = self._stack.enter_context(
+            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self.warn))
+        )
         self.images = self._stack.enter_context(
             Images(
                 self.store,
@@ -151,9 +173,19 @@ class Builder:
     def __enter__(self) -> Builder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-        self._sink(Finished(self._clock()))
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raises NoSpace in place of what comes of not being able to write, wherever that was."""
+        try:
+            self._stack.close()
+        finally:
+            self._sink(Finished(self._clock()))
+        lacking = shortage(error, self.store.path)
+        if lacking is not None:
+            raise lacking from error
+
+    def warn(self, message: str) -> None:
+        """Tell the user `message`."""
+        self._sink(Warned(message, self._clock()))
 
     @property
     def cache(self) -> LocalCache:
@@ -162,9 +194,8 @@ class Builder:
             from assembler.cache.local import LocalCache
 
             path = os.path.join(self.store.path, "cache.db")
-            self._cache = self._stack.enter_context(LocalCache(path, self._cancellation.check))
-            if self._cache.notice:
-                self._sink(Warned(self._cache.notice, self._clock()))
+            cache = LocalCache(path, self._cancellation.check, self.warn)
+            self._cache = self._stack.enter_context(cache)
         return self._cache
 
     def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
@@ -259,10 +290,25 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is complete in the store."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
         from assembler.engine.execution import execute
 
+        for image in plan.images.values():
+            self.images.know(image)
         return execute(plan, self.services(request))
+
+    def recompressed(self, image: Image, compression: Compression) -> Image:
+        """`image` with all of its layers in `compression`, in the store."""
+        from assembler.engine.recompression import Recompression
+
+        return Recompression(
+            compression,
+            self.store,
+            self.cache,
+            self._cancellation.check,
+            self._sink,
+            self._clock,
+        ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
         """What building `plan` would do, by what the cache and the store hold now."""
@@ -284,7 +330,11 @@ class Builder:
             remote=self.remotes,
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
+            stream=self.images.stream,
+            whole=request.whole,
             compression=request.compression,
+            recompress=request.recompress,
+            docker_types=request.docker_types,
             annotations=request.annotations,
             sink=self._sink,
             cancellation=self._cancellation,
@@ -299,22 +349,49 @@ class Builder:
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
-        """Write `image`, whose blobs are in the store, to every output."""
+        """Write `image` to every output. Layers that the store lacks are fetched if an output
+        asks for their bytes. Raises RegistryError, StoreError; where that is because a blob is
+        damaged, BlobCorrupt, and the blob is removed: what is built again then has it anew."""
         from assembler.engine.recorder import vertex
 
+        for layer in image.manifest.layers:
+            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
         for output in outputs:
             with vertex(output.name, output.name, self._sink, self._clock) as work:
-                written = output.write(
-                    image,
-                    lambda layer: self.store.blobs.open(layer.digest),
-                    self._cancellation.check,
-                )
+                try:
+                    written = output.write(image, self.images.open, self._cancellation.check)
+                except (BlobCorrupt, RegistryError) as error:
+                    if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
+                        for layer in image.manifest.layers:
+                            self.store.blobs.condemn(layer.digest, error)
+                    raise
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`."""
         for name in names:
             self.store.refs.set(str(name), image.manifest.descriptor)
+
+    def usages(self) -> list[Usage]:
+        """What the store holds, the longest unused first; enters the user namespace."""
+        from assembler.cache.usage import usages
+
+        self._enter_for_files()
+        return usages(self.store.path, self.cache.titles(), self._clock(), self._cancellation.check)
+
+    def prune(self, policy: Policy, moved: Callable[[Sequence[Usage]], None]) -> None:
+        """Remove from the store what `policy` gives up, see `cache.pruning.prune`; enters the user
+        namespace."""
+        from assembler.cache.pruning import prune
+
+        self._enter_for_files()
+        prune(self.store, self.cache, policy, self._clock(), self._cancellation, moved)
+
+    def _enter_for_files(self) -> None:
+        """Layers and cache mounts have files of other ids, which are ours inside only."""
+        if self._id_map is None:
+            with suppress(HostError):  # then what cannot be read does not count
+                self._id_map = self._enter()
 
     def _devices(self) -> Registry:
         """The host's devices, read on first use."""
@@ -356,6 +433,7 @@ class Builder:
             ids = RECORDED if self._id_map.single else self._id_map.kind
             directory = os.path.join(self.store.layers_directory, ids)
             opened = self._open_snapshotter(directory, self._id_map)
+            opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
             yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
 
@@ -443,6 +521,16 @@ class Builder:
         from assembler.runtime.native import Native
 
         return Native.start(id_map)
+
+
+def _fsync(text: str) -> Fsync:
+    try:
+        return Fsync(text)
+    except ValueError:
+        raise UsageError(
+            f"ASSEMBLE_FSYNC={text}: unknown",
+            hint=f"one of {', '.join(one.value for one in Fsync)}",
+        ) from None
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:

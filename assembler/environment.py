@@ -23,32 +23,54 @@ class Environment:
     registry_auth_file: str
     registries_conf: str
     temporary: str
+    fsync: str = "batch"
+    notice: str = ""
+    """What the user should know about the choices made here, empty for nothing."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> Environment:
         """The environment of this process, or of `variables` (ecosystem 1.3, XDG base dirs).
 
-        The store is $ASSEMBLE_STORE, else $XDG_DATA_HOME/assemble, else ~/.local/share/assemble.
+        The store is $ASSEMBLE_STORE, else $XDG_DATA_HOME/assemble, else ~/.local/share/assemble;
+        where that cannot be written, $TMPDIR/assemble-<uid> (reliability.md 1.1).
         """
         environ = dict(os.environ if variables is None else variables)
         home = environ.get("HOME") or _home_of_user() or "/"
-        data_home = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+        temporary = environ.get("TMPDIR") or "/var/tmp"
+        data_home = environ.get("XDG_DATA_HOME")
+        store = environ.get("ASSEMBLE_STORE") or f"{data_home or f'{home}/.local/share'}/assemble"
+        notice = ""
+        if not environ.get("ASSEMBLE_STORE") and not data_home and not _can_be_made(store):
+            instead = f"{temporary}/assemble-{os.getuid()}"
+            notice = (
+                f"{home} cannot be written: the store is {instead} (ASSEMBLE_STORE names another)"
+            )
+            store = instead
         config_home = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
         return cls(
             variables=environ,
             home=home,
-            store=os.path.abspath(environ.get("ASSEMBLE_STORE") or f"{data_home}/assemble"),
+            store=os.path.abspath(store),
             config_home=config_home,
             runtime_dir=environ.get("XDG_RUNTIME_DIR", ""),
             docker_config=environ.get("DOCKER_CONFIG") or f"{home}/.docker",
             registry_auth_file=environ.get("REGISTRY_AUTH_FILE", ""),
             registries_conf=environ.get("CONTAINERS_REGISTRIES_CONF", ""),
-            temporary=environ.get("TMPDIR") or "/var/tmp",
+            temporary=temporary,
+            fsync=environ.get("ASSEMBLE_FSYNC") or "batch",
+            notice=notice,
         )
 
     def get(self, name: str) -> str:
         """The variable `name`, empty when not set."""
         return self.variables.get(name, "")
+
+
+def _can_be_made(path: str) -> bool:
+    """Whether `path`, or what exists of the way to it, is a directory that can be written."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
 
 
 def _home_of_user() -> str:

@@ -161,7 +161,10 @@ class BlobMissing(StoreError):
 
 
 class NoSpace(StoreError):
-    """ENOSPC or EDQUOT, with the file system that is full."""
+    """Nothing more can be written: space, inodes, quota, a limit, or a file system that is read-only.
+    `file_system` is where it is mounted, empty while that is not known."""
+
+    file_system = ""
 
 
 class StoreUnusable(StoreError):

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
+from assembler.engine.services import Take, unseen
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
 from assembler.events import Sink, VertexProgress
@@ -80,6 +81,7 @@ class Images:
         self._clock = clock
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
+        self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
 
     def __enter__(self) -> Images:
         return self
@@ -136,6 +138,25 @@ class Images:
             image = self.stored(reference, None)
         return None if image is None else _resolved(name, image)
 
+    def know(self, image: ResolvedImage) -> None:
+        """Take note that the layers of `image` can be fetched by its name."""
+        if not image.name.startswith(LAYOUT):
+            for layer in image.layers:
+                self._sources.setdefault(layer.digest, {})[image.name] = image
+
+    def sources(self, layer: Descriptor) -> tuple[Reference, ...]:
+        """The names of images whose repositories may have the blob of `layer`."""
+        return tuple(map(Reference.parse, self._sources.get(layer.digest, ())))
+
+    def open(self, layer: Descriptor) -> BinaryIO:
+        """The blob of `layer`, brought into the store first where it is not there and a known image
+        has it. Raises BlobMissing, RegistryError."""
+        if not self._store.blobs.has(layer.digest):
+            for image in self._sources.get(layer.digest, {}).values():
+                self.fetch(image, layer)
+                break
+        return self._store.blobs.open(layer.digest)
+
     def _from_layout(self, name: str, platform: Platform) -> Image:
         from assembler.store.importing import import_image
 
@@ -158,8 +179,10 @@ class Images:
             image = self._store.image(descriptor)
         except AssemblerError:
             return None  # an incomplete image is as good as none: it is pulled anew
-        fits = platform is None or platform.matches(image.config.platform)
-        return image if fits else None
+        if platform is not None and not platform.matches(image.config.platform):
+            return None
+        self.know(_resolved(str(reference), image))
+        return image
 
     def pull_manifest(self, reference: Reference, platform: Platform) -> Image:
         """Ask the registry; manifest and configuration are stored under `reference`."""
@@ -170,21 +193,33 @@ class Images:
             resolved = resolve(self.client, reference, platform)
             image = Image.read(resolved.manifest, resolved.config_content)
             descriptor = self._store.put_image(image)
-            self._store.refs.set(str(reference), descriptor)
+            self._store.refs.set(str(reference), descriptor, remote=True)
+            self.know(_resolved(str(reference), image))
             work.detail = str(descriptor.digest)
             return image
 
-    def fetch(self, image: ResolvedImage, layer: Descriptor) -> None:
-        """Bring the blob of a base layer into the store."""
+    def fetch(self, image: ResolvedImage, layer: Descriptor, take: Take = unseen) -> None:
+        """Bring the blob of a base layer into the store; `take` is handed its bytes on the way."""
+        with self._store.blobs.ingest(layer.size) as ingest:
+
+            def write(piece: bytes) -> None:
+                ingest.write(piece)
+                take(piece)
+
+            self._transfer("pull", image, layer, write)
+            ingest.commit(layer)
+
+    def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
+        """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored."""
+        self._transfer("read", image, layer, take)
+
+    def _transfer(self, verb: str, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         from assembler.registry.pull import fetch_blob
 
         reference = Reference.parse(image.name)
-        vertex_id = f"pull {layer.digest}"
-        title = f"[internal] pull {reference.familiar} {layer.digest.hex[:12]}"
-        with (
-            vertex(vertex_id, title, self._sink, self._clock),
-            self._store.blobs.ingest() as ingest,
-        ):
+        vertex_id = f"{verb} {layer.digest}"
+        title = f"[internal] {verb} {reference.familiar} {layer.digest.hex[:12]}"
+        with vertex(vertex_id, title, self._sink, self._clock):
             item = str(layer.digest)
 
             def progress(current: int, total: int) -> None:
@@ -194,18 +229,15 @@ class Images:
                 self.client,
                 reference,
                 layer,
-                ingest.write,
+                take,
                 progress=progress,
                 cancellation=self._cancellation,
             )
-            ingest.commit(layer)
 
-    def complete(self, name: str, image: Image) -> None:
-        """Bring every layer of `image` that the store lacks into it."""
-        resolved = _resolved(name, image)
+    def complete(self, image: Image) -> None:
+        """Bring every layer of `image` that the store lacks into it. Raises as `open` does."""
         for layer in image.manifest.layers:
-            if not self._store.blobs.has(layer.digest):
-                self.fetch(resolved, layer)
+            self.open(layer).close()
 
 
 def parse_reference(text: str) -> Reference:

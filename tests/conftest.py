@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import gzip
 import hashlib
+import io
+import json
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+import zstandard
 
 ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
 
 hypothesis.settings.register_profile("repeatable", database=None, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
@@ -332,6 +342,33 @@ def own_registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield host, directory / "data"
 
 
+@dataclass(frozen=True)
+class Relay:
+    """fixtures/relay.py in front of a registry."""
+
+    host: str
+    process: subprocess.Popen[str]
+
+    def moved(self) -> dict[str, int]:
+        """The bytes sent to the registry and received from it since the last call."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found: dict[str, int] = json.loads(self.process.stdout.readline())
+        return found
+
+
+@pytest.fixture
+def relay(own_registry: tuple[str, Path]) -> Iterator[Relay]:
+    """The test's own registry behind a port that counts."""
+    command = [sys.executable, str(ROOT / "fixtures/relay.py"), own_registry[0]]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield Relay(process.stdout.readline().strip(), process)
+
+
 @pytest.fixture
 def without_namespaces() -> list[str]:
     """A command prefix under which no user namespace can be made."""
@@ -353,3 +390,155 @@ def single_id(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         if found := shutil.which(name):
             (programs / name).symlink_to(found)
     return ["env", f"PATH={os.path.dirname(sys.executable)}:{programs}"]
+
+
+@dataclass(frozen=True)
+class LazyLayer:
+    """A layer read as lazy pullers read it: by ranges, with what its descriptor's annotations say,
+    after stargz-snapshotter's docs/estargz.md and containers/storage's pkg/chunked. Everything is
+    checked on the way."""
+
+    blob: bytes
+    annotations: Mapping[str, str]
+
+    def range(self, start: int, end: int) -> bytes:
+        """What a range request for these bytes gives."""
+        assert 0 <= start <= end <= len(self.blob)
+        return self.blob[start:end]
+
+    def files(self) -> dict[str, tuple[dict[str, Any], bytes]]:
+        """Every row of the table of contents that is no further chunk, with the file's bytes."""
+        if "containerd.io/snapshot/stargz/toc.digest" in self.annotations:
+            rows, gunzip = self._estargz()
+            return self._fetched(rows, gunzip)
+        rows, _ = self._chunked()
+        return self._fetched(rows, unzstd)
+
+    def _fetched(
+        self, rows: list[dict[str, Any]], decompress: Callable[[bytes], bytes]
+    ) -> dict[str, tuple[dict[str, Any], bytes]]:
+        offsets = sorted({row["offset"] for row in rows if "offset" in row})
+        assert len(offsets) == sum("offset" in row for row in rows), "an offset is there twice"
+        after = dict(zip(offsets, [*offsets, len(self.blob)][1:], strict=True))
+        found: dict[str, tuple[dict[str, Any], bytes]] = {}
+        last: dict[str, Any] = {}
+        for row in rows:
+            if row["type"] != "chunk":
+                last = row
+                found[row["name"]] = (row, b"")
+            if "offset" not in row:
+                continue
+            assert row["name"] == last["name"]
+            content = found[last["name"]][1]
+            assert row.get("chunkOffset", 0) == len(content)
+            size = row.get("chunkSize") or last["size"] - len(content)
+            whole = row is last and "chunkSize" in row  # its endOffset is the file's, then
+            end = after[row["offset"]] if whole else row.get("endOffset", after[row["offset"]])
+            piece = decompress(self.range(row["offset"], end))[:size]
+            assert len(piece) == size
+            if "chunkDigest" in row:
+                assert row["chunkDigest"] == sha256(piece)
+            found[last["name"]] = (last, content + piece)
+        for row, content in found.values():
+            assert len(content) == row.get("size", 0)
+            assert not content or row["digest"] == sha256(content)
+        return found
+
+    def _estargz(self) -> tuple[list[dict[str, Any]], Callable[[bytes], bytes]]:
+        footer = self.range(len(self.blob) - 51, len(self.blob))
+        assert footer[:16] == b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\0"
+        assert footer[32:38] == b"STARGZ"
+        assert gzip.decompress(footer) == b""
+        at = int(footer[16:32], 16)
+        stream = zlib.decompressobj(31)
+        table = stream.decompress(self.range(at, len(self.blob) - 51))
+        assert stream.eof
+        assert not stream.unused_data, "the table is not the last member"
+        with tarfile.open(fileobj=io.BytesIO(table)) as archive:
+            (member,) = archive.getmembers()
+            assert member.name == "stargz.index.json"
+            file = archive.extractfile(member)
+            assert file is not None
+            text = file.read()
+        assert sha256(text) == self.annotations["containerd.io/snapshot/stargz/toc.digest"]
+        document = json.loads(text)
+        assert document["version"] == 1
+        assert int(self.annotations["io.containers.estargz.uncompressed-size"]) == len(
+            gzip.decompress(self.blob)
+        )
+        for row in document["entries"]:
+            assert ("chunkDigest" in row) == ("offset" in row)
+            assert (
+                "offset" not in row or self.range(row["offset"], row["offset"] + 2) == b"\x1f\x8b"
+            )
+        (landmark,) = (row for row in document["entries"] if row["name"] == ".no.prefetch.landmark")
+        assert landmark["digest"] == sha256(b"\x0f")
+        return document["entries"], lambda data: zlib.decompressobj(31).decompress(data)
+
+    def _chunked(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        prefix = "io.github.containers.zstd-chunked."
+        said = [
+            [int(number) for number in self.annotations[f"{prefix}{name}-position"].split(":")]
+            for name in ("manifest", "tarsplit")
+        ]
+        footer = self.range(len(self.blob) - 72, len(self.blob))
+        assert footer[:8] == b"\x50\x2a\x4d\x18\x40\0\0\0"
+        assert footer[64:] == b"GNUlInUx"
+        numbers = struct.unpack("<7Q", footer[8:64])
+        assert [list(numbers[:4]), list(numbers[4:])] == said
+        (at, size, whole, kind), (split_at, split_size, split_whole) = said
+        assert kind == 1
+        table = self.range(at, at + size)
+        assert sha256(table) == self.annotations[f"{prefix}manifest-checksum"]
+        text = unzstd(table)
+        document = json.loads(text)
+        assert (len(text), document["version"]) == (whole, 1)
+        split = self.range(split_at, split_at + split_size)
+        assert sha256(split) == document["tarSplitDigest"]
+        lines = unzstd(split)
+        assert len(lines) == split_whole
+        parts = [json.loads(line) for line in lines.splitlines()]
+        assert [part["position"] for part in parts] == list(range(len(parts)))
+        return document["entries"], parts
+
+    def tar_again(self) -> bytes:
+        """The tar, put together from a zstd:chunked layer's files and its tar-split data."""
+        files = self.files()
+        out = []
+        for part in self._chunked()[1]:
+            if part["type"] == 2:
+                out.append(base64.b64decode(part["payload"]))
+                continue
+            content = files[part["name"]][1]
+            assert part.get("size", 0) == len(content)
+            if content:
+                assert base64.b64decode(part["payload"]) == crc64_go_iso(content).to_bytes(8, "big")
+            out.append(content)
+        return b"".join(out)
+
+
+def sha256(data: bytes) -> str:
+    """A digest as manifests spell it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def unzstd(data: bytes) -> bytes:
+    """All frames of `data`."""
+    stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
+    return stream.read()
+
+
+def crc64_go_iso(data: bytes) -> int:
+    """Bit by bit, after the parameters of the catalogue of CRC algorithms."""
+    crc = (1 << 64) - 1
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xD800000000000000 if crc & 1 else 0)
+    return crc ^ ((1 << 64) - 1)
+
+
+@pytest.fixture
+def lazily() -> type[LazyLayer]:
+    """Reads a layer as lazy pullers do."""
+    return LazyLayer

@@ -7,15 +7,17 @@ wrong image. A database that cannot be read is moved aside and started anew.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from assembler.cache.base import Record
 from assembler.errors import StoreError
+from assembler.linux.claims import held
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PATIENCE = 30.0  # seconds
-SCHEMA = 2
+_UNWRITABLE = frozenset({
+    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
+})  # fmt: skip
+SCHEMA = 3
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -34,6 +40,8 @@ CREATE TABLE IF NOT EXISTS steps(
 CREATE TABLE IF NOT EXISTS layers(
     identity TEXT NOT NULL, variant TEXT NOT NULL, media_type TEXT NOT NULL, digest TEXT NOT NULL,
     size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(identity, variant)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS annotations(
+    digest TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images(
     key TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL)
     WITHOUT ROWID;
@@ -45,21 +53,59 @@ CREATE TABLE IF NOT EXISTS downloads(
 
 class LocalCache:
     """The database at `path`. Use it with `with`; threads share it, processes too. `check` is
-    called while another process writes, and may raise."""
+    called while another process writes, and may raise; `tell` is given a line about what was lost.
 
-    def __init__(self, path: str, check: Callable[[], None] = lambda: None) -> None:
+    A database that is damaged, at once or later, is set aside, and an empty one takes its place.
+    One that cannot be written is only read, or does without a file: no build fails for its sake.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        check: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self._path = path
         self._check = check
+        self._tell = tell
         self._lock = threading.Lock()
+        self._writable = True
         self.notice = ""
         try:
             self._database = self._patiently(lambda: _open(path))
         except sqlite3.DatabaseError as error:
-            self.notice = (
-                f"the cache {path} could not be read ({error}); starting with an empty one"
-            )
-            _set_aside(path)
-            self._database = _open(path)
+            self._database = self._instead(error)
+
+    def _instead(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """What is used where the database gives `error`."""
+        if _code(error) not in _UNWRITABLE:
+            try:
+                with held(os.path.dirname(self._path)):
+                    try:
+                        return _open(self._path)  # another process has mended it
+                    except sqlite3.DatabaseError:
+                        set_aside(self._path)
+                    database = _open(self._path)
+            except (OSError, sqlite3.DatabaseError) as worse:
+                return self._unwritable(worse)
+            self._notify(f"could not be read ({error}); starting with an empty one")
+            return database
+        return self._unwritable(error)
+
+    def _unwritable(self, error: Exception) -> sqlite3.Connection:
+        self._writable = False
+        self._notify(f"cannot be written ({error}); this build is not remembered")
+        try:
+            return _open_read_only(self._path)
+        except sqlite3.DatabaseError:
+            database = sqlite3.connect(":memory:", check_same_thread=False)
+            database.executescript(_TABLES)
+            self._writable = True
+            return database
+
+    def _notify(self, what: str) -> None:
+        self.notice = f"the cache {self._path} {what}"
+        self._tell(self.notice)
 
     def __enter__(self) -> LocalCache:
         return self
@@ -92,7 +138,8 @@ class LocalCache:
     def packed(self, identity: Digest, variant: str) -> Layer | None:
         """The blob that the changeset `identity` was packed in under `variant`, None if never."""
         row = self._one(
-            "SELECT media_type, digest, size, diff_id FROM layers"
+            "SELECT media_type, layers.digest, size, diff_id, document FROM layers"
+            " LEFT JOIN annotations ON annotations.digest = layers.digest"
             " WHERE identity = ? AND variant = ?",
             str(identity),
             variant,
@@ -100,7 +147,8 @@ class LocalCache:
         if row is None:
             return None
         try:
-            descriptor = Descriptor(row[0], Digest.parse(row[1]), int(row[2]))
+            annotations = json.loads(row[4] or "{}")
+            descriptor = Descriptor(row[0], Digest.parse(row[1]), int(row[2]), annotations)
             return Layer(descriptor, Digest.parse(row[3]))
         except ValueError:
             return None
@@ -108,6 +156,11 @@ class LocalCache:
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""
         descriptor = layer.descriptor
+        if descriptor.annotations:  # first: a layer is never found without them
+            self._write(
+                "INSERT OR REPLACE INTO annotations VALUES(?, ?)",
+                (str(descriptor.digest), json.dumps(dict(descriptor.annotations))),
+            )
         self._write(
             "INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?, ?, ?)",
             (
@@ -154,18 +207,72 @@ class LocalCache:
             (url, str(download.digest), download.size, download.etag, download.modified),
         )
 
+    def titles(self) -> dict[str, str]:
+        """What records of steps and packed layers are for, by hex of the identity or the blob."""
+        with self._lock:
+            steps = self._rows("SELECT identity, inputs FROM steps")
+            layers = self._rows("SELECT identity, digest FROM layers")
+        found: dict[str, str] = {}
+        for identity, inputs in steps:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found[_hex(identity)] = str(json.loads(inputs)["step"])
+        for identity, digest in layers:
+            if _hex(identity) in found:
+                found[_hex(digest)] = found[_hex(identity)]
+        return found
+
+    def forget(self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool]) -> None:
+        """Forget what points to blobs that are `gone`, and of results that are in no blob those
+        that `steps` says of. Raises StoreError."""
+
+        def forget() -> None:
+            execute = self._database.execute
+            for table in ("layers", "images", "downloads"):
+                rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
+                lost = [row for row in rows if _of(gone, row[0])]
+                self._database.executemany(f"DELETE FROM {table} WHERE digest = ?", lost)
+            rows = execute(
+                "SELECT DISTINCT identity FROM steps"
+                " WHERE identity NOT IN (SELECT identity FROM layers)"
+            ).fetchall()
+            lost = [row for row in rows if _of(steps, row[0])]
+            self._database.executemany("DELETE FROM steps WHERE identity = ?", lost)
+
+        self._transaction(forget)
+
     def _one(self, query: str, *values: str) -> tuple[str, ...] | None:
         with self._lock:
-            row: tuple[str, ...] | None = self._database.execute(query, values).fetchone()
-            return row
+            rows = self._rows(query, values)
+            return rows[0] if rows else None
+
+    def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple[str, ...]]:
+        """What `query` gives; nothing where the database is damaged. The lock is held."""
+        try:
+            return self._patiently(lambda: self._database.execute(query, values).fetchall())
+        except sqlite3.DatabaseError as error:
+            self._lose(error)
+            return []
 
     def _write(self, query: str, values: tuple[object, ...]) -> None:
+        self._transaction(lambda: self._database.execute(query, values))
+
+    def _transaction(self, work: Callable[[], object]) -> None:
         def write() -> None:
             with self._database:
-                self._database.execute(query, values)
+                work()
 
         with self._lock:
-            self._patiently(write)
+            if not self._writable:
+                return
+            try:
+                self._patiently(write)
+            except sqlite3.DatabaseError as error:
+                self._lose(error)
+
+    def _lose(self, error: sqlite3.DatabaseError) -> None:
+        """Go on without the database that gave `error`."""
+        self._database.close()
+        self._database = self._instead(error)
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """What `work` gives, called again while another process has the database locked: SQLite's
@@ -175,7 +282,7 @@ class LocalCache:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                if _code(error) != sqlite3.SQLITE_BUSY:
                     raise
                 if time.monotonic() > deadline:
                     raise StoreError(
@@ -185,6 +292,39 @@ class LocalCache:
                         hint="is a build stopped (Ctrl-Z)? Continue it, or end it",
                     ) from error
             self._check()
+
+
+def _hex(digest: str) -> str:
+    return digest.rpartition(":")[2]
+
+
+def _of(wanted: Callable[[Digest], bool], text: str) -> bool:
+    """Whether `wanted` says yes to the digest `text`; what is no digest may go."""
+    try:
+        return wanted(Digest.parse(text))
+    except ValueError:
+        return True
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    """SQLite's primary code, 0 for an error of our own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _open_read_only(path: str) -> sqlite3.Connection:
+    from urllib.parse import quote
+
+    # what is on a file system that cannot be written does not change
+    mode = "mode=ro" if os.access(os.path.dirname(path), os.W_OK) else "mode=ro&immutable=1"
+    database = sqlite3.connect(
+        f"file:{quote(path)}?{mode}", uri=True, timeout=0.1, check_same_thread=False
+    )
+    try:
+        database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _open(path: str) -> sqlite3.Connection:
@@ -206,7 +346,24 @@ def _open(path: str) -> sqlite3.Connection:
     return database
 
 
-def _set_aside(path: str) -> None:
+def damage(path: str) -> str:
+    """What is wrong with the database at `path`, empty for nothing or where there is none. It is
+    only read."""
+    if not os.path.exists(path):
+        return ""
+    try:
+        with contextlib.closing(_open_read_only(path)) as database:
+            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        return f"it cannot be read: {error}"
+    if version > SCHEMA:
+        return f"it was written by a newer version, schema {version}"
+    return "" if found == "ok" else str(found)
+
+
+def set_aside(path: str) -> None:
+    """Rename the database at `path` to `.bak-<n>`, with what belongs to it."""
     number = 1
     while os.path.exists(f"{path}.bak-{number}"):
         number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,13 +19,15 @@ from assembler.cli.options import (
 )
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
-from assembler.errors import Cancelled, UsageError
+from assembler.errors import BlobCorrupt, Cancelled, UsageError
 
 if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
-    from assembler.cli.outputs import OutputRequest
+    from assembler.cancellation import Cancellation
+    from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
+    from assembler.plan.plan import Plan
 
 
 @click.command("build")
@@ -88,7 +91,7 @@ def command(**options: Any) -> None:
             with builder_for(options, environment, cancellation, sink) as builder:
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
-                image = _build(builder, request, names, asked)
+                image = _build(builder, request, names, asked, cancellation)
         except Cancelled as error:
             error.running = sink.names
             raise
@@ -101,20 +104,47 @@ def _build(
     request: BuildRequest,
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
+    cancellation: Cancellation,
 ) -> Image:
-    from assembler.cli.outputs import concrete
+    from assembler.cli.outputs import Packaging, concrete
 
+    request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
-    image = builder.build(request, plan)
-    builder.tag(image, names)
-    mount_from = [resolved.name for resolved in plan.images.values() if ":/" not in resolved.name]
-    outputs = [
-        concrete(one, names, builder, mount_from, request.annotations.descriptor)
-        for one in asked
-        if one.writes
-    ]
-    builder.write(image, outputs)
-    return image
+    packagings = tuple(dict.fromkeys(one.packaging for one in asked)) or (Packaging(),)
+    if request.annotations.manifest and any(one.docker for one in packagings):
+        raise UsageError("annotations cannot be exported with oci-mediatypes=false")
+
+    def build(packaging: Packaging, plan: Plan, tags: tuple[Reference, ...]) -> Image:
+        compression = packaging.checked()
+        packaged = replace(
+            request,
+            compression=compression,
+            recompress=packaging.force,
+            docker_types=packaging.docker,
+        )
+        outputs = [
+            concrete(one, names, builder, request.annotations.descriptor)
+            for one in asked
+            if one.writes and one.packaging == packaging
+        ]
+        image = builder.build(packaged, plan)
+        builder.tag(image, tags)
+        builder.write(image, outputs)
+        return image
+
+    images: list[Image] = []
+    for packaging in packagings:
+        tags = () if images else names
+        try:
+            images.append(build(packaging, plan, tags))
+        except BlobCorrupt as error:
+            if cancellation.cancelled:
+                raise
+            builder.warn(f"{error.message}: building again")
+            images.append(build(packaging, plan, tags))
+        # what ran for the first image is not run again for the next
+        plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    return images[0]
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

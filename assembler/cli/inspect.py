@@ -71,7 +71,12 @@ def _text(image: Image) -> str:
         lines.append(f"Label:       {printable(key)}={printable(label)}")
     lines.append("Layers:")
     for layer in image.layers:
-        lines.append(f"  {layer.descriptor.digest}  {layer.descriptor.size:>12}  {layer.diff_id}")
+        kind = printable(layer.descriptor.media_type)
+        lines.append(
+            f"  {layer.descriptor.digest}  {layer.descriptor.size:>12}  {layer.diff_id}  {kind}"
+        )
+        for key, label in sorted(layer.descriptor.annotations.items()):
+            lines.append(f"    {printable(key)}={printable(label)}")
     lines.append("History:")
     for entry in image.config.history:
         mark = "-" if entry.empty_layer else "+"

@@ -25,7 +25,7 @@ def shared_memory_of(text: str) -> int:
     """The bytes of `64m` and its kin; docker's 64 MiB for nothing. Raises UsageError."""
     if not text:
         return SHARED_MEMORY
-    size = _size(text)
+    size = size_of(text)
     if size is None:
         raise UsageError(f"--shm-size {text}: not a size", hint="--shm-size 128m")
     if not size:
@@ -33,7 +33,8 @@ def shared_memory_of(text: str) -> int:
     return size
 
 
-def _size(text: str) -> int | None:
+def size_of(text: str) -> int | None:
+    """The bytes that `text` says, units of 1024; None for what is no size."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         return None
@@ -76,7 +77,7 @@ def _amount(key: str, value: str) -> int | str | None:
     if key == "memory-swap" and value == "-1":
         return -1
     if key.startswith("memory"):
-        return _size(value)
+        return size_of(value)
     digits = value.removeprefix("-").removeprefix("+")
     return max(0, int(value)) if _is_amount(digits) and digits != "-1" else None
 

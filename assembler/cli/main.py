@@ -28,6 +28,9 @@ COMMANDS = {
     "images": "List the images in the store",
     "tag": "Give an image of the store another name",
     "rmi": "Remove names from the store",
+    "du": "Show what the store holds, and what could be removed",
+    "prune": "Remove what no image needs from the store",
+    "store": "Check the store",
     "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
 }

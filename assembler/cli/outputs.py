@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from assembler.errors import UsageError
 
 if TYPE_CHECKING:
     from assembler.builder import Builder
+    from assembler.layer.compression import Compression
     from assembler.oci.reference import Reference
     from assembler.output.base import Output
 
+PACKAGING = {"compression", "compression-level", "force-compression", "oci-mediatypes"}
 TYPES = {
-    "oci": {"dest", "tar", "name"},
-    "docker": {"dest", "name"},
-    "image": {"name", "push"},
-    "registry": {"name"},
+    "oci": {"dest", "tar", "name"} | PACKAGING,
+    "docker": {"dest", "name"} | PACKAGING,
+    "image": {"name", "push"} | PACKAGING,
+    "registry": {"name"} | PACKAGING,
     "cacheonly": set[str](),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Packaging:
+    """How an image is packed: `level` None is the compression's default, `force` recompresses
+    layers that exist, `docker` is for Docker's media types instead of OCI's."""
+
+    compression: str = "gzip"
+    level: int | None = None
+    force: bool = False
+    docker: bool = False
+
+    def checked(self) -> Compression:
+        """The compression. Raises UsageError where there is none with this name and level, and
+        where Docker's media types cannot say it (rule Y7)."""
+        from assembler.engine.recompression import oci_only
+        from assembler.layer.compression import by_name
+
+        compression = by_name(self.compression, self.level)
+        if self.docker and oci_only(compression):
+            raise UsageError(
+                f"compression={self.compression} conflicts with oci-mediatypes=false",
+                hint="Docker's media types are for gzip and uncompressed layers",
+            )
+        return compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +58,28 @@ class OutputRequest:
     destination: str = ""
     names: tuple[str, ...] = ()
     archive: bool = True
+    packaging: Packaging = field(default_factory=Packaging)
 
     @property
     def writes(self) -> bool:
         """Whether anything besides the store is written."""
         return self.type not in ("store", "cacheonly")
 
+    @property
+    def whole(self) -> bool:
+        """Whether every layer is needed here. A registry may have those of base images."""
+        return self.type not in ("registry", "cacheonly")
+
 
 def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
     """What `-o` and `--push` ask for. Raises UsageError for what they cannot mean."""
     found = [_read(word) for word in words]
+    if push:  # as buildx does it: what is kept in the store anyway is pushed as it is packed there
+        found = [replace(one, type="registry") if one.type == "store" else one for one in found]
     if push and not any(output.type == "registry" for output in found):
         found.append(OutputRequest("registry"))
+    for packaging in {output.packaging for output in found}:
+        packaging.checked()
     return tuple(found)
 
 
@@ -50,17 +87,14 @@ def concrete(
     request: OutputRequest,
     names: Sequence[Reference],
     builder: Builder,
-    mount_from: Sequence[str] = (),
     annotations: Mapping[str, str] | None = None,
 ) -> Output:
-    """The output that `request` means. Layers may be mounted from the repositories `mount_from`;
-    `annotations` are of the manifest's descriptor."""
+    """The output that `request` means. `annotations` are of the manifest's descriptor."""
     if request.type == "registry":
-        from assembler.oci.reference import Reference
         from assembler.output.registry import RegistryOutput
 
-        sources = tuple(Reference.parse(name) for name in mount_from)
-        return RegistryOutput(builder.images.client, tuple(names), mount_from=sources)
+        images = builder.images
+        return RegistryOutput(images.client, tuple(names), mount_from=images.sources)
     name = str(names[0]) if names else ""
     if request.type == "oci" and not request.archive:
         from assembler.output.layout import LayoutDirectory
@@ -86,6 +120,7 @@ def _read(word: str) -> OutputRequest:
     if unknown := sorted(fields.keys() - TYPES[kind]):
         raise UsageError(f"-o {word}: {kind} has no attribute {unknown[0]!r}")
     names = tuple(filter(None, fields.get("name", "").split(",")))
+    packaging = _packaging(word, fields)
     if kind == "image":
         kind = "registry" if fields.get("push") == "true" else "store"
     if kind in ("oci", "docker"):
@@ -97,5 +132,36 @@ def _read(word: str) -> OutputRequest:
             destination if destination == "-" else os.path.abspath(destination),
             names,
             fields.get("tar", "true") != "false",
+            packaging,
         )
-    return OutputRequest(kind, names=names)
+    return OutputRequest(kind, names=names, packaging=packaging)
+
+
+def _packaging(word: str, fields: Mapping[str, str]) -> Packaging:
+    level = fields.get("compression-level", "")
+    try:
+        return Packaging(
+            compression=fields.get("compression", "gzip"),
+            level=int(level) if level else None,
+            force=_truth(word, fields, "force-compression", False),
+            docker=not _truth(word, fields, "oci-mediatypes", True),
+        )
+    except ValueError as error:
+        raise UsageError(f"-o {word}: compression-level is not a number") from error
+
+
+_TRUTHS = {
+    text: truth
+    for truth, texts in ((True, "1 t T TRUE true True"), (False, "0 f F FALSE false False"))
+    for text in texts.split()
+}
+
+
+def _truth(word: str, fields: Mapping[str, str], key: str, default: bool) -> bool:
+    """A value as Go's ParseBool reads it, which buildx uses; a key alone is true."""
+    text = fields.get(key)
+    if text is None:
+        return default
+    if text and text not in _TRUTHS:
+        raise UsageError(f"-o {word}: {key} is neither true nor false")
+    return _TRUTHS.get(text, True)

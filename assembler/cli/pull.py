@@ -38,5 +38,5 @@ def command(name: str, platform: str, progress: str, insecure: tuple[str, ...], 
             cancellation=cancellation,
         ) as builder:
             image = builder.images.pull_manifest(reference, wanted)
-            builder.images.complete(str(reference), image)
+            builder.images.complete(image)
             click.echo(str(image.digest))

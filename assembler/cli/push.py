@@ -7,26 +7,45 @@ import click
 from assembler.cli.main import cancellable
 from assembler.cli.options import network_options, progress_option, sink_for, store_option
 from assembler.environment import Environment
+from assembler.errors import UsageError
 
 
 @click.command("push")
+@click.option(
+    "--compression",
+    metavar="NAME",
+    default="",
+    help="Recompress layers that are not: gzip, zstd, estargz, zstd:chunked, uncompressed.",
+)
+@click.option("--compression-level", metavar="N", type=int, default=None, help="Its level.")
 @progress_option
 @network_options
 @store_option
 @click.argument("words", metavar="[IMAGE|LAYOUT|ARCHIVE] REF...", nargs=-1, required=True)
-def command(words: tuple[str, ...], progress: str, insecure: tuple[str, ...], store: str) -> None:
+def command(
+    words: tuple[str, ...],
+    compression: str,
+    compression_level: int | None,
+    progress: str,
+    insecure: tuple[str, ...],
+    store: str,
+) -> None:
     """Push an image to every REF.
 
     With one word, the image of that name in the store is pushed under its own name.
     """
     environment = Environment.read()
     subject, targets = words[0], words[1:] or words[:1]
+    if compression_level is not None and not compression:
+        raise UsageError("--compression-level needs --compression")
     with cancellable() as cancellation:
         from assembler.builder import Builder
-        from assembler.cli.subjects import find, is_path
+        from assembler.cli.subjects import find
         from assembler.images import parse_reference
+        from assembler.layer.compression import by_name
         from assembler.output.registry import RegistryOutput
 
+        wanted = by_name(compression, compression_level) if compression else None
         references = tuple(map(parse_reference, targets))
         with Builder(
             environment,
@@ -36,7 +55,9 @@ def command(words: tuple[str, ...], progress: str, insecure: tuple[str, ...], st
             cancellation=cancellation,
         ) as builder:
             image = find(builder, subject)
-            sources = () if is_path(subject) else (parse_reference(subject),)
-            output = RegistryOutput(builder.images.client, references, mount_from=sources)
+            if wanted is not None:
+                image = builder.recompressed(image, wanted)
+            images = builder.images
+            output = RegistryOutput(images.client, references, mount_from=images.sources)
             builder.write(image, [output])
             click.echo(str(image.digest))

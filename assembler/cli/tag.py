@@ -22,4 +22,6 @@ def command(image: str, names: tuple[str, ...], store: str) -> None:
 
         references = list(map(parse_reference, names))
         with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:
-            builder.tag(find(builder, image), references)
+            found = find(builder, image)
+            builder.images.complete(found)  # under another name it could not be fetched
+            builder.tag(found, references)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from assembler.engine.change import StepChange
 from assembler.engine.recorder import timestamp
 from assembler.engine.services import Services
+from assembler.errors import StoreError
 from assembler.oci.config import History, ImageConfig
-from assembler.oci.descriptor import Descriptor
+from assembler.oci.descriptor import Descriptor, toc_annotations
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.plan import Plan, PlannedStage, StageBase
@@ -30,11 +32,12 @@ def assemble(
     """
     config = configuration(plan, changes, layers)
     annotations = services.annotations.manifest
-    key = _key(config, layers, annotations)
+    key = _key(config, layers, annotations, services.docker_types)
     found = services.packed.recall(key)
     if found is not None and services.store.blobs.has(found.digest):
-        return services.store.image(found)
-    image = Image.create(config, layers, annotations)
+        with suppress(StoreError):  # damaged, or half of it gone: it is made anew
+            return services.store.image(found)
+    image = Image.create(config, layers, annotations, docker=services.docker_types)
     services.store.put_image(image)
     services.packed.remember(key, image.manifest.descriptor)
     return image
@@ -79,8 +82,11 @@ def _chain(plan: Plan) -> list[PlannedStage]:
     return stages[::-1]
 
 
-def _key(config: ImageConfig, layers: tuple[Layer, ...], annotations: Mapping[str, str]) -> Digest:
+def _key(
+    config: ImageConfig, layers: tuple[Layer, ...], annotations: Mapping[str, str], docker: bool
+) -> Digest:
     parts = [config.serialise()]
+    parts += [b"docker"] if docker else []
     parts += [f"{key}={value}".encode() for key, value in sorted(annotations.items())]
     parts += [descriptor_text(layer.descriptor) for layer in layers]
     framed = b"".join(b"%d:%s" % (len(part), part) for part in parts)
@@ -89,7 +95,9 @@ def _key(config: ImageConfig, layers: tuple[Layer, ...], annotations: Mapping[st
 
 def descriptor_text(descriptor: Descriptor) -> bytes:
     """A descriptor's identity as bytes."""
-    return f"{descriptor.media_type} {descriptor.digest} {descriptor.size}".encode()
+    toc = toc_annotations(descriptor.annotations)
+    table = "".join(f" {key}={value}" for key, value in sorted(toc.items()))
+    return f"{descriptor.media_type} {descriptor.digest} {descriptor.size}{table}".encode()
 
 
 def chain_indexes(plan: Plan) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from assembler.engine.selection import Selected, Selection
 from assembler.errors import BadArchive, StepError
 from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
+from assembler.layer.overlay import shown
 from assembler.layer.tree import Tree, join, resolve
 from assembler.layer.write import nothing, walk_order
 from assembler.plan import modes
@@ -163,7 +164,7 @@ class _Writer:
                 entry = placed[entry.link]
             elif entry.path in linked:
                 entry = entry._replace(inode=self._new_inode())
-            placed[entry.path] = entry
+            placed[entry.path] = entry = shown(entry)
             if self.owner is not None:
                 entry = entry._replace(uid=self.owner[0], gid=self.owner[1])
             if entry.kind is not Kind.DIRECTORY:

@@ -15,6 +15,8 @@ def make_directory(step: MakeDirectory, tree: Tree, now: int) -> Changeset:
     Directories above it that exist are in it as they are, so that the layer holds its parents.
     """
     path = resolve(tree, step.path)
+    if not path:
+        return ()
     try:
         found = tree.lookup(path)
         if found is not None and found.kind is Kind.DIRECTORY:

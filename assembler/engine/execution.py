@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.change import BaseChange, Snapshot, StepChange
-from assembler.engine.lookup import KnownStage, demanded, look_up
+from assembler.engine.lookup import KnownStage, demanded, look_up, missing
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import vertex
 from assembler.engine.scheduler import Scheduler
@@ -17,12 +17,13 @@ from assembler.engine.stage import BuiltStage, StageBuilder
 from assembler.events import VertexDone, VertexStarted
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
-from assembler.plan.plan import ImageBase, Plan
-from assembler.plan.steps import Copy, ImageOrigin, Run, UrlSource
+from assembler.plan.plan import ImageBase, Plan, StageBase
+from assembler.plan.steps import Run
 
 
 def execute(plan: Plan, services: Services) -> Image:
-    """The image of the plan's target, complete in the store.
+    """The image of the plan's target, in the store: complete, but where `services.whole` says
+    otherwise for base layers that nothing needed.
 
     When the cache knows every layer, nothing is run and no namespace is entered. Raises
     DockerfileError for devices that are not allowed, and what steps raise.
@@ -38,30 +39,37 @@ def execute(plan: Plan, services: Services) -> Image:
         _report_cached(plan, services)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
         return _finish(plan, services, realisation, known[plan.target].snapshot, changes)
+    needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
-        sandbox = stack.enter_context(services.sandbox()) if needs_sandbox(plan) else None
+        sandbox = stack.enter_context(services.sandbox()) if needed else None
         snapshotter = None if sandbox is None else sandbox.snapshotter
-        realisation = Realisation(services, snapshotter, plan.epoch)
+        spool = stack.enter_context(services.store.scratch())
+        realisation = Realisation(services, snapshotter, plan.epoch, spool)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         return _finish(plan, services, realisation, built[plan.target].snapshot, changes)
 
 
-def needs_sandbox(plan: Plan) -> bool:
-    """Whether executing `plan` can need directories or processes."""
-    return any(
-        isinstance(stage.base, ImageBase)
-        or any(isinstance(step, Run) for step in stage.steps)
-        or any(
-            isinstance(step, Copy) and (_unpacks(step) or isinstance(step.origin, ImageOrigin))
-            for step in stage.steps
-        )
-        for stage in plan.stages
-    )
+def needs_sandbox(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
+    """Whether executing `plan` needs processes: whether a RUN is left whose result is needed and
+    not here. COPY, ADD and WORKDIR need no directories either."""
+    return bool(_running(plan, known, realisation))
 
 
-def _unpacks(step: Copy) -> bool:
-    return step.unpack or any(isinstance(one, UrlSource) and one.unpack for one in step.fetched)
+def _running(
+    plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation
+) -> frozenset[int]:
+    """The stages with a RUN to execute, and those that they are built from: their files will be
+    directories."""
+    found: set[int] = set()
+    for index in demanded(plan, known, realisation):
+        if any(isinstance(step, Run) for step in missing(known[index], realisation)):
+            stage = plan.stage(index)
+            found.add(index)
+            while isinstance(stage.base, StageBase):
+                stage = plan.stage(stage.base.index)
+                found.add(stage.index)
+    return frozenset(found)
 
 
 def _all_packed(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
@@ -74,10 +82,11 @@ def _run(
     services: Services,
     sources: Sources,
     realisation: Realisation,
-    known: dict[int, KnownStage],
+    known: Mapping[int, KnownStage],
     sandbox: Sandbox | None,
 ) -> dict[int, BuiltStage]:
-    builder = StageBuilder(plan, services, sources, realisation, sandbox, known)
+    running = _running(plan, known, realisation)
+    builder = StageBuilder(plan, services, sources, realisation, sandbox, known, running)
     scheduler: Scheduler[BuiltStage] = Scheduler(
         lambda index: builder.build(index, scheduler), services.cancellation, services.jobs
     )
@@ -98,9 +107,13 @@ def _finish(
         for number, change in enumerate(snapshot):
             services.cancellation.check()
             known = realisation.packed(change)
-            if known is None or isinstance(change, BaseChange):
-                new += known is None
+            if isinstance(change, BaseChange):
+                if services.whole or services.recompress:
+                    known = realisation.base(change)
+            elif known is None:
+                new += 1
                 known = realisation.pack(change, snapshot[:number])
+            assert known is not None  # of a base layer its manifest tells
             layers.append(known)
         work.cached = new == 0
         image = assemble(plan, changes, tuple(layers), services)

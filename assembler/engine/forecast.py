@@ -71,14 +71,15 @@ class _Walk:
         key = keys.step_key(parent, step, origins)
         record = recorded(self.services, stage, key)
         if record is not None:
-            return self._known(stage, step, record), record.identity
+            return self._known(stage, step, record), keys.above(parent, step, record.identity)
         if not isinstance(step, Copy):
             return Fate.RUN, key
         if step.fetched or not isinstance(step.origin, ContextOrigin):
             return Fate.PENDING, None  # another way to files that are known is found when read
         identity = keys.content_key(parent, step, origins[0][1])
         record = recorded(self.services, stage, identity)
-        return Fate.RUN if record is None else self._known(stage, step, record), identity
+        fate = Fate.RUN if record is None else self._known(stage, step, record)
+        return fate, keys.above(parent, step, identity)
 
     def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
         """A result that is neither needed nor gone is taken; one that is gone is made again."""
@@ -93,37 +94,39 @@ def _pulls(
     services: Services,
     snapshotter: Snapshotter,
 ) -> dict[str, tuple[Descriptor, ...]]:
-    """Base layers that are not here: of the target's image, and below whatever executes."""
+    """Base layers that would be fetched: where the image is kept whole those of its base, the
+    files below whatever runs and of images, the file indexes below whatever else executes."""
     blobs: set[Digest] = set()
     pulls: dict[str, list[Descriptor]] = {}
 
-    def want(image: str, as_blob: bool) -> None:
-        if image not in plan.images:
-            return
-        for change in _layers(base_snapshot(plan.images[image])):
+    def want(image: str, *, unpacked: bool = True, indexed: bool = False) -> None:
+        """The blobs of `image`, or what was made of them before and will do as well."""
+        for change in _layers(base_snapshot(plan.images[image])) if image in plan.images else ():
             digest = change.descriptor.digest
             here = services.store.blobs.has(digest)
-            here = here or (not as_blob and snapshotter.find(change.id) is not None)
+            here = here or (unpacked and snapshotter.find(change.id) is not None)
+            here = here or (indexed and services.store.indexes.has(change.diff_id))
             if not here and digest not in blobs:
                 blobs.add(digest)
                 pulls.setdefault(image, []).append(change.descriptor)
 
     target = _root(plan, plan.stage(plan.target))
-    if isinstance(target.base, ImageBase):
-        want(target.base.image, as_blob=True)
+    if isinstance(target.base, ImageBase) and services.whole:
+        want(target.base.image, unpacked=False)
     for stage in plan.stages:
         for number, step in enumerate(stage.steps):
             if fates[stage.index, number] in (Fate.CACHED, Fate.UNNEEDED):
                 continue
-            bases = [_root(plan, stage)]
+            linked = isinstance(step, Copy) and step.link
+            roots = [] if linked else [_root(plan, stage)]
             for origin in origins_of(step):
                 if isinstance(origin, ImageOrigin):
-                    want(origin.image, as_blob=False)
+                    want(origin.image)
                 elif isinstance(origin, StageOrigin):
-                    bases.append(_root(plan, plan.stage(origin.index)))
-            for root in bases:
+                    roots.append(_root(plan, plan.stage(origin.index)))
+            for root in roots:
                 if isinstance(root.base, ImageBase):
-                    want(root.base.image, as_blob=False)
+                    want(root.base.image, indexed=not isinstance(step, Run))
     return {image: tuple(layers) for image, layers in pulls.items()}
 
 

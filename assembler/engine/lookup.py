@@ -6,6 +6,7 @@ reads, so one walk in plan order finds every step whose result is known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assembler.cache.base import Record
@@ -16,7 +17,7 @@ from assembler.engine.sources import Sources, StageIdentity
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import Run
+from assembler.plan.steps import Run, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def _look_up_stage(
         record = None
         if origins is not None:
             record = recorded(services, stage, keys.step_key(identity, step, origins))
-        identity = None if record is None else record.identity
+        identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
             changes.append(StepChange(record.identity, record.created, isinstance(step, Run)))
     return KnownStage(stage, base, tuple(changes), identity)
@@ -96,7 +97,9 @@ def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snap
     return ()
 
 
-def demanded(plan: Plan, known: dict[int, KnownStage], realisation: Realisation) -> frozenset[int]:
+def demanded(
+    plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation
+) -> frozenset[int]:
     """The stages whose content is needed to write the target; empty when all of it is packed.
 
     A stage is needed when something above it must execute, when files are taken out of it, or
@@ -116,12 +119,16 @@ def demanded(plan: Plan, known: dict[int, KnownStage], realisation: Realisation)
     return frozenset(needed)
 
 
+def missing(known: KnownStage, realisation: Realisation) -> list[Step]:
+    """The steps of a stage whose results are not known, or not here."""
+    have = [realisation.available(change) for change in known.changes]
+    steps = known.stage.steps
+    return [step for n, step in enumerate(steps) if n >= len(have) or not have[n]]
+
+
 def _sources_of_missing(plan: Plan, known: KnownStage, realisation: Realisation) -> list[int]:
     stage = known.stage
     found: list[int] = [stage.base.index] if isinstance(stage.base, StageBase) else []
-    have = [realisation.available(change) for change in known.changes]
-    for number, step in enumerate(stage.steps):
-        if number < len(have) and have[number]:
-            continue
+    for step in missing(known, realisation):
         found += plan.step_sources(step)
     return found

@@ -191,6 +191,7 @@ def cache_directory(mount: CacheMount, given: MountSources, seed: Changeset = ()
     name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     parent = os.path.join(given.services.store.cache_mounts_directory, given.sandbox.ids)
     os.makedirs(parent, mode=0o700, exist_ok=True)
+    given.services.store.hold(f"mounts/{given.sandbox.ids}/{name}")
     with ExitStack() as stack:
         number = 0
         while mount.sharing != "shared":

@@ -4,34 +4,63 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import BinaryIO
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
-from assembler.engine.services import Services
-from assembler.errors import StoreError
+from assembler.engine.recompression import Recompression
+from assembler.engine.services import Services, unseen
+from assembler.errors import AssemblerError, BlobCorrupt, StoreError
 from assembler.layer.apply import unpack
-from assembler.layer.changeset import Changeset
+from assembler.layer.changeset import Changeset, Entry
 from assembler.layer.diff import changes
+from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
+from assembler.layer.members import SpooledMembers
 from assembler.layer.realise import realise
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
-from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
+from assembler.store.disk import shortage
 
 
 class Realisation:
-    """Realises changes with the store's blobs and a snapshotter (None: only packing is possible)."""
+    """Realises changes with the store's blobs and a snapshotter (None: no directory can be made).
+
+    `spool` is a directory for bytes that the build needs to its end.
+    """
 
     def __init__(
-        self, services: Services, snapshotter: Snapshotter | None, epoch: int | None
+        self,
+        services: Services,
+        snapshotter: Snapshotter | None,
+        epoch: int | None,
+        spool: str = "",
     ) -> None:
         self._services = services
         self._snapshotter = snapshotter
         self._epoch = epoch
+        self.spool = spool
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
+        self._indexed: dict[tuple[str, ...], LayerTree] = {}
+
+    @property
+    def _recompression(self) -> Recompression:
+        services = self._services
+        return Recompression(
+            services.compression,
+            services.store,
+            services.packed,
+            services.cancellation.check,
+            services.sink,
+            services.clock,
+        )
 
     @property
     def variant(self) -> str:
@@ -65,35 +94,124 @@ class Realisation:
         found = snapshotter.find(change.id)
         if found is not None:
             return found
-        lower = self.tree(below)  # before the lock: a thread never holds two of them
+        lower = self.tree(below, unpack=True)  # before the lock: a thread never holds two of them
         with self._lock(change.id):
             found = snapshotter.find(change.id)
             if found is not None:
                 return found
-            with snapshotter.create(change.id) as path:
-                if isinstance(change, StepChange) and change.changeset is not None:
-                    realise(
-                        change.changeset,
-                        path,
-                        lower=lower.lookup,
-                        check=self._services.cancellation.check,
-                    )
-                else:
-                    self._unpack(change, lower, path)
+            try:
+                self._create(snapshotter, change, lower)
+            except BlobCorrupt:
+                if not isinstance(change, BaseChange):
+                    raise
+                self._create(snapshotter, change, lower)  # it is gone, and is fetched again
             found = snapshotter.find(change.id)
         if found is None:
             raise StoreError(f"layer directory {change.id} vanished", change.id)
         return found
 
-    def tree(self, snapshot: Snapshot) -> Tree:
-        """A merged view of `snapshot`. Changesets in memory are used as they are."""
+    def _create(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        try:
+            self._fill(snapshotter, change, lower)
+        except (AssemblerError, OSError) as error:
+            lacking = shortage(error, self._services.store.path)  # while everything is still there
+            if lacking is None:
+                raise
+            raise lacking from error
+
+    def _fill(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
+        with snapshotter.create(change.id) as path:
+            if isinstance(change, StepChange) and change.changeset is not None:
+                realise(
+                    change.changeset,
+                    path,
+                    lower=lower.lookup,
+                    check=self._services.cancellation.check,
+                )
+            else:
+                self._unpack(change, lower, path)
+
+    def tree(self, snapshot: Snapshot, *, unpack: bool = False, keep: bool = False) -> Tree:
+        """A merged view of `snapshot`. Changesets in memory are used as they are.
+
+        Layers that are in no directory are read from their file indexes, or unpacked first where
+        `unpack` says that directories will be needed anyway. `keep` says that files of the tree
+        will be read, so that blobs which must be fetched go into the store.
+        """
         layers: list[LayerTree] = []
+        unread: list[_Indexed] = []
         for number, change in enumerate(snapshot):
+            below = snapshot[:number]
             if isinstance(change, StepChange) and change.changeset is not None:
                 layers.append(ChangesetTree(change.changeset))
+            elif self._snapshotter is not None and (unpack or self._snapshotter.find(change.id)):
+                layers.append(DirectoryTree(self.directory(change, below)))
             else:
-                layers.append(DirectoryTree(self.directory(change, snapshot[:number])))
-        return MergedTree(tuple(reversed(layers)))
+                load = partial(self._index_tree, change, below, keep)
+                unread.append(_Indexed(load, lambda: self._all_at_once(unread)))
+                layers.append(unread[-1])
+        return MergedTree(tuple(reversed(layers)), packed=bool(unread))
+
+    def _index_tree(self, change: Change, below: Snapshot, keep: bool) -> LayerTree:
+        key = (change.id, *(one.id for one in below))
+        with self._guard:
+            found = self._indexed.get(key)
+        if found is None:
+            check = self._services.cancellation.check
+            members = SpooledMembers(partial(self._open, change), self.spool, check)
+            made = IndexTree(self.index(change, keep=keep), members, self.tree(below, keep=keep))
+            with self._guard:
+                found = self._indexed.setdefault(key, made)
+        return found
+
+    def _all_at_once(self, trees: list[_Indexed]) -> None:
+        """Load what is not loaded of `trees`: blobs that must be fetched for it, together."""
+        with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
+            for loaded in [pool.submit(tree.load) for tree in trees]:
+                loaded.result()
+
+    def index(self, change: Change, *, keep: bool = False) -> LayerIndex:
+        """The file index of a base layer or of a packed one: what the store has, else made from
+        its blob. A blob that is not here is not stored when it passes through, unless `keep`.
+
+        Raises BadArchive for a layer that cannot be trusted, and what `Services.fetch` raises.
+        """
+        layer = self._layer(change)
+        diff_id = layer.diff_id
+        store, check = self._services.store, self._services.cancellation.check
+        with self._lock(f"index {diff_id}"):
+            content = store.indexes.load(diff_id)
+            if content is not None:
+                with suppress(ValueError):  # derived data: what is damaged is made anew
+                    return LayerIndex.parse(content, diff_id)
+            if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
+                with Indexer(diff_id, check) as indexer:
+                    self._pass_through(change, indexer, keep)
+                    made = indexer.result()
+            else:
+                with store.blobs.reading(layer.descriptor.digest) as blob:
+                    made = index(blob, diff_id, check=check)
+            store.indexes.save(diff_id, made.serialise())
+            return made
+
+    def _pass_through(self, change: BaseChange, indexer: Indexer, keep: bool) -> None:
+        if keep or self._services.whole:
+            with self._lock(str(change.descriptor.digest)):
+                self._services.fetch(change.image, change.descriptor, indexer.write)
+        else:
+            self._services.stream(change.image, change.descriptor, indexer.write)
+
+    def _open(self, change: Change) -> BinaryIO:
+        layer = self._layer(change)
+        if isinstance(change, BaseChange):
+            self.fetch(change)
+        return self._services.store.blobs.open(layer.descriptor.digest)
+
+    def _layer(self, change: Change) -> Layer:
+        layer = self.packed(change)
+        if layer is None:
+            raise StoreError(f"the result {change.id} of an earlier step is gone", change.id)
+        return layer
 
     def packed(self, change: Change) -> Layer | None:
         """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
@@ -101,17 +219,14 @@ class Realisation:
             return Layer(change.descriptor, change.diff_id)
         return self._blob(change)
 
-    def pack(self, change: Change, below: Snapshot) -> Layer:
+    def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
-        if isinstance(change, BaseChange):
-            self.fetch(change)
-            return Layer(change.descriptor, change.diff_id)
         with self._lock(f"pack {change.id}"):
             layer = self._blob(change)
             if layer is not None:
                 return layer
             services = self._services
-            with services.store.blobs.ingest() as ingest:
+            with services.store.blobs.ingest(hashed=False) as ingest:
                 packed = pack(
                     self._changeset(change, below),
                     ingest,
@@ -120,16 +235,23 @@ class Realisation:
                     check=services.cancellation.check,
                 )
                 ingest.commit_as(packed.digest, packed.size)
-            media_type = services.compression.media_type
-            layer = Layer(Descriptor(media_type, packed.digest, packed.size), packed.diff_id)
+            layer = self._recompression.described(packed)
             services.packed.record_packed(change.identity, self.variant, layer)
             return layer
+
+    def base(self, change: BaseChange) -> Layer:
+        """The layer of a base as the image has it, its blob in the store afterwards."""
+        layer = Layer(change.descriptor, change.diff_id)
+        if not self._services.recompress:
+            self.fetch(change)
+            return layer
+        return self._recompression.layer(layer, lambda: self.fetch(change))
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""
         with self._lock(str(change.descriptor.digest)):
             if not self._services.store.blobs.has(change.descriptor.digest):
-                self._services.fetch(change.image, change.descriptor)
+                self._services.fetch(change.image, change.descriptor, unseen)
 
     def _blob(self, change: StepChange) -> Layer | None:
         layer = self._services.packed.packed(change.identity, self.variant)
@@ -148,13 +270,8 @@ class Realisation:
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
         if isinstance(change, BaseChange):
             self.fetch(change)
-            layer = Layer(change.descriptor, change.diff_id)
-        else:
-            found = self._blob(change)
-            if found is None:
-                raise StoreError(f"the result {change.id} of an earlier step is gone", change.id)
-            layer = found
-        with self._services.store.blobs.open(layer.descriptor.digest) as blob:
+        layer = self._layer(change)
+        with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
             unpack(
                 blob,
                 into,
@@ -166,3 +283,31 @@ class Realisation:
     def _lock(self, name: str) -> threading.Lock:
         with self._guard:
             return self._locks[name]
+
+
+class _Indexed:
+    """A layer whose index is read when something is looked up in it, with those of the others."""
+
+    def __init__(self, make: Callable[[], LayerTree], load_all: Callable[[], None]) -> None:
+        self._make = make
+        self._load_all = load_all
+        self._tree: LayerTree | None = None
+
+    def load(self) -> LayerTree:
+        if self._tree is None:
+            self._tree = self._make()
+        return self._tree
+
+    def lookup(self, path: str) -> Entry | None:
+        return self._loaded().lookup(path)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        return self._loaded().children(path)
+
+    def opaque(self, path: str) -> bool:
+        return self._loaded().opaque(path)
+
+    def _loaded(self) -> LayerTree:
+        if self._tree is None:
+            self._load_all()
+        return self.load()

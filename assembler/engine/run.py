@@ -27,13 +27,15 @@ def execute(
     services: Services,
     mounted: Mounted,
     output: Callable[[bytes], None],
+    more: bool = False,
 ) -> None:
-    """Run `step` over `lowers`; its upper directory is published as layer directory `id`.
+    """Run `step` over `lowers`; its upper directory is published as layer directory `id`. `more`
+    says that the stage has another such step.
 
     Raises ProcessFailed for another exit status than 0.
     """
     with sandbox.snapshotter.prepare(id, lowers) as root, sandbox.groups.step() as group:
-        process = _process(step, services, mounted, sandbox.limits, group.groups)
+        process = _process(step, services, mounted, sandbox.limits, group.groups, more)
         try:
             status = sandbox.runtime.run(
                 process, root, mounted.mounts, output, services.cancellation
@@ -58,6 +60,7 @@ def _process(
     mounted: Mounted,
     limits: tuple[Limit, ...],
     cgroups: tuple[Group, ...],
+    more: bool,
 ) -> Process:
     return Process(
         argv=step.argv,
@@ -75,6 +78,7 @@ def _process(
         host_groups=mounted.host_groups,
         hooks=mounted.hooks,
         cgroups=cgroups,
+        more=more,
     )
 
 

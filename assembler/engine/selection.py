@@ -126,6 +126,13 @@ class Selection:
         """Whether the selection is one thing that is no directory."""
         return len(self.items) == 1 and self.items[0].entry.kind is not Kind.DIRECTORY
 
+    def entries(self) -> Iterator[Entry]:
+        """Every entry that is selected."""
+        for item in self.items:
+            yield item.entry
+            for below in self.below(item):
+                yield below.entry
+
     def below(self, item: Selected) -> Iterator[Below]:
         """What is taken of a selected directory, parents first, without what --exclude names
         (rule C23). Trees of any depth work."""

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
 
+Take = Callable[[bytes], object]
+"""Takes the next bytes of a blob."""
+
+
+def unseen(piece: bytes) -> None:
+    """For blobs that nobody reads on their way into the store."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -90,10 +97,13 @@ class Services:
     """The engine's surroundings for one build.
 
     `sandbox` enters the user namespace; it is called once, before any thread, and only when
-    something must be executed or unpacked. `fetch` brings a base layer's blob into the store.
+    something must be executed. `fetch` brings a base layer's blob into the store, `stream` does
+    not; both hand its bytes, verified at the end, to a function. `whole` says that the blobs of
+    base layers are to be in the store at the end, else those that nothing needed may be missing.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `clock` is seconds since the epoch.
+    `devices_allowed` says. `clock` is seconds since the epoch. With `recompress`, base layers too
+    are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
     store: Store
@@ -102,12 +112,16 @@ class Services:
     contexts: Mapping[str, Context]
     remote: Remote
     sandbox: Callable[[], AbstractContextManager[Sandbox]]
-    fetch: Callable[[ResolvedImage, Descriptor], None]
+    fetch: Callable[[ResolvedImage, Descriptor, Take], None]
+    stream: Callable[[ResolvedImage, Descriptor, Take], None]
     compression: Compression
+    recompress: bool = False
+    docker_types: bool = False
     sink: Sink
     cancellation: Cancellation
     clock: Callable[[], float]
     secrets: Mapping[str, Callable[[], bytes]]
+    whole: bool = True
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent

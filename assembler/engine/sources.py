@@ -14,7 +14,8 @@ from assembler.engine.realisation import Realisation
 from assembler.engine.selection import Open, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
-from assembler.layer.tree import EmptyTree, Tree
+from assembler.layer.members import gather
+from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.plan import Plan
@@ -93,12 +94,16 @@ class Sources:
         return at_source(step, source, lambda: self._services.remote.identity(source))
 
     def select(self, step: Copy, tree: Tree) -> Selection:
-        """What `step` selects from `tree`. Raises CopySourceMissing."""
+        """What `step` selects from `tree`, with the bytes of its files at hand. Raises
+        CopySourceMissing."""
         place, fetch = self._place(step.origin), self._opener(step)
         if isinstance(step.origin, ContextOrigin) and step.paths:
             ignored = self.context(step.origin, step).ignored
             return select(step, tree, place=place, ignored=ignored, fetch=fetch)
-        return select(step, tree, place=place, fetch=fetch)
+        selection = select(step, tree, place=place, fetch=fetch)
+        if isinstance(tree, MergedTree) and tree.packed:
+            gather(selection.entries())
+        return selection
 
     def digest(self, step: Copy, selection: Selection) -> Digest:
         """What identifies `selection`. Raises StepError at `step` for a file that cannot be read,
@@ -163,9 +168,9 @@ def origin_tree(
 ) -> Tree:
     """The files of `origin`; waits for a stage that is still being built."""
     if isinstance(origin, StageOrigin):
-        return realisation.tree(stage_snapshot(origin.index))
+        return realisation.tree(stage_snapshot(origin.index), keep=True)
     if isinstance(origin, ImageOrigin):
-        return realisation.tree(origin_snapshot(origin, plan))
+        return realisation.tree(origin_snapshot(origin, plan), keep=True)
     if isinstance(origin, ScratchOrigin) or (isinstance(step, Copy) and not step.paths):
         return EmptyTree()
     return sources.context(origin, step).tree()

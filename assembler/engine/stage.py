@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +45,8 @@ class StageBuilder:
     realisation: Realisation
     sandbox: Sandbox | None
     known: Mapping[int, KnownStage]
+    running: frozenset[int]
+    """The stages whose files will be directories, because a process needs them."""
 
     def build(self, index: int, scheduler: Scheduler[BuiltStage]) -> BuiltStage:
         """The finished stage `index`; stages it needs are taken from `scheduler`."""
@@ -62,7 +63,8 @@ class StageBuilder:
             self.services.cancellation.check()
             change = self._step(stage, number, step, snapshot, identity, scheduler)
             changes.append(change)
-            snapshot, identity = (*snapshot, change), change.identity
+            snapshot = (*snapshot, change)
+            identity = keys.above(identity, step, change.identity)
         return BuiltStage(snapshot, tuple(changes), identity)
 
     def _import(self, stage: PlannedStage) -> Snapshot:
@@ -101,7 +103,7 @@ class StageBuilder:
             if change is not None:
                 work.cached = True
                 return change
-            return self._execute(work, stage, step, key, parent, below, scheduler)
+            return self._execute(work, stage, number, step, key, parent, below, scheduler)
 
     def _known(self, key: Digest, stage: PlannedStage, step: Step) -> StepChange | None:
         record = recorded(self.services, stage, key)
@@ -114,6 +116,7 @@ class StageBuilder:
         self,
         work: Vertex,
         stage: PlannedStage,
+        number: int,
         step: Step,
         key: Digest,
         parent: Digest,
@@ -125,10 +128,12 @@ class StageBuilder:
             # A RUN asked for anew may give other files: its result gets an identity of its own.
             nonce = uuid.uuid4().hex
             identity = keys.fresh_key(key, nonce) if stage.fresh else key
-            self._run(work, step, identity, below, scheduler)
+            more = any(isinstance(later, Run) for later in stage.steps[number + 1 :])
+            self._run(work, step, identity, below, scheduler, more)
             change = StepChange(identity, created, True)
         elif isinstance(step, MakeDirectory):
-            made = directories.make_directory(step, self.realisation.tree(below), self._now_ns())
+            tree = self._destination(stage, below)
+            made = directories.make_directory(step, tree, self._now_ns())
             change = StepChange(key, created, False, made)
         else:
             change, known = self._copy(stage, step, parent, below, scheduler, created)
@@ -143,6 +148,7 @@ class StageBuilder:
         identity: Digest,
         below: Snapshot,
         scheduler: Scheduler[BuiltStage],
+        more: bool,
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
         lowers = self.realisation.directories(below)
@@ -160,6 +166,7 @@ class StageBuilder:
                 services=self.services,
                 mounted=mounts,
                 output=work.output,
+                more=more,
             )
 
     def _tree(self, origin: Origin, step: Step, scheduler: Scheduler[BuiltStage]) -> Tree:
@@ -188,22 +195,19 @@ class StageBuilder:
             known = self._known(identity, stage, step)
             if known is not None:
                 return known, True
-            destination = EmptyTree() if step.link else self.realisation.tree(below)
-            with self.services.store.scratch() as spool:
-                made = copy.changeset(
-                    step,
-                    selection,
-                    destination,
-                    now=self._now_ns(),
-                    spool=spool,
-                    check=self.services.cancellation.check,
-                )
-                change = StepChange(identity, created, False, made)
-                if os.listdir(spool):
-                    # An extracted archive's bytes live there: keep them as a directory.
-                    self.realisation.directory(change, below)
-                    change = StepChange(identity, created, False)
-            return change, False
+            destination = EmptyTree() if step.link else self._destination(stage, below)
+            made = copy.changeset(
+                step,
+                selection,
+                destination,
+                now=self._now_ns(),
+                spool=self.realisation.spool,
+                check=self.services.cancellation.check,
+            )
+            return StepChange(identity, created, False, made), False
+
+    def _destination(self, stage: PlannedStage, below: Snapshot) -> Tree:
+        return self.realisation.tree(below, unpack=stage.index in self.running)
 
     def _record(self, key: Digest, change: StepChange, step: Step) -> None:
         record = Record(change.identity, change.created, inputs=json.dumps({"step": step.name}))

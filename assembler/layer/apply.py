@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry
-from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.decompression import DEFAULT_LIMIT, pieces
 from assembler.layer.directory import LayerDirectory, Lower, nowhere
 from assembler.layer.pipe import Ahead
 from assembler.layer.realise import fill_from_source
+from assembler.layer.sparse import SparseBody
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
@@ -48,10 +49,10 @@ def unpack(
     `LayerDirectory` raises; `into` is to be thrown away then.
     """
     tar = hashlib.new(diff_id.algorithm if diff_id else "sha256")
-    decompressed = reader(blob, limit)
+    decompressed = pieces(blob, limit, check)
 
     def produce() -> bytes:
-        piece = decompressed.read(_PIECE)
+        piece = next(decompressed, b"")
         tar.update(piece)
         return piece
 
@@ -61,6 +62,8 @@ def unpack(
             check()
             directory.place(entry, _filler(entry, body, check))
             count += 1
+            if count + directory.implied > limits.entries:
+                raise BadArchive(f"more than {limits.entries} files and directories")
         directory.finish()
     if diff_id is not None and tar.hexdigest() != diff_id.hex:
         raise BadArchive(
@@ -76,16 +79,29 @@ def _filler(
     def fill(descriptor: int, entry: Entry) -> None:
         if entry.source is not None:  # a lower layer's file, for a hard link to it
             fill_from_source(descriptor, entry, check)
-            return
-        left = member.size
-        while left:
-            piece = memoryview(body.read(min(left, _PIECE)))
-            if not piece:
-                raise BadArchive(f"{member.path!r} has fewer bytes than it says", member.path)
-            left -= len(piece)
-            while piece:
-                piece = piece[os.write(descriptor, piece) :]
-            if left:
+        elif isinstance(body, SparseBody):
+            for offset, piece in body.parts(_PIECE):
                 check()
+                os.lseek(descriptor, offset, os.SEEK_SET)
+                _write(descriptor, piece)
+            os.ftruncate(descriptor, member.size)
+        else:
+            left = member.size
+            while left:
+                piece = body.read(min(left, _PIECE))
+                if not piece:
+                    raise BadArchive(f"{member.path!r} has fewer bytes than it says", member.path)
+                left -= len(piece)
+                _write(descriptor, piece)
+                if left:
+                    check()
 
     return fill
+
+
+def _write(descriptor: int, piece: bytes) -> None:
+    written = os.write(descriptor, piece)
+    if written < len(piece):
+        rest = memoryview(piece)[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]

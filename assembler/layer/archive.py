@@ -11,12 +11,14 @@ from typing import BinaryIO
 from assembler.errors import BadArchive, NoSpace
 from assembler.layer.changeset import ByteSource, Changeset, Entry, Kind, RangeBytes
 from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.sparse import SparseBody
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.write import canonical, nothing
 
 __all__ = ["RangeBytes", "expand", "is_archive"]
 
 _MAX_LINKS = 40
+_MAX_IMPLIED = 64 << 20  # bytes of paths of directories that no member names
 _PIECE = 1 << 20
 
 
@@ -52,7 +54,7 @@ def expand(
     try:
         with os.fdopen(descriptor, "wb") as out, source.open() as stream:
             expansion = _Expansion(path, out)
-            for entry, body in read(reader(stream, limit), limits):
+            for entry, body in read(reader(stream, limit, check), limits):
                 check()
                 expansion.take(entry, body, check)
         return expansion.changeset()
@@ -76,6 +78,7 @@ class _Expansion:
         self._found: dict[str, Entry] = {}
         self._below: dict[str, set[str]] = {}
         self._followed: dict[str, str] = {}
+        self._implied = 0
 
     def take(self, entry: Entry, body: BinaryIO, check: Callable[[], None]) -> None:
         if not entry.path:
@@ -96,7 +99,7 @@ class _Expansion:
         elif entry.kind is Kind.CHARACTER and entry.device == (0, 0):
             raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
         elif entry.kind is Kind.FILE:
-            entry = entry._replace(path=path, source=self._spool(body, check))
+            entry = entry._replace(path=path, source=self._spool(body, entry.size, check))
         else:
             entry = entry._replace(path=path)
         self._put(path, entry)
@@ -131,6 +134,10 @@ class _Expansion:
                 break
             siblings.add(path)
             path = above
+            if path not in self._found:
+                self._implied += len(path)
+                if self._implied > _MAX_IMPLIED:
+                    raise BadArchive(f"{entry.path[:200]!r}: too many directories have no member")
 
     def _remove_below(self, path: str) -> None:
         pending = list(self._below.pop(path, ()))
@@ -174,8 +181,16 @@ class _Expansion:
                 raise BadArchive(f"{step!r} is no directory, but something is below it", path)
         return current
 
-    def _spool(self, body: BinaryIO, check: Callable[[], None]) -> RangeBytes:
+    def _spool(self, body: BinaryIO, size: int, check: Callable[[], None]) -> RangeBytes:
         start = self._offset
+        if isinstance(body, SparseBody):
+            for offset, piece in body.parts(_PIECE):
+                check()
+                self._out.seek(start + offset)
+                self._out.write(piece)
+            self._offset = self._out.seek(start + size)
+            self._out.truncate()
+            return RangeBytes(self._path, start, size)
         while piece := body.read(_PIECE):
             self._out.write(piece)
             self._offset += len(piece)

@@ -9,23 +9,50 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from assembler.errors import UsageError
 from assembler.layer.decompression import reader
+from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
+from assembler.layer.ordered import InOrder
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
 
-__all__ = ["Compression", "CompressionWriter", "Gzip", "Plain", "Zstd", "by_name", "reader"]
+__all__ = [
+    "Compression",
+    "CompressionWriter",
+    "Ending",
+    "Gzip",
+    "Plain",
+    "Zstd",
+    "by_name",
+    "processors",
+    "reader",
+]
 
 Sink = Callable[[bytes], None]
 
 BLOCK = 1 << 20
 WINDOW = 32 << 10
-GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, no time, unknown OS
+FRAME = 4 << 20
 MAX_THREADS = 8
+
+
+def _nothing(sink: Sink) -> None:
+    """For formats that add nothing to the tar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a format with a table of contents made of a layer besides its bytes: `annotations` that
+    its descriptor must have. `added` gives a sink the bytes that came to the tar, behind what was
+    written. `note` says why there is no table, where there is none: the layer is a plain one."""
+
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    added: Callable[[Sink], None] = _nothing
+    note: str = ""
 
 
 class CompressionWriter(Protocol):
@@ -35,7 +62,7 @@ class CompressionWriter(Protocol):
         """Compress `data`; the sink may be called."""
         ...
 
-    def close(self) -> None:
+    def close(self) -> Ending | None:
         """Finish the stream; the sink has received all of it."""
         ...
 
@@ -62,26 +89,40 @@ class Compression(Protocol):
         ...
 
 
+LEVELS = {"gzip": (0, 9), "estargz": (0, 9), "zstd": (0, 22), "zstd:chunked": (0, 22)}
+"""The levels that may be asked for (rule Z7)."""
+
+
 def by_name(name: str, level: int | None = None) -> Compression:
-    """The compression called `gzip`, `zstd` or `uncompressed` (rule Z7). Raises UsageError."""
-    limits = {"gzip": (0, 9), "zstd": (0, 22)}
+    """The compression called `gzip`, `zstd`, `estargz`, `zstd:chunked` or `uncompressed` (rule Z7).
+    Raises UsageError, which says the range of levels."""
     if name == "uncompressed":
         if level is not None:
             raise UsageError("compression-level has no meaning without compression")
         return Plain()
-    if name not in limits:
+    if name not in LEVELS:
+        known = ", ".join(LEVELS)
         raise UsageError(
-            f"unknown compression {name!r}", hint="known are gzip, zstd and uncompressed"
+            f"unknown compression {name!r}", hint=f"known are {known} and uncompressed"
         )
-    low, high = limits[name]
+    low, high = LEVELS[name]
     if level is not None and not low <= level <= high:
         raise UsageError(f"compression level {level} for {name} is not in {low}..{high}")
     if name == "gzip":
         return Gzip() if level is None else Gzip(level)
-    return Zstd() if not level else Zstd(level)  # libzstd: level 0 is the default level
+    if name == "zstd":
+        return Zstd() if not level else Zstd(level)  # libzstd: level 0 is the default level
+    if name == "estargz":
+        from assembler.layer.estargz import EStargz
+
+        return EStargz() if level is None else EStargz(level)
+    from assembler.layer.zstd_chunked import ZstdChunked
+
+    return ZstdChunked() if not level else ZstdChunked(level)
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many threads compress where nothing else is said."""
     return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
@@ -114,12 +155,13 @@ class _PlainWriter:
 
 @dataclass(frozen=True, slots=True)
 class Zstd:
-    """One zstd frame with a content checksum. libzstd's workers give the same bytes for any number
-    of them but not for none, so there is always at least one."""
+    """Frames of 4 MiB, each with its content's size and checksum, compressed independently: their
+    number of threads does not show, they can be decompressed in parallel, and libzstd needs no more
+    than their size for its window, whatever the level (speed.md 3)."""
 
     level: int = 3
     threads: int = 0
-    """Worker threads; 0 means one for each processor."""
+    """Threads that compress; 0 means one for each processor."""
 
     @property
     def name(self) -> str:
@@ -133,41 +175,77 @@ class Zstd:
 
     @property
     def identity(self) -> str:
-        """Engine, version and level."""
-        import zstandard
-
-        version = ".".join(map(str, zstandard.ZSTD_VERSION))
-        return f"zstd/libzstd-{version} level={self.level} workers"
+        """Engine, version, level and frame size."""
+        return f"zstd/{libzstd()} level={self.level} frame={FRAME}"
 
     def writer(self, sink: Sink) -> CompressionWriter:
-        """A new frame."""
-        import zstandard
+        """A new row of frames."""
+        return _ZstdWriter(self.level, self.threads or processors(), sink)
 
-        compressor = zstandard.ZstdCompressor(
-            level=self.level,
-            threads=self.threads or _processors(),
-            write_checksum=True,
-            write_content_size=False,
-        )
-        return _ZstdWriter(compressor.compressobj(), sink)
+
+def libzstd() -> str:
+    """The name and version of the zstd library."""
+    import zstandard
+
+    return f"libzstd-{'.'.join(map(str, zstandard.ZSTD_VERSION))}"
+
+
+class Frames:
+    """Makes zstd frames of one level; several threads may call it at once."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self._idle: list[Any] = []  # a compressor serves one thread at a time
+
+    def __call__(self, data: bytes) -> bytes:
+        """`data` as one frame with content size and checksum."""
+        try:
+            compressor = self._idle.pop()
+        except IndexError:
+            import zstandard
+
+            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
+        frame: bytes = compressor.compress(data)
+        self._idle.append(compressor)
+        return frame
 
 
 class _ZstdWriter:
-    def __init__(self, stream: Any, sink: Sink) -> None:
-        self._stream = stream
-        self._sink: Sink = sink
+    def __init__(self, level: int, threads: int, sink: Sink) -> None:
+        self._frames: InOrder[list[bytes], bytes] = InOrder(
+            self._frame, lambda _, frame: sink(frame), threads, "zstd"
+        )
+        self._compress = Frames(level)
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._begun = False
+
+    def _frame(self, pieces: list[bytes]) -> bytes:
+        return self._compress(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def write(self, data: bytes) -> None:
-        if compressed := self._stream.compress(data):
-            self._sink(compressed)
+        while self._size + len(data) >= FRAME:
+            room = FRAME - self._size
+            self._pending.append(data[:room])
+            self._put()
+            data = data[room:]
+        if data:
+            self._pending.append(data)
+            self._size += len(data)
+
+    def _put(self) -> None:
+        self._frames.put(self._pending)
+        self._pending, self._size, self._begun = [], 0, True
 
     def close(self) -> None:
-        if rest := self._stream.flush():
-            self._sink(rest)
-        self._stream = None
+        if self._pending or not self._begun:
+            self._pending.append(b"")
+            self._put()
+        self._frames.finish()
+        self.abort()
 
     def abort(self) -> None:
-        self._stream = None  # frees libzstd's workers
+        self._frames.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,26 +270,16 @@ class Gzip:
     @property
     def identity(self) -> str:
         """Engine, version, level and block size."""
-        return f"gzip/{_deflate_engine()[0]} level={self.level} block={BLOCK}"
+        return f"gzip/{Engine.of(self.level).identity} block={BLOCK}"
 
     def writer(self, sink: Sink) -> CompressionWriter:
         """A new gzip member."""
-        return _GzipWriter(self.level, self.threads or _processors(), sink)
-
-
-def _deflate_engine() -> tuple[str, Any]:
-    """The name with version, and the module, of the best deflate there is."""
-    try:
-        from zlib_ng import zlib_ng
-    except ImportError:
-        return f"zlib-{zlib.ZLIB_RUNTIME_VERSION}", zlib
-    return f"zlib-ng-{zlib_ng.ZLIBNG_VERSION}", zlib_ng
+        return _GzipWriter(self.level, self.threads or processors(), sink)
 
 
 class _GzipWriter:
     def __init__(self, level: int, threads: int, sink: Sink) -> None:
-        self._engine = _deflate_engine()[1]
-        self._level = level
+        self._engine = Engine.of(level)
         self._threads = threads
         self._sink: Sink = sink
         self._pending = bytearray()
@@ -235,10 +303,8 @@ class _GzipWriter:
         self._drain(0)
         last = bytes(self._pending)
         self._pending.clear()
-        self._sink(_deflate(self._engine, self._level, last, self._window, True))
-        self._sink(
-            self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
-        )
+        self._sink(self._engine.block(last, self._window, last=True))
+        self._sink(gzip_trailer(self._crc, self._size))
         self.abort()
 
     def abort(self) -> None:
@@ -250,23 +316,10 @@ class _GzipWriter:
     def _submit(self, block: bytes) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, "deflate")
-        self._running.append(
-            self._pool.submit(_deflate, self._engine, self._level, block, self._window, False)
-        )
+        self._running.append(self._pool.submit(self._engine.block, block, self._window, last=False))
         self._window = block[-WINDOW:]
         self._drain(2 * self._threads)
 
     def _drain(self, allowed: int) -> None:
         while len(self._running) > allowed:
             self._sink(self._running.popleft().result())
-
-
-def _deflate(engine: Any, level: int, block: bytes, window: bytes, last: bool) -> bytes:
-    """`block` as raw deflate that ends on a byte boundary, or ends the stream."""
-    if window:
-        stream = engine.compressobj(level, zlib.DEFLATED, -15, 8, 0, window)
-    else:
-        stream = engine.compressobj(level, zlib.DEFLATED, -15, 8, 0)
-    head: bytes = stream.compress(block)
-    tail: bytes = stream.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
-    return head + tail

@@ -7,7 +7,7 @@ T14), and output is capped: `limit` bytes in all, and a hundred times the input 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 from assembler.errors import BadArchive
@@ -17,6 +17,7 @@ ALLOWANCE = 1 << 30
 RATIO = 100
 
 _PIECE = 128 << 10
+_SHORT = 1 << 10
 _OUTPUT = 1 << 20
 _XZ_MEMORY = 256 << 20
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -40,22 +41,53 @@ def sniff(head: bytes) -> str:
     return ""
 
 
-def reader(stream: BinaryIO, limit: int = DEFAULT_LIMIT) -> BinaryIO:
+def reader(
+    stream: BinaryIO, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
+) -> BinaryIO:
     """The decompressed bytes of `stream`, whose compression is recognised by its first bytes.
 
     The result reads ahead of what was asked for; closing it does not close `stream`. Reading
-    raises BadArchive for damage, truncation, trailing garbage and decompression bombs.
+    raises what `pieces` raises.
+    """
+    return io.BufferedReader(_Decompressed(pieces(stream, limit, check)), 256 << 10)
+
+
+def pieces(
+    stream: BinaryIO, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
+    """The same, as pieces of at most about 1 MiB, none of them empty.
+
+    `check` is called at least once for each MiB and each member or frame, and may raise. Raises
+    BadArchive for damage, truncation, trailing garbage and decompression bombs.
     """
     source = _Source(stream)
     name = sniff(source.peek(MAGIC_SIZE))
-    chunks = {
+    decompress = {
         "gzip": _gunzip,
         "zstd": _unzstd,
         "bzip2": _bunzip2,
         "xz": _unxz,
         "": _pass,
-    }[name](source)
-    return io.BufferedReader(_Decompressed(chunks, source, limit, name), 256 << 10)
+    }[name]
+    produced = 0
+    try:
+        for piece in decompress(source):
+            check()
+            produced += len(piece)
+            if produced > limit:
+                raise BadArchive(f"{name or 'archive'} stream holds more than {limit} bytes")
+            if name and produced > RATIO * source.consumed + ALLOWANCE:
+                raise BadArchive(
+                    f"{name} stream expands more than {RATIO} times: {produced} bytes out of "
+                    f"{source.consumed}",
+                    hint="this looks like a decompression bomb",
+                )
+            if piece:
+                yield piece
+    except EOFError as error:
+        raise BadArchive(f"truncated {name} stream") from error
+    except _errors_of(name) as error:
+        raise BadArchive(f"damaged {name} stream: {error}") from error
 
 
 class _Source:
@@ -63,82 +95,58 @@ class _Source:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._ahead = b""
+        self._held = b""
+        self._at = 0
         self.consumed = 0
 
     def peek(self, size: int) -> bytes:
-        while len(self._ahead) < size:
-            more = self._stream.read(size - len(self._ahead))
+        while len(self._held) - self._at < size:
+            more = self._stream.read(_PIECE)
             if not more:
                 break
-            self._ahead += more
-        return self._ahead[:size]
+            self._held, self._at = self._held[self._at :] + more, 0
+        return self._held[self._at : self._at + size]
 
-    def piece(self) -> bytes:
-        """Some bytes; empty at the end."""
-        data = self._ahead or self._stream.read(_PIECE)
-        self._ahead = b""
+    def piece(self, most: int = _PIECE) -> memoryview:
+        """Some bytes, `most` at most; empty at the end."""
+        if self._at == len(self._held):
+            self._held, self._at = self._stream.read(_PIECE), 0
+        data = memoryview(self._held)[self._at : self._at + most]
+        self._at += len(data)
         self.consumed += len(data)
         return data
 
-    def unread(self, data: bytes) -> None:
-        self._ahead = bytes(data) + self._ahead
-        self.consumed -= len(data)
+    def unread(self, count: int) -> None:
+        """Take back the last `count` bytes of the last piece."""
+        self._at -= count
+        self.consumed -= count
 
     def exactly(self, size: int) -> bytes:
         parts = []
         while size > 0:
-            data = self.piece()
+            data = self.piece(size)
             if not data:
                 raise EOFError
-            if len(data) > size:
-                self.unread(data[size:])
-                data = data[:size]
             parts.append(data)
             size -= len(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
 
 class _Decompressed(io.RawIOBase):
-    def __init__(self, chunks: Iterator[bytes], source: _Source, limit: int, name: str) -> None:
-        self._chunks = chunks
-        self._source = source
-        self._limit = limit
-        self._name = name
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
         self._rest = memoryview(b"")
-        self._produced = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         if not len(self._rest):
-            self._rest = memoryview(self._next())
+            self._rest = memoryview(next(self._pieces, b""))
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
         return size
-
-    def _next(self) -> bytes:
-        name = self._name or "archive"
-        try:
-            chunk = next(self._chunks, b"")
-        except BadArchive:
-            raise
-        except EOFError as error:
-            raise BadArchive(f"truncated {name} stream") from error
-        except _errors_of(self._name) as error:
-            raise BadArchive(f"damaged {name} stream: {error}") from error
-        self._produced += len(chunk)
-        if self._produced > self._limit:
-            raise BadArchive(f"{name} stream holds more than {self._limit} bytes")
-        if self._name and self._produced > RATIO * self._source.consumed + ALLOWANCE:
-            raise BadArchive(
-                f"{name} stream expands more than {RATIO} times: {self._produced} bytes out of "
-                f"{self._source.consumed}",
-                hint="this looks like a decompression bomb",
-            )
-        return chunk
 
 
 def _errors_of(name: str) -> tuple[type[Exception], ...]:
@@ -161,7 +169,7 @@ def _errors_of(name: str) -> tuple[type[Exception], ...]:
 
 def _pass(source: _Source) -> Iterator[bytes]:
     while data := source.piece():
-        yield data
+        yield bytes(data)
 
 
 def _inflater() -> Any:
@@ -178,13 +186,17 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
     engine = _inflater()
     while source.peek(2) == b"\x1f\x8b":
         stream = engine.decompressobj(31)
+        most = _SHORT
         while not stream.eof:
-            data = stream.unconsumed_tail or source.piece()
+            data = stream.unconsumed_tail
+            if not data:  # little at first: what a short member leaves is copied
+                data = source.piece(most)
+                most = min(2 * most, _PIECE)
             output = stream.decompress(data, _OUTPUT)
             if not data and not output and not stream.eof:
                 raise EOFError
-            yield from _nonempty(output)
-        source.unread(stream.unused_data)
+            yield output
+        source.unread(len(stream.unused_data))
     _only_padding(source)
 
 
@@ -197,7 +209,7 @@ class _Member(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    def decompress(self, data: memoryview, max_length: int = -1) -> bytes: ...
 
 
 def _bunzip2(source: _Source) -> Iterator[bytes]:
@@ -221,14 +233,16 @@ def _unxz(source: _Source) -> Iterator[bytes]:
 
 
 def _member(stream: _Member, source: _Source) -> Iterator[bytes]:
+    most = _SHORT
     while not stream.eof:
-        data = b""
+        data = memoryview(b"")
         if stream.needs_input:
-            data = source.piece()
+            data = source.piece(most)
+            most = min(2 * most, _PIECE)
             if not data:
                 raise EOFError
-        yield from _nonempty(stream.decompress(data, _OUTPUT))
-    source.unread(stream.unused_data)
+        yield stream.decompress(data, _OUTPUT)
+    source.unread(len(stream.unused_data))
 
 
 def _unzstd(source: _Source) -> Iterator[bytes]:
@@ -240,6 +254,7 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
     while magic := source.peek(4):
         if len(magic) == 4 and magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:
             _skip(source, int.from_bytes(source.exactly(8)[4:], "little"))
+            yield b""
             continue
         if magic != _ZSTD_MAGIC:
             _only_padding(source)
@@ -259,7 +274,7 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
             if last and has_checksum:
                 batch.append(source.exactly(4))
             if last or len(batch) > 2 * _ZSTD_BATCH:
-                yield from _nonempty(stream.decompress(b"".join(batch)))
+                yield stream.decompress(b"".join(batch))
                 batch.clear()
         if not stream.eof:
             raise EOFError
@@ -267,20 +282,13 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
 
 def _skip(source: _Source, size: int) -> None:
     while size > 0:
-        data = source.piece()
+        data = source.piece(size)
         if not data:
             raise EOFError
-        if len(data) > size:
-            source.unread(data[size:])
         size -= len(data)
-
-
-def _nonempty(data: bytes) -> Iterator[bytes]:
-    if data:
-        yield data
 
 
 def _only_padding(source: _Source) -> None:
     while data := source.piece():
-        if data.count(0) != len(data):
+        if bytes(data).strip(b"\0"):
             raise BadArchive("garbage after the end of the compressed stream")

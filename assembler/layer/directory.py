@@ -13,8 +13,9 @@ import os
 import stat
 from collections.abc import Callable
 
-from assembler.errors import BadArchive, LayerError, NoSpace, OwnershipLost
+from assembler.errors import BadArchive, LayerError, NoSpace
 from assembler.layer import overlay
+from assembler.layer.attributes import Attributes
 from assembler.layer.changeset import Entry, Kind
 from assembler.linux import ownership, paths
 from assembler.linux.ownership import Owner
@@ -27,8 +28,10 @@ Fill = Callable[[int, Entry], None]
 
 _MAX_LINKS = 40
 _MAX_OPEN = 128
+_NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+_REMEMBERED = 32 << 20  # bytes, about, of directories whose attributes are still to come
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def nowhere(path: str) -> Entry | None:
@@ -47,14 +50,27 @@ class LayerDirectory:
 
     def __init__(self, into: str, lower: Lower = nowhere) -> None:
         self._lower = lower
-        self._owner = (os.geteuid(), os.getegid())
+        recorded = ownership.has_table(into)
+        self._attributes = Attributes((os.geteuid(), os.getegid()), recorded)
         self._known: dict[str, str] = {}
         self._open: dict[str, int] = {}
         self._directories: dict[str, tuple[Entry, bool]] = {}
         self._into = into
+        self._size = 0
+        self._settled = False
+        self._cleared = False
+        """Whether something was replaced: what is known of paths below it may be out of date."""
+        self._touched: dict[str, int] = {}
+        """The times of directories that were given their attributes, and then opened again."""
+        self.implied = 0
+        """How many directories were made that no entry had named."""
         self._hidden: set[str] = set()
         """The paths that files hide, being whiteouts (`overlay.AS_FILES`)."""
-        self._recorded: dict[str, Owner] | None = {} if ownership.has_table(into) else None
+        self._opaque: set[str] = set()
+        """The directories in which nothing of the layers below shows."""
+        self._followed: set[str] = set()
+        """The links of layers below through which names were followed."""
+        self._recorded: dict[str, Owner] | None = {} if recorded else None
         self._root = paths.open_root(into)
 
     def place(self, entry: Entry, fill: Fill) -> None:
@@ -67,19 +83,63 @@ class LayerDirectory:
     def finish(self) -> None:
         """Give directories their owners, modes and times, deepest first."""
         if self._recorded is not None:
-            ownership.write_table(self._into, self._recorded)
+            try:
+                ownership.write_table(self._into, self._owners_of_specials(self._recorded))
+            except OSError as error:
+                raise _failure(Entry("", Kind.DIRECTORY), error) from error
         if "" not in self._directories:
-            self._directories[""] = (self._below(""), True)
+            self._directories[""] = (self._below("", self._lower("")), True)
+        self._finish_directories()
+
+    def _finish_directories(self) -> None:
         for path in sorted(self._directories, reverse=True):
             entry, implied = self._directories[path]
             try:
-                descriptor = paths.open_in_root(self._root, path, _OPEN)
-                try:
-                    self._finish_directory(descriptor, entry, implied)
-                finally:
-                    os.close(descriptor)
+                descriptor = self._descriptor(path)
+                if implied:
+                    overlay.mark(descriptor, overlay.IMPLIED)
+                elif self._settled:
+                    overlay.unmark(descriptor, overlay.IMPLIED)
+                status = os.fstat(descriptor)
+                self._attributes.set(descriptor, entry, (status.st_uid, status.st_gid))
             except OSError as error:
-                raise _failure(entry, error) from error
+                if not (self._cleared and error.errno in _NO_DIRECTORY):
+                    raise _failure(entry, error) from error
+        for path, mtime in list(self._touched.items()):
+            if path in self._directories:
+                continue
+            try:
+                os.utime(self._descriptor(path), ns=(mtime, mtime))
+            except OSError as error:
+                if not (self._cleared and error.errno in _NO_DIRECTORY):
+                    raise _failure(Entry(path, Kind.DIRECTORY), error) from error
+
+    def _owners_of_specials(self, recorded: dict[str, Owner]) -> dict[str, Owner]:
+        if not self._cleared:
+            return recorded
+        return {path: owner for path, owner in recorded.items() if self._is_special(path)}
+
+    def _is_special(self, path: str) -> bool:
+        above, _, name = path.rpartition("/")
+        try:
+            status = self._status(above, name)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            return False
+        return status is not None and stat.S_IFMT(status.st_mode) in (stat.S_IFLNK, stat.S_IFIFO)
+
+    def _settle(self) -> None:
+        """Finish the directories that there are, and forget them: a layer may have millions."""
+        root = self._directories.pop("", None)
+        self._finish_directories()
+        self._forget()
+        self._directories.clear()
+        self._touched.clear()
+        if root is not None:
+            self._directories[""] = root
+        self._size = 0
+        self._settled = True
 
     def __enter__(self) -> LayerDirectory:
         status = os.fstat(self._root)
@@ -97,11 +157,13 @@ class LayerDirectory:
             self._place_root(entry)
             return
         if kind is Kind.OPAQUE:
-            overlay.mark(self._descriptor(self._resolve(entry.path)), overlay.OPAQUE)
+            self._make_opaque(self._resolve(entry.path))
             return
         above, _, name = entry.path.rpartition("/")
         above = self._resolve(above)
         path = f"{above}/{name}" if above else name
+        if path in self._followed:  # and is there no more
+            self._known.clear()
         if kind is Kind.DIRECTORY:
             self._make_directory(above, name, path, entry, implied=False)
             self._known[entry.path] = path
@@ -118,7 +180,7 @@ class LayerDirectory:
 
     def _place_root(self, entry: Entry) -> None:
         if entry.kind is Kind.OPAQUE:
-            overlay.mark(self._root, overlay.OPAQUE)
+            self._make_opaque("")
         elif entry.kind is Kind.DIRECTORY:
             self._directories[""] = (entry, False)
         else:
@@ -144,9 +206,9 @@ class LayerDirectory:
         path = f"{above}/{name}" if above else name
         status = self._status(above, name)
         if status is None:
-            below = self._lower(path)
-            shown = below is not None and path not in self._hidden
-            if below is not None and shown and below.kind is Kind.SYMLINK:
+            below = self._shown_below(path)
+            if below is not None and below.kind is Kind.SYMLINK:
+                self._followed.add(path)
                 return self._follow(above, below.link, links + 1)
             self._make_directory(above, name, path, self._below(path, below), implied=True)
         elif stat.S_ISLNK(status.st_mode):
@@ -169,12 +231,20 @@ class LayerDirectory:
                 current = self._resolve(f"{current}/{part}" if current else part, links)
         return current
 
-    def _below(self, path: str, found: Entry | None = None) -> Entry:
+    def _below(self, path: str, found: Entry | None) -> Entry:
         """The attributes of a directory that no entry names: those it has below, if it has any."""
-        found = found or self._lower(path)
         if found is not None and found.kind is Kind.DIRECTORY:
             return found
-        return Entry(path, Kind.DIRECTORY, 0o755, *self._owner)
+        return Entry(path, Kind.DIRECTORY, 0o755, *self._attributes.owner)
+
+    def _shown_below(self, path: str) -> Entry | None:
+        """What the layers below have at the real path `path`, unless this layer hides it."""
+        above = path
+        while self._opaque and above:
+            above = above.rpartition("/")[0]
+            if above in self._opaque:
+                return None
+        return None if path in self._hidden else self._lower(path)
 
     def _status(self, above: str, name: str) -> os.stat_result | None:
         try:
@@ -188,9 +258,16 @@ class LayerDirectory:
             return self._root
         found = self._open.pop(path, None)
         if found is None:
-            found = paths.open_in_root(self._root, path, _OPEN)
+            above, _, name = path.rpartition("/")
+            parent = self._open.get(above) if above else self._root
+            if parent is None:
+                found = paths.open_beneath(self._root, path, _OPEN)
+            else:  # one name below a real directory: no link can be on the way
+                found = os.open(name, _OPEN, dir_fd=parent)
             if len(self._open) >= _MAX_OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
+            if self._settled and path not in self._directories:
+                self._touched.setdefault(path, os.fstat(found).st_mtime_ns)
         self._open[path] = found
         return found
 
@@ -206,20 +283,30 @@ class LayerDirectory:
         self, above: str, name: str, path: str, entry: Entry, *, implied: bool
     ) -> None:
         parent = self._descriptor(above)
-        opaque = False
+        replaced = False
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             status = self._status(above, name)
             if status is None or not stat.S_ISDIR(status.st_mode):
-                opaque = status is not None and overlay.is_whiteout(status)
+                below = self._shown_below(path)
+                replaced = status is not None and overlay.is_whiteout(status)
+                replaced |= below is not None and below.kind is Kind.DIRECTORY
                 self._clear(above, name, path)
                 os.mkdir(name, 0o700, dir_fd=self._descriptor(above))
         self._directories[path] = (entry, implied)
-        if (
-            self._shown(above, name, path) or opaque
-        ):  # the whiteout hid what is below; the directory must go on hiding it
-            overlay.mark(self._descriptor(path), overlay.OPAQUE)
+        self.implied += implied
+        if self._shown(above, name, path) or replaced:
+            self._make_opaque(path)  # what was here hid what is below; the directory goes on so
+        self._size += 500 + 2 * len(path)
+        if self._size > _REMEMBERED:
+            self._settle()
+
+    def _make_opaque(self, path: str) -> None:
+        overlay.mark(self._descriptor(path), overlay.OPAQUE)
+        self._opaque.add(path)
+        if self._followed:
+            self._known.clear()
 
     def _make_whiteout(self, above: str, name: str, path: str) -> None:
         status = self._status(above, name)
@@ -228,7 +315,7 @@ class LayerDirectory:
                 overlay.mark(self._root, overlay.AS_FILES)
                 self._hidden.add(path)
         elif stat.S_ISDIR(status.st_mode):  # of this layer: only what is below it is gone
-            overlay.mark(self._descriptor(path), overlay.OPAQUE)
+            self._make_opaque(path)
 
     def _shown(self, above: str, name: str, path: str) -> bool:
         """Take away the file that hides `path`, if one does; whether one did."""
@@ -243,11 +330,10 @@ class LayerDirectory:
         target_above = self._resolve(target_above)
         target = f"{target_above}/{target_name}" if target_above else target_name
         status = self._status(target_above, target_name) if target_name else None
-        if target == path:
-            raise BadArchive(f"{entry.path!r} is a hard link to itself", entry.path)
+        if f"{target}/".startswith(f"{path}/"):
+            raise BadArchive(f"{entry.path!r} is a hard link to what it replaces", entry.path)
         if status is None or overlay.is_whiteout(status):
-            gone = status is not None or target in self._hidden
-            below = self._lower(target) if target and not gone else None
+            below = self._shown_below(target) if target and status is None else None
             if below is None or below.kind in (Kind.DIRECTORY, Kind.WHITEOUT, Kind.OPAQUE):
                 raise BadArchive(
                     f"{entry.path!r} is a hard link to {entry.link!r}, which is not there",
@@ -290,8 +376,8 @@ class LayerDirectory:
             return
         if self._recorded is not None and kind in (Kind.SYMLINK, Kind.FIFO):
             self._recorded[path] = (entry.uid, entry.gid)
-        elif (entry.uid, entry.gid) != self._owner:
-            self._chown(name, entry, parent)
+        else:
+            self._attributes.give(name, parent, entry)
         if kind is not Kind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         times = (entry.mtime, entry.mtime)
@@ -301,7 +387,7 @@ class LayerDirectory:
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
             fill(descriptor)
-            self._finish_open(descriptor, entry)
+            self._attributes.set(descriptor, entry)
         finally:
             os.close(descriptor)
 
@@ -335,75 +421,14 @@ class LayerDirectory:
         status = self._status(above, name)
         if status is None:
             return
-        if self._recorded is not None:
-            below = f"{path}/"
-            for link in [one for one in self._recorded if f"{one}/".startswith(below)]:
-                del self._recorded[link]
-        if stat.S_ISDIR(status.st_mode):
-            below = f"{path}/"
-            for directory in [one for one in self._directories if f"{one}/".startswith(below)]:
-                del self._directories[directory]
-            self._hidden -= {one for one in self._hidden if one.startswith(below)}
+        self._cleared = True
+        self._directories.pop(path, None)
+        self._touched.pop(path, None)
+        if self._hidden and stat.S_ISDIR(status.st_mode):
+            self._hidden -= {one for one in self._hidden if one.startswith(f"{path}/")}
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._forget()  # paths may have led through it
         paths.remove_at(self._descriptor(above), name)
-
-    # Metadata: owner first (it clears setuid and capabilities), then mode, attributes, times
-
-    def _finish_open(self, descriptor: int, entry: Entry) -> None:
-        if (entry.uid, entry.gid) != self._owner:
-            self._chown(descriptor, entry)
-        os.fchmod(descriptor, entry.mode)
-        for name, value in entry.xattrs:
-            if (stored := overlay.stored_name(name)) is not None:
-                _set_attribute(descriptor, stored, value, entry)
-        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
-
-    def _finish_directory(self, descriptor: int, entry: Entry, implied: bool) -> None:
-        if implied:
-            overlay.mark(descriptor, overlay.IMPLIED)
-        status = os.fstat(descriptor)
-        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-            self._chown(descriptor, entry)
-        os.fchmod(descriptor, entry.mode)
-        for name, value in entry.xattrs:
-            if (stored := overlay.stored_name(name)) is not None:
-                _set_attribute(descriptor, stored, value, entry)
-        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
-
-    def _chown(self, target: int | str, entry: Entry, parent: int | None = None) -> None:
-        if self._recorded is not None and isinstance(target, int):
-            ownership.record(target, (entry.uid, entry.gid))
-            return
-        try:
-            if isinstance(target, int):
-                os.fchown(target, entry.uid, entry.gid)
-            else:
-                os.chown(target, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EINVAL):
-                raise
-            raise OwnershipLost(
-                f"{entry.path or '/'!r} belongs to {entry.uid}:{entry.gid}, which this user "
-                "namespace cannot express",
-                entry.path,
-                hint=f"give this user ranges of more than {max(entry.uid, entry.gid)} ids in "
-                "/etc/subuid and /etc/subgid",
-            ) from error
-
-
-def _set_attribute(descriptor: int, name: str, value: bytes, entry: Entry) -> None:
-    try:
-        os.setxattr(descriptor, name, value)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):
-            raise
-        raise LayerError(
-            f"{entry.path!r} cannot be given its attribute {name} here: {error.strerror}",
-            entry.path,
-            hint="keep the store on a file system with extended attributes, and build in a user "
-            "namespace with subordinate ids (see assemble doctor)",
-        ) from error
 
 
 def _failure(entry: Entry, error: OSError) -> Exception:

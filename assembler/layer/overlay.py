@@ -168,6 +168,18 @@ def stored_name(name: str) -> str | None:
     return name if name.startswith("user.") or name == _CAPABILITY else None
 
 
+def shown(entry: Entry) -> Entry:
+    """`entry` as the directory of its layer shows it: with the attributes that are kept (rule Z4),
+    and a link with the mode that every link has."""
+    if entry.kind is Kind.SYMLINK:
+        return entry._replace(mode=0o777, xattrs=())
+    if not entry.xattrs:
+        return entry
+    has_any = entry.kind in (Kind.FILE, Kind.DIRECTORY)
+    names = (one for one in entry.xattrs if has_any and stored_name(one[0]) is not None)
+    return entry._replace(xattrs=tuple(names))
+
+
 def mark(directory: int, name: str) -> None:
     """Put the mark OPAQUE or IMPLIED on the directory open as `directory`. Raises HostError."""
     try:
@@ -180,6 +192,15 @@ def mark(directory: int, name: str) -> None:
             "xattr",
             hint="keep the store on ext4, xfs, btrfs, or tmpfs of Linux 6.6 or newer",
         ) from error
+
+
+def unmark(directory: int, name: str) -> None:
+    """Take the mark `name` from the directory open as `directory`, if it has it. Raises OSError."""
+    try:
+        os.removexattr(directory, name)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
 
 
 def describe(

@@ -1,20 +1,22 @@
 """Sparse members of a tar: the maps GNU tar writes, and the bytes they stand for.
 
-Maps are bounded, ordered and inside the file, or the archive is refused (reliability.md T11). The
-holes of one file may not exceed a hundred times its bytes plus 1 GiB: an image has no holes, so
-they would become zeros on some disk.
+Maps are bounded, ordered and inside the file, or the archive is refused (reliability.md T11). Here
+holes stay holes, but an image has none: they would become zeros on some disk. So those of a file, and
+those of all files of an archive up to any of them, may not exceed a hundred times the bytes that are
+there plus 1 GiB, as for compression (T14).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from assembler.errors import BadArchive
+from assembler.layer.decompression import ALLOWANCE, RATIO
 
-MAX_SEGMENTS = 1 << 20
+MAX_SEGMENTS = 1 << 17
 _BLOCK = 512
 
 
@@ -37,45 +39,64 @@ class Segments:
     parts: tuple[tuple[int, int], ...]
     size: int
 
+    @property
+    def present(self) -> int:
+        """How many bytes are there."""
+        return sum(size for _, size in self.parts)
+
 
 class SparseBody(io.RawIOBase):
     """The bytes of a sparse member, holes read as zeros."""
 
     def __init__(self, source: Blocks, segments: Segments) -> None:
         self._source = source
-        self._parts = [*segments.parts, (segments.size, 0)]
+        self._parts = [(segments.size, 0), *reversed(segments.parts)]
         self._at = 0
 
     def readable(self) -> bool:
         """True."""
         return True
 
+    def parts(self, most: int) -> Iterator[tuple[int, bytes]]:
+        """What is there, as (offset, up to `most` bytes); instead of reading."""
+        for offset, size in reversed(self._parts):
+            end = offset + size
+            while offset < end:
+                piece = self._piece(min(most, end - offset))
+                yield offset, piece
+                offset += len(piece)
+
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` up to the next border between bytes and a hole."""
         view = memoryview(buffer).cast("B")
         while self._parts:
-            offset, size = self._parts[0]
+            offset, size = self._parts[-1]
             if self._at < offset:
                 count = min(len(view), offset - self._at)
                 view[:count] = bytes(count)
             elif self._at < offset + size:
-                data = self._source.read(min(len(view), offset + size - self._at))
-                if not data and len(view):
-                    raise BadArchive("a sparse member with fewer bytes than its map says")
+                data = self._piece(min(len(view), offset + size - self._at))
                 count = len(data)
                 view[:count] = data
             else:
-                self._parts.pop(0)
+                self._parts.pop()
                 continue
             self._at += count
             return count
         return 0
+
+    def _piece(self, size: int) -> bytes:
+        data = self._source.read(size)
+        if not data and size:
+            raise BadArchive("a sparse member with fewer bytes than its map says")
+        return data
 
 
 def gnu_map(header: bytes, source: Any, size: int, number: Callable[[bytes, str], int]) -> Segments:
     """The map of an old GNU sparse member: four pairs in the header, then blocks of 21."""
     pairs: list[tuple[int, int]] = []
     whole = number(header[483:495], "size")
+    blocks = 0
     area, more = header[386:482], header[482]
     while True:
         for at in range(0, len(area) - 23, 24):
@@ -87,7 +108,8 @@ def gnu_map(header: bytes, source: Any, size: int, number: Callable[[bytes, str]
         source.start_body(_BLOCK)
         block = _exactly(source, _BLOCK)
         area, more = block[:504], block[504]
-        if len(pairs) > MAX_SEGMENTS:
+        blocks += 1
+        if blocks > MAX_SEGMENTS // 21:
             raise BadArchive("a sparse map that is too long")
     source.start_body(size)
     return _checked(pairs, whole, size)
@@ -139,6 +161,8 @@ def _map_in_body(source: Any, size: int, whole: int) -> Segments:
 
 
 def _checked(pairs: list[tuple[int, int]], whole: int, present: int) -> Segments:
+    if len(pairs) > MAX_SEGMENTS:
+        raise BadArchive("a sparse map that is too long")
     at = total = 0
     for offset, size in pairs:
         if offset < at or size < 0 or offset + size > whole:
@@ -147,9 +171,14 @@ def _checked(pairs: list[tuple[int, int]], whole: int, present: int) -> Segments
         total += size
     if total != present:
         raise BadArchive("a sparse map that does not fit the member's bytes")
-    if whole > 100 * total + (1 << 30):
-        raise BadArchive(f"a sparse file of {whole} bytes of which only {total} are there")
+    check_holes(whole, total)
     return Segments(tuple(pair for pair in pairs if pair[1]), whole)
+
+
+def check_holes(whole: int, present: int) -> None:
+    """Raise BadArchive where `whole` bytes are too many for the `present` ones."""
+    if whole > RATIO * present + ALLOWANCE:
+        raise BadArchive(f"sparse files of {whole} bytes of which only {present} are there")
 
 
 def _exactly(source: Any, size: int) -> bytes:

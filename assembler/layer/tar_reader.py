@@ -18,7 +18,7 @@ from assembler.errors import BadArchive
 from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.fields import normalise
-from assembler.layer.sparse import SparseBody, gnu_map, pax_map
+from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
 
 BLOCK = 512
 
@@ -35,6 +35,8 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _XATTR = b"SCHILY.xattr."
+_NAMES = frozenset((b"path", b"linkpath", b"GNU.sparse.name"))
+_MAX_EXTENDED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,16 @@ def read(
     """
     source = _Source(stream)
     state = _Extensions(limits)
-    count = 0
+    count = extended = 0
     while (header := source.header()) is not None:
         kind = header[156:157]
         if kind in _EXTENSIONS:
+            extended += 1
+            if extended > _MAX_EXTENDED:
+                raise BadArchive(f"more than {_MAX_EXTENDED} extended headers in a row")
             state.take(kind, source, header)
             continue
+        extended = 0
         count += 1
         if count > limits.entries:
             raise BadArchive(f"more than {limits.entries} members")
@@ -91,6 +97,8 @@ class _Source:
         self._stream = stream
         self._left = 0
         self._padding = 0
+        self._sparse = 0
+        self._present = 0
 
     def header(self) -> bytes | None:
         """The next header; None at the end of the archive."""
@@ -102,9 +110,17 @@ class _Source:
         if len(block) < BLOCK:
             raise BadArchive("truncated in a header")
         if block[:1] == b"\0" and not block.strip(b"\0"):
+            if self._stream.read(BLOCK).strip(b"\0"):
+                raise BadArchive("something follows a single block of zeros")
             return None
         fields.check_sum(block)
         return block
+
+    def count_holes(self, segments: Segments) -> None:
+        """Raise BadArchive where all sparse members so far are too much."""
+        self._sparse += segments.size
+        self._present += segments.present
+        check_holes(self._sparse, self._present)
 
     def start_body(self, size: int) -> None:
         self._left = size
@@ -235,7 +251,7 @@ def _records(content: bytes, limits: Limits) -> Iterator[tuple[bytes, bytes]]:
         count += 1
         if count > limits.records:
             raise BadArchive(f"a pax header with more than {limits.records} records")
-        if key in (b"path", b"linkpath") and (b"\0" in value or len(value) > limits.name):
+        if key in _NAMES and (b"\0" in value or len(value) > limits.name):
             raise BadArchive("a pax header with an impossible path")
         if key.startswith(_XATTR) and len(value) > limits.xattr:
             raise BadArchive(f"an extended attribute of {len(value)} bytes")
@@ -253,18 +269,22 @@ def _member(
     kind = _KINDS.get(header[156:157])
     if kind is None:
         raise BadArchive(f"{shown!r} has an unknown member type {header[156:157]!r}", shown)
-    if kind is Kind.FILE and raw.endswith(b"/"):
-        kind = Kind.DIRECTORY
+    directory = kind is Kind.FILE and raw.endswith(b"/")  # as archives before ustar have them
     size = fields.decimal(state.pax, b"size", shown)
     if size is None:
         size = fields.number(header[124:136], "size")
     if size < 0:
         raise BadArchive(f"{shown!r} has a negative size", shown)
+    if directory:
+        if size:
+            raise BadArchive(f"{shown!r} is a directory with {size} bytes", shown)
+        kind = Kind.DIRECTORY
     if kind is not Kind.FILE:
         size = 0  # such members have no bytes, whatever the field says (as Go reads them)
     source.start_body(size)
     body: Any = _Body(source)
     if kind is Kind.FILE and (segments := _sparse(source, header, state, size)) is not None:
+        source.count_holes(segments)
         body = SparseBody(source, segments)
         size = segments.size
         if b"GNU.sparse.name" in state.pax:
@@ -313,7 +333,7 @@ def _names(header: bytes, state: _Extensions) -> tuple[bytes, bytes]:
     return path, link
 
 
-def _sparse(source: _Source, header: bytes, state: _Extensions, size: int) -> Any:
+def _sparse(source: _Source, header: bytes, state: _Extensions, size: int) -> Segments | None:
     """The segments of a sparse file, None for an ordinary one."""
     if header[156:157] == b"S":
         return gnu_map(header, source, size, fields.number)

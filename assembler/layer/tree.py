@@ -144,10 +144,14 @@ class ChangesetTree:
 
 
 class MergedTree:
-    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories)."""
+    """Layers, TOPMOST FIRST, as one tree (overlayfs.rst: whiteouts and opaque directories).
 
-    def __init__(self, layers: Sequence[LayerTree]) -> None:
-        self._layers = tuple(layers)
+    `packed` says that bytes of files may be in blobs (`layer.members`).
+    """
+
+    def __init__(self, layers: Sequence[LayerTree], *, packed: bool = False) -> None:
+        self.packed = packed
+        self._layers = showing(layers)
         self._showing: dict[str, tuple[LayerTree, ...]] = {"": self._layers}
 
     def lookup(self, path: str) -> Entry | None:
@@ -182,6 +186,14 @@ class MergedTree:
         for here in reversed(unknown):
             layers = self._showing[here] = _contributing(layers, here)
         return layers
+
+
+def showing(layers: Sequence[LayerTree]) -> tuple[LayerTree, ...]:
+    """Those of `layers`, TOPMOST FIRST, that show: none below one whose root is opaque."""
+    for number, layer in enumerate(layers, 1):
+        if layer.opaque(""):
+            return tuple(layers[:number])
+    return tuple(layers)
 
 
 def _contributing(layers: tuple[LayerTree, ...], directory: str) -> tuple[LayerTree, ...]:

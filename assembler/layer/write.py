@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from operator import lt
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.compression import Compression, Plain
-from assembler.layer.pipe import Behind
+from assembler.layer.compression import Compression, Ending, Plain
+from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
+
+_PIECE = 1 << 20
 
 
 class Writable(Protocol):
@@ -29,13 +32,16 @@ class Writable(Protocol):
 @dataclass(frozen=True, slots=True)
 class Packed:
     """What was written: `digest` and `size` of the blob, `diff_id` and `uncompressed_size` of the
-    tar inside it, and the number of tar members."""
+    tar inside it, the number of entries, the `annotations` that its descriptor must have, and a
+    `note` for the user where the format fell short (see `compression.Ending`)."""
 
     diff_id: Digest
     digest: Digest
     size: int
     entries: int
     uncompressed_size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 def nothing() -> None:
@@ -73,6 +79,32 @@ def pack(
                 count += 1
             writer.close()
         return blob.finish(count)
+    finally:
+        blob.abort()
+
+
+def repack(
+    tar: BinaryIO,
+    sink: Writable,
+    compression: Compression,
+    *,
+    diff_id: Digest,
+    check: Callable[[], None] = nothing,
+) -> Packed:
+    """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. Otherwise
+    as `pack`. Raises BadArchive where it has not the digest `diff_id` (T17)."""
+    blob = _Blob(sink, compression)
+    try:
+        with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
+            while piece := ahead.read(_PIECE):
+                check()
+                blob.take(memoryview(piece))
+        if blob.tar_digest != diff_id:
+            raise BadArchive(
+                f"a layer's content is not what the image configuration says: it has the digest "
+                f"{blob.tar_digest}, not {diff_id}"
+            )
+        return blob.finish(0)
     finally:
         blob.abort()
 
@@ -157,15 +189,26 @@ class _Blob:
         else:
             self._stream.write(bytes(piece))  # compressors keep it for a while
 
+    @property
+    def tar_digest(self) -> Digest:
+        return Digest("sha256", self._tar.hexdigest())
+
     def finish(self, entries: int) -> Packed:
-        self._stream.close()
+        ending = self._stream.close() or Ending()
+        ending.added(self._take_added)
         return Packed(
-            diff_id=Digest("sha256", self._tar.hexdigest()),
+            diff_id=self.tar_digest,
             digest=Digest("sha256", self._blob.hexdigest()),
             size=self._blob_size,
             entries=entries,
             uncompressed_size=self._tar_size,
+            annotations=ending.annotations,
+            note=ending.note,
         )
+
+    def _take_added(self, piece: bytes) -> None:
+        self._tar.update(piece)
+        self._tar_size += len(piece)
 
     def abort(self) -> None:
         self._stream.abort()

@@ -23,6 +23,6 @@ class ChrootJob:
         """Run it and end what it leaves behind; its status. Raises SetupFailed, OSError."""
         reaping.adopt()
         try:
-            return Payload.start(self.job, output).run(Records())
+            return Payload.start(self.job.setting, self.job.chroot).run(self.job, output, Records())
         finally:
             reaping.end_children()

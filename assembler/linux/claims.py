@@ -68,14 +68,24 @@ def sweep(parent: str, prefix: str = "", last_act: Callable[[str], bool] | None 
             one.close()
 
 
-def dead(parent: str, prefix: str = "") -> list[Claim]:
+def dead(
+    parent: str, prefix: str = "", seen: set[str] | None = None, most: int = 1 << 30
+) -> list[Claim]:
     """The directories of dead processes: those whose lock can be taken, and now is. Nothing where
-    there is no `parent`."""
-    if not any(name.startswith(prefix) for name in _names(parent)):
+    there is no `parent`. At most `most` of those that are not in `seen`, and then are."""
+    seen = set() if seen is None else seen
+    if all(name in seen for name in _names(parent, prefix)):
         return []
+    taken: list[Claim] = []
     with held(parent):
-        taken = [_take(os.path.join(parent, name)) for name in _names(parent, prefix)]
-    return [one for one in taken if one is not None]
+        for name in _names(parent, prefix):
+            if name in seen or len(taken) == most:
+                continue
+            seen.add(name)
+            one = _take(os.path.join(parent, name))
+            if one is not None:
+                taken.append(one)
+    return taken
 
 
 def discard(claims: Sequence[Claim], cancellation: Cancellation) -> None:

@@ -22,6 +22,7 @@ from assembler.linux.owner_filter import Ownership, program
 from assembler.linux.payload import Records, wait_for, watch_owners
 from assembler.linux.root import (
     Made,
+    memory_of,
     mount_directory,
     mount_root,
     private_memory,
@@ -143,7 +144,8 @@ class Command:
                 Bind("/sys/fs/cgroup", "/sys/fs/cgroup", read_only=True).execute()
         for source, target in self.shown:
             Bind(source, target).execute()
-        names = {"root": root_of(self.scratch), "memory": private_memory(self.scratch)}
+        memory = private_memory(memory_of(self.scratch))
+        names = {"root": root_of(self.scratch), "memory": memory}
         created = self._mount(names)
         try:
             yield names

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from assembler.linux import syscalls
 from assembler.linux.job import Job, SetupFailed
 from assembler.linux.mounts import FileSystem
-from assembler.linux.root import make_root, remove_made, root_of
+from assembler.linux.root import make_root, prepare_root, remove_made, root_of
 
 _VERSION = "1.0.2"
 
@@ -45,7 +45,7 @@ class HooksJob:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         # the first process of a pid namespace has to want it; the hooks end with it
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-        private = syscalls.CLONE_NEWNET if self.job.private_network else 0
+        private = syscalls.CLONE_NEWNET if self.job.setting.private_network else 0
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | private)
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         try:
@@ -53,10 +53,11 @@ class HooksJob:
         except OSError as error:
             if error.errno != errno.EPERM:  # nested in a container whose own /proc is masked
                 raise
+        prepare_root(self.job.setting)
         created = make_root(self.job)
         try:
             root = root_of(self.job.scratch)
-            state = _state(os.path.join(self.job.scratch, "memory", "bundle"), root, self.job)
+            state = _state(os.path.join(self.job.setting.memory, "bundle"), root, self.job)
             before = _mounts_below(root)
             for program in self.programs:
                 _run(program, state, output)
@@ -71,7 +72,7 @@ class HooksJob:
 def _state(bundle: str, root: str, job: Job) -> bytes:
     """The state of the container that hooks read, after writing the bundle it names; the
     environment is not in it, there may be secrets in that."""
-    config = {"ociVersion": _VERSION, "root": {"path": root}, "hostname": job.hostname}
+    config = {"ociVersion": _VERSION, "root": {"path": root}, "hostname": job.setting.hostname}
     os.mkdir(bundle, 0o700)
     with open(os.path.join(bundle, "config.json"), "x", encoding="utf-8") as stream:
         json.dump(config, stream)

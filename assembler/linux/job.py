@@ -32,21 +32,13 @@ class DirectoryMount:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Everything one process needs; it travels to the zygote by pickle."""
+class Setting:
+    """What a sandbox is without its root and its process: the same for most steps of a build."""
 
-    argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...]
-    cwd: str
-    user: str
     hostname: str
-    private_network: bool
-    lowers: tuple[str, ...]
-    upper: str
-    work: str
-    scratch: str
-    files: tuple[FileMount, ...]
-    directories: tuple[DirectoryMount, ...]
+    memory: str
+    """The directory where what only its mount namespace sees is mounted."""
+    private_network: bool = False
     ownership: Ownership = Ownership.MAPPED
     profile: bytes = b""
     """The program of `seccomp.profile`; empty for none."""
@@ -56,6 +48,23 @@ class Job:
     insecure: bool = False
     """Every capability of the user namespace, no filter, nothing masked (rule N2)."""
     shared_memory: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything one process needs; it travels to the zygote by pickle."""
+
+    setting: Setting
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    user: str
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    scratch: str
+    files: tuple[FileMount, ...]
+    directories: tuple[DirectoryMount, ...]
     limits: tuple[tuple[str, int, int], ...] = ()
     """As setrlimit(2) has them: name in lower case without RLIMIT_, soft, hard; -1 is no limit."""
     groups: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from assembler.linux import ownership, restraint, syscalls
 from assembler.linux.accounts import Account, account
 from assembler.linux.credentials import Credentials
-from assembler.linux.job import Job, SetupFailed
+from assembler.linux.job import Job, Setting, SetupFailed
 from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership
 from assembler.linux.ownership import Owner
 from assembler.linux.root import resolve
@@ -52,56 +52,56 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The process of `job`: forked, restricted as far as that needs no root, and waiting for one.
+    """The process of a step: forked, restricted as far as that needs no root, and waiting for one.
 
     It is forked before the root is made, which then goes on beside it; and a process that forks
     writes to every page it uses once more.
     """
 
-    job: Job
-    output: int
     pid: int
     problem: int
     channel: socket.socket
 
     @classmethod
-    def start(cls, job: Job, output: int) -> Payload:
-        """Fork it. Raises OSError."""
+    def start(cls, setting: Setting, chroot: str = "") -> Payload:
+        """Fork it, in the tree `chroot` where that is not empty. Raises OSError."""
         problem_reader, problem_writer = os.pipe()
         ours, theirs = socket.socketpair()
         pid = syscalls.fork()
         if pid == 0:
             os.close(problem_reader)
             ours.close()
-            _become(job, output, problem_writer, theirs)
+            _become(setting, chroot, problem_writer, theirs)
         os.close(problem_writer)
         theirs.close()
         signal.signal(signal.SIGTERM, lambda *_: _terminate(pid))
-        return cls(job, output, pid, problem_reader, ours)
+        return cls(pid, problem_reader, ours)
 
-    def run(self, records: Records) -> int:
-        """Let it go, now that its root is ours, and reap until it ends; its status. Raises
-        SetupFailed, OSError."""
-        job = self.job
+    def run(self, job: Job, output: int, records: Records) -> int:
+        """Let it be the process of `job`, whose root is ours by now, its output going to `output`,
+        and reap until it ends; its status. Raises SetupFailed, OSError."""
         found = account(job.user, job.chroot or "/")
         found = found._replace(groups=list(dict.fromkeys((*found.groups, *job.groups))))
         place = job.chroot + resolve(job.chroot, job.cwd) if job.chroot else job.cwd
         os.makedirs(place, mode=0o755, exist_ok=True)
+        account_of = (found.uid, found.gid, found.groups, found.home)
+        order = (job.argv, job.env, job.cwd, job.limits, job.host_groups, account_of)
         with suppress(BrokenPipeError, ConnectionResetError):  # it has failed, or was killed
-            self.channel.sendall(marshal.dumps(tuple(found)))
+            socket.send_fds(self.channel, [b"o"], [output])
+            self.channel.sendall(marshal.dumps(order))
             self.channel.shutdown(socket.SHUT_WR)
         initial = Credentials.of(found.uid, found.gid, tuple(found.groups))
         status = wait_for(
             self.pid,
-            self.output,
+            output,
             self.channel,
             lambda listener: Supervisor(
                 listener,
                 initial,
                 records.upper,
                 records.below,
-                kept=job.ownership,
-                apart=job.insecure,
+                kept=job.setting.ownership,
+                apart=job.setting.insecure,
             ),
             records.table,
         )
@@ -197,7 +197,7 @@ def _counted(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None:
+def _become(setting: Setting, chroot: str, problem: int, channel: socket.socket) -> None:
     """Turn this fork into the payload; never returns.
 
     Until `channel` tells that the root is made, whatever looks for a path might find the host's.
@@ -210,23 +210,25 @@ def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None
             if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: the C library's own
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        restraint.offer_to_the_oom_killer()
+        if chroot:
+            os.chroot(chroot)
+        _restrict(setting, channel, lenient=bool(chroot))
+        output, order = _told(channel)
+        channel.close()
+        argv, pairs, cwd, limits, host_groups, account = marshal.loads(order)
+        found = Account(*account)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        restraint.offer_to_the_oom_killer()
-        if job.chroot:
-            os.chroot(job.chroot)
-        _restrict(job, channel)
-        found = _told(channel)
-        channel.close()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        _limit(job.limits)
-        _take_ids(job, found)
+        _limit(limits)
+        _take_ids(setting, found, lends=not chroot, groups=not host_groups)
         told = os.dup2(problem, 3, inheritable=False)
         syscalls.close_range(4)
-        os.chdir(job.cwd)
-        env = dict(job.env)
+        os.chdir(cwd)
+        env = dict(pairs)
         env.setdefault("HOME", found.home)
-        message = _execute(job.argv, env)
+        message = _execute(argv, env)
         os.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
         os._exit(127 if "not found" in message else 126)
     except BaseException as error:  # the parent raises it
@@ -235,14 +237,16 @@ def _become(job: Job, output: int, problem: int, channel: socket.socket) -> None
         os._exit(125)
 
 
-def _told(channel: socket.socket) -> Account:
-    """Whom this process becomes: said when its root is made. Ends it when nothing is said."""
+def _told(channel: socket.socket) -> tuple[int, bytes]:
+    """Where the output goes, and what this process becomes: said when its root is made. Ends it when
+    nothing is said."""
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    if not descriptors:
+        os._exit(125)
     said = b""
     while part := channel.recv(1 << 16):
         said += part
-    if not said:
-        os._exit(125)
-    return Account(*marshal.loads(said))
+    return descriptors[0], said
 
 
 def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
@@ -258,36 +262,36 @@ def _limit(limits: tuple[tuple[str, int, int], ...]) -> None:
             ) from error
 
 
-def _capabilities(job: Job) -> int:
-    return ALL_CAPABILITIES if job.insecure else CAPABILITIES
+def _capabilities(setting: Setting) -> int:
+    return ALL_CAPABILITIES if setting.insecure else CAPABILITIES
 
 
-def _restrict(job: Job, channel: socket.socket) -> None:
+def _restrict(setting: Setting, channel: socket.socket, *, lenient: bool) -> None:
     """seccomp first (it needs CAP_SYS_ADMIN, so that setuid programs keep working), then
     capabilities, then ids: capabilities(7)."""
-    kept = _capabilities(job)
+    kept = _capabilities(setting)
     try:
-        watched = watch_owners(job.ownership, job.owner_filter, channel)
-        if not watched and job.profile:
-            syscalls.seccomp_filter(job.profile)
+        watched = watch_owners(setting.ownership, setting.owner_filter, channel)
+        if not watched and setting.profile:
+            syscalls.seccomp_filter(setting.profile)
     except OSError as error:
-        if not job.chroot or error.errno != errno.EACCES:
+        if not lenient or error.errno != errno.EACCES:
             raise  # in a container without CAP_SYS_ADMIN its own filter holds
     _for_capabilities(~kept, lambda one: syscalls.prctl(syscalls.PR_CAPBSET_DROP, one))
 
 
-def _take_ids(job: Job, found: Account) -> None:
-    kept = _capabilities(job)
-    lent = job.insecure and found.uid != 0 and not job.chroot  # to any user, as BuildKit's
-    if job.ownership is Ownership.MAPPED:
+def _take_ids(setting: Setting, found: Account, *, lends: bool, groups: bool) -> None:
+    kept = _capabilities(setting)
+    lent = setting.insecure and found.uid != 0 and lends  # to any user, as BuildKit's
+    if setting.ownership is Ownership.MAPPED:
         if lent:
             syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
-        if not job.host_groups:
+        if groups:
             os.setgroups(found.groups)
         os.setresgid(found.gid, found.gid, found.gid)
         os.setresuid(found.uid, found.uid, found.uid)
-    if found.uid == 0 or lent or job.ownership is not Ownership.MAPPED:
+    if found.uid == 0 or lent or setting.ownership is not Ownership.MAPPED:
         syscalls.capset(kept, kept, kept if lent else 0)
     if lent:
         ambient, up = syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE

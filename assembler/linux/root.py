@@ -11,11 +11,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from assembler.linux import ownership, syscalls
 from assembler.linux.fuse import FuseOverlay
-from assembler.linux.job import DirectoryMount, FileMount, Job, SetupFailed
+from assembler.linux.job import DirectoryMount, FileMount, Job, Setting, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.paths import remove_tree
@@ -23,7 +24,8 @@ from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 _DEV = "/dev/"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_MEMORY, _ROOT = "memory", "merged"
+_MEMORY, _ROOT, _SYSTEM = "memory", "merged", "system"
+_SYSTEM_MOUNTS = ("proc", "sys", "dev")
 MASKED = (
     "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
     "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
@@ -32,10 +34,18 @@ MASKED = (
 READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 
 
+def prepare_root(setting: Setting) -> None:
+    """Mount what does not depend on a step, in the memory of `setting`, for `make_root` to move."""
+    system = os.path.join(private_memory(setting.memory), _SYSTEM)
+    for name in _SYSTEM_MOUNTS:
+        os.makedirs(os.path.join(system, name), 0o755)
+    _system_mounts(system, setting)
+
+
 def make_root(job: Job) -> list[Made]:
-    """Mount the overlay and everything in it at `root_of(job.scratch)`; returns what had to be
-    created in the upper directory because a layer hides the stub below it."""
-    memory, merged = private_memory(job.scratch), root_of(job.scratch)
+    """Mount the overlay and everything in it at `root_of(job.scratch)`, after `prepare_root`; returns
+    what had to be created in the upper directory because a layer hides the stub below it."""
+    memory, merged = job.setting.memory, root_of(job.scratch)
     resolved, created = mount_root(
         job.lowers,
         job.upper,
@@ -44,22 +54,33 @@ def make_root(job: Job) -> list[Made]:
         mount_points(job.files, job.directories),
         program=job.program,
     )
-    _system_mounts(merged, job, resolved)
+    for name in _SYSTEM_MOUNTS:
+        source, place = os.path.join(memory, _SYSTEM, name), resolved[f"/{name}"]
+        try:
+            syscalls.mount(source, merged + place, None, syscalls.MS_MOVE)
+        except OSError as error:
+            reason = error.strerror if os.path.isdir(merged + place) else "not a directory"
+            raise SetupFailed(f"mount target /{name}: {reason}") from error
     _given_mounts(merged, memory, job, resolved)
     return created
 
 
-def private_memory(scratch: str) -> str:
-    """A new tmpfs in `scratch`, for what only this mount namespace sees."""
-    memory = os.path.join(scratch, _MEMORY)
-    os.mkdir(memory, 0o755)
+def memory_of(scratch: str) -> str:
+    """The directory for what only one mount namespace sees: all steps of a build have the same."""
+    return os.path.join(os.path.dirname(scratch), _MEMORY)
+
+
+def private_memory(memory: str) -> str:
+    """Mount a new tmpfs at `memory`, which is made if it is not there; `memory`."""
+    with suppress(FileExistsError):
+        os.mkdir(memory, 0o755)
     FileSystem("tmpfs", memory, "mode=755", MS_NOSUID | MS_NODEV).execute()
     return memory
 
 
 def root_of(scratch: str) -> str:
-    """Where `mount_root` mounts the root in the memory of `scratch`."""
-    return os.path.join(scratch, _MEMORY, _ROOT)
+    """Where `mount_root` mounts the root of `scratch`."""
+    return os.path.join(memory_of(scratch), _ROOT)
 
 
 def _given_mounts(merged: str, memory: str, job: Job, resolved: Mapping[str, str]) -> None:
@@ -147,9 +168,9 @@ def _bottom_layer(
     wanted = sorted((place, targets[target]) for target, place in places.items())
     name = hashlib.sha256(repr((wanted, links)).encode("utf-8", "surrogateescape")).hexdigest()
     shared = os.path.join(os.path.dirname(scratch), name)
-    stub = os.path.join(scratch, f"{name}.new")
     if os.path.isdir(shared):
         return shared
+    stub = os.path.join(scratch, f"{name}.new")
     made: set[str] = set()
 
     def directory(path: str) -> None:
@@ -196,7 +217,7 @@ def mount_points(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> dict[str, bool]:
     """Every mount point of a root, true for directories; those below /dev are in its own tmpfs."""
-    system = {"/proc": True, "/sys": True, "/dev": True}
+    system = {f"/{name}": True for name in _SYSTEM_MOUNTS}
     given = _targets(files, directories).items()
     return system | {target: kind for target, kind in given if not target.startswith(_DEV)}
 
@@ -323,25 +344,25 @@ def _taken_away(made: Made) -> bool:
     return True
 
 
-def _system_mounts(merged: str, job: Job, resolved: dict[str, str]) -> None:
-    proc, sys = merged + resolved["/proc"], merged + resolved["/sys"]
+def _system_mounts(top: str, setting: Setting) -> None:
+    proc, sys = os.path.join(top, "proc"), os.path.join(top, "sys")
     try:
         FileSystem("proc", proc).execute()
     except OSError as error:
         if error.errno != errno.EPERM:  # nested in a container whose own /proc is masked
             raise
         Bind("/proc", proc).execute()
-    _device_mounts(merged + resolved["/dev"], job)
-    if job.private_network:
+    _device_mounts(os.path.join(top, "dev"), setting)
+    if setting.private_network:
         FileSystem("sysfs", sys, "", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY).execute()
     else:
-        Bind("/sys", sys, read_only=not job.insecure).execute()
-    if job.insecure:
+        Bind("/sys", sys, read_only=not setting.insecure).execute()
+    if setting.insecure:
         return
     for name in MASKED:
-        _mask(os.path.join(merged, name))
+        _mask(os.path.join(top, name))
     for name in READ_ONLY:
-        path = os.path.join(merged, name)
+        path = os.path.join(top, name)
         if os.path.exists(path):
             Bind(path, path, read_only=True).execute()
 
@@ -358,7 +379,7 @@ def _mask(path: str) -> None:
         Bind("/dev/null", path).execute()
 
 
-def _device_mounts(dev: str, job: Job) -> None:
+def _device_mounts(dev: str, setting: Setting) -> None:
     FileSystem("tmpfs", dev, "mode=755,size=64m", MS_NOSUID).execute()
     for name in _DEVICES:
         path = os.path.join(dev, name)
@@ -371,10 +392,10 @@ def _device_mounts(dev: str, job: Job) -> None:
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(os.path.join(dev, name), 0o755)
     pts = "newinstance,ptmxmode=0666,mode=0620" + (
-        ",gid=5" if job.ownership is Ownership.MAPPED else ""
+        ",gid=5" if setting.ownership is Ownership.MAPPED else ""
     )
     FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
-    FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={job.shared_memory}").execute()
+    FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={setting.shared_memory}").execute()
     FileSystem("mqueue", f"{dev}/mqueue").execute()
 
 

@@ -13,9 +13,9 @@ import struct
 from dataclasses import dataclass
 
 from assembler.linux import reaping, syscalls
-from assembler.linux.job import Job
+from assembler.linux.job import Job, Setting
 from assembler.linux.payload import Payload, Records
-from assembler.linux.root import make_root, remove_made, root_of
+from assembler.linux.root import make_root, prepare_root, remove_made, root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +29,62 @@ class SandboxJob:
 
         Returns the payload's status. Raises SetupFailed, OSError.
         """
-        return _run(self.job, output)
+        return self.preparation.make().run(self, output)
+
+    @property
+    def preparation(self) -> Preparation:
+        """What it has in common with other jobs."""
+        return Preparation(self.job.setting)
 
 
-def _run(job: Job, output: int) -> int:
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-    syscalls.unshare(flags | (syscalls.CLONE_NEWNET if job.private_network else 0))
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    if job.private_network:
-        _loopback_up()
-    socket.sethostname(job.hostname)
-    payload = Payload.start(job, output)
-    created = make_root(job)
-    root = root_of(job.scratch)
-    records = Records.open(job.upper, job.lowers)
-    os.chdir(root)
-    syscalls.pivot_root(".", ".")
-    syscalls.umount(".", syscalls.MNT_DETACH)
-    os.chdir("/")
-    serving: list[int] = []
-    if job.program and _own_proc():
-        serving = [pid for pid in reaping.children() if pid != payload.pid]
-    try:
-        return payload.run(records)
-    finally:
-        if serving:
-            # Whoever maps a file writes its pages when it ends, to a program that must live then.
-            reaping.end_children(spared=serving)
-        remove_made(created, root)
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A sandbox without a step: what is the same for all that have `setting`."""
+
+    setting: Setting
+
+    def make(self) -> Sandbox:
+        """Make this process the first one of such a sandbox. Raises OSError."""
+        setting = self.setting
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+        syscalls.unshare(flags | (syscalls.CLONE_NEWNET if setting.private_network else 0))
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        if setting.private_network:
+            _loopback_up()
+        socket.sethostname(setting.hostname)
+        payload = Payload.start(setting)
+        prepare_root(setting)
+        return Sandbox(payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A sandbox that waits for its step."""
+
+    payload: Payload
+
+    def run(self, work: SandboxJob, output: int) -> int:
+        """See `SandboxJob.run`; once only, for a job of the setting it was made for."""
+        job = work.job
+        created = make_root(job)
+        root = root_of(job.scratch)
+        records = Records.open(job.upper, job.lowers)
+        os.chdir(root)
+        syscalls.pivot_root(".", ".")
+        syscalls.umount(".", syscalls.MNT_DETACH)
+        os.chdir("/")
+        serving: list[int] = []
+        if job.program and _own_proc():
+            serving = [pid for pid in reaping.children() if pid != self.payload.pid]
+        try:
+            return self.payload.run(job, output, records)
+        finally:
+            if serving:
+                # Whoever maps a file writes its pages when it ends, to a program that must live
+                # then.
+                reaping.end_children(spared=serving)
+            remove_made(created, root)
 
 
 def _own_proc() -> bool:

@@ -20,7 +20,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 4096, 8192, 16384, 1 << 18
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
@@ -59,6 +59,7 @@ _STATX_BTIME, _AT_SYMLINK_NOFOLLOW = 0x800, 0x100
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 435, 436, 437, 442
 _CLONE_INTO_CGROUP = 1 << 33
+_SYNC_FILE_RANGE_WRITE = 2
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -209,6 +210,12 @@ def inotify_add_watch(descriptor: int, path: str, mask: int) -> int:
     """inotify_add_watch(2) of the directory `path`; the watch."""
     flags = mask | _IN_ONLYDIR | _IN_DONT_FOLLOW
     return _check(_libc.inotify_add_watch(descriptor, _bytes(path), ctypes.c_uint(flags)), path)
+
+
+def start_writeout(descriptor: int, offset: int, size: int) -> None:
+    """sync_file_range(2): begin to write `size` bytes from `offset` to disk, wait for nothing."""
+    where = (ctypes.c_int64(offset), ctypes.c_int64(size))
+    _check(_libc.sync_file_range(descriptor, *where, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
 def close_range(first: int) -> None:

@@ -6,6 +6,9 @@ three descriptors: the job, a reply socket, the output pipe; any others are entr
 reply is the sandbox's pidfd, then a line `exit N` or `failed TEXT`; a socket that closes without one
 means the sandbox was killed.
 
+When a job says that another one like it follows, a *spare* is forked while that job runs: a process
+that does what does not depend on the job, and waits. So a step starts without waiting for forks.
+
 Where no namespace can be made it is a plain process that adopts orphans and kills them.
 """
 
@@ -19,13 +22,17 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from assembler.linux import reaping, syscalls
 from assembler.linux.entrances import MOST, enter, fork_into
 
-_DESCRIPTORS = 3 + MOST
+_UNCONFINED = 3  # descriptors of a job that goes into no cgroup
+_DESCRIPTORS = _UNCONFINED + MOST
+_MESSAGE = 1 << 17  # bytes: two filters of 4096 instructions, and some names
+_ONE, _MORE = b"1", b"+"
 
 
 class Work(Protocol):
@@ -33,6 +40,23 @@ class Work(Protocol):
 
     def run(self, output: int) -> int:
         """Do it, output going to the descriptor `output`; the status of what was run."""
+        ...
+
+
+class Ready(Protocol):
+    """A process that has only its job to be told."""
+
+    def run(self, work: Any, output: int) -> int:
+        """Do `work`, as its own `run` would."""
+        ...
+
+
+class Preparation(Protocol):
+    """What jobs have in common and can be done before one is there; it can be pickled, and equal
+    ones have equal pickles."""
+
+    def make(self) -> Ready:
+        """Do it, as the first process of a pid namespace."""
         ...
 
 
@@ -44,17 +68,30 @@ class Zygote:
     shim: int
 
     def submit(
-        self, job: Work, reply: socket.socket, output: int, entrances: Sequence[int] = ()
+        self,
+        job: Work,
+        reply: socket.socket,
+        output: int,
+        entrances: Sequence[int] = (),
+        *,
+        preparation: Preparation | None = None,
+        more: bool = False,
     ) -> None:
         """Have `job` forked, in the cgroups of `entrances`; the reply comes on the other end of
-        `reply`. Thread-safe: one packet. Raises OSError when the zygote is gone."""
+        `reply`. Thread-safe: one packet. Raises OSError when the zygote is gone.
+
+        `preparation` is the part of it that others may have in common with it, and `more` says that
+        such a one will follow.
+        """
         payload = os.memfd_create("job", os.MFD_CLOEXEC)
         try:
             content = memoryview(pickle.dumps(job))
             while content:
                 content = content[os.write(payload, content) :]
             os.lseek(payload, 0, os.SEEK_SET)
-            socket.send_fds(self.control, [b"j"], [payload, reply.fileno(), output, *entrances])
+            common = b"" if preparation is None else pickle.dumps(preparation)
+            descriptors = [payload, reply.fileno(), output, *entrances]
+            socket.send_fds(self.control, [_MORE if more else _ONE, common], descriptors)
         finally:
             os.close(payload)
 
@@ -140,15 +177,85 @@ def _serve(control: socket.socket) -> None:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     poller = select.poll()
     poller.register(control, select.POLLIN)
+    spares: dict[bytes, _Spare] = {}
     while True:
         ready = poller.poll(1000)
-        _reaped()
+        ended = _reaped()
+        spares = {common: one for common, one in spares.items() if one.pid not in ended}
         if not ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(control, 16, _DESCRIPTORS)
+        message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE, _DESCRIPTORS)
         if not message:
             return
-        _fork_sandbox(control, own, descriptors)
+        more, common = message[:1] == _MORE, message[1:]
+        if common in spares and len(descriptors) == _UNCONFINED:
+            spares.pop(common).take(descriptors)
+        else:
+            _fork_sandbox(control, own, descriptors)
+        if more and common and common not in spares:
+            with suppress(OSError):  # then the next job is forked when it comes
+                spares[common] = _fork_spare(control, own, common)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """The first process of a pid namespace of its own, which waits at the other end of `control` for
+    a job."""
+
+    pid: int
+    control: socket.socket
+
+    def take(self, descriptors: Sequence[int]) -> None:
+        """Have it do the job of a message with `descriptors`, which are closed."""
+        _, reply_fd, _ = descriptors
+        with socket.socket(fileno=os.dup(reply_fd)) as reply, self.control:
+            pidfd = os.pidfd_open(self.pid)
+            with suppress(OSError):  # it has just been killed, which is told by the reply's end
+                socket.send_fds(reply, [b"p"], [pidfd])
+                socket.send_fds(self.control, [_ONE], descriptors)
+        for descriptor in (pidfd, *descriptors):
+            os.close(descriptor)
+
+
+def _fork_spare(control: socket.socket, own: int, common: bytes) -> _Spare:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = syscalls.fork()
+            if pid == 0:
+                control.close()
+                ours.close()
+                os.close(own)
+                _child(lambda: _wait_for_job(theirs, common))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+    return _Spare(pid, ours)
+
+
+def _wait_for_job(control: socket.socket, common: bytes) -> None:
+    problem, ready = b"", None
+    try:
+        preparation: Preparation = pickle.loads(common)
+        ready = preparation.make()
+    except Exception as error:
+        problem = _failed(error)
+    _, descriptors, _, _ = socket.recv_fds(control, 1, _UNCONFINED)
+    control.close()
+    if not descriptors:
+        return
+    payload, reply_fd, output = descriptors
+    with socket.socket(fileno=reply_fd) as reply:
+        if ready is None:
+            reply.send(problem)
+            return
+        try:
+            reply.send(b"exit %d" % ready.run(_job(payload), output))
+        except BaseException as error:
+            reply.send(_failed(error))
 
 
 def _serve_plainly(control: socket.socket) -> None:
@@ -238,8 +345,12 @@ def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int])
         status = job.run(output)
         reply.send(b"exit %d" % status)
     except BaseException as error:
-        text = f"{type(error).__name__}: {error}"
-        reply.send(b"failed " + text.encode("utf-8", "replace")[:4000])
+        reply.send(_failed(error))
+
+
+def _failed(error: BaseException) -> bytes:
+    text = f"{type(error).__name__}: {error}"
+    return b"failed " + text.encode("utf-8", "replace")[:4000]
 
 
 def receive_pidfd(reply: socket.socket) -> tuple[bytes, int]:

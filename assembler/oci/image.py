@@ -64,11 +64,14 @@ class Image:
         config: ImageConfig,
         layers: tuple[Layer, ...],
         annotations: Mapping[str, str] | None = None,
+        *,
+        docker: bool = False,
     ) -> Image:
-        """A new OCI image of `layers`; the configuration's diff_ids are taken from them."""
+        """A new image of `layers`, whose diff_ids `config` has; with `docker` its media types are
+        Docker's instead of OCI's."""
         if config.diff_ids != tuple(layer.diff_id for layer in layers):
             raise ValueError("configuration and layers disagree")
         content = config.serialise()
         described = Descriptor(CONFIG, Digest.of(content), len(content))
         descriptors = (layer.descriptor for layer in layers)
-        return cls(build(described, descriptors, annotations), config, content)
+        return cls(build(described, descriptors, annotations, docker=docker), config, content)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assembler.oci.descriptor import (
+    DOCKER_MANIFEST,
     INDEX,
     INDEXES,
     MANIFEST,
     MANIFESTS,
     Descriptor,
+    in_docker,
+    in_oci,
+    toc_annotations,
 )
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
@@ -94,21 +98,40 @@ def parse(content: bytes, media_type: str = "") -> Manifest | Index:
 
 
 def build(
-    config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str] | None = None
+    config: Descriptor,
+    layers: Iterable[Descriptor],
+    annotations: Mapping[str, str] | None = None,
+    *,
+    docker: bool = False,
 ) -> Manifest:
-    """A new OCI manifest (document shape by pyoci), serialised once."""
+    """A new manifest (document shape by pyoci), serialised once: an OCI one, or with `docker` of
+    Docker's schema 2. All media types are of that kind; of the layers' annotations, those stay that
+    a table of contents is found by."""
     from pyoci.oci import OCILayer, build_manifest_json
 
-    layers = tuple(layers)
+    kind, spell = (DOCKER_MANIFEST, in_docker) if docker else (MANIFEST, in_oci)
+    config = replace(config, media_type=spell(config.media_type))
+    layers = tuple(
+        replace(
+            layer,
+            media_type=spell(layer.media_type),
+            annotations={} if docker else toc_annotations(layer.annotations),
+        )
+        for layer in layers
+    )
     document: dict[str, Any] = build_manifest_json(
         str(config.digest),
         config.size,
         [OCILayer(layer.media_type, str(layer.digest), layer.size, "") for layer in layers],
     )
+    document["mediaType"], document["config"]["mediaType"] = kind, config.media_type
+    for layer, described in zip(layers, document["layers"], strict=True):
+        if layer.annotations:
+            described["annotations"] = dict(sorted(layer.annotations.items()))
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     content = json.dumps(document, separators=(",", ":")).encode()
-    return Manifest(content, MANIFEST, config, layers, dict(annotations or {}))
+    return Manifest(content, kind, config, layers, dict(annotations or {}))
 
 
 def _same(kind: str, default: str) -> str:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from assembler.layer.changeset import ByteSource, Entry, InlineBytes, Kind
 from assembler.layer.tar_writer import TarWriter
@@ -19,7 +19,8 @@ from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check
 from assembler.output.layout import named
-from assembler.store.blobs import translated
+from assembler.store.blobs import Verified
+from assembler.store.disk import translated
 
 _TURN = 0.05  # seconds between two looks at a wish to stop
 
@@ -30,7 +31,7 @@ class _Blob:
     blobs: Blobs
 
     def open(self) -> BinaryIO:
-        return self.blobs(self.descriptor)
+        return cast(BinaryIO, Verified(self.blobs(self.descriptor), self.descriptor.digest))
 
 
 class Archive:

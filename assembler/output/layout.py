@@ -13,7 +13,7 @@ from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check
 from assembler.store.blobs import Blobs as BlobDirectory
-from assembler.store.blobs import translated
+from assembler.store.disk import translated
 from assembler.store.refs import read_index, replace_file, write_index
 
 FULL_NAME = "io.containerd.image.name"

@@ -10,21 +10,21 @@ from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check
 from assembler.registry.client import RegistryClient
-from assembler.registry.push import push_image
+from assembler.registry.push import Sources, push_image
 
 
 class RegistryOutput:
-    """Pushes to `references`; blobs may be mounted from the repositories of `mount_from`."""
+    """Pushes to `references`; a blob may be mounted from the repositories that `mount_from` names."""
 
     def __init__(
         self,
         client: RegistryClient,
         references: Sequence[Reference],
-        mount_from: Sequence[Reference] = (),
+        mount_from: Sources = lambda blob: (),
     ) -> None:
         self._client = client
         self._references = tuple(references)
-        self._mount_from = tuple(mount_from)
+        self._mount_from = mount_from
         self.name = f"pushing {', '.join(map(str, references))}"
 
     def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:

@@ -77,6 +77,16 @@ def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:
     return _digest("content", (below, type(copy).__name__, _fields(copy), taken, str(selection)))
 
 
+def above(parent: Digest, step: Step, identity: Digest) -> Digest:
+    """The identity of what a stage is after `step` on `parent` gave the change `identity`.
+
+    The change of a linked copy is the same on every base (rule C25); what is above it is not.
+    """
+    if isinstance(step, Copy) and step.link:
+        return _digest("linked", (str(parent), str(identity)))
+    return identity
+
+
 def fresh_key(key: Digest, nonce: str) -> Digest:
     """The identity of a result that must not be taken for an earlier one of the same key."""
     return _digest("fresh", (str(key), nonce))

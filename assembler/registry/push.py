@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,9 @@ from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, re
 
 CHUNK = 256 << 10
 Blobs = Callable[[Descriptor], BinaryIO]
+Sources = Callable[[Descriptor], Sequence[Reference]]
+"""The names in whose repositories a blob may be already."""
+
 Progress = Callable[[Descriptor, int, int], None]
 
 
@@ -29,7 +32,7 @@ class _Push:
     client: RegistryClient
     repository: Repository
     blobs: Blobs
-    mount_from: tuple[Reference, ...]
+    mount_from: Sources
     progress: Progress
     cancellation: Cancellation
 
@@ -40,27 +43,29 @@ def push_image(
     image: Image,
     blobs: Blobs,
     *,
-    mount_from: Sequence[Reference] = (),
+    mount_from: Sources = lambda blob: (),
     progress: Progress = lambda blob, current, total: None,
     cancellation: Cancellation,
     jobs: int = 4,
 ) -> Descriptor:
     """The descriptor of the manifest, which every one of `references` means afterwards.
 
-    `mount_from` are names in whose repositories blobs may be already. Raises RegistryError; no tag
-    has moved then unless all blobs and the manifest were there.
+    A blob is read only when it is not in the repository and cannot be mounted from one that
+    `mount_from` names. Raises RegistryError; no tag has moved then unless all blobs and the manifest
+    were there.
     """
     descriptor = image.manifest.descriptor
     by_repository: dict[tuple[str, str], list[Reference]] = {}
     for reference in references:
         by_repository.setdefault((reference.registry, reference.repository), []).append(reference)
+    pushed: tuple[Reference, ...] = ()
     for group in by_repository.values():
         endpoint = client.configuration.endpoint(group[0])
         push = _Push(
             client=client,
             repository=client.repository(endpoint, group[0]),
             blobs=blobs,
-            mount_from=tuple(one for one in mount_from if one.registry == group[0].registry),
+            mount_from=partial(_sources, mount_from, pushed),
             progress=progress,
             cancellation=cancellation,
         )
@@ -72,7 +77,14 @@ def push_image(
         for reference in group:
             if reference.tag:
                 _manifest(push, image, reference.tag)
+        pushed += (group[0],)
     return descriptor
+
+
+def _sources(
+    asked: Sources, pushed: tuple[Reference, ...], blob: Descriptor
+) -> tuple[Reference, ...]:
+    return (*pushed, *asked(blob))
 
 
 def _all_at_once(
@@ -110,10 +122,8 @@ def _blob(push: _Push, blob: Descriptor) -> None:
 
 def _mount(push: _Push, blob: Descriptor) -> str | None:
     """Mount `blob` from another repository if one has it: None then, else an upload's location."""
-    for source in push.mount_from:
-        if source.repository == push.repository.name:
-            continue
-        query = urlencode({"mount": str(blob.digest), "from": source.repository})
+    for source in _neighbours(push, blob):
+        query = urlencode({"mount": str(blob.digest), "from": source})
         response = _start(push, f"?{query}", f"the mount of blob {blob.digest}")
         if response.status == 201:
             return None
@@ -123,6 +133,15 @@ def _mount(push: _Push, blob: Descriptor) -> str | None:
     if response.status != 202:
         raise refused(response, push.repository, f"the upload of blob {blob.digest}")
     return _location(push, response)
+
+
+def _neighbours(push: _Push, blob: Descriptor) -> Iterator[str]:
+    """The other repositories of the registry that `blob` may be in, be it as a mirror."""
+    for reference in push.mount_from(blob):
+        for endpoint in push.client.configuration.endpoints(reference):
+            here = endpoint.host == push.repository.registry
+            if here and endpoint.repository != push.repository.name:
+                yield endpoint.repository
 
 
 def _start(push: _Push, query: str, operation: str) -> Response:

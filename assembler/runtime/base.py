@@ -65,6 +65,8 @@ class Process:
     """What they change in the root is seen by the process and is no change of the step."""
     cgroups: tuple[Group, ...] = ()
     """Those that everything of it runs in."""
+    more: bool = False
+    """Another process of the build follows this one: a runtime may make ready for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class Root:
     """An overlay to be mounted for one process: layer directories, TOPMOST FIRST, and where
     writes go. `scratch` is a private directory beside `upper` on the same file system, for the
     runtime's own needs; it is removed by whoever made it, and so is the directory it is in, where a
-    runtime may keep what all steps of a build share.
+    runtime may keep what all steps of a build share, and layers: `scratch` may be `work`, in which
+    no layer can be.
 
     Without `lowers` and `work`, `upper` is no upper directory but the whole tree. A runtime then
     adds to `moved` the paths that it moves away and back: their change times tell nothing."""

@@ -21,7 +21,7 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import DirectoryTree, MergedTree, everything
 from assembler.linux import seccomp, syscalls, zygote
 from assembler.linux.chroot import ChrootJob
-from assembler.linux.job import DirectoryMount, FileMount, Job
+from assembler.linux.job import DirectoryMount, FileMount, Job, Setting
 from assembler.linux.nodes import host_node
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.paths import open_root, remove_at, remove_tree
@@ -91,21 +91,19 @@ class Chroot(Forked):
                 stack.enter_context(_placed(root, mount.target, _file_maker(mount)))
             else:
                 stack.enter_context(_directory(root, mount))
+        profile = b"" if process.insecure else seccomp.profile(syscalls.machine())
         job = Job(
+            setting=Setting(process.hostname, "", profile=profile, insecure=process.insecure),
             argv=process.argv,
             env=process.env,
             cwd=process.cwd,
             user=process.user,
-            hostname=process.hostname,
-            private_network=False,
             lowers=(),
             upper=root.upper,
             work="",
             scratch=root.scratch,
             files=(),
             directories=(),
-            profile=b"" if process.insecure else seccomp.profile(syscalls.machine()),
-            insecure=process.insecure,
             limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
             groups=process.groups,
             chroot=root.upper,

@@ -17,8 +17,9 @@ from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
 from assembler.linux import zygote
 from assembler.linux.hooks import HooksJob, HostProgram
-from assembler.linux.job import Job
+from assembler.linux.job import Job, Setting
 from assembler.linux.owner_filter import Ownership
+from assembler.linux.root import memory_of
 from assembler.runtime.base import FileContent, Hook, Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
 
@@ -50,22 +51,28 @@ def with_hooks(
             "overlay mounts",
             hint="put the store on a local file system with --store DIR (see assemble doctor)",
         )
-    scratch = os.path.join(root.scratch, "hooks")
+    scratch = f"{root.scratch}.hooks"
     upper, work = os.path.join(scratch, "upper"), os.path.join(scratch, "work")
-    for path in (scratch, upper, work):
-        os.mkdir(path, 0o755)
+    for path in (upper, work):
+        os.makedirs(path, 0o755)
     shutil.copystat(root.upper, upper)
     owner = os.stat(root.upper)
     os.chown(upper, owner.st_uid, owner.st_gid)
     # a hook is the host's own program and has no business with the step's secrets
     _, directories = split_mounts([one for one in mounts if not isinstance(one, FileContent)])
     job = Job(
+        setting=Setting(
+            hostname=process.hostname,
+            memory=memory_of(scratch),
+            private_network=process.network == "none",
+            ownership=ownership,
+            insecure=process.insecure,
+            shared_memory=process.shared_memory,
+        ),
         argv=(),
         env=(),
         cwd="/",
         user="",
-        hostname=process.hostname,
-        private_network=process.network == "none",
         lowers=root.lowers,
         upper=upper,
         work=work,
@@ -73,9 +80,6 @@ def with_hooks(
         program=root.program,
         files=network_files(process),
         directories=tuple(directories),
-        ownership=ownership,
-        insecure=process.insecure,
-        shared_memory=process.shared_memory,
     )
     ordered = sorted(process.hooks, key=lambda hook: _BEFORE.index(hook.stage))
     programs = tuple(map(_program, ordered))

@@ -16,9 +16,10 @@ from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
 from assembler.linux import owner_filter, seccomp, syscalls, zygote
 from assembler.linux.cgroups import Group
-from assembler.linux.job import DirectoryMount, FileMount, Job
+from assembler.linux.job import DirectoryMount, FileMount, Job, Setting
 from assembler.linux.nodes import host_node
 from assembler.linux.owner_filter import Ownership
+from assembler.linux.root import memory_of
 from assembler.linux.sandbox import SandboxJob
 from assembler.linux.supervisor import kept_here
 from assembler.linux.userns import IdMap
@@ -78,7 +79,15 @@ class Forked(ABC):
 
         with ExitStack() as stack:
             job = self._job(process, root, files, directories, stack)
-            status = run_job(self._zygote, job, listen, cancellation, process.cgroups)
+            status = run_job(
+                self._zygote,
+                job,
+                listen,
+                cancellation,
+                process.cgroups,
+                preparation=job.preparation if isinstance(job, SandboxJob) else None,
+                more=process.more,
+            )
         return self._checked(status, b"".join(said))
 
     def close(self) -> None:
@@ -127,13 +136,22 @@ class Native(Forked):
         directories: Sequence[DirectoryMount],
         stack: ExitStack,
     ) -> SandboxJob:
+        setting = Setting(
+            hostname=process.hostname,
+            memory=memory_of(root.scratch),
+            private_network=process.network == "none",
+            ownership=self.ownership,
+            profile=b"" if process.insecure else self._profile,
+            owner_filter=self._insecure_filter if process.insecure else self._filter,
+            insecure=process.insecure,
+            shared_memory=process.shared_memory,
+        )
         job = Job(
+            setting=setting,
             argv=process.argv,
             env=process.env,
             cwd=process.cwd,
             user=process.user,
-            hostname=process.hostname,
-            private_network=process.network == "none",
             lowers=root.lowers,
             upper=root.upper,
             work=root.work,
@@ -141,11 +159,6 @@ class Native(Forked):
             program=root.program,
             files=tuple(files),
             directories=tuple(directories),
-            ownership=self.ownership,
-            profile=b"" if process.insecure else self._profile,
-            owner_filter=self._insecure_filter if process.insecure else self._filter,
-            insecure=process.insecure,
-            shared_memory=process.shared_memory,
             limits=tuple((one.name, one.soft, one.hard) for one in process.limits),
             groups=process.groups,
             host_groups=bool(process.host_groups),
@@ -159,8 +172,12 @@ def run_job(
     output: Callable[[bytes], None],
     cancellation: Cancellation,
     groups: Sequence[Group] = (),
+    *,
+    preparation: zygote.Preparation | None = None,
+    more: bool = False,
 ) -> int:
-    """Have the zygote run `job` in `groups`, stream its output, and return its status.
+    """Have the zygote run `job` in `groups`, stream its output, and return its status; see
+    `zygote.Zygote.submit`.
 
     When this returns or raises, the sandbox's first process has ended, and with it all others.
     """
@@ -171,7 +188,7 @@ def run_job(
         stack.enter_context(ours)
         try:
             with _entrances(groups) as entrances:
-                started.submit(job, theirs, writer, entrances)
+                started.submit(job, theirs, writer, entrances, preparation=preparation, more=more)
         except OSError as error:
             raise HostError(f"the sandbox process is gone: {error.strerror}", "zygote") from error
         finally:

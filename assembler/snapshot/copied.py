@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -63,39 +62,37 @@ class CopySnapshotter(OverlaySnapshotter):
     def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
         """See `snapshot.base.Snapshotter.prepare`; the root's `upper` is the whole tree."""
         below = MergedTree([DirectoryTree(path) for path in lowers])
-        with self._scratch() as scratch:
-            copy, change = os.path.join(scratch, "copy"), os.path.join(scratch, "change")
-            os.mkdir(change)
-            if self._handed_on(tuple(lowers), copy):
-                tree = self._layer(copy)
-            else:
-                os.mkdir(copy)
-                tree = self._fresh(copy)
-                realise(everything(below, linked=False), tree)
-            before = marks(tree)
-            root = Root((), tree, "", scratch)
-            directories = ((path, join(tree, path)) for path in before if before[path].is_directory)
-            watched = WatchedTree(directories)
-            try:
-                yield root
-            finally:
-                written = watched.close() - root.moved
-            upper = self._fresh(change)
-            links: list[Entry] = []
-            found = changed(tree, before, below, root.moved, written)
-            realise(_noting_links(found, links), upper, lower=below.lookup)
-            self._publish(upper, id)
-            published = self.find(id)
-            if published is not None and not links:
-                self._hand_on((published, *lowers), copy)
+        scratch = self._place()
+        copy = f"{scratch}.copy"
+        os.mkdir(scratch, 0o700)
+        if self._handed_on(tuple(lowers), copy):
+            tree = self._tree(copy)
+        else:
+            tree = self._fresh(copy)
+            realise(everything(below, linked=False), tree)
+        before = marks(tree)
+        root = Root((), tree, "", scratch)
+        directories = ((path, join(tree, path)) for path in before if before[path].is_directory)
+        watched = WatchedTree(directories)
+        try:
+            yield root
+        finally:
+            written = watched.close() - root.moved
+        upper = self._fresh(f"{scratch}.layer")
+        links: list[Entry] = []
+        found = changed(tree, before, below, root.moved, written)
+        realise(_noting_links(found, links), upper, lower=below.lookup)
+        self._publish(upper, id)
+        published = self.find(id)
+        if published is not None and not links:
+            self._hand_on((published, *lowers), copy)
 
     @contextmanager
     def writable(self, id: str) -> Iterator[str | None]:
         """See `snapshot.base.Snapshotter.writable`."""
-        with self._scratch() as scratch:
-            copy = self._fresh(scratch)
-            realise(everything(DirectoryTree(self._found(id))), copy)
-            yield copy
+        copy = self._fresh(self._place())
+        realise(everything(DirectoryTree(self._found(id))), copy)
+        yield copy
 
     def _handed_on(self, lowers: tuple[str, ...], into: str) -> bool:
         with self._guard:
@@ -106,7 +103,7 @@ class CopySnapshotter(OverlaySnapshotter):
         return True
 
     def _hand_on(self, lowers: tuple[str, ...], copy: str) -> None:
-        kept = os.path.join(self._work, uuid.uuid4().hex[:12])
+        kept = self._place()
         os.rename(copy, kept)
         with self._guard:
             replaced = self._trees.get(lowers)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from assembler.errors import StoreError
@@ -36,7 +36,8 @@ class OverlaySnapshotter:
     """Layer directories below one directory. Use it with `with`, inside the user namespace.
 
     `recorded` says that the id map cannot express owners: every layer directory of `directory` has
-    a table for those that no attribute can tell.
+    a table for those that no attribute can tell. `hold` is given the id of each layer directory that
+    is used, before it is looked for: nobody collects it then.
     """
 
     name = "overlay"
@@ -44,6 +45,7 @@ class OverlaySnapshotter:
     def __init__(self, directory: str, *, recorded: bool = False) -> None:
         self._directory = directory
         self._recorded = recorded
+        self.hold: Callable[[str], None] = _not_held
         os.makedirs(directory, mode=0o700, exist_ok=True)
         sweep(directory, ".")
         self._claim = claim(directory, ".")
@@ -73,6 +75,7 @@ class OverlaySnapshotter:
 
     def find(self, id: str) -> str | None:
         """See `snapshot.base.Snapshotter.find`."""
+        self.hold(id)
         path = os.path.join(self._directory, id, ownership.TREE if self._recorded else "")
         path = path.rstrip("/")
         return path if os.path.isdir(path) else None
@@ -80,22 +83,21 @@ class OverlaySnapshotter:
     @contextmanager
     def create(self, id: str) -> Iterator[str]:
         """See `snapshot.base.Snapshotter.create`."""
-        with self._scratch() as scratch:
-            fresh = self._fresh(scratch)
-            yield fresh
-            self._publish(fresh, id)
+        fresh = self._fresh(self._place())
+        yield fresh
+        self._publish(fresh, id)
 
     @contextmanager
     def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
         """See `snapshot.base.Snapshotter.prepare`."""
-        with self._scratch() as scratch:
-            upper, work = self._fresh(scratch), os.path.join(scratch, "work")
-            os.mkdir(work, 0o700)
-            _like_below(upper, lowers)
-            yield Root(self._stacked(lowers), upper, work, scratch)
-            if self._recorded:
-                ownership.carry(upper, lowers)
-            self._publish(upper, id)
+        scratch = self._place()
+        upper = self._fresh(f"{scratch}.layer")
+        os.mkdir(scratch, 0o700)
+        _like_below(upper, lowers)
+        yield Root(self._stacked(lowers), upper, scratch, scratch)
+        if self._recorded:
+            ownership.carry(upper, lowers)
+        self._publish(upper, id)
 
     def _stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
         """`lowers`, or as few directories with the same files as an overlay can have. How many are
@@ -132,29 +134,29 @@ class OverlaySnapshotter:
         except FileNotFoundError:
             return
 
-    def _layer(self, scratch: str) -> str:
-        """Where `_fresh` makes a layer directory."""
-        return os.path.join(scratch, "layer", ownership.TREE if self._recorded else "").rstrip("/")
+    def _tree(self, layer: str) -> str:
+        """Where the files of the layer directory are that `_fresh` makes at `layer`."""
+        return os.path.join(layer, ownership.TREE) if self._recorded else layer
 
-    def _fresh(self, scratch: str) -> str:
-        """A new layer directory, of the form that this snapshotter publishes."""
-        tree = self._layer(scratch)
-        for path in dict.fromkeys((os.path.join(scratch, "layer"), tree)):
+    def _fresh(self, layer: str) -> str:
+        """Make a layer directory at `layer`, of the form that this snapshotter publishes; where its
+        files go."""
+        tree = self._tree(layer)
+        for path in dict.fromkeys((layer, tree)):
             os.mkdir(path, 0o755)
             os.chmod(path, 0o755)
         if self._recorded:
             ownership.write_table(tree, {})
         return tree
 
-    @contextmanager
-    def _scratch(self) -> Iterator[str]:
-        path = os.path.join(self._work, uuid.uuid4().hex[:12])
-        os.mkdir(path, 0o700)
-        yield path
+    def _place(self) -> str:
+        """A path for something new in this object's own directory, with any suffix too."""
+        return os.path.join(self._work, uuid.uuid4().hex[:12])
 
     def _publish(self, tree: str, id: str) -> None:
         if self._recorded:
             tree = os.path.dirname(tree)
+        self.hold(id)
         try:
             os.rename(tree, os.path.join(self._directory, id))
         except OSError:
@@ -163,6 +165,10 @@ class OverlaySnapshotter:
 
     def _discard(self, path: str) -> None:
         os.rename(path, os.path.join(self._work, "trash", uuid.uuid4().hex))
+
+
+def _not_held(id: str) -> None:
+    """For snapshotters of whose directories nothing is collected."""
 
 
 def _like_below(upper: str, lowers: Sequence[str]) -> None:

@@ -14,14 +14,25 @@ from assembler.errors import StoreError
 from assembler.linux.claims import locked
 from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor
+from assembler.store.disk import translated
+
+REMOTE = "assembler.remote"
+"""The annotation of an index entry whose layers a registry has; some may not be here."""
 
 
 class Refs:
     """The names in the layout at `directory`. `check` is called while another process changes
-    them, and may raise."""
+    them, and may raise; `before` is called before a name is given, and makes durable what it
+    names."""
 
-    def __init__(self, directory: str, check: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        check: Callable[[], None] | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         self._check = check
+        self._before = before
         self._lock = os.path.join(directory, "index.lock")
         self._path = os.path.join(directory, "index.json")
 
@@ -33,9 +44,12 @@ class Refs:
         """Every name with its manifest."""
         return tuple((entry.annotations.get(REF_NAME, ""), entry) for entry in self._read())
 
-    def set(self, name: str, descriptor: Descriptor) -> None:
-        """Let `name` mean the manifest `descriptor`."""
+    def set(self, name: str, descriptor: Descriptor, *, remote: bool = False) -> None:
+        """Let `name` mean the manifest `descriptor`, whose layers `name` has in a registry if it is
+        `remote`: they are fetched when they are needed. Raises StoreError."""
+        self._before()
         annotations = {**descriptor.annotations, REF_NAME: name}
+        annotations |= {REMOTE: "true"} if remote else {}
         entry = replace(descriptor, annotations=annotations)
         self._change(lambda entries: [*_without(entries, name), entry])
 
@@ -44,10 +58,13 @@ class Refs:
         self._change(lambda entries: _without(entries, name))
 
     def _change(self, change: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with locked(lock, self._check):
-            entries = change(self._read())
-            write_index(self._path, entries)
+        try:
+            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with locked(lock, self._check):
+                entries = change(self._read())
+                write_index(self._path, entries)
+        except OSError as error:
+            raise translated(error, os.path.dirname(self._path)) from error
 
     def _read(self) -> list[Descriptor]:
         return read_index(self._path)

@@ -3,8 +3,10 @@
 oci-layout index.json blobs/   what skopeo and others read
 ingest/ scratch/               work of live processes, each part locked by its owner
 layers/ mounts/                layer directories, cache mounts; `.…` is work of live processes
+indexes/                       file indexes of layers, which may be deleted at any time
 groups/                        what live builds have made of cgroups
 contexts/                      what was found in the files of contexts; may be deleted at any time
+leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 version                        the layout's version; a newer one is refused
 """
 
@@ -21,41 +23,55 @@ from assembler.linux.claims import claim, dead, discard
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Manifest, parse
+from assembler.store import leases
 from assembler.store.blobs import Blobs
+from assembler.store.disk import Disk, is_exhausted, is_private, translated
+from assembler.store.indexes import Indexes
+from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
 
 VERSION = 1
+_AT_ONCE = 100  # directories of dead processes that are open while they are removed
+
+
+def nothing() -> None:
+    """A check that never stops anything."""
 
 
 class Store:
     """An open store. Use it with `with`; several processes may have it open at once. What takes
     long, and what waits for another process, ends with `cancellation`."""
 
-    def __init__(self, path: str, cancellation: Cancellation | None = None) -> None:
+    def __init__(
+        self, path: str, cancellation: Cancellation | None = None, disk: Disk | None = None
+    ) -> None:
         self.path = path
-        if cancellation is None:
-            self.blobs, self.refs = Blobs(path), Refs(path)
-        else:
-            self.blobs = Blobs(path, cancellation.check)
-            self.refs = Refs(path, cancellation.check)
+        check = nothing if cancellation is None else cancellation.check
+        self._lease = Lease(path, check)
+        self.blobs = Blobs(path, check, self._lease.hold, disk)
+        self.refs = Refs(path, check, self.blobs.sync)
+        self.indexes = Indexes(os.path.join(path, "indexes"))
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
 
     @classmethod
-    def open(cls, path: str, cancellation: Cancellation | None = None) -> Store:
+    def open(
+        cls, path: str, cancellation: Cancellation | None = None, disk: Disk | None = None
+    ) -> Store:
         """The store at `path`, made if it is not there; what dead processes left in it is removed.
-        Raises StoreUnusable, Cancelled."""
+        Raises StoreUnusable, NoSpace, Cancelled."""
         path = os.path.abspath(path)
         try:
-            os.makedirs(path, mode=0o700, exist_ok=True)
-            for name in ("blobs/sha256", "ingest", "scratch", "layers"):
-                os.makedirs(os.path.join(path, name), mode=0o700, exist_ok=True)
             _check_version(path)
+            _make(path)
             _sweep(path, cancellation)
+            leases.sweep(path)
             _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
+            if is_exhausted(error):
+                raise translated(error, path) from error
             raise StoreUnusable(
                 f"the store {path} cannot be used: {error.strerror}",
                 path,
@@ -63,7 +79,7 @@ class Store:
             ) from error
         if cancellation is not None:
             cancellation.before_death(lambda: _sweep_after_death(path))
-        return cls(path, cancellation)
+        return cls(path, cancellation, disk)
 
     def __enter__(self) -> Store:
         return self
@@ -72,7 +88,16 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Nothing is held open between calls; for symmetry with `open`."""
+        """Sync what was written, and give back what was held. Raises StoreError."""
+        try:
+            self.blobs.sync()
+        finally:
+            self._lease.close()
+
+    def hold(self, item: str) -> None:
+        """Keep `item`, a path in the store, from being collected while this is open. Look only
+        then whether it is there. Raises OSError."""
+        self._lease.hold(item)
 
     def image(self, descriptor: Descriptor) -> Image:
         """The image whose manifest is `descriptor`. Raises BlobMissing, BlobCorrupt."""
@@ -108,9 +133,11 @@ def _sweep(path: str, cancellation: Cancellation | None) -> None:
     places = [(os.path.join(path, name), "") for name in ("ingest", "scratch")]
     places += [(os.path.join(layers, kind), ".") for kind in os.listdir(layers)]
     places.append((os.path.join(path, "mounts"), "."))
-    found = [one for place, prefix in places for one in dead(place, prefix)]
-    with Cancellation() if cancellation is None else nullcontext(cancellation) as wish:
-        discard(found, wish)
+    for place, prefix in places:
+        seen: set[str] = set()
+        while found := dead(place, prefix, seen, _AT_ONCE):
+            with Cancellation() if cancellation is None else nullcontext(cancellation) as wish:
+                discard(found, wish)
 
 
 _SWEEPER = """\
@@ -145,15 +172,36 @@ def _sweep_groups(records: str) -> None:
         cgroups.sweep(records)
 
 
-def _check_version(path: str) -> None:
+def _make(path: str) -> None:
+    _refuse_foreign(path)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    for name in ("blobs/sha256", "ingest", "scratch", "layers"):
+        os.makedirs(os.path.join(path, name), mode=0o700, exist_ok=True)
     marker = os.path.join(path, "version")
-    try:
-        with open(marker, encoding="ascii") as stream:
-            text = stream.read().strip()
-    except FileNotFoundError:
-        layout = os.path.join(path, "oci-layout")
-        replace_file(layout, b'{"imageLayoutVersion":"1.0.0"}')
+    if not os.path.exists(marker):
+        replace_file(os.path.join(path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
         replace_file(marker, f"{VERSION}\n".encode())
+
+
+def _refuse_foreign(path: str) -> None:
+    """Where anybody may make files, as in /tmp, anybody may have made the store."""
+    try:
+        above = os.stat(os.path.dirname(path))
+    except FileNotFoundError:
+        return
+    if above.st_mode & 0o002 and os.path.lexists(path) and not is_private(path):
+        raise StoreUnusable(
+            f"the store {path} is not a directory of this user alone, and anybody may have made it",
+            path,
+            hint="set ASSEMBLE_STORE to a directory of your own",
+        )
+
+
+def _check_version(path: str) -> None:
+    try:
+        with open(os.path.join(path, "version"), encoding="ascii", errors="replace") as stream:
+            text = stream.read(100).strip()
+    except FileNotFoundError:
         return
     if not text.isdigit() or int(text) > VERSION:
         raise StoreUnusable(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from assembler.cache.base import Record
-from assembler.cache.local import LocalCache
+from assembler.cache.local import LocalCache, damage
 from assembler.errors import StoreError
 from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
@@ -130,3 +132,111 @@ def test_CR08_a_locked_database_is_not_set_aside(
     with written_elsewhere(path), pytest.raises(StoreError, match="has had the cache"):
         LocalCache(path)
     assert not list(tmp_path.glob("*.bak*"))
+
+
+def filled(path: Path) -> None:
+    """A database of many pages."""
+    with LocalCache(str(path)) as cache:
+        for number in range(400):
+            cache.record(Digest.of(f"{number}".encode()), RECORD)
+
+
+def usable(path: Path) -> bool:
+    """Whether what is recorded at `path` now is found."""
+    with LocalCache(str(path)) as cache:
+        cache.record(KEY, RECORD)
+        return cache.lookup(KEY) == RECORD
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_CR08_a_truncated_database_is_set_aside_and_said(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "cache.db"
+    filled(path)
+    with path.open("r+b") as stream:
+        stream.truncate(int(path.stat().st_size * share))
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        for number in range(400):
+            cache.lookup(Digest.of(f"{number}".encode()))
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert len(told) == 1 and "starting with an empty one" in told[0]
+    assert (tmp_path / "cache.db.bak-1").exists() and usable(path)
+
+
+def test_CR08_damage_that_is_met_later_is_set_aside_too(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    filled(path)
+    content = bytearray(path.read_bytes())
+    for start in range(2 * 4096, len(content), 4096):
+        content[start : start + 100] = b"\xaa" * 100
+    path.write_bytes(content)
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        for number in range(400):
+            cache.lookup(Digest.of(f"{number}".encode()))
+            cache.record(Digest.of(f"new {number}".encode()), RECORD)
+        assert cache.lookup(Digest.of(b"new 399")) == RECORD
+    assert len(told) == 1 and (tmp_path / "cache.db.bak-1").exists()
+    assert damage(str(path)) == "" and damage(f"{path}.bak-1")
+
+
+def test_CR08_a_lost_log_loses_records_only(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    with LocalCache(str(path)) as cache:
+        cache.record(KEY, RECORD)
+        kept = path.read_bytes()  # what the log holds is not in it yet
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    path.write_bytes(kept)
+    assert usable(path)
+
+
+def test_CR08_what_cannot_be_written_is_read_with_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.db"
+    filled(path)
+    real = sqlite3.connect
+
+    def read_only(where: str, **options: object) -> sqlite3.Connection:
+        if not where.startswith("file:"):
+            where, options = f"file:{where}?mode=ro", {**options, "uri": True}
+        return real(where, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr("sqlite3.connect", read_only)
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        assert cache.lookup(Digest.of(b"7")) == RECORD
+        cache.record(KEY, RECORD)
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) is None
+    assert len(told) == 1 and "cannot be written" in told[0]
+    assert not list(tmp_path.glob("*.bak*"))
+
+
+def test_CR08_where_no_file_can_be_made_the_build_does_without(tmp_path: Path) -> None:
+    told: list[str] = []
+    with LocalCache(str(tmp_path / "none" / "cache.db"), tell=told.append) as cache:
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert len(told) == 1 and "not remembered" in told[0]
+
+
+def test_CR08_of_many_that_meet_damage_one_sets_it_aside(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    path.write_bytes(b"this is no database" * 1000)
+    code = (
+        "import sys; from assembler.cache.local import LocalCache, damage\n"
+        "from assembler.cache.base import Record; from assembler.oci.digest import Digest\n"
+        "with LocalCache(sys.argv[1]) as cache:\n"
+        "    cache.record(Digest.of(sys.argv[2].encode()), Record(Digest.of(b'x'), 'now'))\n"
+    )
+    many = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), f"{number}"])
+        for number in range(6)
+    ]
+    assert [one.wait(60) for one in many] == [0] * 6
+    with LocalCache(str(path)) as cache:
+        assert all(cache.lookup(Digest.of(f"{number}".encode())) for number in range(6))
+    assert [one.name for one in tmp_path.glob("*.bak*")] == ["cache.db.bak-1"]

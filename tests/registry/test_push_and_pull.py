@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def push(client: RegistryClient, name: str, *contents: bytes, mount_from: str = 
         [Reference.parse(name)],
         made,
         lambda blob: io.BytesIO(blobs[blob.digest]),
-        mount_from=[Reference.parse(mount_from)] if mount_from else [],
+        mount_from=lambda blob: [Reference.parse(mount_from)] if mount_from else [],
         cancellation=client.cancellation,
     )
     return made
@@ -118,6 +119,53 @@ def test_R9_a_blob_of_another_repository_is_mounted(client: RegistryClient) -> N
         push(client, f"{registry.host}/app:1", BIG, mount_from=f"{registry.host}/base:1")
         assert sum(len(asked.body) for asked in registry.asked) < 10_000
         assert pull(client, f"{registry.host}/app:1") == {Digest.of(BIG): BIG}
+
+
+def test_R9_a_blob_is_read_only_when_no_repository_has_it(client: RegistryClient) -> None:
+    made, blobs = image(BIG, SMALL)
+    blobs.pop(Digest.of(BIG))  # as of a base whose blob is in its registry only
+    with MemoryRegistry() as registry:
+        push(client, f"{registry.host}/base:1", BIG)
+        base = Reference.parse(f"{registry.host}/base:1")
+        push_image(
+            client,
+            [Reference.parse(f"{registry.host}/{name}:1") for name in ("app", "copy")],
+            made,
+            lambda blob: io.BytesIO(blobs[blob.digest]),
+            mount_from=lambda blob: [base] if blob.digest == Digest.of(BIG) else [],
+            cancellation=client.cancellation,
+        )
+        assert set(pull(client, f"{registry.host}/copy:1").values()) == {BIG, SMALL}
+        sent = [asked for asked in registry.asked if SMALL in asked.body]
+        assert len(sent) == 1  # to the first repository; the second has it from there
+
+
+def test_R9_a_blob_is_mounted_from_the_mirror_that_it_came_from(
+    environment: Environment, cancellation: Cancellation
+) -> None:
+    made, blobs = image(BIG)
+    with MemoryRegistry() as registry:
+        text = (
+            f'[[registry]]\nprefix="docker.io"\n[[registry.mirror]]\nlocation="{registry.host}"\n'
+        )
+        path = Path(environment.home, "registries.conf")
+        path.write_text(text)
+        there = replace(environment, registries_conf=str(path))
+        configuration = RegistryConfiguration.read(there, frozenset())
+        with RegistryClient(there, configuration, cancellation=cancellation) as client:
+            push(client, f"{registry.host}/library/base:1", BIG)
+            registry.asked.clear()
+            push_image(
+                client,
+                [Reference.parse(f"{registry.host}/app:1")],
+                made,
+                lambda blob: io.BytesIO(blobs[blob.digest]),
+                mount_from=lambda blob: [Reference.parse("docker.io/library/base:1")],
+                cancellation=cancellation,
+            )
+        mounts = [asked.query["from"] for asked in registry.asked if "mount" in asked.query]
+        assert "library/base" in mounts
+        assert sum(len(asked.body) for asked in registry.asked) < 10_000
 
 
 def test_the_tag_moves_last(client: RegistryClient) -> None:

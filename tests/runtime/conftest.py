@@ -1,4 +1,7 @@
-"""Processes in sandboxes, each test a script of a child: entering the namespace changes a process."""
+"""Processes in sandboxes, each test a script of a child: entering the namespace changes a process.
+
+Of the kind `spare` they are the embedded runtime's, each in a sandbox that was made before it.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,7 @@ def run(command, *mounts, lowers=(BASE,), **process):
     said = []
     argv = ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
     with snapshots.prepare(f"{count:04x}", lowers) as root:
+        process.setdefault("more", kind == "spare")
         asked = Process(argv=argv, env=(("PATH", "/bin"),), **process)
         status = runtime.run(asked, root, mounts, said.append, cancellation)
     upper = snapshots.find(f"{count:04x}")
@@ -82,6 +86,8 @@ def layer(id, make):
     return (snapshots.find(id), BASE)
 
 try:
+    if kind == "spare":
+        run("true")
     exec(sys.stdin.read())
 finally:
     runtime.close()

@@ -23,7 +23,13 @@ def children(pid):
     found = [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
     alive = [one for one in found if read(f"/proc/{one}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])]
     return alive + [below for one in alive for below in children(one)]
-zygote, = children(runtime._zygote.shim)
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+zygote, = until(lambda: children(runtime._zygote.shim))
 """
 
 
@@ -58,6 +64,43 @@ else:
     raise AssertionError("it was forked")
 resource.prlimit(zygote, resource.RLIMIT_NPROC, (soft, hard))
 assert run("echo here")[:2] == (0, "here\\n")
+"""
+    )
+
+
+def test_a_sandbox_is_made_ahead_for_a_step_that_will_follow(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        PROCESSES
+        + """
+assert run("true")[0] == 0 and children(zygote) == [], "nothing follows"
+assert run("true", more=True)[0] == 0
+first = until(lambda: len(found := children(zygote)) == 2 and found)[0]
+assert show("echo $$ $0", more=True) == "2 /bin/sh"
+assert first not in children(zygote), "it was taken"
+second = until(lambda: len(found := children(zygote)) == 2 and found)[0]
+assert run("true", network="none", more=True)[0] == 0, "that takes another sandbox"
+until(lambda: len(children(zygote)) == 4)
+os.kill(second, signal.SIGKILL)
+until(lambda: second not in children(zygote))
+assert show("echo here") == "here", "one is forked instead"
+runtime.close()
+assert read(f"/proc/{zygote}/stat") == "", "those that were never needed go too"
+runtime = Native.start(id_map)
+"""
+    )
+
+
+def test_a_sandbox_that_could_not_be_made_ahead_says_why(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+for _ in range(2):
+    try:
+        run("true", hostname="h" * 65, more=True)
+    except HostError as error:
+        assert "Invalid argument" in str(error), error
+    else:
+        raise AssertionError("no host has such a name")
+assert show("cat /proc/sys/kernel/hostname") == "buildkitsandbox"
 """
     )
 

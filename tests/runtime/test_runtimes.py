@@ -19,7 +19,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 Sandboxed = Callable[..., "subprocess.CompletedProcess[str]"]
-every_runtime = pytest.mark.parametrize("kind", ["native", "podman", "crun", "runc"])
+every_runtime = pytest.mark.parametrize("kind", ["native", "spare", "podman", "crun", "runc"])
 
 
 @pytest.mark.parametrize("snapshots", ["overlay", "copy"])

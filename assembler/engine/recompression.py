@@ -1,0 +1,93 @@
+"""Layers that exist, in another compression: only when that is asked for (rule Z7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from assembler.engine.services import PackedLayers
+from assembler.events import Sink, Warned
+from assembler.layer.compression import Compression, reader
+from assembler.layer.write import Packed, repack
+from assembler.oci.descriptor import DOCKER_MANIFEST, Descriptor, compression_of
+from assembler.oci.image import Image, Layer
+from assembler.store.store import Store
+
+
+class Recompression:
+    """Makes the layers of images be in `compression`, their blobs in the store."""
+
+    def __init__(
+        self,
+        compression: Compression,
+        store: Store,
+        packed: PackedLayers,
+        check: Callable[[], None],
+        sink: Sink,
+        clock: Callable[[], float],
+    ) -> None:
+        self._compression = compression
+        self._store = store
+        self._packed = packed
+        self._check = check
+        self._sink = sink
+        self._clock = clock
+
+    def layer(self, layer: Layer, fetch: Callable[[], None]) -> Layer:
+        """`layer` in the compression asked for; `fetch` brings its blob, and is called when that is
+        needed. One that has this compression, at whatever level, is returned as it is (as BuildKit
+        does), and so is one of no known kind.
+
+        Its diff_id changes only where the format adds to the tar. Raises BadArchive when the blob
+        is not what `layer` says.
+        """
+        if compression_of(layer.descriptor) in ("", self._compression.name):
+            fetch()
+            return layer
+        source, variant = layer.descriptor.digest, f"recompressed {self._compression.identity}"
+        known = self._packed.packed(source, variant)
+        if known is not None and self._store.blobs.has(known.descriptor.digest):
+            return known
+        fetch()
+        with self._store.blobs.open(source) as blob, self._store.blobs.ingest() as ingest:
+            packed = repack(
+                reader(blob),
+                ingest,
+                self._compression,
+                diff_id=layer.diff_id,
+                check=self._check,
+            )
+            ingest.commit_as(packed.digest, packed.size)
+        made = self.described(packed)
+        self._packed.record_packed(source, variant, made)
+        return made
+
+    def described(self, packed: Packed) -> Layer:
+        """The layer that `packed` is; what its format could not do is told to the user."""
+        name = self._compression.name
+        if packed.note:
+            message = f"a layer is packed without the table of contents of {name}: {packed.note}"
+            self._sink(Warned(message, self._clock()))
+        media_type = self._compression.media_type
+        descriptor = Descriptor(media_type, packed.digest, packed.size, packed.annotations)
+        return Layer(descriptor, packed.diff_id)
+
+    def image(self, image: Image, fetch: Callable[[Descriptor], None]) -> Image:
+        """`image` with layers in the compression asked for, in the store; `fetch` brings a blob
+        that is needed there. Its manifest stays of its kind where the compression can be told in it."""
+        layers = tuple(
+            self.layer(layer, partial(fetch, layer.descriptor)) for layer in image.layers
+        )
+        if layers == image.layers:
+            return image
+        config = replace(image.config, diff_ids=tuple(layer.diff_id for layer in layers))
+        docker = image.manifest.media_type == DOCKER_MANIFEST and not oci_only(self._compression)
+        made = Image.create(config, layers, image.manifest.annotations, docker=docker)
+        self._store.put_image(made)
+        return made
+
+
+def oci_only(compression: Compression) -> bool:
+    """Whether Docker's schema 2 has no words for `compression` (rule Y7)."""
+    return compression.name not in ("gzip", "uncompressed")

@@ -1,0 +1,349 @@
+"""A layer's file index: what its tar says of every path, without the bytes of its files.
+
+It answers what a layer directory answers (`layer.tree`), entry for entry, and nothing need be
+unpacked for it. A layer whose names do not stand on their own, because parents or the targets of
+hard links are in the layers below, keeps its members in the order of the tar; they are placed when
+it is known what is below, by the rules of `layer.directory`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from assembler.errors import BadArchive
+from assembler.layer import overlay
+from assembler.layer.changeset import Entry, InlineBytes, Kind
+from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.directory import nowhere
+from assembler.layer.members import MemberBytes, Members
+from assembler.layer.pipe import DEPTH, Ahead
+from assembler.layer.placement import Directories, Placement
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.tree import Lookup, join
+from assembler.layer.write import nothing
+from assembler.oci.digest import Digest
+
+_MAGIC = b"assemble layer index 1\n"
+_PIECE = 1 << 20
+_LARGEST = 1 << 30  # bytes of an index that is not compressed
+
+_KEPT = frozenset(("etc/passwd", "etc/group"))
+"""Files whose bytes are in the index: what an owner by name needs (rules C17, K1)."""
+_KEPT_SIZE = 64 << 10
+
+_LETTERS = {
+    Kind.DIRECTORY: "d",
+    Kind.FILE: "f",
+    Kind.SYMLINK: "l",
+    Kind.HARDLINK: "h",
+    Kind.CHARACTER: "c",
+    Kind.BLOCK: "b",
+    Kind.FIFO: "p",
+    Kind.WHITEOUT: "w",
+    Kind.OPAQUE: "o",
+}
+_KINDS = {letter: kind for kind, letter in _LETTERS.items()}
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerIndex:
+    """The index of the layer `diff_id`. Where it is `settled`, `blocks` says where in `rows` the
+    entries of each directory are; else the only block has all members in the order of the tar."""
+
+    diff_id: Digest
+    settled: bool
+    root: Entry | None
+    opaque: frozenset[str]
+    blocks: Mapping[str, tuple[int, int]]
+    rows: bytes
+
+    def serialise(self) -> bytes:
+        """The index as bytes that `parse` takes and verifies."""
+        head = {
+            "diff_id": str(self.diff_id),
+            "settled": self.settled,
+            "root": None if self.root is None else _row(self.root),
+            "opaque": sorted(self.opaque),
+            "blocks": self.blocks,
+        }
+        text = _json(head)
+        content = zlib.compress(b"%d\n%s%s" % (len(text), text, self.rows), 1)
+        return _MAGIC + hashlib.sha256(content).digest() + content
+
+    @classmethod
+    def parse(cls, content: bytes, diff_id: Digest) -> LayerIndex:
+        """The index of `diff_id` that was serialised. Raises ValueError for anything else."""
+        magic, digest = content[: len(_MAGIC)], content[len(_MAGIC) : len(_MAGIC) + 32]
+        packed = memoryview(content)[len(_MAGIC) + 32 :]
+        if magic != _MAGIC or hashlib.sha256(packed).digest() != digest:
+            raise ValueError(f"no index of the layer {diff_id}")
+        plain = zlib.decompressobj().decompress(packed, _LARGEST)
+        size, _, _ = plain[:20].partition(b"\n")
+        start = len(size) + 1
+        head = json.loads(plain[start : start + int(size)])
+        if head["diff_id"] != str(diff_id):
+            raise ValueError(f"the index of another layer than {diff_id}")
+        root = None if head["root"] is None else _entry("", head["root"], None)
+        blocks = {path: (first, last) for path, (first, last) in head["blocks"].items()}
+        opaque = frozenset(head["opaque"])
+        rows = plain[start + int(size) :]
+        return cls(diff_id, head["settled"], root, opaque, blocks, rows)
+
+    def below(self, directory: str, members: Members | None) -> dict[str, Entry]:
+        """What the settled layer has in `directory`, by name."""
+        first, last = self.blocks.get(directory, (0, 0))
+        rows = json.loads(self.rows[first:last]) if last else ()
+        return {row[0]: _entry(join(directory, row[0]), row, members) for row in rows}
+
+    def entries(self, members: Members | None) -> Iterator[Entry]:
+        """The members of a layer that is not settled, in the order of its tar."""
+        for row in json.loads(self.rows):
+            yield _entry(row[0], row, members)
+
+
+class IndexTree:
+    """A layer as its index has it, a `layer.tree.LayerTree`. `lower` are the layers below."""
+
+    def __init__(self, index: LayerIndex, members: Members, lower: Lookup) -> None:
+        self._index = index
+        self._members = members
+        self._lower = lower
+        self._directories: Directories = {}
+        self._opaque: frozenset[str] | set[str] = index.opaque
+        self._root = index.root
+        if not index.settled:
+            placement = Placement(lower.lookup)
+            for entry in index.entries(members):
+                placement.place(entry)
+            self._directories, self._opaque = placement.directories, placement.opaque
+            self._root = placement.root
+
+    def lookup(self, path: str) -> Entry | None:
+        """See `Tree.lookup`. Parents of `path` must be directories of this layer."""
+        if path == "":
+            return self._root or self._lower.lookup("")
+        directory, _, name = path.rpartition("/")
+        return self._below(directory).get(name)
+
+    def children(self, path: str) -> Iterable[Entry]:
+        """See `Tree.children`; whiteouts are among them."""
+        return [entry for _, entry in sorted(self._below(path).items())]
+
+    def opaque(self, path: str) -> bool:
+        """See `LayerTree.opaque`."""
+        return path in self._opaque
+
+    def _below(self, directory: str) -> dict[str, Entry]:
+        found = self._directories.get(directory)
+        if found is None:
+            found = self._index.below(directory, self._members) if self._index.settled else {}
+            self._directories[directory] = found
+        return found
+
+
+def index(
+    blob: BinaryIO,
+    diff_id: Digest,
+    *,
+    check: Callable[[], None] = nothing,
+    limit: int = DEFAULT_LIMIT,
+    limits: Limits = DEFAULT_LIMITS,
+) -> LayerIndex:
+    """The index of the layer in `blob`, compressed or not, read once to its end.
+
+    `check` is called for each entry and may raise. Raises BadArchive, also when the tar's digest
+    is not `diff_id` (T17).
+    """
+    tar = hashlib.new(diff_id.algorithm)
+    decompressed = reader(blob, limit)
+
+    def produce() -> bytes:
+        piece = decompressed.read(_PIECE)
+        tar.update(piece)
+        return piece
+
+    placement = Placement(nowhere)
+    entries: list[Entry] = []
+    with Ahead(produce, "index") as ahead:
+        members = read(io.BufferedReader(ahead, _PIECE), limits, layers=True)
+        for number, (entry, body) in enumerate(members):
+            check()
+            entry = _described(entry, number, body)
+            entries.append(entry)
+            if placement.settled:
+                placement.place(entry)
+    if tar.hexdigest() != diff_id.hex:
+        raise BadArchive(
+            f"a layer's content is not what the image configuration says: it has the digest "
+            f"{diff_id.algorithm}:{tar.hexdigest()}, not {diff_id}"
+        )
+    if not placement.settled:
+        rows = _json([_row(entry, entry.path) for entry in entries])
+        return LayerIndex(diff_id, False, None, frozenset(), {"": (0, len(rows))}, rows)
+    blocks, rows = _blocks(placement.directories)
+    return LayerIndex(diff_id, True, placement.root, frozenset(placement.opaque), blocks, rows)
+
+
+class Indexer:
+    """Indexes a layer while its blob passes through `write`, in a thread of its own.
+
+    Use it with `with`; when the block ends no thread is left. `check` as for `index`.
+    """
+
+    def __init__(self, diff_id: Digest, check: Callable[[], None] = nothing) -> None:
+        self._diff_id = diff_id
+        self._check = check
+        self._pieces = _Pieces()
+        self._index: LayerIndex | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="indexer", daemon=True)
+
+    def write(self, piece: bytes) -> None:
+        """Take the next bytes of the blob. Raises what `index` raised."""
+        if self._failure is not None:
+            raise self._failure
+        if piece:
+            self._pieces.put(piece)
+
+    def result(self) -> LayerIndex:
+        """The index, once all of the blob was written. Raises what `index` raises."""
+        self._end()
+        if self._failure is not None:
+            raise self._failure
+        assert self._index is not None
+        return self._index
+
+    def __enter__(self) -> Indexer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pieces.broken = error is not None
+        self._end()
+
+    def _end(self) -> None:
+        if self._thread.is_alive():
+            self._pieces.put(b"")
+            self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            stream = io.BufferedReader(self._pieces, _PIECE)
+            self._index = index(stream, self._diff_id, check=self._check)
+        except BaseException as error:  # for the thread that writes
+            self._failure = error
+        finally:
+            self._pieces.drain()
+
+
+class _Pieces(io.RawIOBase):
+    """What was put, as a stream; an empty piece is its end."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[bytes] = queue.Queue(DEPTH)
+        self._rest = memoryview(b"")
+        self._ended = False
+        self.broken = False
+
+    def put(self, piece: bytes) -> None:
+        self._queue.put(piece)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not len(self._rest) and not self._ended:
+            self._rest = memoryview(self._queue.get())
+            self._ended = not self._rest
+        if self.broken:
+            raise BadArchive("the layer did not come to its end")
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def drain(self) -> None:
+        """Take everything up to the end, so that `put` never waits for ever."""
+        while not self._ended:
+            self._ended = not self._queue.get()
+
+
+def _described(entry: Entry, number: int, body: BinaryIO) -> Entry:
+    """`entry` as a layer directory would show it, its bytes those of the member `number`."""
+    entry = overlay.shown(entry)
+    if entry.kind is not Kind.FILE:
+        return entry
+    if entry.path in _KEPT and entry.size <= _KEPT_SIZE:
+        return entry._replace(source=InlineBytes(body.read(entry.size)))
+    return entry._replace(source=MemberBytes(number, entry.size))
+
+
+def _blocks(directories: Directories) -> tuple[dict[str, tuple[int, int]], bytes]:
+    blocks: dict[str, tuple[int, int]] = {}
+    content = bytearray()
+    for path, below in sorted(directories.items()):
+        if below:
+            text = _json([_row(entry, name) for name, entry in sorted(below.items())])
+            blocks[path] = (len(content), len(content) + len(text))
+            content += text
+    return blocks, bytes(content)
+
+
+def _row(entry: Entry, name: str = "") -> list[object]:
+    """`entry` as JSON: what is usual as a list, the rest by name."""
+    row: list[object] = [name, _LETTERS[entry.kind], entry.mode, entry.uid, entry.gid, entry.mtime]
+    rest: dict[str, object] = {}
+    source = entry.source
+    if isinstance(source, InlineBytes):
+        rest["bytes"] = base64.b64encode(source.content).decode()
+    elif isinstance(source, MemberBytes):
+        rest["member"] = source.number
+    if entry.size:
+        rest["size"] = entry.size
+    if entry.link:
+        rest["link"] = entry.link
+    if entry.inode is not None:
+        rest["inode"] = entry.inode[1]
+    if entry.device != (0, 0):
+        rest["device"] = entry.device
+    if entry.xattrs:
+        pairs = [(key, base64.b64encode(value).decode()) for key, value in entry.xattrs]
+        rest["xattrs"] = pairs
+    return [*row, rest] if rest else row
+
+
+def _entry(path: str, row: list[Any], members: Members | None) -> Entry:
+    _, letter, mode, uid, gid, mtime, *more = row
+    rest = more[0] if more else {}
+    kind, size = _KINDS[letter], rest.get("size", 0)
+    source: InlineBytes | MemberBytes | None = None
+    if "bytes" in rest:
+        source = InlineBytes(base64.b64decode(rest["bytes"]))
+    elif "member" in rest:
+        source = MemberBytes(rest["member"], size, members)
+    inode = (-id(members), rest["inode"]) if "inode" in rest else None
+    pairs = [(key, base64.b64decode(value)) for key, value in rest.get("xattrs", ())]
+    device = tuple(rest.get("device", (0, 0)))
+    link, xattrs = rest.get("link", ""), tuple(pairs)
+    return Entry(path, kind, mode, uid, gid, mtime, size, link, device, xattrs, source, inode)
+
+
+def _json(value: object) -> bytes:
+    return _ENCODER.encode(value).encode("ascii")

@@ -1,0 +1,167 @@
+"""A layer's members placed by name only, as `layer.directory` places them on disk (reliability.md T1
+to T9): what is at each path in the end."""
+
+from __future__ import annotations
+
+from assembler.errors import BadArchive
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.directory import Lower, nowhere
+from assembler.layer.tree import join
+
+_MAX_LINKS = 40
+
+Directories = dict[str, dict[str, Entry]]
+"""What each directory has, by name."""
+
+
+class Placement:
+    """Members placed one after another, as `LayerDirectory` places them; of names only.
+
+    `settled` turns false where it matters what is below.
+    """
+
+    def __init__(self, lower: Lower) -> None:
+        self._lower = lower
+        self._known: dict[str, str] = {}
+        self._inodes = 0
+        self.directories: Directories = {"": {}}
+        self.opaque: set[str] = set()
+        self.root: Entry | None = None
+        self.settled = True
+
+    def place(self, entry: Entry) -> None:
+        """See `LayerDirectory.place`. Raises BadArchive."""
+        if not entry.path:
+            self._place_root(entry)
+        elif entry.kind is Kind.OPAQUE:
+            self.opaque.add(self._resolve(entry.path))
+        else:
+            above, _, name = entry.path.rpartition("/")
+            self._place(self._resolve(above), name, entry)
+
+    def _place_root(self, entry: Entry) -> None:
+        if entry.kind is Kind.OPAQUE:
+            self.opaque.add("")
+        elif entry.kind is Kind.DIRECTORY:
+            self.root = entry
+        else:
+            raise BadArchive("an entry would replace the root directory")
+
+    def _place(self, above: str, name: str, entry: Entry) -> None:
+        path = join(above, name)
+        here = self.directories[above]
+        if entry.kind is Kind.DIRECTORY:
+            self._make_directory(above, name, entry)
+            self._known[entry.path] = path
+        elif entry.kind is Kind.WHITEOUT:
+            found = here.get(name)
+            if found is None:
+                here[name] = _at(path, entry)
+            elif found.kind is Kind.DIRECTORY:
+                self.opaque.add(path)
+        elif entry.kind is Kind.HARDLINK:
+            self._link(above, name, entry)
+        else:
+            self._clear(above, name)
+            here[name] = _at(path, entry)
+
+    def _link(self, above: str, name: str, entry: Entry) -> None:
+        target_above, _, target_name = entry.link.rpartition("/")
+        target_above = self._resolve(target_above)
+        target = join(target_above, target_name)
+        path = join(above, name)
+        if target == path:
+            raise BadArchive(f"{entry.path!r} is a hard link to itself", entry.path)
+        found = self.directories[target_above].get(target_name)
+        if found is None and target_name:
+            self.settled = False
+            found = self._lower(target)
+            if found is not None and found.kind is not Kind.DIRECTORY:
+                self._place(above, name, found._replace(path=entry.path, inode=None))
+                return
+            if self._lower is nowhere:
+                return  # it is placed again when there is something below
+        if found is None or found.kind in (Kind.WHITEOUT, Kind.OPAQUE):
+            raise BadArchive(
+                f"{entry.path!r} is a hard link to {entry.link!r}, which is not there", entry.path
+            )
+        if found.kind is Kind.DIRECTORY:
+            raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)
+        if found.kind is Kind.FILE and found.inode is None:
+            self._inodes += 1
+            found = found._replace(inode=(-id(self), self._inodes))
+        self._clear(above, name)
+        if target_name not in self.directories.get(target_above, ()):
+            raise BadArchive(f"{entry.path!r} replaces what it is a link to", entry.path)
+        self.directories[target_above][target_name] = found
+        self.directories[above][name] = _at(path, found)
+
+    def _make_directory(self, above: str, name: str, entry: Entry) -> None:
+        path = join(above, name)
+        found = self.directories[above].get(name)
+        if found is not None and found.kind is not Kind.DIRECTORY:
+            self._clear(above, name)
+            if found.kind is Kind.WHITEOUT:
+                self.opaque.add(path)
+        self.directories[above][name] = _at(path, entry)
+        self.directories.setdefault(path, {})
+
+    def _clear(self, above: str, name: str) -> None:
+        """Remove what is in the way of an entry that replaces it."""
+        found = self.directories[above].pop(name, None)
+        if found is None or found.kind is not Kind.DIRECTORY:
+            if found is not None and found.kind is Kind.SYMLINK:
+                self._known.clear()
+            return
+        self._known.clear()
+        pending = [join(above, name)]
+        while pending:
+            path = pending.pop()
+            self.opaque.discard(path)
+            below = self.directories.pop(path)
+            pending += [e.path for e in below.values() if e.kind is Kind.DIRECTORY]
+
+    def _resolve(self, path: str, links: int = 0) -> str:
+        """The real path of the directory at `path`, which is made where it is missing."""
+        missing: list[tuple[str, str]] = []
+        known = "" if not path else self._known.get(path)
+        while known is None:
+            above, _, name = path.rpartition("/")
+            missing.append((path, name))
+            path = above
+            known = "" if not path else self._known.get(path)
+        for named, name in reversed(missing):
+            known = self._known[named] = self._step(known, name, links)
+        return known
+
+    def _step(self, above: str, name: str, links: int) -> str:
+        path = join(above, name)
+        found = self.directories[above].get(name)
+        if found is None or found.kind is Kind.WHITEOUT:
+            self.settled = False
+            below = self._lower(path)
+            if found is None and below is not None and below.kind is Kind.SYMLINK:
+                return self._follow(above, below.link, links + 1)
+            if below is None or below.kind is not Kind.DIRECTORY:
+                below = Entry(path, Kind.DIRECTORY, 0o755)
+            self._make_directory(above, name, below)
+        elif found.kind is Kind.SYMLINK:
+            return self._follow(above, found.link, links + 1)
+        elif found.kind is not Kind.DIRECTORY:
+            raise BadArchive(f"{path!r} is no directory, but something is to be below it", path)
+        return path
+
+    def _follow(self, above: str, target: str, links: int) -> str:
+        if links > _MAX_LINKS:
+            raise BadArchive(f"too many symbolic links below {above!r}", above)
+        current = "" if target.startswith("/") else above
+        for part in target.split("/"):
+            if part == "..":
+                current = current.rpartition("/")[0]
+            elif part not in ("", "."):
+                current = self._resolve(join(current, part), links)
+        return current
+
+
+def _at(path: str, entry: Entry) -> Entry:
+    return entry if entry.path == path else entry._replace(path=path)

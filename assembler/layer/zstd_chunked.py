@@ -1,0 +1,238 @@
+"""zstd:chunked: zstd layers that can be fetched file by file (containers/storage, pkg/chunked).
+
+Each chunk of a file is a frame of its own. The table, the raw headers of the tar (tar-split) and
+where both are come behind the frames, in frames that other readers skip: the tar is the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from assembler.layer.boundaries import Member, Untellable
+from assembler.layer.compression import CompressionWriter, Ending, Frames, Sink, libzstd
+from assembler.layer.crc64 import crc64
+from assembler.layer.fields import normalise
+from assembler.layer.toc import CHUNK, TocWriter, attributes, date, encode
+from assembler.oci.descriptor import (
+    CHUNKED_CHECKSUM,
+    CHUNKED_POSITION,
+    CHUNKED_TAR_SPLIT,
+    CHUNKED_TAR_SPLIT_CHECKSUM,
+    LAYER_ZSTD,
+)
+
+MAGIC = b"GNUlInUx"
+SKIPPABLE = b"\x50\x2a\x4d\x18"
+_CRFS = 1  # the only kind of table there is
+_PIECE = 128 << 10
+_SEGMENT = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ZstdChunked:
+    """zstd frames of at most 4 MiB of a file each, and a table of them."""
+
+    level: int = 3
+    threads: int = 0
+    """Threads that compress; 0 means one for each processor."""
+
+    @property
+    def name(self) -> str:
+        """`zstd:chunked`."""
+        return "zstd:chunked"
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the layers it makes."""
+        return LAYER_ZSTD
+
+    @property
+    def identity(self) -> str:
+        """Engine, version, level, and the version of what is written here."""
+        return f"zstd:chunked/1 {libzstd()} level={self.level} chunk={CHUNK}"
+
+    def writer(self, sink: Sink) -> CompressionWriter:
+        """A new blob."""
+        return _Writer(self.level, sink, self.threads)
+
+
+class _Compressed:
+    """A text compressed while it is written; its last form is in `data`."""
+
+    def __init__(self, level: int) -> None:
+        import zstandard
+
+        self._stream = zstandard.ZstdCompressor(level=level).compressobj()
+        self._pieces: list[bytes] = []
+        self._waiting = bytearray()
+        self.size = 0
+
+    def write(self, text: str) -> None:
+        data = text.encode()
+        self.size += len(data)
+        self._waiting += data
+        if len(self._waiting) >= _PIECE:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._pieces.append(self._stream.compress(bytes(self._waiting)))
+        self._waiting.clear()
+
+    def finish(self) -> bytes:
+        self._settle()
+        self._pieces.append(self._stream.flush())
+        return b"".join(self._pieces)
+
+
+class _Writer(TocWriter):
+    alone = True
+
+    def __init__(self, level: int, sink: Sink, threads: int) -> None:
+        super().__init__(sink, threads)
+        self._frames = Frames(level)
+        self._toc = _Compressed(level)
+        self._separator = '{"version":1,"entries":['
+        self._split = _TarSplit(_Compressed(level))
+
+    def compress(self, data: bytes) -> bytes:
+        return self._frames(data)
+
+    def between(self, data: bytes) -> None:
+        super().between(data)
+        if not self.note and not self._split.segment(data):
+            self.untellable("an archive with too much behind its end")
+
+    def member(self, member: Member) -> None:
+        self._split.file(member)
+        super().member(member)
+
+    def content(self, data: bytes) -> None:
+        super().content(data)
+        self._split.content(data)
+
+    def row(self, member: Member) -> None:
+        for row in _rows(member):
+            self._toc.write(self._separator + encode(row))
+            self._separator = ","
+
+    def table(self) -> Ending:
+        split = self._split.finish()
+        split_digest = f"sha256:{hashlib.sha256(split).hexdigest()}"
+        head = self._separator if self._separator != "," else ""
+        self._toc.write(f'{head}],"tarSplitDigest":"{split_digest}"}}')
+        toc = self._toc.finish()
+        toc_at = self._skippable(toc)
+        split_at = self._skippable(split)
+        numbers = (
+            (toc_at, len(toc), self._toc.size, _CRFS),
+            (split_at, len(split), self._split.size),
+        )
+        footer = b"".join(n.to_bytes(8, "little") for part in numbers for n in part)
+        self._skippable(footer + MAGIC)
+        return Ending(
+            {
+                CHUNKED_CHECKSUM: f"sha256:{hashlib.sha256(toc).hexdigest()}",
+                CHUNKED_POSITION: ":".join(map(str, numbers[0])),
+                CHUNKED_TAR_SPLIT: ":".join(map(str, numbers[1])),
+                CHUNKED_TAR_SPLIT_CHECKSUM: split_digest,
+            }
+        )
+
+    def _skippable(self, data: bytes) -> int:
+        """Write `data` as a frame that decompressors skip (RFC 8878 3.1.2); where it begins."""
+        self.emit(SKIPPABLE + len(data).to_bytes(4, "little"))
+        at = self.offset
+        self.emit(data)
+        return at
+
+
+class _TarSplit:
+    """What besides the files' bytes a tar is made of, as lines of JSON (vbatts/tar-split): who has
+    the files makes the same tar again."""
+
+    def __init__(self, lines: _Compressed) -> None:
+        self._lines = lines
+        self._position = 0
+        self._names: set[bytes] = set()
+        self._member: Member | None = None
+        self._got = 0
+        self._checksum = 0
+        self._waiting: list[bytes] = []
+        self._waits = 0
+
+    @property
+    def size(self) -> int:
+        return self._lines.size
+
+    def segment(self, data: bytes) -> bool:
+        """Take what is between files; whether that is still little enough for one line, which
+        readers want."""
+        self._waiting.append(data)
+        self._waits += len(data)
+        return self._waits <= _SEGMENT
+
+    def _settle(self) -> None:
+        if data := b"".join(self._waiting):
+            payload = base64.b64encode(data).decode()
+            self._line(f'{{"type":2,"payload":"{payload}"')
+        self._waiting, self._waits = [], 0
+
+    def file(self, member: Member) -> None:
+        self._settle()
+        name = hashlib.blake2b(normalise(member.name).encode(), digest_size=12).digest()
+        if name in self._names:
+            raise Untellable(f"{member.name!r}, which is there twice")
+        self._names.add(name)
+        self._member, self._got, self._checksum = member, 0, 0
+        if not member.size:
+            self._file(member, "null")
+
+    def content(self, data: bytes) -> None:
+        member = self._member
+        assert member is not None
+        self._checksum = crc64(data, self._checksum)
+        self._got += len(data)
+        if self._got == member.size:
+            payload = base64.b64encode(self._checksum.to_bytes(8, "big")).decode()
+            self._file(member, f'"{payload}"')
+
+    def _file(self, member: Member, payload: str) -> None:
+        size = f'"size":{member.size},' if member.size else ""
+        self._line(f'{{"type":1,"name":{encode(member.name)},{size}"payload":{payload}')
+
+    def _line(self, start: str) -> None:
+        self._lines.write(f'{start},"position":{self._position}}}\n')
+        self._position += 1
+
+    def finish(self) -> bytes:
+        self._settle()
+        return self._lines.finish()
+
+
+def _rows(member: Member) -> Iterator[dict[str, Any]]:
+    row: dict[str, Any] = {"type": member.kind, "name": member.name}
+    row |= {"linkName": member.link} if member.link else {}
+    row["mode"] = member.mode
+    row |= {"size": member.size} if member.size else {}
+    row |= {"uid": member.uid, "gid": member.gid, "modtime": date(member.mtime)}
+    row |= {"accesstime": date(member.atime)} if member.atime is not None else {}
+    row |= {"changetime": date(member.ctime)} if member.ctime is not None else {}
+    if member.kind in ("char", "block"):
+        row["devMajor"], row["devMinor"] = member.device
+    if member.xattrs:
+        row["xattrs"] = attributes(member)
+    chunks = member.chunks
+    if chunks:
+        row |= {"digest": member.digest, "offset": chunks[0].offset, "endOffset": chunks[-1].end}
+    for number, chunk in enumerate(chunks if len(chunks) > 1 else ()):
+        if number:
+            row = {"type": "chunk", "name": member.name, "offset": chunk.offset}
+            row |= {"endOffset": chunk.end, "chunkOffset": chunk.at}
+        row |= {"chunkSize": chunk.size, "chunkDigest": chunk.digest}
+        yield row
+    if len(chunks) < 2:
+        yield row

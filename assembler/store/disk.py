@@ -1,0 +1,153 @@
+"""The disk below the store: when bytes are on it (ASSEMBLE_FSYNC), and what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import stat
+from collections.abc import Callable
+from enum import Enum
+
+from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError
+from assembler.linux import syscalls
+
+PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
+_CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
+
+
+class Fsync(Enum):
+    """When a blob is on disk: before it has its name; before something durable names it; some day."""
+
+    FULL = "full"
+    BATCH = "batch"
+    OFF = "off"
+
+
+class Disk:
+    """fsync(2) as `policy` has it. A file system that cannot is told once, to `notice`."""
+
+    def __init__(
+        self, policy: Fsync = Fsync.FULL, notice: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.policy = policy
+        self._notice = notice
+        self._told = policy is Fsync.OFF
+
+    def start(self, descriptor: int, offset: int, size: int) -> None:
+        """Have `size` bytes from `offset` be written meanwhile: an fsync then waits for the rest."""
+        if self.policy is not Fsync.OFF and not self._told:
+            try:
+                syscalls.start_writeout(descriptor, offset, size)
+            except OSError as error:
+                if error.errno not in (*_CANNOT, errno.ESPIPE):
+                    raise
+
+    def sync(self, descriptor: int) -> None:
+        """fsync(2), unless the policy is to leave it to the kernel."""
+        if self.policy is Fsync.OFF:
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+            if not self._told:
+                self._told = True
+                mount = mount_point(f"/proc/self/fd/{descriptor}")
+                self._notice(f"the file system {mount} has no fsync: a power cut may lose blobs")
+
+    def sync_directory(self, path: str) -> None:
+        """The same of a directory: a rename in it then survives a power cut."""
+        if self.policy is not Fsync.OFF:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self.sync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def mount_point(path: str) -> str:
+    """Where the file system is mounted that `path`, or what exists of it, is on."""
+    path = os.path.realpath(path)
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+            mounts = {_OCTAL.sub(_character, line.split(" ", 5)[4]) for line in stream}
+    except OSError:
+        mounts = {"/"}
+    while path != "/" and path not in mounts:
+        path = os.path.dirname(path)
+    return path
+
+
+def _character(octal: re.Match[str]) -> str:
+    return chr(int(octal[1], 8))
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether `error` says that nothing more can be written: space, inodes, quota, a limit."""
+    return error.errno in _FULL
+
+
+def shortage(error: BaseException | None, directory: str) -> StoreError | None:
+    """What `error` is about if something could not be written in the end, in the store at
+    `directory` where it does not say; None if that is not so, or if it is said already."""
+    said = isinstance(error, NoSpace) and error.file_system
+    if said or not isinstance(error, OSError | StoreError | LayerError):
+        return None
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and is_exhausted(cause)):
+        cause = cause.__cause__
+    if not isinstance(cause, OSError):
+        return None
+    place = cause.filename if isinstance(cause.filename, str) else ""
+    found = translated(cause, place if os.path.isabs(place) else directory)
+    if isinstance(error, AssemblerError):
+        found.message = f"{error.message}: {found.message}"
+    return found
+
+
+def translated(error: OSError, directory: str, needed: int = 0, hint: str = PRUNE) -> StoreError:
+    """`error` of a write below `directory` as the store's own. Where nothing more can be written:
+    NoSpace, with the file system, its free bytes and the `needed` ones, if they are known."""
+    if not is_exhausted(error):
+        return StoreError(f"{error.filename or directory}: {error.strerror}", directory)
+    shortage = NoSpace(*_said(error, directory, needed), hint=hint)
+    shortage.file_system = mount_point(directory)
+    if error.errno == errno.EROFS:
+        shortage.hint = "ASSEMBLE_STORE, or the output, may name another file system"
+    elif error.errno == errno.EFBIG:
+        shortage.hint = "allow larger files for this command (ulimit -f)"
+    return shortage
+
+
+def _said(error: OSError, directory: str, needed: int) -> tuple[str, str]:
+    mount = mount_point(directory)
+    if error.errno == errno.EROFS:
+        return f"the file system {mount} is read-only ({error.filename or directory})", directory
+    found = os.statvfs(mount)
+    what = f"no space left on the file system {mount}"
+    if error.errno == errno.EFBIG:
+        what = f"the largest file that the file system {mount} can hold is reached"
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            what = f"a file on the file system {mount} has reached the limit of {limit} bytes"
+    elif error.errno == errno.EDQUOT:
+        what = f"the disk quota on the file system {mount} is used up"
+    elif found.f_files and not found.f_favail:
+        what = f"no inodes left on the file system {mount}"
+    asked = f"{needed} bytes needed, " if needed else ""
+    return f"{what} ({directory}): {asked}{found.f_bavail * found.f_frsize} bytes free", directory
+
+
+def is_private(path: str) -> bool:
+    """Whether `path` is a directory, no link, that belongs to this user and lets no one else in."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    ours = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and ours

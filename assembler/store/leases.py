@@ -1,0 +1,187 @@
+"""What live commands use of the store, so that nobody collects it under their hands.
+
+    leases/<uuid>   locked by its owner for life; a line for each thing it uses, a path in the store
+    gc.lock         shared while a line is added, exclusive while it is decided what goes
+
+A line is added *before* its user looks whether the thing is there. So either the collector has seen
+the line, or the user sees that the thing is gone. A lease whose lock can be taken is of a process
+that ended, whatever clocks and process ids say.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from assembler.errors import StoreUnusable
+from assembler.linux.claims import locked
+from assembler.store import uses
+from assembler.store.disk import mount_point
+
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_TURN = 0.005  # seconds between looks at a lock that is held for moments
+
+
+class Lease:
+    """This process' lease on the store at `directory`, made when something is used. `check` is
+    called while a collector decides, and may raise. Threads share it."""
+
+    def __init__(self, directory: str, check: Callable[[], None] = lambda: None) -> None:
+        self._directory = directory
+        self._check = check
+        self._guard = threading.Lock()
+        self._items: set[str] = set()
+        self._gate = self._file = -1
+        self._path = ""
+
+    def hold(self, item: str) -> None:
+        """Keep `item`, a path in the store, until this is closed; look only then whether it is
+        there. Raises OSError, StoreUnusable."""
+        if item in self._items:
+            return
+        with self._guard:
+            if item in self._items:
+                return
+            try:
+                self._note(item)
+            except OSError as error:
+                if error.errno != errno.EROFS:  # there nobody can collect anything
+                    raise
+            self._items.add(item)
+
+    def _note(self, item: str) -> None:
+        with self._gate_held():
+            if self._file < 0:
+                self._make()
+            os.write(self._file, f"{item}\n".encode("utf-8", "surrogateescape"))
+
+    @contextmanager
+    def _gate_held(self) -> Iterator[None]:
+        if self._gate < 0:
+            self._gate = os.open(os.path.join(self._directory, "gc.lock"), _OPEN, 0o600)
+        _wait_for(self._gate, fcntl.LOCK_SH, self._check)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def _make(self) -> None:
+        """The gate is held: nobody takes the file for one of a dead process before it is locked."""
+        leases = os.path.join(self._directory, "leases")
+        os.makedirs(leases, mode=0o700, exist_ok=True)
+        self._path = os.path.join(leases, uuid.uuid4().hex)
+        self._file = os.open(self._path, _OPEN | os.O_EXCL | os.O_APPEND, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        other = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(other)
+        raise StoreUnusable(
+            f"locks have no effect on the file system {mount_point(self._path)}",
+            self._path,
+            hint="set ASSEMBLE_STORE to a local directory",
+        )
+
+    def close(self) -> None:
+        """Give everything back; that it was used is noted."""
+        with self._guard:
+            if self._file >= 0:
+                with suppress(OSError):  # swept by another, or the disk is full: so it is not noted
+                    _end(self._directory, self._path)
+                os.close(self._file)
+                self._file = -1
+            if self._gate >= 0:
+                os.close(self._gate)
+                self._gate = -1
+            self._items = set()
+
+
+@contextmanager
+def collecting(directory: str, check: Callable[[], None] = lambda: None) -> Iterator[set[str]]:
+    """What live processes use of the store; no more is used until the block ends. Raises OSError."""
+    gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
+    with locked(gate, check):
+        _sweep(directory)
+        yield {line for path in _paths(directory) for line in _lines(path)}
+
+
+def sweep(directory: str) -> None:
+    """Take leases of dead processes away, unless another command is about to. Raises OSError."""
+    if not _paths(directory):
+        return
+    gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sweep(directory)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(gate)
+
+
+def used(directory: str) -> set[str]:
+    """What live processes use at the moment, for whoever only shows it."""
+    return {line for path in _paths(directory) for line in _lines(path)}
+
+
+def _sweep(directory: str) -> None:
+    for path in _paths(directory):
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _end(directory, path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(file)
+
+
+def _end(directory: str, path: str) -> None:
+    """A lease becomes a note of what was used."""
+    notes = os.path.join(directory, "uses")
+    try:
+        os.rename(path, os.path.join(notes, os.path.basename(path)))
+    except FileNotFoundError:
+        os.makedirs(notes, mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.rename(path, os.path.join(notes, os.path.basename(path)))
+    uses.compact(notes, time.time())
+
+
+def _paths(directory: str) -> list[str]:
+    leases = os.path.join(directory, "leases")
+    try:
+        return [os.path.join(leases, name) for name in os.listdir(leases)]
+    except FileNotFoundError:
+        return []
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _wait_for(descriptor: int, operation: int, check: Callable[[], None]) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            check()
+            time.sleep(_TURN)
+        else:
+            return

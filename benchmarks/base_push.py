@@ -1,0 +1,208 @@
+"""`FROM` a big base, one small COPY, pushed to the registry that has the base: ours and buildah.
+
+    .venv/bin/python benchmarks/base_push.py [MEGABYTES] [ROUNDS]
+
+As an unprivileged user with subordinate ids; needs docker-registry. Every build has an empty store,
+but for one whose store has the index of the base and nothing else. The registry is behind a port
+that counts bytes. Prints medians of wall and CPU seconds, ratios to buildah, the bytes that the
+registry sent and was sent, and the largest memory of a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = 5_000  # small ones, besides the large
+LARGE = 20 << 20
+PLAIN = "FROM {base}\nCOPY f /srv/app/f\n"
+
+
+def make_base(directory: Path, megabytes: int) -> str:
+    """A context whose image has two layers: many small files, and large ones. Half of the bytes is
+    noise, half is words, so that they compress as programs and libraries do."""
+    small, large = directory / "small", directory / "large"
+    for number in range(FILES):
+        path = small / f"d{number // 100}" / f"f{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(words(4_000))
+    large.mkdir()
+    for number in range(-(-(megabytes << 20) // LARGE)):
+        with (large / f"f{number}").open("wb") as stream:
+            for _ in range(LARGE >> 20):  # little at once: a child's memory is at least ours
+                stream.write(os.urandom(1 << 19) + words(1 << 19))
+    (directory / "Dockerfile").write_text("FROM scratch\nCOPY small /usr/\nCOPY large /srv/\n")
+    return str(directory)
+
+
+def words(size: int) -> bytes:
+    """About `size` bytes of text."""
+    vocabulary = [hex(number * 2_654_435_761)[2:] for number in range(4_000)]
+    return " ".join(random.choices(vocabulary, k=size // 10)).encode()
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    """Debian's docker-registry, its host:port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    (directory / "registry.yml").write_text(
+        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
+        f"http: {{addr: '{host}'}}\n"
+    )
+    command = ["docker-registry", "serve", str(directory / "registry.yml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield host
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Relay:
+    """fixtures/relay.py in front of `host`."""
+
+    def __init__(self, host: str) -> None:
+        command = [sys.executable, str(ROOT / "fixtures/relay.py"), host]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.host = self._line()
+
+    def moved(self) -> tuple[int, int]:
+        """The bytes received from the registry and sent to it since the last call."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found = json.loads(self._line())
+        return found["received"], found["sent"]
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+def run(*commands: list[str]) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds and the largest memory in bytes of commands, one after another."""
+    wall = used = 0.0
+    memory = 0
+    for argv in commands:
+        before = time.monotonic()
+        process = subprocess.Popen(
+            argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            raise SystemExit(f"{' '.join(argv)}\n{errors}")
+        wall += time.monotonic() - before
+        used += usage.ru_utime + usage.ru_stime
+        memory = max(memory, usage.ru_maxrss << 10)
+    return wall, used, memory
+
+
+def ours(store: Path, *words: str) -> list[str]:
+    """A build of ours that is pushed."""
+    command = [sys.executable, "-m", "assembler", "build", "--store", str(store), "--push"]
+    return [*command, "--progress", "quiet", *words]
+
+
+def buildah(storage: Path, name: str, context: str) -> tuple[list[str], list[str]]:
+    """The same by buildah, with storage of its own."""
+    start = ["buildah", f"--root={storage}/r", f"--runroot={storage}/rr"]
+    insecure = "--tls-verify=false"
+    build = [*start, "bud", "-q", "--isolation=chroot", insecure, "-t", name, context]
+    return build, [*start, "push", "-q", insecure, name]
+
+
+def context(directory: Path, name: str, text: str) -> str:
+    """A context with a small file."""
+    path = directory / name
+    path.mkdir()
+    (path / "f").write_text("small\n")
+    (path / "Dockerfile").write_text(text)
+    return str(path)
+
+
+def main() -> None:
+    """Print the table."""
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    with tempfile.TemporaryDirectory(prefix="bp", dir="/var/tmp") as name:
+        directory = Path(name)
+        with serving(directory) as host:
+            measure(directory, Relay(host), megabytes, rounds)
+        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
+        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
+        run([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
+
+
+def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
+    """Push the base, then build on it in turn."""
+    (directory / "base").mkdir()
+    base = f"{relay.host}/bench/base:1"
+    run(ours(directory / "maker", "-t", base, make_base(directory / "base", megabytes)))
+    _, size = relay.moved()
+    plain = context(directory, "plain", PLAIN.format(base=base))
+    linked = context(directory, "linked", PLAIN.replace("COPY", "COPY --link").format(base=base))
+    indexed = directory / "indexed"
+    run(ours(indexed, "-t", f"{relay.host}/bench/first:1", plain))
+    times: dict[str, list[tuple[float, float, int]]] = {}
+    moved: dict[str, tuple[int, int]] = {}
+    for number in range(rounds):
+        stores = [directory / f"{kind}-{number}" for kind in ("linked", "plain", "known", "peer")]
+        for store in stores:
+            store.mkdir()
+        shutil.copytree(indexed / "indexes", stores[2] / "indexes")
+        names = [f"{relay.host}/bench/{store.name}:1" for store in stores]
+        contenders: dict[str, tuple[list[str], ...]] = {
+            "COPY --link": (ours(stores[0], "-t", names[0], linked),),
+            "COPY": (ours(stores[1], "-t", names[1], plain),),
+            "COPY, index known": (ours(stores[2], "-t", names[2], plain),),
+        }
+        if shutil.which("buildah"):
+            contenders["buildah bud + push"] = buildah(stores[3], names[3], plain)
+        for kind, commands in contenders.items():
+            relay.moved()
+            times.setdefault(kind, []).append(run(*commands))
+            moved[kind] = relay.moved()
+    print(f"base of {size / 1e6:.0f} MB compressed, {rounds} rounds")
+    middle = {
+        kind: [statistics.median(column) for column in zip(*found, strict=True)]
+        for kind, found in times.items()
+    }
+    peer = middle.get("buildah bud + push", [0.0, 0.0, 0])
+    for kind, (wall, used, memory) in middle.items():
+        received, sent = moved[kind]
+        print(
+            f"{kind:<20} {wall:7.2f} s wall, {used:7.2f} s CPU, buildah takes {peer[0] / wall:6.1f} × and"
+            f" {peer[1] / used:6.1f} ×; {received / 1e6:8.3f} MB from the registry,"
+            f" {sent / 1e6:8.3f} MB to it; {memory / 1e6:4.0f} MB memory"
+        )
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Disks that are full or cannot be written: one line that says so, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.root]
+ROOT = Path(__file__).parent.parent.parent
+DOCKERFILE = "FROM busybox\nCOPY f /f\nRUN cp /f /g\n"
+
+
+@contextmanager
+def mounted(directory: Path, options: str, *words: str | Path) -> Iterator[Path]:
+    """A tmpfs, or what `words` mount, at `directory`."""
+    directory.mkdir(exist_ok=True)
+    what = words or ("-t", "tmpfs", "none")
+    subprocess.run(["mount", *map(str, what), str(directory)], check=True)
+    try:
+        if options:
+            subprocess.run(["mount", "-o", f"remount,{options}", str(directory)], check=True)
+        yield directory
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def copied(assemble: Any, into: Path) -> dict[str, str]:
+    """The environment of a copy of the store in `into`."""
+    subprocess.run(["cp", "-a", assemble.env["ASSEMBLE_STORE"], into / "store"], check=True)
+    return {"ASSEMBLE_STORE": str(into / "store")}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text(DOCKERFILE)
+    (directory / "f").write_bytes(os.urandom(6 << 20))
+    return directory
+
+
+def last(done: subprocess.CompletedProcess[str]) -> str:
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("ERROR: ")
+    return line
+
+
+def sound(assemble: Any, env: dict[str, str]) -> None:
+    """Nothing is wrong with the store, and nothing half-written is in it."""
+    assemble("store", "check", **env)
+    store = Path(env["ASSEMBLE_STORE"])
+    for name in ("ingest", "scratch", "leases"):
+        assert not list((store / name).iterdir())
+    assert not list(store.glob("layers/*/.*"))
+
+
+@pytest.mark.parametrize("size", ["5m", "16m", "21m"])
+def test_RS02_a_full_disk_is_named_and_pruned(
+    assemble: Any, context: Path, tmp_path: Path, size: str
+) -> None:
+    with mounted(tmp_path / "small", f"size={size}") as small:
+        env = copied(assemble, small)
+        done = assemble("build", context, code=102, **env)
+        assert f"no space left on the file system {small} (" in last(done)
+        assert "bytes free" in last(done)
+        assert "hint: `assemble prune` frees" in done.stderr
+        sound(assemble, env)
+        assemble("prune", "--all", "--force", **env)
+        assert not list(Path(env["ASSEMBLE_STORE"]).glob("layers/*/*"))
+        sound(assemble, env)
+
+
+def test_RS02_a_disk_that_is_full_to_the_last_byte_can_be_pruned(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "small", "size=40m") as small:
+        env = copied(assemble, small)
+        expected = assemble("build", context, SOURCE_DATE_EPOCH="1", **env).stdout
+        with (small / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+        assemble("du", **env)
+        assert "Total: 0B" not in assemble("prune", "--force", **env).stdout
+        os.truncate(small / "filler", os.path.getsize(small / "filler") - (1 << 20))
+        assert assemble("build", context, SOURCE_DATE_EPOCH="1", **env).stdout == expected
+
+
+def test_RS02_a_disk_without_inodes_is_named(assemble: Any, context: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "size=100m,nr_inodes=70") as small:
+        env = copied(assemble, small)
+        done = assemble("build", context, code=102, **env)
+        assert f"no inodes left on the file system {small} (" in last(done)
+        sound(assemble, env)
+
+
+def test_RS02_a_limit_of_file_sizes_is_named(assemble: Any, context: Path, tmp_path: Path) -> None:
+    env = dict(assemble.env)
+    limited = ["sh", "-c", 'ulimit -f 2000; exec "$@"', "sh"]
+    done = assemble("build", context, code=102, prefix=limited, **env)
+    assert "has reached the limit of" in last(done) and "ulimit -f" in done.stderr
+    sound(assemble, env)
+
+
+def test_RS02_a_store_that_cannot_be_written_is_read(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    source = assemble.env["ASSEMBLE_STORE"]
+    with mounted(tmp_path / "small", "bind,ro", "--bind", source) as small:
+        env = {"ASSEMBLE_STORE": str(small)}
+        for words in (["build", context], ["prune", "--force"], ["rmi", "busybox"]):
+            done = assemble(*words, code=102, **env)
+            assert f"the file system {small} is read-only (" in last(done)
+        assert "busybox" in assemble("images", **env).stdout
+        assert "Total:" in assemble("du", **env).stdout
+        assemble("store", "check", **env)
+
+
+def test_RS03_a_store_on_tmpfs_works(assemble: Any, context: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "size=60m") as small:
+        env = copied(assemble, small)
+        first = assemble("build", "-t", "x", context, **env)
+        assert assemble("build", "-t", "x", context, **env).stdout == first.stdout
+        sound(assemble, env)
+
+
+def test_RS03_a_user_without_a_passwd_entry_and_home_builds(assemble: Any, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as spare:
+        os.chmod(spare, 0o777)
+        Path(spare, "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+        user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
+        env = {"PATH": assemble.env["PATH"], "TMPDIR": spare, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*user, *assemble.command("build", spare)], env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
+        assert f"the store is {spare}/assemble-54321" in done.stderr

@@ -1,0 +1,308 @@
+"""The store under builds: collected beneath them, damaged, killed, read by others."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
+
+
+def write(directory: Path, dockerfile: str, **files: bytes) -> Path:
+    """A context."""
+    directory.mkdir(exist_ok=True)
+    (directory / "Dockerfile").write_text(dockerfile)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return directory
+
+
+def check(assemble: Any) -> dict[str, Any]:
+    """What `store check` says, which has to be that nothing is wrong."""
+    found = json.loads(assemble("store", "check", "--json").stdout)
+    assert found["problems"] == []
+    return dict(found)
+
+
+def blobs(assemble: Any) -> dict[str, Path]:
+    directory = Path(assemble.env["ASSEMBLE_STORE"], "blobs/sha256")
+    return {path.name: path for path in directory.iterdir()}
+
+
+def manifest(assemble: Any, name: str) -> dict[str, Any]:
+    index = json.loads(Path(assemble.env["ASSEMBLE_STORE"], "index.json").read_text())
+    names = {
+        one["annotations"]["org.opencontainers.image.ref.name"]: one["digest"]
+        for one in index["manifests"]
+    }
+    return dict(json.loads(blobs(assemble)[names[name].partition(":")[2]].read_text()))
+
+
+def test_CR06_builds_and_prunes_at_once_are_safe(assemble: Any, tmp_path: Path) -> None:
+    context = write(
+        tmp_path / "context",
+        "FROM busybox AS a\nCOPY f /f\nRUN --mount=type=cache,target=/c cat /f > /c/x; sleep 0.3\n"
+        "RUN cp /f /g && sleep 0.2\nFROM busybox\nCOPY --from=a /g /\nRUN sleep 0.2; test -s /g\n",
+        f=os.urandom(200_000),
+    )
+    expected = assemble("build", "-q", context, **EPOCH).stdout
+
+    def begin(*arguments: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            assemble.command(*arguments),
+            env={**assemble.env, **EPOCH}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    builds = [begin("build", "-q", *extra, context) for extra in ([], ["--no-cache"])]
+    prunes = 0
+    while any(build.poll() is None for build in builds):
+        done = assemble("prune", "--all", "--force", **EPOCH)
+        prunes += 1
+        assert "Total:" in done.stdout
+    ended = [build.communicate() for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], ended
+    assert {out for out, _ in ended} == {expected}
+    assert prunes >= 2
+    assemble("prune", "--all", "--force")
+    assert check(assemble)["layers"] == 0
+    store = Path(assemble.env["ASSEMBLE_STORE"])
+    for name in ("leases", "ingest", "scratch"):
+        assert not list((store / name).iterdir())
+    assert assemble("build", "-q", context, **EPOCH).stdout == expected
+
+
+def test_CR06_a_push_goes_on_though_its_image_is_removed_and_pruned(
+    assemble: Any, own_registry: tuple[str, Path], tmp_path: Path
+) -> None:
+    host, _ = own_registry
+    context = write(tmp_path / "context", "FROM scratch\nCOPY f /f\n", f=os.urandom(3_000_000))
+    assemble("build", "-q", "-t", "gone", context)
+    code = (
+        "import sys, time\n"
+        "from assembler.registry import push\n"
+        "from assembler.__main__ import main\n"
+        "real = push._upload\n"
+        "def slow(*arguments):\n"
+        "    print('uploading', flush=True); sys.stdin.readline(); return real(*arguments)\n"
+        "push._upload = slow\n"
+        "sys.argv = ['assemble', 'push', 'gone', sys.argv[1]]\n"
+        "sys.exit(main())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, f"{host}/gone/image:1"],
+        env=dict(assemble.env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as push:  # fmt: skip
+        assert push.stdout is not None and push.stdout.readline() == "uploading\n"
+        assemble("rmi", "gone")
+        assemble("prune", "--all", "--force")
+        push.communicate("\n" * 10, timeout=60)
+        assert push.returncode == 0
+    assemble("prune", "--all", "--force")
+    assemble("pull", f"{host}/gone/image:1")
+    check(assemble)
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def test_CR07_a_damaged_base_layer_is_named_and_fetched_again(
+    assemble: Any, hub: Any, registry: Any, tmp_path: Path
+) -> None:
+    hub("busybox")
+    env = {
+        "ASSEMBLE_STORE": str(tmp_path / "second"),
+        "CONTAINERS_REGISTRIES_CONF": str(registry.mirror),
+    }
+    context = write(tmp_path / "context", "FROM busybox\nRUN echo x > /x\n")
+    first = assemble("build", "-q", "-t", "x", context, **env, **EPOCH)
+    assemble("prune", "--force", **env)
+    store = Path(env["ASSEMBLE_STORE"])
+    largest = max((store / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    flip(largest)
+    found = assemble("store", "check", code=1, **env).stdout
+    assert largest.name in found
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo y > /y\n")
+    assemble("build", "-q", "-t", "y", context, **env)
+    check_again = json.loads(assemble("store", "check", "--json", **env).stdout)
+    assert check_again["problems"] == []
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo x > /x\n")
+    again = assemble("build", "-q", "-t", "x", context, **env, **EPOCH)
+    assert again.stdout == first.stdout
+
+
+@pytest.mark.parametrize("output", ["oci,tar=false", "oci", "docker", "registry"])
+def test_CR07_a_damaged_layer_is_built_again_when_it_is_written(
+    assemble: Any, own_registry: tuple[str, Path], tmp_path: Path, output: str
+) -> None:
+    context = write(tmp_path / "context", "FROM scratch\nCOPY f /f\n", f=os.urandom(300_000))
+    name = f"{own_registry[0]}/some/image:1"
+    words = ["build", "-t", name, "-o", f"type={output},dest={tmp_path}/out", context]
+    if output == "registry":
+        words[4] = "type=registry"
+    expected = assemble("build", "-t", name, context, **EPOCH).stdout
+    (layer,) = manifest(assemble, name)["layers"]
+    path = blobs(assemble)[layer["digest"].partition(":")[2]]
+    flip(path)
+    done = assemble(*words, **EPOCH)
+    assert done.stdout == expected
+    assert path.name in done.stderr and "building again" in done.stderr
+    check(assemble)
+
+
+def test_CR07_repair_removes_what_is_damaged_and_the_next_build_is_right(
+    assemble: Any, tmp_path: Path
+) -> None:
+    context = write(
+        tmp_path / "context", "FROM busybox\nCOPY f /f\nRUN cp /f /g\n", f=os.urandom(100_000)
+    )
+    expected = assemble("build", "-q", "-t", "x", context, **EPOCH).stdout
+    own = manifest(assemble, "docker.io/library/x:latest")["layers"][1:]
+    for layer in own:
+        flip(blobs(assemble)[layer["digest"].partition(":")[2]])
+    Path(assemble.env["ASSEMBLE_STORE"], "cache.db").write_bytes(b"no database" * 1000)
+    damaged = json.loads(assemble("store", "check", "--json", code=1).stdout)["problems"]
+    assert {one["path"].rpartition("/")[2] for one in damaged if one["removable"]} == {
+        "cache.db", *(layer["digest"].partition(":")[2] for layer in own),
+    }  # fmt: skip
+    done = assemble("store", "check", "--repair", code=1)
+    assert done.stdout.count("; removed") == 3
+    assert assemble("build", "-q", "-t", "x", context, **EPOCH).stdout == expected
+    check(assemble)
+
+
+def test_CR12_a_store_of_a_newer_version_is_refused_untouched(
+    assemble: Any, tmp_path: Path
+) -> None:
+    store = tmp_path / "newer"
+    store.mkdir()
+    (store / "version").write_text("2\n")
+    context = write(tmp_path / "context", "FROM scratch\nCOPY Dockerfile /\n")
+    for words in (["build", context], ["images"], ["du"], ["prune", "--force"]):
+        done = assemble(*words, code=1, ASSEMBLE_STORE=str(store))
+        assert "has version '2'" in done.stderr and len(done.stderr.splitlines()) == 2
+    assert [path.name for path in store.iterdir()] == ["version"]
+
+
+def test_CR09_eight_writers_of_a_layout_and_a_reader_that_polls(
+    assemble: Any, tmp_path: Path
+) -> None:
+    context = write(
+        tmp_path / "context", "FROM busybox\nARG N\nRUN echo $N > /n\n", f=os.urandom(1000)
+    )
+    layout = tmp_path / "layout"
+    writers = [
+        subprocess.Popen(
+            assemble.command(
+                "build", "-q", "--build-arg", f"N={number}", "-t", f"image:{number}",
+                "-o", f"type=oci,dest={layout},tar=false", context,
+            ),
+            env=dict(assemble.env), stdout=subprocess.DEVNULL,
+        )
+        for number in range(8)
+    ]  # fmt: skip
+    bad, reads = 0, 0
+    while any(writer.poll() is None for writer in writers):
+        for index in (layout, Path(assemble.env["ASSEMBLE_STORE"])):
+            try:
+                found = json.loads((index / "index.json").read_bytes())["manifests"]
+                reads += 1
+            except FileNotFoundError:
+                continue
+            except ValueError:
+                bad += 1
+                continue
+            for one in found:
+                if not (index / "blobs/sha256" / one["digest"].partition(":")[2]).is_file():
+                    bad += 1
+        time.sleep(0.001)
+    assert [writer.returncode for writer in writers] == [0] * 8
+    assert bad == 0 and reads > 100
+    found = json.loads((layout / "index.json").read_bytes())["manifests"]
+    assert len(found) == 8 and not (layout / "ingest").exists()
+
+
+def test_skopeo_reads_the_store_as_an_OCI_layout(
+    assemble: Any, require: Any, tmp_path: Path
+) -> None:
+    require("skopeo")
+    context = write(tmp_path / "context", "FROM busybox\nLABEL who=me\nCOPY f /f\n", f=b"content")
+    digest = assemble("build", "-q", "-t", "reg.example/some/name:1.2", context).stdout.strip()
+    store = assemble.env["ASSEMBLE_STORE"]
+    source = f"oci:{store}:reg.example/some/name:1.2"
+    done = subprocess.run(
+        ["skopeo", "inspect", source], check=True, capture_output=True, text=True,
+        env={**assemble.env, "XDG_RUNTIME_DIR": str(tmp_path)},
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert (found["Digest"], found["Labels"], len(found["Layers"])) == (digest, {"who": "me"}, 2)
+    subprocess.run(
+        ["skopeo", "--insecure-policy", "copy", "-q", source, f"dir:{tmp_path}/copied"],
+        check=True, env={**assemble.env, "XDG_RUNTIME_DIR": str(tmp_path)},
+    )  # fmt: skip
+
+
+def test_a_build_killed_anywhere_leaves_a_sound_store_and_nothing_behind(
+    assemble: Any, tmp_path: Path
+) -> None:
+    context = write(
+        tmp_path / "context", "FROM busybox\nCOPY . /all\nRUN cp -r /all /more\nRUN true\n"
+    )
+    generator = random.Random(3)
+    for number in range(200):
+        (context / f"file-{number}").write_bytes(generator.randbytes(generator.randrange(3000)))
+    layout = tmp_path / "layout"
+    words = ("build", "-q", "-t", "k", "-o", f"type=oci,dest={layout},tar=false", context)
+    started = time.monotonic()
+    expected = assemble(*words, **EPOCH).stdout
+    whole = time.monotonic() - started
+    store = Path(assemble.env["ASSEMBLE_STORE"])
+    for _ in range(4):
+        assemble("rmi", "k", code=None)
+        assemble("prune", "--all", "--force")
+        build = subprocess.Popen(
+            assemble.command(*words), env={**assemble.env, **EPOCH},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(generator.uniform(0.1, whole))
+        build.kill()
+        build.wait()
+        check(assemble)
+        assert assemble(*words, **EPOCH).stdout == expected
+        for name in ("ingest", "scratch", "leases"):
+            assert not list((store / name).iterdir())
+        assert not list(store.glob("layers/*/.*"))
+
+
+@pytest.mark.parametrize(
+    ("home", "place"),
+    [("", "data/assemble"), ("/no/such/home", "spare/assemble-"), ("closed", "spare/assemble-")],
+)
+def test_RS03_a_build_works_whatever_home_is(
+    assemble: Any, tmp_path: Path, home: str, place: str
+) -> None:
+    context = write(tmp_path / "context", "FROM scratch\nCOPY f /f\n", f=b"content")
+    for name in ("spare", "closed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "closed").chmod(0o500)
+    env = {"PATH": assemble.env["PATH"], "TMPDIR": str(tmp_path / "spare")}
+    env |= {"HOME": str(tmp_path / home)} if home else {"XDG_DATA_HOME": str(tmp_path / "data")}
+    done = subprocess.run(
+        assemble.command("build", context), env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
+    assert ("cannot be written: the store is" in done.stderr) == place.startswith("spare")
+    assert list(tmp_path.glob(f"{place}*/index.json")) or list(tmp_path.glob(f"{place}*/version"))

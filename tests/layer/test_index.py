@@ -1,0 +1,334 @@
+"""File indexes: a layer's tree without its directory (reliability.md T1 to T17; rule C20)."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assembler.errors import BadArchive
+from assembler.layer.apply import unpack
+from assembler.layer.changeset import Entry, InlineBytes, Kind
+from assembler.layer.compression import by_name
+from assembler.layer.directory import nowhere
+from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
+from assembler.layer.members import MemberBytes, SpooledMembers, gather
+from assembler.layer.tar_writer import TarWriter
+from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
+from assembler.oci.digest import Digest
+
+ME, GROUP = os.getuid(), os.getgid()
+
+
+def entry(path: str, kind: Kind = Kind.FILE, text: str = "", **more: object) -> Entry:
+    """An entry of ours. The text of a file is its bytes, of a link where it leads."""
+    mode = 0o755 if kind is Kind.DIRECTORY else 0o640
+    made = Entry(path, kind, mode, ME, GROUP, mtime=5_000_000_001)
+    if kind is Kind.FILE:
+        made = made._replace(size=len(text), source=InlineBytes(text.encode()))
+    elif text:
+        made = made._replace(link=text)
+    return made._replace(**more)  # type: ignore[arg-type]
+
+
+def directory(path: str, **more: object) -> Entry:
+    return entry(path, Kind.DIRECTORY, **more)
+
+
+def tar(entries: Iterable[Entry]) -> bytes:
+    """The members in the order they are given."""
+    pieces: list[bytes] = []
+    writer = TarWriter(lambda piece: pieces.append(bytes(piece)))
+    for one in entries:
+        writer.add(one)
+    writer.close()
+    return b"".join(pieces)
+
+
+class Layers:
+    """Layers of an image, lowest first, as blobs, directories and indexes."""
+
+    def __init__(self, work: Path, *layers: Sequence[Entry] | bytes) -> None:
+        self.work = work
+        self.blobs = [one if isinstance(one, bytes) else tar(one) for one in layers]
+        (work / "spool").mkdir()
+
+    def unpacked(self) -> Tree:
+        """As `layer.apply` unpacks them."""
+        trees: list[DirectoryTree] = []
+        for number, blob in enumerate(self.blobs):
+            path = self.work / str(number)
+            path.mkdir(mode=0o755)
+            path.chmod(0o755)
+            lower = MergedTree(trees[:]).lookup if trees else nowhere
+            unpack(io.BytesIO(blob), str(path), lower=lower)
+            trees.insert(0, DirectoryTree(str(path)))
+        return MergedTree(trees)
+
+    def indexed(self) -> Tree:
+        """By their indexes, written and read back."""
+        trees: list[IndexTree] = []
+        for blob in self.blobs:
+            diff_id = Digest.of(blob)
+            made = index(io.BytesIO(blob), diff_id)
+            assert LayerIndex.parse(made.serialise(), diff_id) == made
+            again = LayerIndex.parse(made.serialise(), diff_id)
+            trees.insert(0, IndexTree(again, self.members(blob), MergedTree(trees[:])))
+        return MergedTree(trees)
+
+    def members(self, blob: bytes) -> SpooledMembers:
+        return SpooledMembers(lambda: io.BytesIO(blob), str(self.work / "spool"))
+
+
+def shown(tree: Tree) -> list[tuple[object, ...]]:
+    """Everything of a tree, with bytes. Directories that nothing names belong to whoever builds."""
+    found: list[tuple[object, ...]] = []
+    for one in everything(tree):
+        content = b""
+        if one.kind is Kind.FILE and one.source is not None:
+            with one.source.open() as stream:
+                content = stream.read()
+        owner = (one.uid, one.gid) if (one.uid, one.gid) != (0, 0) else (ME, GROUP)
+        found.append((one.path, one.kind, one.mode, owner, one.mtime, one.size, one.link, content))
+    return found
+
+
+CASES: dict[str, tuple[Sequence[Entry], ...]] = {
+    "an ordinary layer": (
+        [
+            directory("", mode=0o711),
+            directory("etc"),
+            entry("etc/passwd", text="root:x:0:0::/:/bin/sh\n"),
+            directory("usr", mode=0o2750),
+            directory("usr/bin"),
+            entry("usr/bin/x", text="bytes", mode=0o4755),
+            entry("bin", Kind.SYMLINK, "usr/bin", mode=0o600),
+            entry("usr/bin/y", Kind.HARDLINK, "usr/bin/x"),
+            entry("fifo", Kind.FIFO),
+        ],
+    ),
+    "parents that nothing names": ([entry("a/b/c", text="1"), entry("a/d", text="2")],),
+    "T2 parents that are in the layer below": (
+        [directory("a", mode=0o700), directory("a/b", mode=0o711)],
+        [entry("a/b/c", text="1")],
+    ),
+    "T2 a name under a link of the layer below": (
+        [
+            directory("usr"),
+            directory("usr/lib", mode=0o711),
+            entry("lib", Kind.SYMLINK, "/usr/lib"),
+        ],
+        [entry("lib/x.so", text="so")],
+    ),
+    "T2 a name under a link of its own layer": (
+        [
+            directory("usr"),
+            directory("usr/lib"),
+            entry("lib", Kind.SYMLINK, "usr/lib"),
+            entry("lib/x.so", text="so"),
+            directory("lib/more"),
+        ],
+    ),
+    "T2 a link that leads out stops at the root": (
+        [entry("up", Kind.SYMLINK, "../../.."), entry("up/etc/x", text="1")],
+    ),
+    "T5 a hard link to a file of the layer below": (
+        [directory("d"), entry("d/a", text="shared", mode=0o600)],
+        [entry("b", Kind.HARDLINK, "d/a")],
+    ),
+    "T5 a hard link to a symbolic link": (
+        [entry("l", Kind.SYMLINK, "nowhere"), entry("m", Kind.HARDLINK, "l")],
+    ),
+    "T7 whiteouts": (
+        [directory("d"), entry("d/a", text="1"), entry("d/b", text="2"), entry("c", text="3")],
+        [directory("d"), entry("d/a", Kind.WHITEOUT), entry("c", Kind.WHITEOUT)],
+    ),
+    "T7 an opaque directory": (
+        [directory("d"), entry("d/a", text="1")],
+        [directory("d"), entry("d/b", text="2"), entry("d", Kind.OPAQUE)],
+    ),
+    "T7 a whiteout, then what replaces it": (
+        [directory("d"), entry("d/a", text="1")],
+        [entry("d", Kind.WHITEOUT), directory("d"), entry("d/b", text="2")],
+    ),
+    "T7 a whiteout of what the layer itself has": (
+        [directory("d"), entry("d/low", text="0"), entry("f", text="low")],
+        [
+            directory("d"),
+            entry("d/a", text="1"),
+            entry("d", Kind.WHITEOUT),
+            entry("f", text="high"),
+            entry("f", Kind.WHITEOUT),
+        ],
+    ),
+    "T7 something below what is whited out": (
+        [directory("d", mode=0o700), entry("d/a", text="1")],
+        [entry("d", Kind.WHITEOUT), entry("d/b", text="2")],
+    ),
+    "T9 the last entry for a path counts": (
+        [
+            entry("a", text="1"),
+            entry("a", text="22"),
+            directory("b"),
+            entry("b/c", text="3"),
+            entry("b", text="file"),
+            entry("c", text="4"),
+            directory("c"),
+            entry("c/d", text="5"),
+            directory("e"),
+            entry("e/f", text="6"),
+            directory("e", mode=0o700),
+        ],
+    ),
+    "T9 a directory replaces a link to one": (
+        [
+            directory("real"),
+            entry("l", Kind.SYMLINK, "real"),
+            entry("l/a", text="1"),
+            directory("l"),
+            entry("l/b", text="2"),
+        ],
+    ),
+    "T15 names that are no text": (
+        [directory("d\udcff"), entry("d\udcff/new\nline\x1b", text="1"), entry('"\\', text="2")],
+    ),
+    "Z4 attributes that a layer keeps, and those that it does not": (
+        [entry("f", xattrs=(("trusted.x", b"0"), ("user.a", b"\0\xff"), ("user.overlay.b", b"2")))],
+    ),
+}
+
+
+@pytest.mark.parametrize("layers", CASES.values(), ids=CASES.keys())
+def test_an_index_shows_what_the_directory_shows(
+    layers: tuple[Sequence[Entry], ...], tmp_path: Path
+) -> None:
+    made = Layers(tmp_path, *layers)
+    found = shown(made.indexed())
+    assert found == shown(made.unpacked())
+    assert len(found) > 1
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+ENTRIES = st.one_of(
+    PATHS.map(directory),
+    st.builds(lambda path, text: entry(path, text=text), PATHS, st.sampled_from(["", "x", "yy"])),
+    st.builds(lambda path, link: entry(path, Kind.SYMLINK, link), PATHS, PATHS),
+    st.builds(lambda path, link: entry(path, Kind.SYMLINK, "/" + link), PATHS, PATHS),
+    st.builds(lambda path, link: entry(path, Kind.HARDLINK, link), PATHS, PATHS),
+    PATHS.map(lambda path: entry(path, Kind.WHITEOUT)),
+    PATHS.map(lambda path: entry(path, Kind.OPAQUE)),
+)
+
+
+@given(st.lists(st.lists(ENTRIES, max_size=8), min_size=1, max_size=3))
+def test_T9_any_order_of_members_shows_the_same_as_a_directory(
+    tmp_path_factory: pytest.TempPathFactory, layers: list[list[Entry]]
+) -> None:
+    made = Layers(tmp_path_factory.mktemp("layers"), *layers)
+    try:
+        unpacked = shown(made.unpacked())
+    except BadArchive:
+        with pytest.raises(BadArchive):
+            shown(made.indexed())
+        return
+    assert shown(made.indexed()) == unpacked
+
+
+BLOB = tar([directory("d"), entry("d/a", text="one"), entry("d/b", text="two" * 100_000)])
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd", "uncompressed"])
+def test_an_index_is_made_while_a_blob_passes_through(name: str) -> None:
+    packed: list[bytes] = []
+    stream = by_name(name, None).writer(packed.append)
+    stream.write(BLOB)
+    stream.close()
+    blob = b"".join(packed)
+    with Indexer(Digest.of(BLOB)) as indexer:
+        for start in range(0, len(blob), 1000):
+            indexer.write(blob[start : start + 1000])
+        assert indexer.result() == index(io.BytesIO(BLOB), Digest.of(BLOB))
+
+
+def test_T12_what_breaks_off_is_no_layer() -> None:
+    with pytest.raises(BadArchive), Indexer(Digest.of(BLOB)) as indexer:
+        indexer.write(BLOB[:2000])
+        indexer.result()
+
+
+def test_an_indexer_whose_writer_fails_leaves_no_thread() -> None:
+    with pytest.raises(ConnectionError), Indexer(Digest.of(BLOB)) as indexer:
+        indexer.write(BLOB[:2000])
+        raise ConnectionError
+    assert not indexer._thread.is_alive()
+
+
+def test_T12_damage_stops_the_writer_at_once() -> None:
+    with pytest.raises(BadArchive, match="checksum"), Indexer(Digest.of(BLOB)) as indexer:
+        for _ in range(5_000):  # more than can be on its way
+            indexer.write(b"no tar" * 1000)
+
+
+def test_T17_an_index_is_of_the_layer_that_the_configuration_names() -> None:
+    with pytest.raises(BadArchive, match="not what the image configuration says"):
+        index(io.BytesIO(BLOB), Digest.of(b"another"))
+
+
+def test_an_index_that_is_damaged_is_none() -> None:
+    diff_id = Digest.of(BLOB)
+    content = index(io.BytesIO(BLOB), diff_id).serialise()
+    flipped = bytes([content[-1] ^ 1])
+    for damaged in (b"", content[:-1], content[:-1] + flipped, b"x" + content):
+        with pytest.raises(ValueError):
+            LayerIndex.parse(damaged, diff_id)
+    with pytest.raises(ValueError, match="another layer"):
+        LayerIndex.parse(content, Digest.of(b"another"))
+
+
+def test_an_index_is_small_and_is_read_in_parts() -> None:
+    names = [f"usr/d{n // 100}/file{n}" for n in range(20_000)]
+    folders = sorted({name.rpartition("/")[0] for name in names})
+    blob = tar([directory("usr"), *map(directory, folders), *map(entry, names)])
+    made = index(io.BytesIO(blob), Digest.of(blob))
+    assert len(made.serialise()) < 10 * len(names)
+    assert list(made.below("usr/d7", None)) == [f"file{n}" for n in range(700, 800)]
+
+
+def test_members_are_read_in_one_pass_and_no_further_than_the_last(tmp_path: Path) -> None:
+    files = [entry(f"f{n}", text=f"text {n}") for n in range(10)]
+    end = entry("big", text="x" * (1 << 20))
+    blob = tar([*files, end])
+    opened: list[io.BytesIO] = []
+
+    def open_blob() -> io.BytesIO:
+        opened.append(io.BytesIO(blob))
+        return opened[-1]
+
+    members = SpooledMembers(open_blob, str(tmp_path))
+    tree = IndexTree(index(io.BytesIO(blob), Digest.of(blob)), members, MergedTree(()))
+    wanted = [tree.lookup("f3"), tree.lookup("f7"), tree.lookup("f3")]
+    entries = [one for one in wanted if one is not None]
+    gather(entries)
+    texts = []
+    for one in entries:
+        assert isinstance(one.source, MemberBytes)
+        with one.source.open() as stream:
+            texts.append(stream.read())
+    assert texts == [b"text 3", b"text 7", b"text 3"]
+    assert len(opened) == 1
+    (spooled,) = tmp_path.iterdir()
+    assert spooled.read_bytes() == b"text 3text 7"
+
+
+def test_T8_account_files_are_in_the_index_unless_they_are_large() -> None:
+    small, large = "root:x:0:0::/:/bin/sh\n", "user:x:1:1::/:/bin/sh\n" * 10_000
+    blob = tar([directory("etc"), entry("etc/passwd", text=small), entry("etc/group", text=large)])
+    found = index(io.BytesIO(blob), Digest.of(blob)).below("etc", None)
+    assert found["passwd"].source == InlineBytes(small.encode())
+    assert isinstance(found["group"].source, MemberBytes)

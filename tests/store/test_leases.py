@@ -1,0 +1,156 @@
+"""Leases: what a live command uses is seen by whoever collects, whatever clocks say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from assembler.store import leases, uses
+from assembler.store.leases import Lease, collecting
+from assembler.store.store import Store
+
+HOLDER = """\
+import sys, time
+from assembler.store.store import Store
+with Store.open(sys.argv[1]) as store:
+    store.hold(sys.argv[2])
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holder(store: str, item: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds `item`, killed at the end."""
+    command = [sys.executable, "-c", HOLDER, store, item]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
+        yield process
+        process.kill()
+
+
+def held(store: str) -> set[str]:
+    with collecting(store) as found:
+        return found
+
+
+def test_what_a_live_process_uses_is_held_and_afterwards_noted(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    lease = Lease(path)
+    lease.hold("layers/full/a")
+    lease.hold("layers/full/a")
+    lease.hold("blobs/sha256/b")
+    assert held(path) == {"layers/full/a", "blobs/sha256/b"}
+    lease.close()
+    assert held(path) == set()
+    found = uses.read(os.path.join(path, "uses"), time.time())
+    assert {item: use.count for item, use in found.items()} == {
+        "layers/full/a": 1,
+        "blobs/sha256/b": 1,
+    }
+
+
+def test_CR11_a_killed_process_holds_nothing_and_a_live_one_goes_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "store")
+    with Store.open(path):
+        pass
+    with holder(path, "layers/full/alive"):
+        with holder(path, "layers/full/dead"):
+            pass
+        with Store.open(path):
+            assert leases.used(path) == {"layers/full/alive"}
+    assert held(path) == set() and os.listdir(os.path.join(path, "leases")) == []
+
+
+def test_CR10_a_lease_from_the_future_or_the_past_is_a_lease(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    lease = Lease(path)
+    lease.hold("a")
+    (file,) = Path(path, "leases").iterdir()
+    for when in (0, 4_000_000_000):
+        os.utime(file, (when, when))
+        assert held(path) == {"a"}
+    lease.close()
+    now = time.time()
+    assert uses.read(os.path.join(path, "uses"), now)["a"].last <= now  # not in 2096
+
+
+def test_nobody_begins_to_use_anything_while_it_is_decided_what_goes(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    lease, done = Lease(path), threading.Event()
+
+    def use() -> None:
+        lease.hold("a")
+        done.set()
+
+    with collecting(path):
+        thread = threading.Thread(target=use)
+        thread.start()
+        assert not done.wait(0.2)
+    assert done.wait(10)
+    thread.join()
+    assert held(path) == {"a"}
+    lease.close()
+
+
+class Stop(Exception):
+    """What ends a build."""
+
+
+def test_waiting_for_a_collector_ends_with_the_build(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise Stop
+
+    with collecting(str(tmp_path)), pytest.raises(Stop):
+        Lease(str(tmp_path), stop).hold("a")
+
+
+def test_notes_of_many_commands_become_one(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    for number in range(120):
+        lease = Lease(path)
+        lease.hold("often")
+        lease.hold(f"once-{number}")
+        lease.close()
+    notes = os.path.join(path, "uses")
+    assert len(os.listdir(notes)) < 110
+    found = uses.read(notes, time.time())
+    assert found["often"].count == 120 and found["once-3"].count == 1
+    uses.compact(notes, time.time(), lambda item: item == "often", 1)
+    assert os.listdir(notes) == ["summary"]
+    assert set(uses.read(notes, time.time())) == {"often"}
+
+
+def test_a_spoilt_note_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "summary").write_bytes(b"1.5 2 1.0 kept\nnonsense\n\xff\x00 1 x\n3 4")
+    found = uses.read(str(tmp_path), 2.0)
+    assert found == {"kept": uses.Use(1.5, 1.0, 2)}
+
+
+def test_CR11_a_thousand_directories_of_dead_commands_are_swept_by_few_descriptors(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "store")
+    with Store.open(path):
+        pass
+    for number in range(1000):
+        Path(path, "ingest", f"{number:032x}").mkdir()
+        Path(path, "ingest", f"{number:032x}", "data").write_bytes(b"x")
+    with Store.open(path) as alive, alive.scratch() as kept:
+        code = (
+            "import resource, sys; from assembler.store.store import Store\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); Store.open(sys.argv[1])"
+        )
+        for number in range(1000):
+            Path(path, "ingest", f"{number:032x}").mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-c", code, path], check=True)
+        assert os.listdir(os.path.join(path, "ingest")) == []
+        assert os.path.isdir(kept)
