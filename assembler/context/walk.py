@@ -31,6 +31,7 @@ from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, record
 from assembler.layer.tree import join
+from assembler.values import value
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -45,7 +46,7 @@ _HIDDEN, _SHOWN, _PERHAPS = 0, 1, 2
 """What ignore rules say of a name; _PERHAPS is a directory in which something may be shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Listing:
     """What was seen in a directory, names and stats marshalled; `links` are the names of files that
     have others, with what they share."""

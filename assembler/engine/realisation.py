@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import BinaryIO
@@ -200,6 +199,8 @@ class Realisation:
 
     def _all_at_once(self, trees: list[_Indexed]) -> None:
         """Load what is not loaded of `trees`: blobs that must be fetched for it, together."""
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
             for loaded in [pool.submit(tree.load) for tree in trees]:
                 loaded.result()
