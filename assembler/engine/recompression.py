@@ -49,12 +49,8 @@ class Recompression:
         if known is not None and self._store.blobs.has(known.descriptor.digest):
             return known
         fetch()
-<<<<<<< HEAD
         blobs = self._store.blobs
         with blobs.reading(source) as blob, blobs.ingest(hashed=False) as ingest:
-=======
-        with self._store.blobs.reading(source) as blob, self._store.blobs.ingest() as ingest:
->>>>>>> store
             packed = repack(
                 reader(blob),
                 ingest,
