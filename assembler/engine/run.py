@@ -11,6 +11,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import ProcessFailed, StepError
 from assembler.plan.steps import Run
 from assembler.runtime.base import HOSTNAME, Limit, Process
+from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
@@ -87,4 +88,7 @@ def _full(path: str) -> str:
     found = os.statvfs(path)
     if found.f_bavail * found.f_frsize >= 1 << 20:
         return ""
-    return f"no space left on the file system of {path}; free some, or set ASSEMBLE_STORE elsewhere"
+    return (
+        f"no space left on the file system {mount_point(path)}; free some, as by assemble prune, or "
+        "set ASSEMBLE_STORE elsewhere"
+    )
