@@ -14,15 +14,17 @@ from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
 from assembler.errors import AssemblerError, BadArchive, BlobCorrupt, StoreError
 from assembler.layer.apply import unpack
-from assembler.layer.changeset import Changeset, Entry
+from assembler.layer.changeset import ByteSource, Changeset, Entry
 from assembler.layer.diff import changes
 from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
 from assembler.layer.members import Members, SpooledMembers
 from assembler.layer.realise import realise
 from assembler.layer.table import MembersByPath, Table
+from assembler.layer.tar_writer import Seen
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
+from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
 from assembler.store.disk import shortage
@@ -273,19 +275,38 @@ class Realisation:
             layer = self._blob(change)
             if layer is not None:
                 return layer
-            services = self._services
-            with services.store.blobs.ingest(hashed=False) as ingest:
-                packed = pack(
-                    self._changeset(change, below),
-                    ingest,
-                    services.compression,
-                    epoch=self._epoch,
-                    check=services.cancellation.check,
-                )
-                ingest.commit_as(packed.digest, packed.size)
-            layer = self._recompression.described(packed)
-            services.packed.record_packed(change.identity, self.variant, layer)
+            layer = self._pack(self._changeset(change, below))
+            self.name(change.identity, layer)
             return layer
+
+    def pack_first(self, changeset: Changeset) -> tuple[Layer, dict[ByteSource, bytes]]:
+        """The packed form of a changeset that has no identity yet, and the SHA-256 digests of the
+        bytes that were packed. `name` makes it that of an identity."""
+        contents: dict[ByteSource, bytes] = {}
+
+        def seen(entry: Entry, digest: bytes) -> None:
+            if entry.source is not None:
+                contents[entry.source] = digest
+
+        return self._pack(changeset, seen), contents
+
+    def name(self, identity: Digest, layer: Layer) -> None:
+        """Remember that `layer` is what `identity` is packed to."""
+        self._services.packed.record_packed(identity, self.variant, layer)
+
+    def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
+        services = self._services
+        with services.store.blobs.ingest(hashed=False) as ingest:
+            packed = pack(
+                changeset,
+                ingest,
+                services.compression,
+                epoch=self._epoch,
+                check=services.cancellation.check,
+                seen=seen,
+            )
+            ingest.commit_as(packed.digest, packed.size)
+        return self._recompression.described(packed)
 
     def base(self, change: BaseChange) -> Layer:
         """The layer of a base as the image has it: in the store afterwards, if it is another than
