@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
 from assembler.errors import AssemblerError, BadArchive, BlobCorrupt, StoreError
+from assembler.layer import overlay
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import ByteSource, Changeset, Entry
 from assembler.layer.diff import changes
@@ -28,6 +29,9 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
 from assembler.store.disk import shortage
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Realisation:
@@ -78,9 +82,38 @@ class Realisation:
         return self._blob(change) is not None
 
     def directories(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """The layer directories of `snapshot`, topmost first, all of them existing now."""
-        paths = [self.directory(change, snapshot[:n]) for n, change in enumerate(snapshot)]
-        return tuple(reversed(paths))
+        """The layer directories of `snapshot`, topmost first, all of them existing now. Blobs that
+        must be fetched for it come together, while those that are here are unpacked."""
+        paths: list[str] = []
+        with self._fetching(snapshot) as fetched:
+            for number, change in enumerate(snapshot):
+                if change.id in fetched:
+                    fetched[change.id].result()
+                paths.append(self.directory(change, snapshot[:number]))
+        return overlay.showing(tuple(reversed(paths)))
+
+    @contextmanager
+    def _fetching(self, snapshot: Snapshot) -> Iterator[Mapping[str, Future[None]]]:
+        """What brings the blobs that directories of `snapshot` lack, by the ids of their changes;
+        nothing where there are not several."""
+        lacking = [one for one in snapshot if isinstance(one, BaseChange) and self._lacks(one)]
+        if len(lacking) < 2:
+            yield {}
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
+            try:
+                yield {one.id: pool.submit(self.fetch, one) for one in lacking}
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _lacks(self, change: BaseChange) -> bool:
+        """Whether a blob must be fetched to make the directory of `change`."""
+        if change.id in self._directories or self._snapshotter is None:
+            return False
+        has = self._services.store.blobs.has
+        return self._snapshotter.find(change.id) is None and not has(change.descriptor.digest)
 
     def directory(self, change: Change, below: Snapshot) -> str:
         """The layer directory of `change`, made from its changeset or blob if need be."""
