@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
@@ -27,7 +27,6 @@ from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.resources import Resources
-from assembler.linux.userns import IdMap
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -43,6 +42,7 @@ from assembler.remotes import Remotes
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
+    from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
@@ -63,7 +64,7 @@ RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.

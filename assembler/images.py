@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.cancellation import Cancellation
@@ -26,6 +25,7 @@ from assembler.plan.plan import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient
@@ -36,7 +36,7 @@ _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayoutName:
     """`oci-layout://PATH[:TAG][@DIGEST]`: an image of a layout on disk (rule X3)."""
 

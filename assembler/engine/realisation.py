@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import BinaryIO
@@ -166,7 +165,7 @@ class Realisation:
 
     def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
         check = self._services.cancellation.check
-        members = SpooledMembers(partial(self._reading, change), self.spool, check)
+        members = SpooledMembers(partial(self._intact, change), self.spool, check)
         return IndexTree(self.index(change, keep=keep), members, lower)
 
     def _table_tree(self, change: Change, lower: Tree, keep: bool) -> LayerTree | None:
@@ -200,6 +199,8 @@ class Realisation:
 
     def _all_at_once(self, trees: list[_Indexed]) -> None:
         """Load what is not loaded of `trees`: blobs that must be fetched for it, together."""
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
             for loaded in [pool.submit(tree.load) for tree in trees]:
                 loaded.result()
@@ -223,7 +224,7 @@ class Realisation:
                     self._pass_through(change, indexer, keep)
                     made = indexer.result()
             else:
-                with store.blobs.reading(layer.descriptor.digest) as blob:
+                with self._reading(change) as blob:
                     made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
@@ -236,11 +237,23 @@ class Realisation:
             self._services.stream(change.image, change.descriptor, indexer.write)
 
     def _reading(self, change: Change) -> AbstractContextManager[BinaryIO]:
-        """The blob of `change`, fetched if it is not here."""
-        layer = self._layer(change)
+        """The blob of `change`, fetched if it is not here, for who reads it to its end."""
         if isinstance(change, BaseChange):
             self.fetch(change)
-        return self._services.store.blobs.reading(layer.descriptor.digest)
+        return self._services.store.blobs.reading(self._layer(change).descriptor.digest)
+
+    def _intact(self, change: Change) -> BinaryIO:
+        """The blob of `change`, fetched if it is not here, for who reads a part of it."""
+        blobs, digest = self._services.store.blobs, self._layer(change).descriptor.digest
+        if isinstance(change, BaseChange):
+            self.fetch(change)
+        try:
+            blobs.verify(digest)
+        except BlobCorrupt:
+            if not isinstance(change, BaseChange):
+                raise
+            self.fetch(change)  # it is gone, and is fetched again
+        return blobs.open(digest)
 
     def _layer(self, change: Change) -> Layer:
         layer = self.packed(change)
@@ -275,12 +288,16 @@ class Realisation:
             return layer
 
     def base(self, change: BaseChange) -> Layer:
-        """The layer of a base as the image has it, its blob in the store afterwards."""
+        """The layer of a base as the image has it: in the store afterwards, if it is another than
+        its registry's or the build needs every layer."""
         layer = Layer(change.descriptor, change.diff_id)
-        if not self._services.recompress:
+        if self._services.recompress:
+            made = self._recompression.layer(layer, partial(self.fetch, change))
+            if made != layer:
+                return made
+        if self._services.whole:
             self.fetch(change)
-            return layer
-        return self._recompression.layer(layer, lambda: self.fetch(change))
+        return layer
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""

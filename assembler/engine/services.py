@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.base import Cache
@@ -23,6 +23,7 @@ from assembler.plan.steps import GitSource, UrlSource
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
@@ -36,7 +37,7 @@ def unseen(piece: bytes) -> None:
     """For blobs that nobody reads on their way into the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sandbox:
     """Where directories can be made and processes run: inside the user namespace, if any."""
 
@@ -92,7 +93,7 @@ def no_devices() -> Registry:
     return Registry()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Services:
     """The engine's surroundings for one build.
 

@@ -16,7 +16,6 @@ import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -32,6 +31,7 @@ from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.tree import Lookup, join
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _MAGIC = b"assemble layer index 1\n"
 _PIECE = 1 << 20
@@ -57,7 +57,7 @@ _KINDS = {letter: kind for kind, letter in _LETTERS.items()}
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayerIndex:
     """The index of the layer `diff_id`. Where it is `settled`, `blocks` says where in `rows` the
     entries of each directory are; else the only block has all members in the order of the tar."""

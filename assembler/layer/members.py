@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -89,6 +88,8 @@ class SpooledMembers:
         """Read the blob up to the last of the `missing` members. That it has the bytes it should
         was seen when it came into the store."""
         last = max(missing)
+        import tempfile
+
         descriptor, path = tempfile.mkstemp(prefix="members-", dir=self._spool)
         found: dict[int, RangeBytes] = {}
         with os.fdopen(descriptor, "wb") as out, self._blob() as blob:

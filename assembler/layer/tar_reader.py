@@ -19,6 +19,7 @@ from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.fields import normalise
 from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
+from assembler.values import value
 
 BLOCK = 512
 
@@ -39,7 +40,7 @@ _NAMES = frozenset((b"path", b"linkpath", b"GNU.sparse.name"))
 _MAX_EXTENDED = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """What an archive may hold; beyond it is BadArchive (T10, T15)."""
 
