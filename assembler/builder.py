@@ -331,6 +331,7 @@ class Builder:
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
             stream=self.images.stream,
+            part=self.images.part,
             whole=request.whole,
             compression=request.compression,
             recompress=request.recompress,
@@ -368,9 +369,11 @@ class Builder:
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
-        """Keep `image` in the store under `names`."""
+        """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be
+        about to be, where these names are in a registry."""
+        remote = not all(self.store.blobs.has(layer.digest) for layer in image.manifest.layers)
         for name in names:
-            self.store.refs.set(str(name), image.manifest.descriptor)
+            self.store.refs.set(str(name), image.manifest.descriptor, remote=remote)
 
     def usages(self) -> list[Usage]:
         """What the store holds, the longest unused first; enters the user namespace."""

@@ -24,6 +24,7 @@ class Environment:
     registries_conf: str
     temporary: str
     fsync: str = "batch"
+    max_used_space: str = ""
     notice: str = ""
     """What the user should know about the choices made here, empty for nothing."""
 
@@ -58,6 +59,7 @@ class Environment:
             registries_conf=environ.get("CONTAINERS_REGISTRIES_CONF", ""),
             temporary=temporary,
             fsync=environ.get("ASSEMBLE_FSYNC") or "batch",
+            max_used_space=environ.get("ASSEMBLE_MAX_USED_SPACE", ""),
             notice=notice,
         )
 

@@ -111,14 +111,13 @@ def _finish(
         new = 0
         for number, change in enumerate(snapshot):
             services.cancellation.check()
-            known = realisation.packed(change)
             if isinstance(change, BaseChange):
-                if services.whole or services.recompress:
-                    known = realisation.base(change)
-            elif known is None:
+                layers.append(realisation.base(change))
+                continue
+            known = realisation.packed(change)
+            if known is None:
                 new += 1
                 known = realisation.pack(change, snapshot[:number])
-            assert known is not None  # of a base layer its manifest tells
             layers.append(known)
         work.cached = new == 0
         image = assemble(plan, changes, tuple(layers), services)

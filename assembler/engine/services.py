@@ -99,7 +99,8 @@ class Services:
 
     `sandbox` enters the user namespace; it is called once, before any thread, and only when
     something must be executed. `fetch` brings a base layer's blob into the store, `stream` does
-    not; both hand its bytes, verified at the end, to a function. `whole` says that the blobs of
+    not; both hand its bytes, verified at the end, to a function. `part` gives some bytes of it, from
+    an offset on, None where that cannot be. `whole` says that the blobs of
     base layers are to be in the store at the end, else those that nothing needed may be missing.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
@@ -115,6 +116,7 @@ class Services:
     sandbox: Callable[[], AbstractContextManager[Sandbox]]
     fetch: Callable[[ResolvedImage, Descriptor, Take], None]
     stream: Callable[[ResolvedImage, Descriptor, Take], None]
+    part: Callable[[ResolvedImage, Descriptor, int, int], bytes | None]
     compression: Compression
     recompress: bool = False
     docker_types: bool = False

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -51,7 +52,10 @@ class SpooledMembers:
     directory `spool`. Threads share it. `check` is called for each member and MiB and may raise."""
 
     def __init__(
-        self, blob: Callable[[], BinaryIO], spool: str, check: Callable[[], None] = nothing
+        self,
+        blob: Callable[[], AbstractContextManager[BinaryIO]],
+        spool: str,
+        check: Callable[[], None] = nothing,
     ) -> None:
         self._blob = blob
         self._spool = spool

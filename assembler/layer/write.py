@@ -185,10 +185,7 @@ class _Blob:
     def take(self, piece: memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
-        if self._plain:
-            self._write(piece)
-        else:
-            self._stream.write(bytes(piece))  # compressors keep it for a while
+        self._stream.write(piece)
 
     @property
     def tar_digest(self) -> Digest:
@@ -207,7 +204,7 @@ class _Blob:
             note=ending.note,
         )
 
-    def _take_added(self, piece: bytes) -> None:
+    def _take_added(self, piece: bytes | memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
 

@@ -53,7 +53,7 @@ def compact(
         with replacing(os.path.join(directory, _SUMMARY), 0o600) as stream:
             for item, use in found.items():
                 if keep(item):
-                    line = f"{use.last:.3f} {use.count} {use.first:.3f} {item}\n"
+                    line = f"{use.last!r} {use.count} {use.first!r} {item}\n"
                     stream.write(line.encode("utf-8", "surrogateescape"))
         for name in files:
             if name != _SUMMARY:

@@ -25,7 +25,6 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.compression import by_name
-from assembler.linux.beneath import Openings
 from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
@@ -157,6 +156,7 @@ class Workshop:
             sandbox=sandbox,
             fetch=lambda image, layer, take: pytest.fail("nothing is pulled"),
             stream=lambda image, layer, take: pytest.fail("nothing is pulled"),
+            part=lambda image, layer, offset, size: pytest.fail("nothing is pulled"),
             compression=by_name("uncompressed", None),
             sink=self.events.append,
             cancellation=cancellation,
@@ -388,11 +388,11 @@ def test_X2_only_what_is_copied_is_read(
         (workshop.context / name).write_text(name)
     workshop.rules = "src/ignored\n"
     opened: set[str] = set()
-    original = ContextBytes.descriptor
+    original = ContextBytes.open
 
-    def watched(source: ContextBytes, near: Openings) -> int:
+    def watched(source: ContextBytes) -> object:
         opened.add(source.path)
-        return original(source, near)
+        return original(source)
 
     names: set[str] = set()
     really = os.open
@@ -401,7 +401,7 @@ def test_X2_only_what_is_copied_is_read(
         names.add(str(path))
         return really(path, *args, **keywords)
 
-    monkeypatch.setattr(ContextBytes, "descriptor", watched)
+    monkeypatch.setattr(ContextBytes, "open", watched)
     monkeypatch.setattr(os, "open", named)
     workshop.build(
         """\
