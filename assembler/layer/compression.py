@@ -10,15 +10,17 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.errors import UsageError
 from assembler.layer.decompression import reader
 from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
 from assembler.layer.ordered import InOrder
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = [
     "Compression",
@@ -328,6 +330,8 @@ class _GzipWriter:
 
     def _submit(self, block: bytes) -> None:
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(self._threads, "deflate")
         self._running.append(self._pool.submit(self._engine.block, block, self._window, last=False))
         self._window = block[-WINDOW:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from operator import lt
 from typing import BinaryIO, Protocol
@@ -16,6 +16,7 @@ from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _PIECE = 1 << 20
 
@@ -29,7 +30,7 @@ class Writable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Packed:
     """What was written: `digest` and `size` of the blob, `diff_id` and `uncompressed_size` of the
     tar inside it, the number of entries, the `annotations` that its descriptor must have, and a
