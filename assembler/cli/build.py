@@ -115,7 +115,8 @@ def _build(
 
     request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
-    packagings = tuple(dict.fromkeys(one.packaging for one in asked)) or (Packaging(),)
+    kept = [one for one in asked if one.type != "cacheonly"] or asked
+    packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     if request.annotations.manifest and any(one.docker for one in packagings):
         raise UsageError("annotations cannot be exported with oci-mediatypes=false")
 

@@ -19,7 +19,6 @@ from operator import attrgetter
 from typing import Any
 
 from assembler.context.files import (
-    FILE,
     changed,
     entry_as_seen,
     entry_of,
@@ -32,8 +31,10 @@ from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, record
 from assembler.layer.tree import join
+from assembler.values import value
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _CHUNK = 1 << 20
 _DEPTH = 64  # levels that are kept open: deeper ones are found from the root
@@ -45,7 +46,7 @@ _HIDDEN, _SHOWN, _PERHAPS = 0, 1, 2
 """What ignore rules say of a name; _PERHAPS is a directory in which something may be shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Listing:
     """What was seen in a directory, names and stats marshalled; `links` are the names of files that
     have others, with what they share."""
@@ -332,7 +333,7 @@ class _Pass:
 
     def content(self, directory: int, path: str, found: os.stat_result) -> bytes:
         """The digest of the bytes of the file that was `found`."""
-        descriptor = os.open(path.rpartition("/")[2], FILE, dir_fd=directory)
+        descriptor = os.open(path.rpartition("/")[2], _FILE, dir_fd=directory)
         try:
             was = identity(found)
             if identity(os.fstat(descriptor)) != was:

@@ -184,7 +184,9 @@ def _inflater() -> Any:
 
 def _gunzip(source: _Source) -> Iterator[bytes]:
     engine = _inflater()
-    while source.peek(2) == b"\x1f\x8b":
+    while (head := source.peek(4))[:2] == b"\x1f\x8b":
+        if head[3:] >= b"\x20":  # RFC 1952 2.3.1.2, which igzip does not look at
+            raise BadArchive("damaged gzip stream: reserved flags are set")
         stream = engine.decompressobj(31)
         most = _SHORT
         while not stream.eof:

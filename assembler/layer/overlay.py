@@ -17,12 +17,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from assembler.errors import HostError
 from assembler.layer.changeset import Entry, Kind, PathBytes
 from assembler.linux import ownership
 from assembler.linux.ownership import Owner
+from assembler.values import value
 
 OPAQUE = "user.overlay.opaque"
 IMPLIED = "user.overlay.assemble"
@@ -48,7 +48,7 @@ _SPECIAL = {
 Xattrs = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attributes:
     """The extended attributes of a directory or file: those an image keeps, and overlay's marks."""
 

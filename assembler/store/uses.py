@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from assembler.linux.claims import held
 from assembler.linux.replacing import replacing
+from assembler.values import value
 
 _MANY = 100  # files, before they are put together
 _SUMMARY = "summary"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Use:
     """`last` and `first` in seconds since the epoch; `count` is of commands."""
 

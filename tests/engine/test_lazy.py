@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from assembler.errors import BadArchive
 from assembler.layer.compression import by_name
 from assembler.linux.cgroups import unlimited
 from assembler.oci.config import ImageConfig
-from assembler.oci.descriptor import LAYER_GZIP, Descriptor
+from assembler.oci.descriptor import CHUNKED_CHECKSUM, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.platform import Platform
@@ -127,21 +128,28 @@ class Bench:
         self.snapshotter = Directories(directory / "layers")
         self.moved: list[tuple[str, str]] = []
         self.entered = 0
+        self.parts = True
         self.images: dict[str, ResolvedImage] = {}
         self.blobs: dict[Digest, bytes] = {}
         self.names: dict[Digest, str] = {}
         self.packed: list[Digest] = []
 
-    def image(self, name: str, *layers: dict[str, str]) -> None:
+    def image(self, name: str, *layers: dict[str, str], compression: str = "gzip") -> None:
         """Let `name` mean an image of these layers."""
         made: list[Layer] = []
         for number, files in enumerate(layers):
-            tar = archive(files)
-            blob = gzip.compress(tar, mtime=0)
+            tar, kind = archive(files), by_name(compression, None)
+            pieces: list[bytes] = []
+            writer = kind.writer(lambda piece, pieces=pieces: pieces.append(bytes(piece)))  # type: ignore[misc]
+            writer.write(tar)
+            ending = writer.close()
+            annotations = {} if ending is None else ending.annotations
+            blob = b"".join(pieces)
             digest = Digest.of(blob)
             self.blobs[digest] = blob
             self.names[digest] = f"{name}/{number}"
-            made.append(Layer(Descriptor(LAYER_GZIP, digest, len(blob)), Digest.of(tar)))
+            described = Descriptor(kind.media_type, digest, len(blob), annotations)
+            made.append(Layer(described, Digest.of(tar)))
         config = ImageConfig(platform=LINUX, diff_ids=tuple(layer.diff_id for layer in made))
         image = Image.create(config, tuple(made))
         full = f"docker.io/library/{name}:latest"
@@ -181,6 +189,10 @@ class Bench:
             self.moved.append(("read", self.names[layer.digest]))
             take(self.blobs[layer.digest])
 
+        def part(image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
+            self.moved.append(("part", self.names[layer.digest]))
+            return self.blobs[layer.digest][offset : offset + size] if self.parts else None
+
         def fetch(image: ResolvedImage, layer: Descriptor, take: Take) -> None:
             self.moved.append(("pull", self.names[layer.digest]))
             take(self.blobs[layer.digest])
@@ -195,6 +207,7 @@ class Bench:
             sandbox=sandbox,
             fetch=fetch,
             stream=stream,
+            part=part,
             whole=whole,
             compression=by_name("uncompressed", None),
             sink=lambda event: None,
@@ -364,3 +377,71 @@ def test_C26_an_archive_is_unpacked_without_a_namespace(bench: Bench) -> None:
     assert bench.files(image) == {"srv/d/a": "1"}
     assert not bench.entered
     assert os.listdir(bench.directory / "store/scratch") == []
+
+
+TABLED = (
+    {"etc/": "", "etc/passwd": "user:x:7:8::/:/bin/sh\n", "etc/group": "", "srv/": "", "gone": "1"},
+    {"app": "->srv", "srv/": "", "srv/old": "old", ".wh.gone": ""},
+)
+
+
+def test_the_table_of_a_layer_says_what_its_index_would(bench: Bench) -> None:
+    bench.image("tabled", *TABLED, compression="zstd:chunked")
+    bench.image("plain", *TABLED)
+    text = "FROM {}\nWORKDIR /app/made\nCOPY f /app/new\nCOPY f /gone/\n"
+    by_table = bench.build(text.format("tabled"))
+    assert sorted(bench.moved) == [("part", "tabled/0"), ("part", "tabled/1")]
+    assert not bench.entered
+    by_index = bench.build(text.format("plain"))
+    assert by_table.layers[2:] == by_index.layers[2:]
+    assert bench.files(by_table) == {"gone/f": "of the context"}
+
+
+def test_a_table_is_asked_for_once_in_the_life_of_a_store(bench: Bench) -> None:
+    bench.image("tabled", *TABLED, compression="zstd:chunked")
+    bench.build("FROM tabled\nCOPY f /app/new\n")
+    bench.build("FROM tabled\nCOPY f /app/newer\n")
+    assert bench.moved == []
+
+
+def test_a_table_is_no_index_of_another_image(bench: Bench) -> None:
+    bench.image("liar", {"app": "->nowhere"}, compression="zstd:chunked")
+    bench.image("honest", {"app/": ""})
+    liar, honest = (bench.images[f"docker.io/library/{n}:latest"] for n in ("liar", "honest"))
+    config = replace(liar.config, diff_ids=honest.config.diff_ids)
+    bench.images["docker.io/library/liar:latest"] = replace(liar, config=config)
+    bench.build("FROM liar\nCOPY f /app/new\n")
+    image = bench.build("FROM honest\nCOPY f /app/new\n")
+    assert bench.moved == [("read", "honest/0")]
+    assert bench.files(image) == {"app/new": "of the context"}
+
+
+def test_what_a_table_cannot_give_is_read_from_the_layer(bench: Bench) -> None:
+    bench.image("tabled", *TABLED, compression="zstd:chunked")
+    image = bench.build("FROM tabled\nCOPY --chown=user f /app/new\n")
+    assert sorted(set(bench.moved)) == [
+        ("part", "tabled/0"),
+        ("part", "tabled/1"),
+        ("pull", "tabled/0"),  # for /etc/passwd
+    ]
+    with Store.open(str(bench.directory / "store")) as store:
+        content = store.blobs.read(image.manifest.layers[-1])
+    with tarfile.open(fileobj=io.BytesIO(content)) as reader:
+        assert (reader.getmember("srv/new").uid, reader.getmember("srv/new").gid) == (7, 8)
+
+
+@pytest.mark.parametrize("trouble", ["no parts", "another digest", "damage"])
+def test_where_a_table_cannot_be_had_the_layer_is_read(bench: Bench, trouble: str) -> None:
+    bench.image("tabled", TABLED[1], compression="zstd:chunked")
+    image = bench.images["docker.io/library/tabled:latest"]
+    layer = image.layers[0]
+    if trouble == "no parts":
+        bench.parts = False
+    else:
+        other = str(Digest.of(b"other")) if trouble == "another digest" else "nonsense"
+        annotations = {**layer.annotations, CHUNKED_CHECKSUM: other}
+        layers = (replace(layer, annotations=annotations),)
+        bench.images["docker.io/library/tabled:latest"] = replace(image, layers=layers)
+    built = bench.build("FROM tabled\nCOPY f /app/new\n")
+    assert ("read", "tabled/0") in bench.moved
+    assert bench.files(built) == {"srv/new": "of the context"}

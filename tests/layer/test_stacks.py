@@ -19,6 +19,7 @@ from assembler.errors import BadArchive
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import DirectoryTree, MergedTree, everything, join
+from assembler.linux.ownership import write_table
 from assembler.linux.paths import remove_tree
 from tests.layer.archives import directory, file, hardlink, opaque, symlink, tar, whiteout
 
@@ -144,8 +145,9 @@ def unpacked(archives: list[bytes]) -> Tree | None:
         try:
             for number, archive in enumerate(archives):
                 lower = MergedTree([DirectoryTree(path) for path in reversed(below)])
-                into = f"{name}/{number}"
-                Path(into).mkdir()
+                into = f"{name}/{number}/tree"
+                Path(into).mkdir(parents=True)
+                write_table(into, {})  # the root may belong to 0:0, which we need not be
                 below.append(into)
                 unpack(io.BytesIO(archive), into, lower=lower.lookup)
             merged = MergedTree([DirectoryTree(path) for path in reversed(below)])
