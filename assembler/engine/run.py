@@ -86,9 +86,11 @@ def _process(
 def _full(path: str) -> str:
     """A hint when the step may have failed because nothing could be written any more."""
     found = os.statvfs(path)
-    if found.f_bavail * found.f_frsize >= 1 << 20:
+    free = found.f_bavail * found.f_frsize
+    if free >= 1 << 20 and (found.f_favail or not found.f_files):
         return ""
+    what = "space" if free < 1 << 20 else "inodes"
     return (
-        f"no space left on the file system {mount_point(path)}; free some, as by assemble prune, or "
-        "set ASSEMBLE_STORE elsewhere"
+        f"no {what} left on the file system of {path} ({mount_point(path)}, {free} bytes free); "
+        "`assemble prune` frees what no image needs, or set ASSEMBLE_STORE elsewhere"
     )
