@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from operator import attrgetter
 
 from assembler.context.files import GONE, entry_of, open_beneath, open_directory, unreadable
 from assembler.context.filtered import FilteredTree, hidden_by
@@ -89,14 +90,13 @@ class _Files:
         directory = open_directory(self._root, path)
         try:
             with os.scandir(directory) as names:
-                items = sorted(names, key=lambda item: item.name)
-            found = []
-            for item in items:
-                status = item.stat(follow_symlinks=False)
-                entry = entry_of(self._root, join(path, item.name), directory, status)
-                if entry is not None:
-                    found.append(entry)
-            return found
+                items = sorted(names, key=attrgetter("name"))
+            above = f"{path}/" if path else ""
+            seen = [
+                entry_of(self._root, above + one.name, directory, one.stat(follow_symlinks=False))
+                for one in items
+            ]
+            return [entry for entry in seen if entry is not None]
         finally:
             os.close(directory)
 

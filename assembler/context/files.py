@@ -9,6 +9,8 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Callable
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,7 +19,6 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
 
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL))
 """What is not there, or not what it was: EINVAL is readlink(2)'s for what is no link."""
 KINDS = MappingProxyType(
@@ -29,6 +30,7 @@ KINDS = MappingProxyType(
     }
 )
 """What a context holds: sockets and devices of the host are no files of it."""
+_FILE = os.O_RDONLY | os.O_NONBLOCK
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 
@@ -48,25 +50,37 @@ class ContextBytes(NamedTuple):
         and reading raise ContextChanged when it is another one by now, StepError when it cannot be
         read."""
         with Openings() as near:
-            return _Watched(self.descriptor(near), self)
-
-    def descriptor(self, near: Openings) -> int:
-        """See `layer.changeset.FileSource.descriptor`."""
-        try:
-            descriptor = near.open(self.root, self.path, FILE)
-        except OSError as error:
-            raise unreadable(self.path, error) from error
+            descriptor = self.descriptor(near)
         try:
             self.check(descriptor)
         except ContextChanged:
             os.close(descriptor)
             raise
-        return descriptor
+        return _Watched(descriptor, self)
+
+    def descriptor(self, near: Openings) -> int:
+        """See `layer.changeset.FileSource`."""
+        try:
+            return near.open(self.root, self.path, _FILE)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     def check(self, descriptor: int) -> None:
         """Raises ContextChanged unless what is open as `descriptor` is the file that was seen."""
         if identity(os.fstat(descriptor)) != self.seen:
             raise changed(self.path)
+
+    def fill(self, near: Openings, view: memoryview) -> int:
+        """See `layer.changeset.FileSource`."""
+        root, path, seen = self
+        descriptor = near.open(root, path, _FILE)
+        try:
+            count = os.readv(descriptor, (view,))
+            if identity(os.fstat(descriptor)) != seen:
+                raise changed(path)
+        finally:
+            os.close(descriptor)
+        return count
 
 
 class _Watched(io.FileIO):
@@ -131,24 +145,17 @@ def entry_as_seen(
 ) -> Entry | None:
     """`entry_of` from what is known already; `shared` is what the names of one file share."""
     kind = KINDS.get(stat.S_IFMT(mode))
+    mode &= 0o7777
+    if kind is Kind.FILE:
+        _, size, mtime = seen
+        xattrs = _capability(path, directory) if mode & 0o111 else ()
+        source = ContextBytes(root, path, seen)
+        return Entry(path, kind, mode, 0, 0, mtime, size, "", (0, 0), xattrs, source, shared)
     if kind is None:
         return None
-    mode = stat.S_IMODE(mode)
-    _, size, mtime = seen
-    if kind is not Kind.FILE:
-        name = path.rpartition("/")[2]
-        link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
-        return Entry(path, kind, mode, mtime=mtime, link=link)
-    return Entry(
-        path=path,
-        kind=kind,
-        mode=mode,
-        mtime=mtime,
-        size=size,
-        xattrs=_capability(path, directory) if mode & 0o111 else (),
-        source=ContextBytes(root, path, seen),
-        inode=shared,
-    )
+    name = path.rpartition("/")[2]
+    link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
+    return Entry(path, kind, mode, mtime=seen[2], link=link)
 
 
 def _capability(path: str, directory: int) -> tuple[tuple[str, bytes], ...]:
@@ -180,6 +187,5 @@ def changed(path: str) -> ContextChanged:
     )
 
 
-def identity(found: os.stat_result) -> Identity:
-    """What is compared of a file."""
-    return found.st_ino, found.st_size, found.st_mtime_ns
+identity: Callable[[os.stat_result], Identity] = attrgetter("st_ino", "st_size", "st_mtime_ns")
+"""What is compared of a file."""

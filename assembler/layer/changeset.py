@@ -10,9 +10,10 @@ text with surrogateescape, so any file name survives (`os.fsencode` gives the by
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.linux.beneath import Openings
@@ -46,12 +47,22 @@ class FileSource(ByteSource, Protocol):
     """A source that is a file of its own."""
 
     def descriptor(self, near: Openings) -> int:
-        """The file, which the caller closes, opened by way of `near`. Raises OSError and what `open`
-        raises."""
+        """The file, which the caller closes, opened by way of `near`; it may be another one by now.
+        Raises OSError and what `open` raises."""
+        ...
+
+    def check(self, descriptor: int) -> None:
+        """Raises ContextChanged unless what is open, and was read, is the file that is meant, as it
+        was when it was seen."""
+        ...
+
+    def fill(self, near: Openings, view: memoryview) -> int:
+        """Read the file into `view` by one call, and check it: how many bytes that gave. Raises what
+        the others raise; an OSError says no more than that it cannot be read so."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InlineBytes:
     """Bytes held in memory: here-documents, scripts."""
 
@@ -75,13 +86,24 @@ class PathBytes(NamedTuple):
         return os.fdopen(descriptor, "rb", buffering=0)
 
     def descriptor(self, near: Openings) -> int:
-        """See `FileSource.descriptor`."""
+        """See `FileSource`."""
         name = self.path.rpartition("/")[2]
         directory = self.path[: len(self.path) - len(name)] or "."
         return near.open(directory, name, os.O_RDONLY | os.O_NONBLOCK)
 
+    def check(self, descriptor: int) -> None:
+        """See `FileSource`. Nobody else writes there."""
 
-@dataclass(frozen=True, slots=True)
+    def fill(self, near: Openings, view: memoryview) -> int:
+        """See `FileSource`."""
+        descriptor = self.descriptor(near)
+        try:
+            return os.readv(descriptor, (view,))
+        finally:
+            os.close(descriptor)
+
+
+@value
 class RangeBytes:
     """`size` bytes at `offset` of a file that only we write (the spooled files of an archive)."""
 

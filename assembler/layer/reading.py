@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
 from typing import Any
 
 from assembler.errors import ContextChanged, StepError
-from assembler.layer.changeset import ByteSource, Entry, PathBytes, RangeBytes
+from assembler.layer.changeset import ByteSource, Entry, FileSource, PathBytes, RangeBytes
 from assembler.linux.beneath import Openings
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -16,7 +15,7 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 class Reading:
     """An open source. A file is read by descriptor, without a Python stream; with `near` it is opened
-    by way of what that has open.
+    by way of what that has open. Who reads to the end learns whether it is what was seen.
 
     `descriptor` and `offset` say where the bytes are when they are in a file, else it is -1.
     Everything raises StepError naming the entry where its source cannot be read, ContextChanged
@@ -29,10 +28,12 @@ class Reading:
         self.descriptor = -1
         self.offset = 0
         self._left = 1 << 63
+        self._file: FileSource | None = None
         source = entry.source
         try:
-            if near is not None and (opened := opener(source)) is not None:
-                self.descriptor = opened(near)
+            if near is not None and (file := as_file(source)) is not None:
+                self.descriptor = _opened(file, near)
+                self._file = file
             elif isinstance(source, PathBytes | RangeBytes):
                 self.descriptor = os.open(source.path, _FLAGS)
                 if isinstance(source, RangeBytes):
@@ -50,6 +51,8 @@ class Reading:
             if self._stream is None:
                 view = view[: self._left]
                 count = os.preadv(self.descriptor, (view,), self.offset) if view else 0
+                if not count and self._file is not None:
+                    self._file.check(self.descriptor)
                 self.offset += count
                 self._left -= count
                 return count
@@ -81,10 +84,21 @@ class Reading:
             os.close(self.descriptor)
 
 
-def opener(source: ByteSource | None) -> Callable[[Openings], int] | None:
-    """How a `FileSource` is opened; None for any other."""
-    found: Callable[[Openings], int] | None = getattr(source, "descriptor", None)
-    return found
+def as_file(source: ByteSource | None) -> FileSource | None:
+    """`source` where it is a `FileSource`."""
+    found: Any = source if hasattr(source, "descriptor") else None
+    file: FileSource | None = found
+    return file
+
+
+def _opened(file: FileSource, near: Openings) -> int:
+    descriptor = file.descriptor(near)
+    try:
+        file.check(descriptor)
+    except ContextChanged:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def changed(entry: Entry, how: str) -> ContextChanged:

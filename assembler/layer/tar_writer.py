@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from assembler.errors import StepError
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.reading import Reading, opener, unreadable
+from assembler.layer.reading import Reading, as_file
 from assembler.linux.beneath import Openings
 
 BLOCK = 512
@@ -230,25 +230,25 @@ class TarWriter:
 
     def _body(self, entry: Entry, size: int) -> None:
         near, at = self._near, self._at
-        opened = None if near is None else opener(entry.source)
-        if near is None or opened is None or at + size >= ARENA:
+        end = at + size
+        file = None if near is None or end >= ARENA else as_file(entry.source)
+        if near is None or file is None:
             self._long_body(entry, size)
             return
+        view = self._view
         try:
-            descriptor = opened(near)
-            try:
-                count = os.readv(descriptor, (self._view[at : at + size + 1],))
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise unreadable(entry, error) from error
-        if count != size:  # or the file system gives less than it was asked for
+            count = file.fill(near, view[at : end + 1])
+        except OSError:
+            count = -1
+        if count != size:  # it changed, or is to be read otherwise
             self._long_body(entry, size)
             return
         if self._seen is not None:
-            self._seen(entry, hashlib.sha256(self._view[at : at + size]).digest())
-        self._at = at + size
-        self._pad()
+            self._seen(entry, hashlib.sha256(view[at:end]).digest())
+        short = -size % BLOCK
+        if short:
+            view[end : end + short] = _ZEROS[:short]
+        self._at = end + short
 
     def _long_body(self, entry: Entry, size: int) -> None:
         left = size

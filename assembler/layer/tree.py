@@ -93,11 +93,7 @@ class DirectoryTree:
 
     def opaque(self, path: str) -> bool:
         """See `LayerTree.opaque`."""
-        try:
-            found = os.getxattr(os.path.join(self._directory, path), overlay.OPAQUE)
-            return found == b"y"
-        except OSError:
-            return False
+        return overlay.is_opaque(os.path.join(self._directory, path))
 
     def _entry(self, path: str, host: str, status: os.stat_result) -> Entry | None:
         if overlay.hides(status):
@@ -247,16 +243,21 @@ def everything(tree: Tree, *, linked: bool = True) -> Iterator[Entry]:
         yield root
     pending = [iter(tree.children(""))]
     while pending:
-        entry = next(pending[-1], None)
-        if entry is None:
+        for entry in pending[-1]:
+            if entry.inode is not None and linked:
+                known = first.setdefault(entry.inode, entry.path)
+                if known != entry.path:
+                    yield _further_name(entry, known)
+                    continue
+            yield entry
+            if entry.kind is Kind.DIRECTORY:
+                pending.append(iter(tree.children(entry.path)))
+                break
+        else:
             pending.pop()
-            continue
-        known = first.setdefault(entry.inode, entry.path) if entry.inode and linked else entry.path
-        if known != entry.path:
-            yield Entry(
-                entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=known
-            )
-            continue
-        yield entry
-        if entry.kind is Kind.DIRECTORY:
-            pending.append(iter(tree.children(entry.path)))
+
+
+def _further_name(entry: Entry, first: str) -> Entry:
+    return Entry(
+        entry.path, Kind.HARDLINK, entry.mode, entry.uid, entry.gid, entry.mtime, link=first
+    )

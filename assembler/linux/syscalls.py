@@ -153,10 +153,8 @@ def pivot_root(new: str, old: str) -> None:
 def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2); the descriptor."""
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    buffer = ctypes.create_string_buffer(how, len(how))
-    return _check(
-        _libc.syscall(_OPENAT2, dir_fd, _bytes(path), buffer, len(how)), os.fsdecode(path)
-    )
+    found = _libc.syscall(_OPENAT2, dir_fd, _bytes(path), how, len(how))
+    return found if found >= 0 else _check(found, os.fsdecode(path))
 
 
 def mount_setattr(path: str, attributes: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,8 @@ from assembler.cli.inputs import directory_context, inputs_of
 from assembler.context.directory import DirectoryContext, find_ignore_file
 from assembler.errors import ContextChanged, StepError, UsageError
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.compression import by_name
+from assembler.layer.write import pack
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
 
@@ -140,6 +145,57 @@ def test_a_file_that_vanishes_while_its_directory_is_listed(
     monkeypatch.setattr(os, "readlink", removed)
     with pytest.raises(ContextChanged, match="d/l in the build context changed"):
         list(tree.children("d"))
+
+
+def packed(entry: Entry) -> None:
+    pack([entry], io.BytesIO(), by_name("uncompressed"))
+
+
+def replaced(path: Path) -> None:
+    (path.parent / "new").write_text("N")
+    os.utime(path.parent / "new", ns=(0, path.stat().st_mtime_ns))
+    os.replace(path.parent / "new", path)
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def linked(path: Path) -> None:
+    path.rename(path.parent / "other")
+    path.symlink_to("other")
+
+
+@pytest.mark.parametrize("change", [replaced, fifo, linked, Path.unlink, Path.touch])
+def test_B2_packing_notices_another_file(root: Path, change: Callable[[Path], None]) -> None:
+    entry = found(root, "d/g")
+    packed(entry)
+    os.utime(root / "d/g", ns=(0, 5))
+    entry = found(root, "d/g")
+    change(root / "d/g")
+    with pytest.raises(ContextChanged, match="d/g in the build context changed"):
+        packed(entry)
+
+
+@pytest.mark.parametrize("size", [1, 2_000_000])
+def test_B2_packing_notices_a_file_that_changes_while_it_is_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = root / "d/g"
+    path.write_bytes(bytes(size))
+    os.utime(path, ns=(0, 5))
+    entry = found(root, "d/g")
+    for name in ("readv", "preadv"):
+        read = getattr(os, name)
+
+        def disturbed(*arguments: Any, read: Any = read) -> int:
+            path.write_bytes(b"1" * size)
+            return int(read(*arguments))
+
+        monkeypatch.setattr(os, name, disturbed)
+    with pytest.raises(ContextChanged, match="d/g in the build context changed"):
+        packed(entry)
 
 
 def test_what_may_not_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
