@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
@@ -27,7 +27,6 @@ from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.resources import Resources
-from assembler.linux.userns import IdMap
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -43,6 +42,7 @@ from assembler.remotes import Remotes
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
+    from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
@@ -63,7 +64,7 @@ RUNTIMES = ("auto", "native", "podman", "crun", "runc", "chroot")
 SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
@@ -315,6 +316,7 @@ class Builder:
         from assembler.remotes import Unfetched
         from assembler.snapshot.published import PublishedLayers
 
+        self.store.look_only()
         services = replace(self.services(request), remote=Unfetched())
         return forecast(plan, services, PublishedLayers(self.store.layers_directory))
 
@@ -330,6 +332,7 @@ class Builder:
             sandbox=lambda: self._sandbox(request),
             fetch=self.images.fetch,
             stream=self.images.stream,
+            part=self.images.part,
             whole=request.whole,
             compression=request.compression,
             recompress=request.recompress,
@@ -367,9 +370,11 @@ class Builder:
                 work.detail = str(written.digest)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
-        """Keep `image` in the store under `names`."""
+        """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be
+        about to be, where these names are in a registry."""
+        remote = not all(self.store.blobs.has(layer.digest) for layer in image.manifest.layers)
         for name in names:
-            self.store.refs.set(str(name), image.manifest.descriptor)
+            self.store.refs.set(str(name), image.manifest.descriptor, remote=remote)
 
     def usages(self) -> list[Usage]:
         """What the store holds, the longest unused first; enters the user namespace."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from assembler.values import value
 
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Environment:
     """Where things are, and what the user set. Paths are absolute; absent settings are empty."""
 
@@ -23,6 +24,7 @@ class Environment:
     registries_conf: str
     temporary: str
     fsync: str = "batch"
+    max_used_space: str = ""
     notice: str = ""
     """What the user should know about the choices made here, empty for nothing."""
 
@@ -57,6 +59,7 @@ class Environment:
             registries_conf=environ.get("CONTAINERS_REGISTRIES_CONF", ""),
             temporary=temporary,
             fsync=environ.get("ASSEMBLE_FSYNC") or "batch",
+            max_used_space=environ.get("ASSEMBLE_MAX_USED_SPACE", ""),
             notice=notice,
         )
 

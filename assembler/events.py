@@ -7,12 +7,12 @@ stage (`build/3`), the pull of a base image, the export. It is display data, nev
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from assembler.source import Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexStarted:
     """Work began; `name` is what buildx would print (`[build 2/5] RUN make`)."""
 
@@ -21,7 +21,7 @@ class VertexStarted:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexOutput:
     """Bytes a process wrote, as they came: any encoding, any line length."""
 
@@ -31,7 +31,7 @@ class VertexOutput:
     stream: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexProgress:
     """`current` of `total` bytes of the thing named `item` (total 0: not known)."""
 
@@ -42,7 +42,7 @@ class VertexProgress:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexDone:
     """Work ended well. `cached` says that nothing was done; `detail` is one short remark."""
 
@@ -53,7 +53,7 @@ class VertexDone:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexFailed:
     """Work ended badly; the error itself is raised as well."""
 
@@ -64,7 +64,7 @@ class VertexFailed:
     cancelled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Warned:
     """Something the user should know that stops nothing; `rule` is the lint rule it comes from."""
 
@@ -74,7 +74,7 @@ class Warned:
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """Nothing more will come, whether it went well or not."""
 

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.cancellation import Cancellation
@@ -24,7 +23,9 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.plan.plan import ResolvedImage
 from assembler.source import Span
+from assembler.store.refs import REMOTE
 from assembler.store.store import Store
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient
@@ -35,7 +36,7 @@ _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayoutName:
     """`oci-layout://PATH[:TAG][@DIGEST]`: an image of a layout on disk (rule X3)."""
 
@@ -82,6 +83,7 @@ class Images:
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
+        self._learnt = False
 
     def __enter__(self) -> Images:
         return self
@@ -146,16 +148,34 @@ class Images:
 
     def sources(self, layer: Descriptor) -> tuple[Reference, ...]:
         """The names of images whose repositories may have the blob of `layer`."""
-        return tuple(map(Reference.parse, self._sources.get(layer.digest, ())))
+        return tuple(Reference.parse(image.name) for image in self._holders(layer))
 
     def open(self, layer: Descriptor) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         has it. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
-            for image in self._sources.get(layer.digest, {}).values():
-                self.fetch(image, layer)
-                break
+            refusal: RegistryError | None = None
+            for image in self._holders(layer):
+                try:
+                    self.fetch(image, layer)
+                    break
+                except NotFound as error:  # another name may still have it
+                    refusal = refusal or error
+            else:
+                if refusal is not None:
+                    raise refusal
         return self._store.blobs.open(layer.digest)
+
+    def _holders(self, layer: Descriptor) -> tuple[ResolvedImage, ...]:
+        """The images that have `layer`: those of this command, then those of the store that have
+        their layers in a registry."""
+        if not self._learnt:
+            self._learnt = True
+            for name, entry in self._store.refs.items():
+                if REMOTE in entry.annotations:
+                    with contextlib.suppress(ValueError):  # a name that is none of ours
+                        self.stored(Reference.parse(name), None)
+        return tuple(self._sources.get(layer.digest, {}).values())
 
     def _from_layout(self, name: str, platform: Platform) -> Image:
         from assembler.store.importing import import_image
@@ -212,6 +232,15 @@ class Images:
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored."""
         self._transfer("read", image, layer, take)
+
+    def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
+        """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
+        from assembler.registry.pull import fetch_part
+
+        reference = Reference.parse(image.name)
+        title = f"[internal] read table of {reference.familiar} {layer.digest.hex[:12]}"
+        with vertex(f"part {layer.digest}", title, self._sink, self._clock):
+            return fetch_part(self.client, reference, layer, offset, size)
 
     def _transfer(self, verb: str, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         from assembler.registry.pull import fetch_blob

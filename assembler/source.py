@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from assembler.values import value
 
 _WHOLE_USER = re.compile(r"(?i)\b(https?://)[^/\s?#]*@")
 _PASSWORD = re.compile(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")
@@ -11,7 +13,7 @@ _MOST_LINES = 20
 """More lines of one instruction than these are not all shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Source:
     """A text and the name users know it by (`Dockerfile`, `-`, a trigger's image)."""
 
@@ -29,7 +31,7 @@ class Source:
         return self._lines
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Span:
     """Lines `start` to `end` of a source, both counted from 1, both included.
 
@@ -67,7 +69,7 @@ class Span:
         return part
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Characters `start` to `end` of a line; lines are counted from 1, characters from 0."""
 

@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/base_push.py [MEGABYTES] [ROUNDS]
 
 As an unprivileged user with subordinate ids; needs docker-registry. Every build has an empty store,
-but for one whose store has the index of the base and nothing else. The registry is behind a port
-that counts bytes. Prints medians of wall and CPU seconds, ratios to buildah, the bytes that the
-registry sent and was sent, and the largest memory of a process.
+but for one whose store has the index of the base and nothing else. The base is packed by gzip, and
+for one by zstd:chunked, whose table of contents is read alone. The registry is behind a port that
+counts bytes. Prints medians of wall and CPU seconds, ratios to buildah, the bytes that the registry
+sent and was sent, and the largest memory of a process, which is at least this one's.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def run(*commands: list[str]) -> tuple[float, float, int]:
 
 
 def ours(store: Path, *words: str) -> list[str]:
-    """A build of ours that is pushed."""
-    command = [sys.executable, "-m", "assembler", "build", "--store", str(store), "--push"]
+    """A build of ours."""
+    command = [sys.executable, "-m", "assembler", "build", "--store", str(store)]
     return [*command, "--progress", "quiet", *words]
 
 
@@ -163,27 +164,34 @@ def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
     """Push the base, then build on it in turn."""
     (directory / "base").mkdir()
     base = f"{relay.host}/bench/base:1"
-    run(ours(directory / "maker", "-t", base, make_base(directory / "base", megabytes)))
+    run(ours(directory / "maker", "--push", "-t", base, make_base(directory / "base", megabytes)))
     _, size = relay.moved()
+    tabled = f"{relay.host}/bench/tabled:1"
+    chunked = f"type=registry,name={tabled},compression=zstd:chunked"
+    run(ours(directory / "maker", "-o", chunked, str(directory / "base")))
     plain = context(directory, "plain", PLAIN.format(base=base))
+    table = context(directory, "table", PLAIN.format(base=tabled))
     linked = context(directory, "linked", PLAIN.replace("COPY", "COPY --link").format(base=base))
     indexed = directory / "indexed"
-    run(ours(indexed, "-t", f"{relay.host}/bench/first:1", plain))
+    run(ours(indexed, "--push", "-t", f"{relay.host}/bench/first:1", plain))
     times: dict[str, list[tuple[float, float, int]]] = {}
     moved: dict[str, tuple[int, int]] = {}
     for number in range(rounds):
-        stores = [directory / f"{kind}-{number}" for kind in ("linked", "plain", "known", "peer")]
+        stores = [
+            directory / f"{kind}-{number}" for kind in ("linked", "plain", "known", "table", "peer")
+        ]
         for store in stores:
             store.mkdir()
         shutil.copytree(indexed / "indexes", stores[2] / "indexes")
         names = [f"{relay.host}/bench/{store.name}:1" for store in stores]
         contenders: dict[str, tuple[list[str], ...]] = {
-            "COPY --link": (ours(stores[0], "-t", names[0], linked),),
-            "COPY": (ours(stores[1], "-t", names[1], plain),),
-            "COPY, index known": (ours(stores[2], "-t", names[2], plain),),
+            "COPY --link": (ours(stores[0], "--push", "-t", names[0], linked),),
+            "COPY": (ours(stores[1], "--push", "-t", names[1], plain),),
+            "COPY, index known": (ours(stores[2], "--push", "-t", names[2], plain),),
+            "COPY, zstd:chunked": (ours(stores[3], "--push", "-t", names[3], table),),
         }
         if shutil.which("buildah"):
-            contenders["buildah bud + push"] = buildah(stores[3], names[3], plain)
+            contenders["buildah bud + push"] = buildah(stores[4], names[4], plain)
         for kind, commands in contenders.items():
             relay.moved()
             times.setdefault(kind, []).append(run(*commands))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """The result of a step.
 

@@ -227,7 +227,7 @@ class LocalCache:
 
         def forget() -> None:
             execute = self._database.execute
-            for table in ("layers", "images", "downloads"):
+            for table in ("layers", "images", "downloads", "annotations"):
                 rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
                 lost = [row for row in rows if _of(gone, row[0])]
                 self._database.executemany(f"DELETE FROM {table} WHERE digest = ?", lost)

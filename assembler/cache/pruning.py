@@ -159,7 +159,7 @@ def prune(
     here = {one.path for one in found} - {one.path for one in gone}
     directories = {os.path.basename(path) for path in here if path.startswith("layers/")}
     cache.forget(
-        lambda digest: not store.blobs.has(digest),
+        lambda digest: not os.path.lexists(store.blobs.path(digest)),  # to look is not to use
         lambda identity: policy.all and identity.hex not in directories,
     )
     kept = {holding(path) for path in here}

@@ -77,8 +77,9 @@ def command(**options: Any) -> None:
         from assembler.cli.call import call
 
         raise click.exceptions.Exit(call(method, options, environment))
-    from assembler.cli.limits import timeout_of
+    from assembler.cli.limits import space_of, timeout_of
 
+    most = space_of("ASSEMBLE_MAX_USED_SPACE", environment.max_used_space)
     with cancellable(timeout_of(options["timeout"])) as cancellation:
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
@@ -92,6 +93,10 @@ def command(**options: Any) -> None:
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
                 image = _build(builder, request, names, asked, cancellation)
+                if most:
+                    from assembler.cache.pruning import Policy
+
+                    builder.prune(Policy(max_used=most), lambda moved: None)
         except Cancelled as error:
             error.running = sink.names
             raise
@@ -110,7 +115,8 @@ def _build(
 
     request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
-    packagings = tuple(dict.fromkeys(one.packaging for one in asked)) or (Packaging(),)
+    kept = [one for one in asked if one.type != "cacheonly"] or asked
+    packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     if request.annotations.manifest and any(one.docker for one in packagings):
         raise UsageError("annotations cannot be exported with oci-mediatypes=false")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.errors import UsageError
 from assembler.source import Source, redacted
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.context.base import Context
@@ -23,7 +24,7 @@ LAYOUT = "oci-layout://"
 _NAMES = ("Dockerfile", "dockerfile", "Containerfile")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Inputs:
     """The Dockerfile and the contexts of a build. `files` are named contexts that are trees,
     `named` is what each name stands for; `path` is the Dockerfile's, empty when it is no file."""
@@ -35,7 +36,7 @@ class Inputs:
     named: dict[str, NamedContext] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GitOptions:
     """What build arguments say of repositories that are contexts: BUILDKIT_CONTEXT_KEEP_GIT_DIR
     (rule A12), and SOURCE_DATE_EPOCH, under which files have their commit's time."""

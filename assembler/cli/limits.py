@@ -45,6 +45,14 @@ def size_of(text: str) -> int | None:
     return size
 
 
+def space_of(name: str, text: str) -> int:
+    """The bytes that `text`, the value of `name`, says; 0 for nothing. Raises UsageError."""
+    size = size_of(text) if text else 0
+    if size is None:
+        raise UsageError(f"{name} {text}: not a size", hint=f"{name} 20gb")
+    return size
+
+
 def resources_of(words: tuple[str, ...]) -> Resources:
     """`--resource KEY=VALUE`, the last of one key winning; 0, and less where it is not -1 for
     `memory-swap`, is no limit. Raises UsageError."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.errors import UsageError
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.builder import Builder
@@ -25,7 +26,7 @@ TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Packaging:
     """How an image is packed: `level` None is the compression's default, `force` recompresses
     layers that exist, `docker` is for Docker's media types instead of OCI's."""
@@ -50,7 +51,7 @@ class Packaging:
         return compression
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutputRequest:
     """One `-o`, read and checked. `destination` is a path or `-`."""
 

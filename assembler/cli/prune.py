@@ -37,6 +37,7 @@ def command(words: tuple[str, ...], verbose: bool, force: bool, **options: Any) 
     """
     from assembler.cache.pruning import Policy
     from assembler.cache.usage import human
+    from assembler.cli.limits import space_of
     from assembler.cli.usage import filters_of, paragraphs, table
 
     if options["keep_duration"]:
@@ -46,9 +47,9 @@ def command(words: tuple[str, ...], verbose: bool, force: bool, **options: Any) 
         all=options["everything"],
         filters=filters,
         unused_for=unused,
-        max_used=_bytes("max-used-space", options["max_used_space"]),
-        reserved=_bytes("reserved-space", options["reserved_space"] or options["keep_storage"]),
-        min_free=_bytes("min-free-space", options["min_free_space"]),
+        max_used=space_of("--max-used-space", options["max_used_space"]),
+        reserved=space_of("--reserved-space", options["reserved_space"] or options["keep_storage"]),
+        min_free=space_of("--min-free-space", options["min_free_space"]),
     )
     if not force:
         _ask(policy.all)
@@ -76,14 +77,3 @@ def _ask(everything: bool) -> None:
     question = f"WARNING! This will remove {what}. Are you sure you want to continue?"
     if not click.confirm(question, err=True):
         raise click.exceptions.Exit(0)
-
-
-def _bytes(option: str, text: str) -> int:
-    from assembler.cli.limits import size_of
-
-    if not text:
-        return 0
-    size = size_of(text)
-    if size is None:
-        raise UsageError(f"--{option} {text}: not a size", hint=f"--{option} 20gb")
-    return size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CheckoutTree:
     """A checkout with the modes git knows, 0755 and 0644, whatever umask it was made under."""
 
@@ -38,7 +38,7 @@ class CheckoutTree:
         return entry._replace(mode=mode, mtime=entry.mtime if self.mtime is None else self.mtime)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Subtree:
     """What is below one directory of a tree, as a tree of its own."""
 

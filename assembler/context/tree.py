@@ -11,6 +11,7 @@ from assembler.errors import UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import ChangesetTree, Tree, resolve
 from assembler.source import Source
+from assembler.values import value
 
 _KINDS = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.FIFO})
 MAX_TEXT = 16 << 20
@@ -37,7 +38,7 @@ class TreeContext:
         return hidden_by(self.files, self.rules, path)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _ContextFiles:
     """`files` as those of a context: owned by 0:0, of kinds that contexts hold."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from assembler.dockerfile.instructions import Flag
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import BadFlag
 from assembler.source import Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Allowed:
     """The flags an instruction has: with a value, boolean, and with a value any number of times."""
 
@@ -26,7 +26,7 @@ class Allowed:
         return (*self.valued, *self.boolean, *self.repeated)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flags:
     """The flags of one instruction, checked."""
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from assembler.values import value
+
 _STAR, _ANY, _DIRECTORIES, _REST = "*", "?", "**/", "**"
 _EMPTY = frozenset({_STAR, _DIRECTORIES, _REST})
 _CROSSING = frozenset({_DIRECTORIES, _REST})
@@ -17,7 +19,7 @@ class BadGlob(ValueError):
     """A pattern that breaks the syntax; the text says how."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Token:
     """One element. `kind` is a wildcard, or `literal` or `set` with a regular expression."""
 

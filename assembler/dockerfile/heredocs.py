@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from assembler.dockerfile.words import WHITESPACE
+from assembler.values import value
 
 _OPENING = re.compile(r"([0-9]*)<<(-?+)\s*([^<]+)", re.DOTALL)
 _PIECE = re.compile(
@@ -17,7 +17,7 @@ _PIECE = re.compile(
 _LARGEST_DESCRIPTOR = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Opening:
     """A word `[digits]<<[-]NAME`, at `start` to `end` of the line it was found on."""
 

@@ -15,13 +15,14 @@ from assembler.dockerfile.globs import BadGlob, Glob, components
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import DockerfileError
 from assembler.source import Source, Span
+from assembler.values import value
 
 _REMEMBERED = 200_000
 _FEW = 32
 _GRAM = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """One line of an ignore file. `text` is as written, `pattern` cleaned, without the `!`."""
 
@@ -35,7 +36,7 @@ class Rule:
         return f"{self.file}:{self.line} {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IgnoreRules:
     """The rules of a file, in order. Paths are relative to the context, slash-separated, clean."""
 
@@ -130,7 +131,7 @@ def _rule(source: Source, number: int, text: str) -> Rule | None:
     return Rule(source.name, number, text, "/".join(components(pattern)) or ".", negated)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Index:
     """Rule numbers by the cheapest way to find whether they match. Lists have later rules first.
 

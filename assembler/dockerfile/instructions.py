@@ -5,12 +5,13 @@ Words are as written (flags split off, JSON forms decoded); `plan` expands and g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.source import Source, Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flag:
     """`--name=value`; a bare boolean flag has the value `true`."""
 
@@ -18,7 +19,7 @@ class Flag:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Heredoc:
     """A here-document: `expand` is false when any part of the delimiter was quoted (rule H5)."""
 
@@ -29,7 +30,7 @@ class Heredoc:
     descriptor: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CommandLine:
     """A command as written: `arguments` in exec (JSON) form, else `text` for the shell.
 
@@ -41,7 +42,7 @@ class CommandLine:
     heredocs: tuple[Heredoc, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pair:
     """`key=value` as written, quotes and variables still in it. `value` None: only the key."""
 
@@ -49,7 +50,7 @@ class Pair:
     value: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class _Instruction:
     span: Span
     text: str = field(compare=False)
@@ -57,7 +58,7 @@ class _Instruction:
     comment: tuple[str, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class From(_Instruction):
     """FROM [--platform=P] image [AS name]."""
 
@@ -66,14 +67,14 @@ class From(_Instruction):
     platform: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Arg(_Instruction):
     """ARG name[=default] …"""
 
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Env(_Instruction):
     """ENV k=v … or the legacy `ENV k v`."""
 
@@ -81,7 +82,7 @@ class Env(_Instruction):
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Label(_Instruction):
     """LABEL k=v … or the legacy `LABEL k v`."""
 
@@ -89,7 +90,7 @@ class Label(_Instruction):
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Run(_Instruction):
     """RUN. `mounts` are the raw values of --mount, in order; the others raw or empty."""
 
@@ -100,7 +101,7 @@ class Run(_Instruction):
     devices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Copy(_Instruction):
     """COPY and ADD (`add` true). Sources and destination as written.
 
@@ -122,70 +123,70 @@ class Copy(_Instruction):
     unpack: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Workdir(_Instruction):
     """WORKDIR path."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class User(_Instruction):
     """USER name[:group]."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Shell(_Instruction):
     """SHELL ["…", …]."""
 
     arguments: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Cmd(_Instruction):
     """CMD."""
 
     command: CommandLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Entrypoint(_Instruction):
     """ENTRYPOINT."""
 
     command: CommandLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Expose(_Instruction):
     """EXPOSE port[/proto] …, words as written."""
 
     ports: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Volume(_Instruction):
     """VOLUME path …"""
 
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StopSignal(_Instruction):
     """STOPSIGNAL."""
 
     signal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Maintainer(_Instruction):
     """MAINTAINER, deprecated."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class HealthCheck(_Instruction):
     """HEALTHCHECK. `command` None is NONE. Durations are nanoseconds, 0 inherits."""
 
@@ -197,7 +198,7 @@ class HealthCheck(_Instruction):
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class OnBuild(_Instruction):
     """ONBUILD; `trigger` is the text stored in the configuration (rules K13, H11)."""
 
@@ -210,7 +211,7 @@ Instruction = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stage:
     """A FROM and what follows it, up to the next FROM."""
 
@@ -224,7 +225,7 @@ class Stage:
         return self.base.name
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Warning:
     """Something legal that is likely wrong. `rule` is BuildKit's name for it, empty for ours."""
 
@@ -233,7 +234,7 @@ class Warning:
     rule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dockerfile:
     """A parsed file: global ARGs, stages in order, and the directives at its top."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from assembler.dockerfile.heredocs import Opening
 from assembler.dockerfile.instructions import Heredoc
@@ -13,13 +12,14 @@ from assembler.dockerfile.lint import CheckOptions
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import SyntaxProblem
 from assembler.source import Source, Span
+from assembler.values import value
 
 _LONGEST_LINE = 65535
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
 _KEYS = frozenset({"syntax", "escape", "check"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Directives:
     """What the first lines say; `lines` of them are directives (or a `#!` line)."""
 
@@ -29,7 +29,7 @@ class Directives:
     lines: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogicalLine:
     """An instruction's text with continuations joined, its doc comments (rule L6), and the
     numbers of the blank lines inside it (rule L4)."""

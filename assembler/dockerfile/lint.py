@@ -10,7 +10,6 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from assembler.dockerfile.instructions import (
@@ -24,6 +23,7 @@ from assembler.dockerfile.instructions import (
 )
 from assembler.dockerfile.words import WHITESPACE, quoted
 from assembler.source import Span
+from assembler.values import value
 
 RESERVED = frozenset({"scratch", "context"})
 _CHECK = re.compile(r"check\s*=\s*(\S+)", re.IGNORECASE)
@@ -31,7 +31,7 @@ _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """A rule. `url` is where its meaning is explained; empty when it is not."""
 
@@ -160,7 +160,7 @@ RULES = _table(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CheckOptions:
     """What a `check` directive says (rule D7). In `skip` and `experimental`, `all` is every rule."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from assembler.values import value
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
 _MOST_COMPARISONS = 1 << 28
@@ -19,7 +20,7 @@ class BadPattern(ValueError):
     """An escape the pattern language does not have, or a pattern that is far too long."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Piece:
     """Characters between two `*`; None stands for any one character."""
 
@@ -59,7 +60,7 @@ class _Piece:
         return re.compile(text, re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pattern:
     """A parsed pattern, to be compared with values."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from assembler.values import value
 
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
 _SCP = re.compile(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)")
@@ -16,7 +18,7 @@ _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GitReference:
     """What a git URL asks for. `remote` is what git is given; `ref` a commit, tag or branch, empty
     for the remote's default; `subdirectory` without slashes at its ends; `checksum` a commit or the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from assembler.dockerfile.flags import Allowed, Flags, check_flags, split_flags
 from assembler.dockerfile.heredocs import Opening, openings
@@ -13,6 +13,7 @@ from assembler.dockerfile.suggest import did_you_mean
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import SyntaxProblem, UnknownInstruction
 from assembler.source import Span
+from assembler.values import value
 
 NAMES = tuple(
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL"
@@ -26,7 +27,7 @@ _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _WITH_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Statement:
     """An instruction before its arguments are understood. `name` is in upper case, `rest` is the
     text after the flags, `line` the whole of it."""

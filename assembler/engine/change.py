@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from assembler.layer.changeset import Changeset
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.plan.plan import ResolvedImage
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BaseChange:
     """A layer of a pulled image. Its blob may not be here yet."""
 
@@ -24,7 +23,7 @@ class BaseChange:
         return self.diff_id.hex
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepChange:
     """The result of a step. `identity` is its content key, `created` RFC 3339 text.
 

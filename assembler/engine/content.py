@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +13,7 @@ from assembler.layer.reading import Reading
 from assembler.layer.summary import Summarised, Summary, Summing, record
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _CHUNK = 1 << 20
 NOTHING: Mapping[ByteSource, bytes] = MappingProxyType({})
@@ -76,7 +76,7 @@ def _summed(selection: Selection, item: Selected, content: ContentOf) -> Summary
     return summing.result()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Reader:
     """Hashes files through one buffer."""
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.change import BaseChange, Snapshot, StepChange
 from assembler.engine.lookup import KnownStage, demanded, look_up, missing
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import vertex
-from assembler.engine.scheduler import Scheduler
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
-from assembler.engine.stage import BuiltStage, StageBuilder
 from assembler.events import VertexDone, VertexStarted
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, StageBase
 from assembler.plan.steps import Run
+
+if TYPE_CHECKING:
+    from assembler.engine.stage import BuiltStage
 
 
 def execute(plan: Plan, services: Services) -> Image:
@@ -85,6 +87,9 @@ def _run(
     known: Mapping[int, KnownStage],
     sandbox: Sandbox | None,
 ) -> dict[int, BuiltStage]:
+    from assembler.engine.scheduler import Scheduler
+    from assembler.engine.stage import StageBuilder
+
     running = _running(plan, known, realisation)
     builder = StageBuilder(plan, services, sources, realisation, sandbox, known, running)
     scheduler: Scheduler[BuiltStage] = Scheduler(
@@ -106,14 +111,13 @@ def _finish(
         new = 0
         for number, change in enumerate(snapshot):
             services.cancellation.check()
-            known = realisation.packed(change)
             if isinstance(change, BaseChange):
-                if services.whole or services.recompress:
-                    known = realisation.base(change)
-            elif known is None:
+                layers.append(realisation.base(change))
+                continue
+            known = realisation.packed(change)
+            if known is None:
                 new += 1
                 known = realisation.pack(change, snapshot[:number])
-            assert known is not None  # of a base layer its manifest tells
             layers.append(known)
         work.cached = new == 0
         image = assemble(plan, changes, tuple(layers), services)

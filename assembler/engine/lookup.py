@@ -7,7 +7,6 @@ reads, so one walk in plan order finds every step whose result is known.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from assembler.cache.base import Record
 from assembler.engine.assemble import chain_indexes
@@ -20,9 +19,10 @@ from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import Copy, Run, Step
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KnownStage:
     """The part of a stage that the cache knows: `changes` of its first steps, with their keys."""
 

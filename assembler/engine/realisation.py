@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
-from assembler.errors import AssemblerError, BlobCorrupt, StoreError
+from assembler.errors import AssemblerError, BadArchive, BlobCorrupt, StoreError
+from assembler.layer import overlay
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import ByteSource, Changeset, Entry
 from assembler.layer.diff import changes
 from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
-from assembler.layer.members import SpooledMembers
+from assembler.layer.members import Members, SpooledMembers
 from assembler.layer.realise import realise
+from assembler.layer.table import MembersByPath, Table
 from assembler.layer.tar_writer import Seen
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
@@ -28,6 +29,9 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
 from assembler.store.disk import shortage
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Realisation:
@@ -50,7 +54,7 @@ class Realisation:
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
-        self._indexed: dict[tuple[str, ...], LayerTree] = {}
+        self._indexed: dict[tuple[tuple[str, Table | None], ...], LayerTree] = {}
 
     @property
     def _recompression(self) -> Recompression:
@@ -78,9 +82,38 @@ class Realisation:
         return self._blob(change) is not None
 
     def directories(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """The layer directories of `snapshot`, topmost first, all of them existing now."""
-        paths = [self.directory(change, snapshot[:n]) for n, change in enumerate(snapshot)]
-        return tuple(reversed(paths))
+        """The layer directories of `snapshot`, topmost first, all of them existing now. Blobs that
+        must be fetched for it come together, while those that are here are unpacked."""
+        paths: list[str] = []
+        with self._fetching(snapshot) as fetched:
+            for number, change in enumerate(snapshot):
+                if change.id in fetched:
+                    fetched[change.id].result()
+                paths.append(self.directory(change, snapshot[:number]))
+        return overlay.showing(tuple(reversed(paths)))
+
+    @contextmanager
+    def _fetching(self, snapshot: Snapshot) -> Iterator[Mapping[str, Future[None]]]:
+        """What brings the blobs that directories of `snapshot` lack, by the ids of their changes;
+        nothing where there are not several."""
+        lacking = [one for one in snapshot if isinstance(one, BaseChange) and self._lacks(one)]
+        if len(lacking) < 2:
+            yield {}
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
+            try:
+                yield {one.id: pool.submit(self.fetch, one) for one in lacking}
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _lacks(self, change: BaseChange) -> bool:
+        """Whether a blob must be fetched to make the directory of `change`."""
+        if change.id in self._directories or self._snapshotter is None:
+            return False
+        has = self._services.store.blobs.has
+        return self._snapshotter.find(change.id) is None and not has(change.descriptor.digest)
 
     def directory(self, change: Change, below: Snapshot) -> str:
         """The layer directory of `change`, made from its changeset or blob if need be."""
@@ -155,19 +188,54 @@ class Realisation:
         return MergedTree(tuple(reversed(layers)), packed=bool(unread))
 
     def _index_tree(self, change: Change, below: Snapshot, keep: bool) -> LayerTree:
-        key = (change.id, *(one.id for one in below))
-        with self._guard:
+        key = tuple(map(_named, (*below, change)))
+        with self._lock(f"tree {key}"):  # held while those of lower layers are taken
             found = self._indexed.get(key)
-        if found is None:
-            check = self._services.cancellation.check
-            members = SpooledMembers(partial(self._open, change), self.spool, check)
-            made = IndexTree(self.index(change, keep=keep), members, self.tree(below, keep=keep))
-            with self._guard:
-                found = self._indexed.setdefault(key, made)
-        return found
+            if found is None:
+                lower = self.tree(below, keep=keep)
+                found = self._table_tree(change, lower, keep)
+                found = found or self._own_index_tree(change, lower, keep)
+                self._indexed[key] = found
+            return found
+
+    def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
+        check = self._services.cancellation.check
+        members = SpooledMembers(partial(self._intact, change), self.spool, check)
+        return IndexTree(self.index(change, keep=keep), members, lower)
+
+    def _table_tree(self, change: Change, lower: Tree, keep: bool) -> LayerTree | None:
+        """The tree of a layer by the table in its blob, where only names are asked for and nothing
+        better is here."""
+        if not isinstance(change, BaseChange) or keep or self._services.whole:
+            return None
+        table, store = Table.of(change.descriptor), self._services.store
+        if table is None or store.indexes.has(change.diff_id):
+            return None
+        if store.blobs.has(change.descriptor.digest):
+            return None
+        content = store.indexes.load(table.digest)
+        try:
+            if content is not None:
+                with suppress(ValueError):  # derived data: what is damaged is made anew
+                    known = LayerIndex.parse(content, table.digest)
+                    return IndexTree(known, self._by_path(change, known, lower), lower)
+            part = self._services.part(change.image, change.descriptor, table.offset, table.size)
+            if part is None:
+                return None
+            made = table.index(part)
+            tree = IndexTree(made, self._by_path(change, made, lower), lower)
+        except (ValueError, BadArchive):
+            return None  # the layer itself tells what is wrong
+        store.indexes.save(table.digest, made.serialise())
+        return tree
+
+    def _by_path(self, change: Change, index: LayerIndex, lower: Tree) -> Members:
+        return MembersByPath(index, lambda: self._own_index_tree(change, lower, True))
 
     def _all_at_once(self, trees: list[_Indexed]) -> None:
         """Load what is not loaded of `trees`: blobs that must be fetched for it, together."""
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
             for loaded in [pool.submit(tree.load) for tree in trees]:
                 loaded.result()
@@ -191,7 +259,7 @@ class Realisation:
                     self._pass_through(change, indexer, keep)
                     made = indexer.result()
             else:
-                with store.blobs.reading(layer.descriptor.digest) as blob:
+                with self._reading(change) as blob:
                     made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
@@ -203,11 +271,24 @@ class Realisation:
         else:
             self._services.stream(change.image, change.descriptor, indexer.write)
 
-    def _open(self, change: Change) -> BinaryIO:
-        layer = self._layer(change)
+    def _reading(self, change: Change) -> AbstractContextManager[BinaryIO]:
+        """The blob of `change`, fetched if it is not here, for who reads it to its end."""
         if isinstance(change, BaseChange):
             self.fetch(change)
-        return self._services.store.blobs.open(layer.descriptor.digest)
+        return self._services.store.blobs.reading(self._layer(change).descriptor.digest)
+
+    def _intact(self, change: Change) -> BinaryIO:
+        """The blob of `change`, fetched if it is not here, for who reads a part of it."""
+        blobs, digest = self._services.store.blobs, self._layer(change).descriptor.digest
+        if isinstance(change, BaseChange):
+            self.fetch(change)
+        try:
+            blobs.verify(digest)
+        except BlobCorrupt:
+            if not isinstance(change, BaseChange):
+                raise
+            self.fetch(change)  # it is gone, and is fetched again
+        return blobs.open(digest)
 
     def _layer(self, change: Change) -> Layer:
         layer = self.packed(change)
@@ -261,12 +342,16 @@ class Realisation:
         return self._recompression.described(packed)
 
     def base(self, change: BaseChange) -> Layer:
-        """The layer of a base as the image has it, its blob in the store afterwards."""
+        """The layer of a base as the image has it: in the store afterwards, if it is another than
+        its registry's or the build needs every layer."""
         layer = Layer(change.descriptor, change.diff_id)
-        if not self._services.recompress:
+        if self._services.recompress:
+            made = self._recompression.layer(layer, partial(self.fetch, change))
+            if made != layer:
+                return made
+        if self._services.whole:
             self.fetch(change)
-            return layer
-        return self._recompression.layer(layer, lambda: self.fetch(change))
+        return layer
 
     def fetch(self, change: BaseChange) -> None:
         """Bring a base layer's blob into the store unless it is there."""
@@ -289,14 +374,11 @@ class Realisation:
         return tuple(entries(path))
 
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
-        if isinstance(change, BaseChange):
-            self.fetch(change)
-        layer = self._layer(change)
-        with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
+        with self._reading(change) as blob:
             unpack(
                 blob,
                 into,
-                diff_id=layer.diff_id,
+                diff_id=self._layer(change).diff_id,
                 check=self._services.cancellation.check,
                 lower=lower.lookup,
             )
@@ -304,6 +386,11 @@ class Realisation:
     def _lock(self, name: str) -> threading.Lock:
         with self._guard:
             return self._locks[name]
+
+
+def _named(change: Change) -> tuple[str, Table | None]:
+    """What the files of a layer are known by: of a base, its table of contents too."""
+    return change.id, Table.of(change.descriptor) if isinstance(change, BaseChange) else None
 
 
 class _Indexed:

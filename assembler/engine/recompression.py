@@ -35,22 +35,22 @@ class Recompression:
         self._clock = clock
 
     def layer(self, layer: Layer, fetch: Callable[[], None]) -> Layer:
-        """`layer` in the compression asked for; `fetch` brings its blob, and is called when that is
-        needed. One that has this compression, at whatever level, is returned as it is (as BuildKit
-        does), and so is one of no known kind.
+        """`layer` in the compression asked for; `fetch` brings its blob, where it is needed. One that
+        has this compression, at whatever level, is returned as it is (as BuildKit does), and so is
+        one of no known kind; these are not fetched.
 
         Its diff_id changes only where the format adds to the tar. Raises BadArchive when the blob
         is not what `layer` says.
         """
         if compression_of(layer.descriptor) in ("", self._compression.name):
-            fetch()
             return layer
         source, variant = layer.descriptor.digest, f"recompressed {self._compression.identity}"
         known = self._packed.packed(source, variant)
         if known is not None and self._store.blobs.has(known.descriptor.digest):
             return known
         fetch()
-        with self._store.blobs.open(source) as blob, self._store.blobs.ingest() as ingest:
+        blobs = self._store.blobs
+        with blobs.reading(source) as blob, blobs.ingest(hashed=False) as ingest:
             packed = repack(
                 reader(blob),
                 ingest,

@@ -15,6 +15,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 from assembler.source import Span
+from assembler.values import value
 
 _WILDCARD = re.compile(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 _SPECIAL = re.compile(r"([*?\[\\])")
@@ -22,7 +23,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _STARS = re.compile(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Selected:
     """One source, or one match of a wildcard: `entry` is what it is after following links.
 
@@ -50,7 +51,7 @@ class Below(NamedTuple):
     implied: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Inclusion:
     """The pattern of --parents, in the language of ignore files: what it matches is taken whole.
 
@@ -113,7 +114,7 @@ class _Level:
     waiting: Entry | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Selection:
     """Everything one COPY selects."""
 
@@ -252,7 +253,7 @@ def select(
     return Selection(tuple(items), exclude, copy.inline)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Finder:
     """Finds what one source, as written, means."""
 

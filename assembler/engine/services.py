@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.base import Cache
@@ -23,6 +23,7 @@ from assembler.plan.steps import GitSource, UrlSource
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.store import Store
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
@@ -36,7 +37,7 @@ def unseen(piece: bytes) -> None:
     """For blobs that nobody reads on their way into the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sandbox:
     """Where directories can be made and processes run: inside the user namespace, if any."""
 
@@ -92,13 +93,14 @@ def no_devices() -> Registry:
     return Registry()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Services:
     """The engine's surroundings for one build.
 
     `sandbox` enters the user namespace; it is called once, before any thread, and only when
     something must be executed. `fetch` brings a base layer's blob into the store, `stream` does
-    not; both hand its bytes, verified at the end, to a function. `whole` says that the blobs of
+    not; both hand its bytes, verified at the end, to a function. `part` gives some bytes of it, from
+    an offset on, None where that cannot be. `whole` says that the blobs of
     base layers are to be in the store at the end, else those that nothing needed may be missing.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
@@ -114,6 +116,7 @@ class Services:
     sandbox: Callable[[], AbstractContextManager[Sandbox]]
     fetch: Callable[[ResolvedImage, Descriptor, Take], None]
     stream: Callable[[ResolvedImage, Descriptor, Take], None]
+    part: Callable[[ResolvedImage, Descriptor, int, int], bytes | None]
     compression: Compression
     recompress: bool = False
     docker_types: bool = False

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from assembler.errors import BadArchive
@@ -19,11 +18,12 @@ from assembler.layer.sparse import SparseBody
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unpacked:
     """The number of entries."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -50,6 +49,8 @@ def expand(
     are not in the changeset. Whiteouts mean nothing here: `.wh.x` is a file. Raises BadArchive,
     NoSpace; the spooled file is removed then.
     """
+    import tempfile
+
     descriptor, path = tempfile.mkstemp(prefix="archive-", dir=spool)
     try:
         with os.fdopen(descriptor, "wb") as out, source.open() as stream:

@@ -10,9 +10,10 @@ text with surrogateescape, so any file name survives (`os.fsencode` gives the by
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.linux.beneath import Openings
@@ -61,7 +62,7 @@ class FileSource(ByteSource, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InlineBytes:
     """Bytes held in memory: here-documents, scripts."""
 
@@ -102,7 +103,7 @@ class PathBytes(NamedTuple):
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RangeBytes:
     """`size` bytes at `offset` of a file that only we write (the spooled files of an archive)."""
 

@@ -10,15 +10,17 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.errors import UsageError
 from assembler.layer.decompression import reader
 from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
 from assembler.layer.ordered import InOrder
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = [
     "Compression",
@@ -32,11 +34,13 @@ __all__ = [
     "reader",
 ]
 
-Sink = Callable[[bytes], None]
+Sink = Callable[[bytes | memoryview], None]
+"""Takes bytes, and keeps no view of them."""
 
 BLOCK = 1 << 20
 WINDOW = 32 << 10
 FRAME = 4 << 20
+_ROOM = 128 << 20
 MAX_THREADS = 8
 
 
@@ -58,8 +62,8 @@ class Ending:
 class CompressionWriter(Protocol):
     """One stream being compressed. After `close` or `abort` no thread of it is left."""
 
-    def write(self, data: bytes) -> None:
-        """Compress `data`; the sink may be called."""
+    def write(self, data: bytes | memoryview) -> None:
+        """Compress `data`, of which nothing is kept; the sink may be called."""
         ...
 
     def close(self) -> Ending | None:
@@ -143,7 +147,7 @@ class _PlainWriter:
     def __init__(self, sink: Sink) -> None:
         self._sink: Sink = sink
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._sink(data)
 
     def close(self) -> None:
@@ -197,7 +201,7 @@ class Frames:
         self._level = level
         self._idle: list[Any] = []  # a compressor serves one thread at a time
 
-    def __call__(self, data: bytes) -> bytes:
+    def __call__(self, data: bytes | memoryview) -> bytes:
         """`data` as one frame with content size and checksum."""
         try:
             compressor = self._idle.pop()
@@ -210,36 +214,47 @@ class Frames:
         return frame
 
 
+def frame_threads(level: int, threads: int) -> int:
+    """At most `threads`, and no more than have room for what frames of `level` need."""
+    import zstandard
+
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=FRAME)
+    needs = parameters.estimated_compression_context_size() + 2 * FRAME
+    return max(1, min(threads, _ROOM // needs))
+
+
 class _ZstdWriter:
     def __init__(self, level: int, threads: int, sink: Sink) -> None:
-        self._frames: InOrder[list[bytes], bytes] = InOrder(
-            self._frame, lambda _, frame: sink(frame), threads, "zstd"
+        self._sink: Sink = sink
+        self._frames: InOrder[memoryview, bytes] = InOrder(
+            Frames(level), self._receive, frame_threads(level, threads), "zstd"
         )
-        self._compress = Frames(level)
-        self._pending: list[bytes] = []
+        self._free: list[memoryview] = []
+        self._frame = memoryview(bytearray(FRAME))
         self._size = 0
         self._begun = False
 
-    def _frame(self, pieces: list[bytes]) -> bytes:
-        return self._compress(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def write(self, data: bytes) -> None:
-        while self._size + len(data) >= FRAME:
-            room = FRAME - self._size
-            self._pending.append(data[:room])
-            self._put()
-            data = data[room:]
-        if data:
-            self._pending.append(data)
-            self._size += len(data)
+    def write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: FRAME - self._size]
+            self._frame[self._size : self._size + len(piece)] = piece
+            self._size += len(piece)
+            rest = rest[len(piece) :]
+            if self._size == FRAME:
+                self._put()
 
     def _put(self) -> None:
-        self._frames.put(self._pending)
-        self._pending, self._size, self._begun = [], 0, True
+        self._frames.put(self._frame[: self._size])
+        self._frame = self._free.pop() if self._free else memoryview(bytearray(FRAME))
+        self._size, self._begun = 0, True
+
+    def _receive(self, done: memoryview, frame: bytes) -> None:
+        self._sink(frame)
+        self._free.append(memoryview(done.obj))
 
     def close(self) -> None:
-        if self._pending or not self._begun:
-            self._pending.append(b"")
+        if self._size or not self._begun:
             self._put()
         self._frames.finish()
         self.abort()
@@ -290,7 +305,7 @@ class _GzipWriter:
         self._running: deque[Future[bytes]] = deque()
         self._sink(GZIP_HEADER)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
         self._pending += data
@@ -315,6 +330,8 @@ class _GzipWriter:
 
     def _submit(self, block: bytes) -> None:
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(self._threads, "deflate")
         self._running.append(self._pool.submit(self._engine.block, block, self._window, last=False))
         self._window = block[-WINDOW:]

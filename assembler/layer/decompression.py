@@ -16,7 +16,7 @@ DEFAULT_LIMIT = 64 << 30
 ALLOWANCE = 1 << 30
 RATIO = 100
 
-_PIECE = 128 << 10
+_PIECE = 256 << 10
 _SHORT = 1 << 10
 _OUTPUT = 1 << 20
 _XZ_MEMORY = 256 << 20
@@ -184,7 +184,9 @@ def _inflater() -> Any:
 
 def _gunzip(source: _Source) -> Iterator[bytes]:
     engine = _inflater()
-    while source.peek(2) == b"\x1f\x8b":
+    while (head := source.peek(4))[:2] == b"\x1f\x8b":
+        if head[3:] >= b"\x20":  # RFC 1952 2.3.1.2, which igzip does not look at
+            raise BadArchive("damaged gzip stream: reserved flags are set")
         stream = engine.decompressobj(31)
         most = _SHORT
         while not stream.eof:

@@ -6,13 +6,14 @@ The bytes depend on the engine, which the identity of a compression therefore na
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import Any
+
+from assembler.values import value
 
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, no time, unknown OS
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Engine:
     """A deflate library with a level of its own. `identity` names library, version and level."""
 

@@ -86,7 +86,7 @@ class _Writer(TocWriter):
         added = _Counted()
 
         def write_table(sink: Sink) -> None:
-            writer = TarWriter(lambda piece: sink(bytes(piece)))
+            writer = TarWriter(sink)
             writer.add(Entry(TABLE, Kind.FILE, 0o444, size=toc.size, source=toc))
             writer.close()
 
@@ -111,7 +111,7 @@ class _Counted:
         self.size = 0
 
     def through(self, sink: Sink) -> Sink:
-        def count(data: bytes) -> None:
+        def count(data: bytes | memoryview) -> None:
             self.size += len(data)
             sink(data)
 

@@ -16,7 +16,6 @@ import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -32,6 +31,7 @@ from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.tree import Lookup, join
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _MAGIC = b"assemble layer index 1\n"
 _PIECE = 1 << 20
@@ -57,7 +57,7 @@ _KINDS = {letter: kind for kind, letter in _LETTERS.items()}
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayerIndex:
     """The index of the layer `diff_id`. Where it is `settled`, `blocks` says where in `rows` the
     entries of each directory are; else the only block has all members in the order of the tar."""
@@ -106,6 +106,18 @@ class LayerIndex:
         first, last = self.blocks.get(directory, (0, 0))
         rows = json.loads(self.rows[first:last]) if last else ()
         return {row[0]: _entry(join(directory, row[0]), row, members) for row in rows}
+
+    def path_of(self, number: int) -> str:
+        """The path of the file that is the member `number`, the first of several. Raises KeyError."""
+        entries: Iterable[Entry]
+        if self.settled:
+            entries = (one for path in self.blocks for one in self.below(path, None).values())
+        else:
+            entries = self.entries(None)
+        for entry in entries:
+            if isinstance(entry.source, MemberBytes) and entry.source.number == number:
+                return entry.path
+        raise KeyError(number)
 
     def entries(self, members: Members | None) -> Iterator[Entry]:
         """The members of a layer that is not settled, in the order of its tar."""
@@ -174,26 +186,39 @@ def index(
         tar.update(piece)
         return piece
 
-    placement = Placement(nowhere)
-    entries: list[Entry] = []
     with Ahead(produce, "index") as ahead:
         members = read(io.BufferedReader(ahead, _PIECE), limits, layers=True)
-        for number, (entry, body) in enumerate(members):
-            check()
-            entry = _described(entry, number, body)
-            entries.append(entry)
-            if placement.settled:
-                placement.place(entry)
+        described = (_described(entry, n, body) for n, (entry, body) in enumerate(members))
+        made = of_members(described, diff_id, check)
     if tar.hexdigest() != diff_id.hex:
         raise BadArchive(
             f"a layer's content is not what the image configuration says: it has the digest "
             f"{diff_id.algorithm}:{tar.hexdigest()}, not {diff_id}"
         )
+    return made
+
+
+def of_members(
+    members: Iterable[Entry], id: Digest, check: Callable[[], None] = nothing
+) -> LayerIndex:
+    """The index, kept by `id`, of a layer with these members in the order of its tar, each as
+    `overlay.shown` has it. Raises BadArchive."""
+    placement = Placement(nowhere)
+    entries: list[Entry] = []
+    for entry in members:
+        check()
+        entries.append(entry)
+        if placement.settled:
+            try:
+                placement.place(entry)
+            except BadArchive:  # where it matters what is below, it may be no mistake
+                if placement.settled:
+                    raise
     if not placement.settled:
-        rows = _json([_row(entry, entry.path) for entry in entries])
-        return LayerIndex(diff_id, False, None, frozenset(), {"": (0, len(rows))}, rows)
+        rows = _rows(entries)
+        return LayerIndex(id, False, None, frozenset(), {"": (0, len(rows))}, rows)
     blocks, rows = _blocks(placement.directories)
-    return LayerIndex(diff_id, True, placement.root, frozenset(placement.opaque), blocks, rows)
+    return LayerIndex(id, True, placement.root, frozenset(placement.opaque), blocks, rows)
 
 
 class Indexer:
@@ -304,6 +329,15 @@ def _blocks(directories: Directories) -> tuple[dict[str, tuple[int, int]], bytes
             blocks[path] = (len(content), len(content) + len(text))
             content += text
     return blocks, bytes(content)
+
+
+def _rows(entries: list[Entry]) -> bytes:
+    """All of them as one list, encoded in pieces: as JSON they take more memory than as entries."""
+    pieces = []
+    for start in range(0, len(entries), 1_000):
+        piece = _json([_row(entry, entry.path) for entry in entries[start : start + 1_000]])
+        pieces.append(piece[1:-1])
+    return b"[" + b",".join(pieces) + b"]"
 
 
 def _row(entry: Entry, name: str = "") -> list[object]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -52,7 +52,10 @@ class SpooledMembers:
     directory `spool`. Threads share it. `check` is called for each member and MiB and may raise."""
 
     def __init__(
-        self, blob: Callable[[], BinaryIO], spool: str, check: Callable[[], None] = nothing
+        self,
+        blob: Callable[[], AbstractContextManager[BinaryIO]],
+        spool: str,
+        check: Callable[[], None] = nothing,
     ) -> None:
         self._blob = blob
         self._spool = spool
@@ -85,6 +88,8 @@ class SpooledMembers:
         """Read the blob up to the last of the `missing` members. That it has the bytes it should
         was seen when it came into the store."""
         last = max(missing)
+        import tempfile
+
         descriptor, path = tempfile.mkstemp(prefix="members-", dir=self._spool)
         found: dict[int, RangeBytes] = {}
         with os.fdopen(descriptor, "wb") as out, self._blob() as blob:

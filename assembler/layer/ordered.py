@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -36,6 +38,8 @@ class InOrder(Generic[Job, Result]):
     def put(self, job: Job) -> None:
         """Start `job`. Raises what `work` and `receive` raised for the ones before it."""
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(self._threads, self._name)
         self._running.append((job, self._pool.submit(self._work, job)))
         self._drain(self._threads + 1)

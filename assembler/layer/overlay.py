@@ -17,12 +17,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from assembler.errors import HostError
 from assembler.layer.changeset import Entry, Kind, PathBytes
 from assembler.linux import ownership
 from assembler.linux.ownership import Owner
+from assembler.values import value
 
 OPAQUE = "user.overlay.opaque"
 IMPLIED = "user.overlay.assemble"
@@ -48,7 +48,7 @@ _SPECIAL = {
 Xattrs = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attributes:
     """The extended attributes of a directory or file: those an image keeps, and overlay's marks."""
 
@@ -192,6 +192,23 @@ def mark(directory: int, name: str) -> None:
             "xattr",
             hint="keep the store on ext4, xfs, btrfs, or tmpfs of Linux 6.6 or newer",
         ) from error
+
+
+def is_opaque(directory: str) -> bool:
+    """Whether the directory at `directory` is marked OPAQUE."""
+    try:
+        return os.getxattr(directory, OPAQUE) == b"y"
+    except OSError:
+        return False
+
+
+def showing(directories: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the layer directories `directories`, TOPMOST FIRST, that show: none below one whose
+    root is opaque, a mark that the kernel does not look for there."""
+    for number, directory in enumerate(directories, 1):
+        if is_opaque(directory):
+            return directories[:number]
+    return directories
 
 
 def unmark(directory: int, name: str) -> None:

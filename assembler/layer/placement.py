@@ -23,6 +23,7 @@ class Placement:
     def __init__(self, lower: Lower) -> None:
         self._lower = lower
         self._known: dict[str, str] = {}
+        self._followed: set[str] = set()
         self._inodes = 0
         self.directories: Directories = {"": {}}
         self.opaque: set[str] = set()
@@ -34,14 +35,14 @@ class Placement:
         if not entry.path:
             self._place_root(entry)
         elif entry.kind is Kind.OPAQUE:
-            self.opaque.add(self._resolve(entry.path))
+            self._make_opaque(self._resolve(entry.path))
         else:
             above, _, name = entry.path.rpartition("/")
             self._place(self._resolve(above), name, entry)
 
     def _place_root(self, entry: Entry) -> None:
         if entry.kind is Kind.OPAQUE:
-            self.opaque.add("")
+            self._make_opaque("")
         elif entry.kind is Kind.DIRECTORY:
             self.root = entry
         else:
@@ -50,6 +51,8 @@ class Placement:
     def _place(self, above: str, name: str, entry: Entry) -> None:
         path = join(above, name)
         here = self.directories[above]
+        if path in self._followed:  # and is there no more
+            self._known.clear()
         if entry.kind is Kind.DIRECTORY:
             self._make_directory(above, name, entry)
             self._known[entry.path] = path
@@ -58,7 +61,7 @@ class Placement:
             if found is None:
                 here[name] = _at(path, entry)
             elif found.kind is Kind.DIRECTORY:
-                self.opaque.add(path)
+                self._make_opaque(path)
         elif entry.kind is Kind.HARDLINK:
             self._link(above, name, entry)
         else:
@@ -70,18 +73,17 @@ class Placement:
         target_above = self._resolve(target_above)
         target = join(target_above, target_name)
         path = join(above, name)
-        if target == path:
-            raise BadArchive(f"{entry.path!r} is a hard link to itself", entry.path)
+        if f"{target}/".startswith(f"{path}/"):
+            raise BadArchive(f"{entry.path!r} is a hard link to what it replaces", entry.path)
         found = self.directories[target_above].get(target_name)
         if found is None and target_name:
-            self.settled = False
-            found = self._lower(target)
+            found = self._shown_below(target)
             if found is not None and found.kind is not Kind.DIRECTORY:
                 self._place(above, name, found._replace(path=entry.path, inode=None))
                 return
-            if self._lower is nowhere:
+            if self._lower is nowhere and not self.settled:
                 return  # it is placed again when there is something below
-        if found is None or found.kind in (Kind.WHITEOUT, Kind.OPAQUE):
+        if found is None or found.kind is Kind.WHITEOUT:
             raise BadArchive(
                 f"{entry.path!r} is a hard link to {entry.link!r}, which is not there", entry.path
             )
@@ -91,8 +93,6 @@ class Placement:
             self._inodes += 1
             found = found._replace(inode=(-id(self), self._inodes))
         self._clear(above, name)
-        if target_name not in self.directories.get(target_above, ()):
-            raise BadArchive(f"{entry.path!r} replaces what it is a link to", entry.path)
         self.directories[target_above][target_name] = found
         self.directories[above][name] = _at(path, found)
 
@@ -100,11 +100,30 @@ class Placement:
         path = join(above, name)
         found = self.directories[above].get(name)
         if found is not None and found.kind is not Kind.DIRECTORY:
+            replaced = found.kind is Kind.WHITEOUT
+            if not replaced:
+                below = self._shown_below(path)
+                replaced = below is not None and below.kind is Kind.DIRECTORY
             self._clear(above, name)
-            if found.kind is Kind.WHITEOUT:
-                self.opaque.add(path)
+            if replaced:
+                self._make_opaque(path)
         self.directories[above][name] = _at(path, entry)
         self.directories.setdefault(path, {})
+
+    def _make_opaque(self, path: str) -> None:
+        self.opaque.add(path)
+        if self._followed:
+            self._known.clear()
+
+    def _shown_below(self, path: str) -> Entry | None:
+        """What the layers below have at the real path `path`, unless this layer hides it."""
+        above = path
+        while self.opaque and above:
+            above = above.rpartition("/")[0]
+            if above in self.opaque:
+                return None
+        self.settled = False
+        return self._lower(path)
 
     def _clear(self, above: str, name: str) -> None:
         """Remove what is in the way of an entry that replaces it."""
@@ -138,9 +157,9 @@ class Placement:
         path = join(above, name)
         found = self.directories[above].get(name)
         if found is None or found.kind is Kind.WHITEOUT:
-            self.settled = False
-            below = self._lower(path)
-            if found is None and below is not None and below.kind is Kind.SYMLINK:
+            below = None if found is not None else self._shown_below(path)
+            if below is not None and below.kind is Kind.SYMLINK:
+                self._followed.add(path)
                 return self._follow(above, below.link, links + 1)
             if below is None or below.kind is not Kind.DIRECTORY:
                 below = Entry(path, Kind.DIRECTORY, 0o755)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from assembler.errors import BadArchive
 from assembler.layer.decompression import ALLOWANCE, RATIO
+from assembler.values import value
 
 MAX_SEGMENTS = 1 << 17
 _BLOCK = 512
@@ -32,7 +32,7 @@ class Blocks(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Segments:
     """Where the bytes that are there belong: (offset, size), ascending; the file's whole size."""
 

@@ -19,6 +19,7 @@ from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.fields import normalise
 from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
+from assembler.values import value
 
 BLOCK = 512
 
@@ -39,7 +40,7 @@ _NAMES = frozenset((b"path", b"linkpath", b"GNU.sparse.name"))
 _MAX_EXTENDED = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """What an archive may hold; beyond it is BadArchive (T10, T15)."""
 
@@ -297,9 +298,9 @@ def _member(
     if kind is Kind.SYMLINK and not link:
         raise BadArchive(f"{shown!r} is a symbolic link to nothing", shown)
     if layers:
-        marker = _whiteout(path, shown)
+        marker = whiteout(path, shown)
         if marker is not None:
-            return marker if marker.path != _SKIPPED else None, body
+            return marker if marker.path != SKIPPED else None, body
     uid = fields.decimal(state.pax, b"uid", shown)
     gid = fields.decimal(state.pax, b"gid", shown)
     entry = Entry(
@@ -342,11 +343,13 @@ def _sparse(source: _Source, header: bytes, state: _Extensions, size: int) -> Se
     return None
 
 
-_SKIPPED = "\0"
+SKIPPED = "\0"
+"""The path of what `whiteout` finds to mean nothing."""
 
 
-def _whiteout(path: str, shown: str) -> Entry | None:
-    """The whiteout or opaque mark a layer's member means; None for an ordinary member.
+def whiteout(path: str, shown: str) -> Entry | None:
+    """The whiteout or opaque mark a layer's member means; None for an ordinary member. Raises
+    BadArchive.
 
     Members below or named like `.wh..wh.x` are notes of an old storage driver, and are passed over.
     """
@@ -355,7 +358,7 @@ def _whiteout(path: str, shown: str) -> Entry | None:
     parent, slash, name = path.rpartition("/")
     for part in parent.split("/"):
         if part.startswith(".wh..wh."):
-            return Entry(_SKIPPED, Kind.WHITEOUT)
+            return Entry(SKIPPED, Kind.WHITEOUT)
         if part.startswith(".wh."):
             raise BadArchive(f"{shown!r} lies below a whiteout", shown)
     if not name.startswith(".wh."):
@@ -363,7 +366,7 @@ def _whiteout(path: str, shown: str) -> Entry | None:
     if name == ".wh..wh..opq":
         return Entry(parent, Kind.OPAQUE)
     if name.startswith(".wh..wh."):
-        return Entry(_SKIPPED, Kind.WHITEOUT)
+        return Entry(SKIPPED, Kind.WHITEOUT)
     hidden = name[4:]
     if hidden in ("", ".", ".."):
         raise BadArchive(f"{shown!r} is no valid whiteout", shown)

@@ -149,10 +149,10 @@ class TocWriter(ABC):
     def table(self) -> Ending:
         """Write the table and where it is."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See `CompressionWriter.write`."""
         self.tar_size += len(data)
-        self._members.feed(data)
+        self._members.feed(bytes(data))
 
     def close(self) -> Ending:
         """See `CompressionWriter.close`."""
@@ -172,7 +172,7 @@ class TocWriter(ABC):
         self._put()
         self._blocks.finish()
 
-    def emit(self, data: bytes) -> None:
+    def emit(self, data: bytes | memoryview) -> None:
         """Append `data` to the blob."""
         self._sink(data)
         self.offset += len(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from operator import lt
 from typing import BinaryIO, Protocol
@@ -16,6 +16,7 @@ from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _PIECE = 1 << 20
 
@@ -29,7 +30,7 @@ class Writable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Packed:
     """What was written: `digest` and `size` of the blob, `diff_id` and `uncompressed_size` of the
     tar inside it, the number of entries, the `annotations` that its descriptor must have, and a
@@ -184,10 +185,7 @@ class _Blob:
     def take(self, piece: memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
-        if self._plain:
-            self._write(piece)
-        else:
-            self._stream.write(bytes(piece))  # compressors keep it for a while
+        self._stream.write(piece)
 
     @property
     def tar_digest(self) -> Digest:
@@ -206,7 +204,7 @@ class _Blob:
             note=ending.note,
         )
 
-    def _take_added(self, piece: bytes) -> None:
+    def _take_added(self, piece: bytes | memoryview) -> None:
         self._tar.update(piece)
         self._tar_size += len(piece)
 

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from assembler.layer.boundaries import Member, Untellable
-from assembler.layer.compression import CompressionWriter, Ending, Frames, Sink, libzstd
+from assembler.layer.compression import (
+    CompressionWriter,
+    Ending,
+    Frames,
+    Sink,
+    frame_threads,
+    libzstd,
+    processors,
+)
 from assembler.layer.crc64 import crc64
 from assembler.layer.fields import normalise
 from assembler.layer.toc import CHUNK, TocWriter, attributes, date, encode
@@ -29,6 +37,7 @@ MAGIC = b"GNUlInUx"
 SKIPPABLE = b"\x50\x2a\x4d\x18"
 _CRFS = 1  # the only kind of table there is
 _PIECE = 128 << 10
+_TABLES = 9  # the highest level that needs little memory for a stream whose size is not known
 _SEGMENT = 8 << 20
 
 
@@ -66,7 +75,7 @@ class _Compressed:
     def __init__(self, level: int) -> None:
         import zstandard
 
-        self._stream = zstandard.ZstdCompressor(level=level).compressobj()
+        self._stream = zstandard.ZstdCompressor(level=min(level, _TABLES)).compressobj()
         self._pieces: list[bytes] = []
         self._waiting = bytearray()
         self.size = 0
@@ -92,7 +101,7 @@ class _Writer(TocWriter):
     alone = True
 
     def __init__(self, level: int, sink: Sink, threads: int) -> None:
-        super().__init__(sink, threads)
+        super().__init__(sink, frame_threads(level, threads or processors()))
         self._frames = Frames(level)
         self._toc = _Compressed(level)
         self._separator = '{"version":1,"entries":['

@@ -15,17 +15,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from assembler.cancellation import Cancellation
 from assembler.errors import AssemblerError
 from assembler.linux.paths import remove_tree
+from assembler.values import value
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TURN = 0.02  # seconds between looks at a lock that is held
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """A directory of this process at `path`, mode 0700."""
 

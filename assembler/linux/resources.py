@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from assembler.values import value
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset")
 THREADED = frozenset({"pids", "cpu", "cpuset"})
@@ -13,7 +14,7 @@ _PERIOD = 100_000  # microseconds, the kernel's own
 _RESERVE = 256
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resources:
     """Limits of one step, as `docker run` has them. Bytes, microseconds, lists such as `0-3,5`;
     0 or empty is no limit, -1 as `memory_swap` (memory and swap together) none for swap."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
-import subprocess
 import threading
 from dataclasses import dataclass
 
@@ -86,6 +84,8 @@ def enter(cancellation: Cancellation | None = None) -> IdMap:
 
 def plan_map() -> IdMap:
     """The id map this process can have."""
+    import shutil
+
     uid, gid = os.getuid(), os.getgid()
     if uid == 0 and _capable():
         return IdMap("identity", _own_extents("uid"), _own_extents("gid"), uid, gid)
@@ -100,6 +100,7 @@ def plan_map() -> IdMap:
 def shortfall() -> tuple[str, str]:
     """What keeps this user from a full map, and the one line that would mend it."""
     import pwd
+    import shutil
 
     uid = os.getuid()
     try:
@@ -182,6 +183,8 @@ def _capable() -> bool:
 
 def _run_tools(id_map: IdMap, pid: int, alive: int) -> None:
     """Run both tools at once, until `alive` ends: they look names up, and a name service may hang."""
+    import subprocess
+
     tools = (("newuidmap", id_map.uids), ("newgidmap", id_map.gids))
     started = []
     for tool, extents in tools:

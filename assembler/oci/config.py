@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
+from assembler.values import value
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class History:
     """One line of `docker history`. `created` is RFC 3339 text, empty when not known."""
 
@@ -47,7 +48,7 @@ class History:
         return document
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Healthcheck:
     """Docker's health check. Durations are nanoseconds, 0 means inherited."""
 
@@ -68,7 +69,7 @@ _HEALTH_KEYS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Execution:
     """The `config` object: how a container of the image starts.
 
@@ -145,7 +146,7 @@ class Execution:
         return document
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageConfig:
     """The whole configuration document."""
 

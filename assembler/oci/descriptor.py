@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
+from assembler.values import value
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -46,7 +47,7 @@ _OCI = {docker: oci for oci, docker in _DOCKER.items()}
 _COMPRESSIONS = {LAYER_TAR: "uncompressed", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Descriptor:
     """What some bytes are, their digest, and their size in bytes."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Manifest, build
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Layer:
     """A packed layer: `descriptor` is of the stored blob, `diff_id` of the tar inside it."""
 
@@ -19,7 +20,7 @@ class Layer:
     diff_id: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Annotations:
     """Annotations asked for, by what carries them (rule Y8)."""
 
@@ -28,7 +29,7 @@ class Annotations:
     """Of the manifest's descriptor, in a layout's index."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Image:
     """A manifest and the configuration it names. `config_content` are the bytes of the latter."""
 

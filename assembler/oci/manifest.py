@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from assembler.oci.descriptor import (
@@ -20,11 +20,12 @@ from assembler.oci.descriptor import (
 )
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
+from assembler.values import value
 
 MAX_INDEX_ENTRIES = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Manifest:
     """An image manifest; `content` are the bytes its digest covers."""
 
@@ -40,7 +41,7 @@ class Manifest:
         return Descriptor(self.media_type, Digest.of(self.content), len(self.content))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Index:
     """An image index (or Docker manifest list)."""
 

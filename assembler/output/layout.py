@@ -13,7 +13,7 @@ from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check
 from assembler.store.blobs import Blobs as BlobDirectory
-from assembler.store.disk import translated
+from assembler.store.disk import Disk, Fsync, translated
 from assembler.store.refs import read_index, replace_file, write_index
 
 FULL_NAME = "io.containerd.image.name"
@@ -51,12 +51,13 @@ class LayoutDirectory:
 
     def _put_blobs(self, image: Image, blobs: Blobs, check: Check) -> None:
         """Blobs that are whole stay when one cannot be written, for the next writer to find."""
-        target = BlobDirectory(self._path, check)
+        target = BlobDirectory(self._path, check, disk=Disk(Fsync.BATCH))
         work = os.path.join(self._path, "ingest")
         try:
             self._put_layers(image, blobs, target)
             target.put(image.config_content)
             target.put(image.manifest.content)
+            target.sync()
         finally:
             if os.path.isdir(work):
                 sweep(work)

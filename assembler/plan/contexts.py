@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
+from assembler.values import value
 
 NEVER = frozenset({"scratch", "context"})
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FilesContext:
     """A named context that is a tree of files: a directory, a repository, an archive."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageContext:
     """A named context that is an image; `image` is the name it is resolved by."""
 
@@ -31,7 +32,7 @@ class ImageContext:
 NamedContext = FilesContext | ImageContext
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Contexts:
     """The named contexts of a build, by the names `context_key` gives."""
 

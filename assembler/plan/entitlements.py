@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.dockerfile.flags import csv_fields
 from assembler.errors import BadFlag, UsageError
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeviceAllowance:
     """The devices that steps may have: `every` one, or those that `names` mean. `aliases` are
     names that only this build has: what a step calls so is the device named."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, Stage
 from assembler.dockerfile.remote import is_url, parse_git, without_credentials
@@ -12,12 +11,13 @@ from assembler.errors import DockerfileError, UsageError
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import GitSource, UrlSource
 from assembler.source import Span
+from assembler.values import value
 
 NAME = "SOURCE_DATE_EPOCH"
 _SECONDS = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EpochSource:
     """The stage that the build takes its time from, and what that stage fetches."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
@@ -12,6 +11,7 @@ from assembler.dockerfile.instructions import Instruction
 from assembler.errors import SyntaxProblem
 from assembler.plan import commands, files, health, metadata, ports, run, variables, workdir
 from assembler.plan.state import StageScope, StageState
+from assembler.values import value
 
 Kind = TypeVar("Kind", bound=Instruction)
 
@@ -22,7 +22,7 @@ class _Meaning(Protocol):
     ) -> StageState: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Row(Generic[Kind]):
     """What one kind of instruction means."""
 

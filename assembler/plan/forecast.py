@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from assembler.oci.descriptor import Descriptor
 from assembler.plan.plan import Plan
+from assembler.values import value
 
 
 class Fate(Enum):
@@ -21,7 +22,7 @@ class Fate(Enum):
     """Everything that reads it is known."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forecast:
     """The fate of every step by (stage, step), and the layers to be pulled by image key."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.dockerfile.instructions import (
     Copy,
@@ -33,13 +33,14 @@ from assembler.plan.resolution import Need, Use
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, ScratchOrigin, StageOrigin
 from assembler.source import Span
+from assembler.values import value
 
 COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python",
                  "rockylinux", "ubuntu")  # fmt: skip
 _INDEX = re.compile(r"[+-]?[0-9]{1,9}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StageNode:
     """A reachable stage: what it is built from and its instructions, triggers first."""
 
@@ -53,7 +54,7 @@ class StageNode:
     """No platform was asked for, so the stage has that of its base image (rule S14)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StageGraph:
     """The reachable stages in an order in which each follows what it needs."""
 
@@ -63,7 +64,7 @@ class StageGraph:
     """Images that are not resolved yet; the graph is whole only when there are none."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Names:
     """What names mean in one file: stages, named contexts, images.
 

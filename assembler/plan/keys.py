@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from assembler.dockerfile.remote import GitReference
+from assembler.oci.descriptor import CHUNKED_CHECKSUM
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan.plan import ResolvedImage
@@ -57,8 +58,12 @@ def scratch_key(platform: Platform) -> Digest:
 
 
 def base_key(image: ResolvedImage) -> Digest:
-    """The identity of an image's file system: its platform and diff_ids."""
-    return _digest("base", (str(image.config.platform), *map(str, image.config.diff_ids)))
+    """The identity of an image's file system: its platform, its diff_ids, and the tables of contents
+    of its layers, which are believed (`layer.table`): an image that lies in one has its own key."""
+    tables = [layer.annotations.get(CHUNKED_CHECKSUM, "") for layer in image.layers]
+    told = ("tables", *tables) if any(tables) else ()
+    diff_ids = map(str, image.config.diff_ids)
+    return _digest("base", (str(image.config.platform), *diff_ids, *told))
 
 
 def step_key(parent: Digest, step: Step, origins: _Origins) -> Digest:

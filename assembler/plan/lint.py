@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from assembler.dockerfile import instructions as syntax
 from assembler.dockerfile.flags import parse_csv_fields
@@ -32,6 +31,7 @@ from assembler.plan.graph import Names, StageNode
 from assembler.plan.plan import ImageBase, ResolvedImage, StageBase
 from assembler.plan.scope import UNSET_IN_RUN, Scope, automatic, global_scope
 from assembler.plan.state import StageScope, StageState
+from assembler.values import value
 
 _CANDIDATES = 200
 """Among more variables than these nobody's misspelling is looked for: files are made by programs then,
@@ -44,7 +44,7 @@ _ONCE = (syntax.Cmd, syntax.Entrypoint, syntax.HealthCheck)
 _WHOLE = frozenset({"*", "**", "**/*"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trace:
     """A stage's evaluation: the state before each of its instructions, and at the end."""
 
@@ -166,7 +166,7 @@ def _platform(line: syntax.From, outer: Scope, escape: str) -> Iterator[Warning]
         yield Warning(message, line.span.blame(line.platform), "FromPlatformFlagConstDisallowed")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Standing:
     """What a stage starts with: whether all its variables are known, whether a WORKDIR of this
     file was before it."""

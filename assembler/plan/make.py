@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.instructions import Arg, Dockerfile, From, Warning
@@ -37,12 +37,13 @@ from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.titles import Titles
+from assembler.values import value
 
 _SUGGESTIONS = 20
 """How many undeclared build arguments are compared with every ARG of the file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PlanRequest:
     """What to plan. `epoch` is the build argument SOURCE_DATE_EPOCH where none is given; `epochs`
     are the times of `context`, of named contexts and of what `time_source` asked for (rule T1).
@@ -111,7 +112,7 @@ def outline(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Outl
     return outlined(settled.names, graph.target, traces)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Settled:
     """A request whose SOURCE_DATE_EPOCH, if any, is seconds, and what names mean in it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.dockerfile.flags import csv_fields, parse_csv_fields
 from assembler.dockerfile.suggest import did_you_mean
@@ -23,6 +23,7 @@ from assembler.plan.steps import (
 )
 from assembler.plan.workdir import absolute
 from assembler.source import Span
+from assembler.values import value
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
@@ -49,7 +50,7 @@ _UNITS = {unit: 1 << 10 * power for power, unit in enumerate("kmgtp", start=1)}
 _LARGEST = (1 << 32) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MountScope:
     """What a mount's text is read against: the working directory, expansion, and sources."""
 
@@ -60,7 +61,7 @@ class MountScope:
     cache_namespace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Fields:
     """A mount's keys, under one name each, with their values."""
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from assembler.dockerfile import instructions as syntax
 from assembler.dockerfile.instructions import Dockerfile
@@ -18,9 +17,10 @@ from assembler.plan.lint import Trace
 from assembler.plan.plan import StageBase
 from assembler.plan.steps import CacheMount, Run, SecretMount, SshMount, StageOrigin, origins_of
 from assembler.source import Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """A stage that can be built."""
 
@@ -32,7 +32,7 @@ class Target:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Argument:
     """An ARG that the target reads, with the value it has."""
 
@@ -42,7 +42,7 @@ class Argument:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wanted:
     """A secret or an ssh agent that some RUN mounts; a cache's id."""
 
@@ -51,7 +51,7 @@ class Wanted:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outline:
     """What the target can be told, each in order of lines."""
 

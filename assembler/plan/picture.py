@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from assembler.oci.descriptor import Descriptor
@@ -29,9 +28,10 @@ from assembler.plan.steps import (
     origins_of,
 )
 from assembler.source import printable
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Look:
     """How a step of some fate is drawn: what is said below it, and in which colours."""
 
@@ -56,7 +56,7 @@ _LINE = 46
 _LONGEST = 60
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Edge:
     """Something that is read: from a node to a node, by their names in the picture."""
 
@@ -66,7 +66,7 @@ class Edge:
     """Only some files are taken; else it is the whole file system."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """A box of the picture: a step, or an image, a context, something fetched. `text` is what it
     is, `remark` what becomes of it; `shape` is Graphviz' word."""

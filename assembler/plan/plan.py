@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.descriptor import Descriptor
@@ -11,9 +11,10 @@ from assembler.oci.platform import Platform
 from assembler.plan.resolution import Need
 from assembler.plan.steps import StageOrigin, Step, origins_of
 from assembler.source import Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolvedImage:
     """An image pinned for this build: its name, manifest, configuration and layers, lowest first.
 
@@ -26,26 +27,26 @@ class ResolvedImage:
     layers: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScratchBase:
     """FROM scratch: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StageBase:
     """FROM an earlier stage."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageBase:
     """FROM an image; `image` is a key of `Plan.images`."""
 
     image: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContextBase:
     """FROM a named context that is a tree of files; the stage's first step copies it."""
 
@@ -55,7 +56,7 @@ class ContextBase:
 Base = ScratchBase | StageBase | ImageBase | ContextBase
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HistoryLine:
     """A history entry made by this build; `step` is the index of the step whose layer it
     describes, None for an empty layer. `created` is filled in when the image is assembled."""
@@ -64,7 +65,7 @@ class HistoryLine:
     step: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class PlannedStage:
     """One stage: its base, its steps in order, and the configuration its image would have.
 
@@ -90,7 +91,7 @@ class PlannedStage:
         return self.name or f"stage-{self.index}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlanWarning:
     """A remark about the Dockerfile or the command line."""
 
@@ -99,7 +100,7 @@ class PlanWarning:
     rule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """Every stage the target needs, in an order in which each comes after what it needs."""
 

@@ -3,13 +3,14 @@ names that steps take files by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.oci.platform import Platform
 from assembler.source import Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Use:
     """A name after `COPY --from=` or in a mount's `from`; `target` is the mount's, as written."""
 
@@ -18,7 +19,7 @@ class Use:
     target: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Need:
     """An image to be resolved. `image` is the full normalised name."""
 

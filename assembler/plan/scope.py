@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from assembler.dockerfile.instructions import Arg, Pair
 from assembler.dockerfile.words import expand
 from assembler.errors import ExpansionFailed
 from assembler.oci.platform import Platform
 from assembler.source import Span
+from assembler.values import value
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PREDEFINED = frozenset(PROXIES) | {name.lower() for name in PROXIES}
@@ -31,7 +31,7 @@ SPECIAL = frozenset(
 UNSET_IN_RUN = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scope:
     """Values of names. `declared` are names that count as declared even without a value."""
 

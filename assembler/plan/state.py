@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from assembler.dockerfile.instructions import Instruction, Stage
 from assembler.oci.config import Execution, History
@@ -14,12 +14,13 @@ from assembler.plan.resolution import Use
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import Origin, Step
 from assembler.source import Span
+from assembler.values import value
 
 _SHELLS = {"windows": ("cmd", "/S", "/C")}
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Additions:
     """What ENV, LABEL, EXPOSE, VOLUME and ONBUILD of a stage add to what it began with."""
 
@@ -30,7 +31,7 @@ class Additions:
     triggers: Chain[str] = field(default_factory=Chain)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StageState:
     """What the instructions so far amount to.
 
@@ -86,7 +87,7 @@ def _merged(env: tuple[str, ...], variables: Mapping[str, str]) -> tuple[str, ..
     return (*merged, *(f"{key}={value}" for key, value in new.items()))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StageScope:
     """What does not change within a stage."""
 

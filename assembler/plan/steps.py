@@ -7,34 +7,35 @@ the engine. Spans and names are display data: `compare=False`, and never in a ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from assembler.dockerfile.remote import GitReference
 from assembler.source import Span
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContextOrigin:
     """Files of the build context (`name` empty) or of a named context."""
 
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StageOrigin:
     """Files of the finished stage with this index."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageOrigin:
     """Files of an image; `image` is a key of `Plan.images`."""
 
     image: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScratchOrigin:
     """`from=scratch`: an empty directory."""
 
@@ -42,7 +43,7 @@ class ScratchOrigin:
 Origin = ContextOrigin | StageOrigin | ImageOrigin | ScratchOrigin
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UrlSource:
     """A file to be fetched over http (rule C27). `checksum` is a digest's text, empty when not
     given; `unpack` says that an archive is extracted. `credentials`, `user:password` of the URL, are
@@ -54,7 +55,7 @@ class UrlSource:
     credentials: str = field(default="", compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GitSource:
     """A directory of a git repository (rule C29). `keep_git_dir` keeps `.git` in it."""
 
@@ -66,7 +67,7 @@ CopySource = str | UrlSource | GitSource
 """A path in a step's origin, or something that is fetched."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InlineFile:
     """A here-document source of COPY/ADD, already expanded: name and content (rule H7)."""
 
@@ -74,7 +75,7 @@ class InlineFile:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindMount:
     """--mount=type=bind. `target` is absolute; `read_only` false means writes are thrown away."""
 
@@ -84,7 +85,7 @@ class BindMount:
     read_only: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CacheMount:
     """--mount=type=cache. `id` includes the namespace; `sharing` is shared, private or locked."""
 
@@ -99,7 +100,7 @@ class CacheMount:
     mode: int = 0o755
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TmpfsMount:
     """--mount=type=tmpfs; `size` in bytes, 0 for the kernel's default."""
 
@@ -107,7 +108,7 @@ class TmpfsMount:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretMount:
     """--mount=type=secret. `target` empty: only in the environment as `env`."""
 
@@ -120,7 +121,7 @@ class SecretMount:
     mode: int = 0o400
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SshMount:
     """--mount=type=ssh: an agent socket."""
 
@@ -132,7 +133,7 @@ class SshMount:
     mode: int = 0o600
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Device:
     """--device: a CDI name, kind or class (rule M12)."""
 
@@ -143,7 +144,7 @@ class Device:
 Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Run:
     """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
 
@@ -168,7 +169,7 @@ class Run:
     name: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Copy:
     """Take `sources` out of `origin` to `destination`; ADD is the same with `unpack`.
 
@@ -207,7 +208,7 @@ class Copy:
         return tuple(source for source in self.sources if not isinstance(source, str))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class MakeDirectory:
     """WORKDIR: make `path` with its parents, mode 0755, owned by `user` (rule K1)."""
 

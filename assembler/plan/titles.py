@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from assembler.dockerfile.instructions import Copy, From, Instruction, Run, Workdir
 from assembler.plan.graph import StageNode
 from assembler.plan.plan import ContextBase, ImageBase
 from assembler.source import redacted
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Titles:
     """Names the steps of one stage."""
 

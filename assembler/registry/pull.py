@@ -171,6 +171,35 @@ def fetch_blob(
     _from_any(client, reference, download.run)
 
 
+def fetch_part(
+    client: RegistryClient, reference: Reference, blob: Descriptor, offset: int, size: int
+) -> bytes | None:
+    """`size` bytes of `blob` at `offset`, not verified; None from a registry that gives no parts.
+    Raises RegistryError."""
+    operation = f"a part of the blob {blob.digest}"
+
+    def ask(repository: Repository) -> bytes | None:
+        request = Request(
+            "GET", f"{repository.url}/blobs/{blob.digest}", repository.registry, operation,
+            headers={"Range": f"bytes={offset}-{offset + size - 1}"},
+        )  # fmt: skip
+        with client.stream(repository, request, PULL) as answer:
+            expected = f"bytes {offset}-{offset + size - 1}/{blob.size}"
+            if answer.status == 200 or answer.header("content-range") not in ("", expected):
+                return None
+            if answer.status != 206:
+                raise refused(_read(answer), repository, operation)
+            content = b""
+            for piece in answer.pieces:
+                content += piece
+                if len(content) > size:
+                    return None
+            return content
+
+    found: bytes | None = _from_any(client, reference, ask)
+    return found
+
+
 class _Download:
     """One blob's transfer; lives only inside `fetch_blob`."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cancellation import Cancellation
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
@@ -15,7 +16,7 @@ HOSTNAME = "buildkitsandbox"
 SHARED_MEMORY = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limit:
     """A resource limit of setrlimit(2): `name` as in `nofile`, -1 for no limit."""
 
@@ -24,7 +25,7 @@ class Limit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hook:
     """A host program to be run before the process, on its mounted root (runtime-spec, config.md,
     "POSIX-platform Hooks"). `device` is what asks for it, `timeout` seconds or 0."""
@@ -37,7 +38,7 @@ class Hook:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Process:
     """What to execute. `user` is `name|uid[:group|gid]`, looked up in the root's own files.
 
@@ -69,7 +70,7 @@ class Process:
     """Another process of the build follows this one: a runtime may make ready for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Root:
     """An overlay to be mounted for one process: layer directories, TOPMOST FIRST, and where
     writes go. `scratch` is a private directory beside `upper` on the same file system, for the
@@ -89,7 +90,7 @@ class Root:
     moved: set[str] = field(default_factory=set, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindSource:
     """A host directory or file to show at `target` (absolute, inside the root).
 
@@ -104,7 +105,7 @@ class BindSource:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeviceNode:
     """The device node at `target`: the host's at `source`, which `kind` (c, b, p) and `numbers`
     describe. A runtime that makes nodes gives it `mode` and the owner; one that can only show the
@@ -119,7 +120,7 @@ class DeviceNode:
     gid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TemporaryFiles:
     """A tmpfs at `target`, `size` in bytes (0: the kernel's default)."""
 
@@ -127,7 +128,7 @@ class TemporaryFiles:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FileContent:
     """A file at `target` that exists only in memory: secrets, here-document scripts."""
 

@@ -80,7 +80,8 @@ class CopySnapshotter(OverlaySnapshotter):
             written = watched.close() - root.moved
         upper = self._fresh(f"{scratch}.layer")
         links: list[Entry] = []
-        found = changed(tree, before, below, root.moved, written)
+        away = watched.moved - root.moved
+        found = changed(tree, before, below, root.moved, written, away)
         realise(_noting_links(found, links), upper, lower=below.lookup)
         self._publish(upper, id)
         published = self.find(id)
@@ -143,11 +144,13 @@ def changed(
     below: Tree,
     moved: AbstractSet[str] = frozenset(),
     written: AbstractSet[str] = frozenset(),
+    away: AbstractSet[str] = frozenset(),
 ) -> Iterator[Entry]:
     """What was changed in `tree`, a copy of `below`, since `before`, as a changeset: deletions as
     whiteouts, a directory that was made anew as opaque, as an overlay has it. A directory that only
     had mount points come and go is as it was, and so is a file of `moved` that is like before. One
-    of `written` was changed, though it may be like before."""
+    of `written` was changed, though it may be like before; a directory of `away`, which was moved
+    meanwhile, was made anew."""
     links = HardLinks()
     now: set[str] = set()
     kept = {""}  # directories that are the ones they were
@@ -162,7 +165,7 @@ def changed(
             anew = ""
         status = item.stat(follow_symlinks=False)
         mark, known = _mark(item.path, status, owners.get(path, ROOT)), before.get(path)
-        same = not anew and known is not None and _is_same(known, mark)
+        same = not anew and known is not None and _is_same(known, mark) and path not in away
         if same and mark.is_directory:
             kept.add(path)
         if same and known == mark and not (path in written and stat.S_ISREG(status.st_mode)):

@@ -1,7 +1,8 @@
-"""Which files of a tree a step opened for writing, whether or not it wrote (inotify(7)).
+"""Which files of a tree a step opened for writing, whether or not it wrote, and which directories it
+moved, though they may be back (inotify(7)).
 
-An overlay copies such a file up, so a layer has it: lock files, mostly. Change times do not tell.
-Where the kernel gives no watch or loses events, the rest is simply not known.
+An overlay copies such a file up, so a layer has it: lock files, mostly. It lets nobody move a
+directory of a layer below, so that mv(1) makes another one. Change times do not tell either. Where the kernel gives no watch or loses events, the rest is simply not known.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class WatchedTree:
     def __init__(self, directories: Iterable[tuple[str, str]]) -> None:
         self._paths: dict[int, str] = {}
         self._found: set[str] = set()
+        self.moved: set[str] = set()
+        """Directories that were moved, as they were named at the start; complete after `close`."""
         self._thread: threading.Thread | None = None
         try:
             self._queue = syscalls.inotify_init()
@@ -31,7 +34,8 @@ class WatchedTree:
         self._reader, self._end = os.pipe2(os.O_CLOEXEC)
         try:
             for path, location in directories:
-                watch = syscalls.inotify_add_watch(self._queue, location, syscalls.IN_CLOSE_WRITE)
+                mask = syscalls.IN_CLOSE_WRITE | syscalls.IN_MOVE_SELF
+                watch = syscalls.inotify_add_watch(self._queue, location, mask)
                 self._paths[watch] = path
         except OSError:  # the user's limit is reached
             pass
@@ -64,10 +68,12 @@ class WatchedTree:
     def _note(self, events: bytes) -> None:
         at = 0
         while at < len(events):
-            watch, _, _, length = _EVENT.unpack_from(events, at)
+            watch, mask, _, length = _EVENT.unpack_from(events, at)
             at += _EVENT.size
             name = os.fsdecode(events[at : at + length].rstrip(b"\0"))
             at += length
             path = self._paths.get(watch)
-            if path is not None and name:
+            if path is not None and mask & syscalls.IN_MOVE_SELF:
+                self.moved.add(path)
+            elif path is not None and name:
                 self._found.add(f"{path}/{name}".lstrip("/"))

@@ -50,6 +50,7 @@ class Blobs:
         self._disk = disk or Disk()
         self._guard = threading.Lock()
         self._pending: set[str] = set()
+        self._verified: set[Digest] = set()
 
     def path(self, digest: Digest) -> str:
         """Where the blob `digest` is, or would be."""
@@ -125,11 +126,19 @@ class Blobs:
                 self.condemn(digest, error)
                 raise
 
+    def verify(self, digest: Digest) -> None:
+        """Read the blob, unless that was done or it was written by this process, and `condemn` it:
+        for whoever reads a part of it only. Raises BlobCorrupt."""
+        if digest not in self._verified:
+            self.condemn(digest)
+            self._verified.add(digest)
+
     def condemn(self, digest: Digest, cause: Exception | None = None) -> None:
         """Take the blob away if it is damaged, and raise BlobCorrupt then."""
         path = self.path(digest)
         if not os.path.lexists(path) or self._digest(path) == digest.hex:
             return
+        self._verified.discard(digest)
         os.unlink(path)
         raise BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
@@ -189,15 +198,16 @@ class Blobs:
         if not batch:
             self._disk.sync(file)
         os.fchmod(file, _NAMED if batch else _DURABLE)
-        if batch:
-            with self._guard:
-                self._pending.add(target)
         try:
             os.rename(temporary, target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             os.rename(temporary, target)
-        if not batch:
+        self._verified.add(digest)
+        if batch:
+            with self._guard:
+                self._pending.add(target)
+        else:
             self._disk.sync_directory(os.path.dirname(target))
 
     def holds(self, digest: Digest, content: bytearray) -> bool:
@@ -225,18 +235,22 @@ class Blobs:
             pending, self._pending = self._pending, set()
         try:
             for path in sorted(pending):
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    self._disk.sync(file)
-                    os.fchmod(file, _DURABLE)
-                finally:
-                    os.close(file)
+                with suppress(FileNotFoundError):  # it was damaged, and somebody removed it
+                    self._sync(path)
             for directory in {os.path.dirname(path) for path in pending}:
                 self._disk.sync_directory(directory)
         except OSError as error:
             with self._guard:
                 self._pending |= pending
             raise translated(error, self._directory) from error
+
+    def _sync(self, path: str) -> None:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._disk.sync(file)
+            os.fchmod(file, _DURABLE)
+        finally:
+            os.close(file)
 
 
 class Verified(io.RawIOBase):

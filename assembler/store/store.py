@@ -47,6 +47,7 @@ class Store:
     ) -> None:
         self.path = path
         check = nothing if cancellation is None else cancellation.check
+        self._cancellation = cancellation
         self._lease = Lease(path, check)
         self.blobs = Blobs(path, check, self._lease.hold, disk)
         self.refs = Refs(path, check, self.blobs.sync)
@@ -90,9 +91,14 @@ class Store:
     def close(self) -> None:
         """Sync what was written, and give back what was held. Raises StoreError."""
         try:
-            self.blobs.sync()
+            if self._cancellation is None or not self._cancellation.cancelled:  # it shall end now
+                self.blobs.sync()
         finally:
             self._lease.close()
+
+    def look_only(self) -> None:
+        """See `Lease.look_only`."""
+        self._lease.look_only()
 
     def hold(self, item: str) -> None:
         """Keep `item`, a path in the store, from being collected while this is open. Look only

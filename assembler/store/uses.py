@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from assembler.linux.claims import held
 from assembler.linux.replacing import replacing
+from assembler.values import value
 
 _MANY = 100  # files, before they are put together
 _SUMMARY = "summary"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Use:
     """`last` and `first` in seconds since the epoch; `count` is of commands."""
 
@@ -53,7 +53,7 @@ def compact(
         with replacing(os.path.join(directory, _SUMMARY), 0o600) as stream:
             for item, use in found.items():
                 if keep(item):
-                    line = f"{use.last:.3f} {use.count} {use.first:.3f} {item}\n"
+                    line = f"{use.last!r} {use.count} {use.first!r} {item}\n"
                     stream.write(line.encode("utf-8", "surrogateescape"))
         for name in files:
             if name != _SUMMARY:

@@ -41,6 +41,15 @@ def test_packed_layers_are_kept_by_variant(tmp_path: Path) -> None:
         assert cache.packed(IDENTITY, "zstd 3") is None
 
 
+def test_packed_layers_keep_what_their_table_is_found_by(tmp_path: Path) -> None:
+    annotations = {"containerd.io/snapshot/stargz/toc.digest": f"sha256:{'3' * 64}"}
+    descriptor = Descriptor("application/x", Digest("sha256", "1" * 64), 3, annotations)
+    layer = Layer(descriptor, Digest("sha256", "2" * 64))
+    with LocalCache(str(tmp_path / "cache.db")) as cache:
+        cache.record_packed(IDENTITY, "estargz", layer)
+        assert cache.packed(IDENTITY, "estargz") == layer
+
+
 def test_an_assembled_manifest_is_remembered(tmp_path: Path) -> None:
     descriptor = Descriptor(MANIFEST, Digest.of(b"manifest"), 9)
     with LocalCache(str(tmp_path / "cache.db")) as cache:

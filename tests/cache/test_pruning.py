@@ -249,6 +249,19 @@ def test_the_longest_unused_goes_first_and_use_counts_not_age(store: Store) -> N
     assert [one.count for one in listed(store)] == [1]
 
 
+def test_a_prune_uses_nothing(store: Store) -> None:
+    image(store, "kept:1", b"layer")
+    store.close()
+    before = {one.path: (one.last_used, one.count) for one in listed(store)}
+    path = os.path.join(store.path, "cache.db")
+    with LocalCache(path) as cache:
+        for one in store.refs.items():
+            cache.remember(Digest.of(b"key"), one[1])
+    with Store.open(store.path) as other:
+        assert go(other, Policy(all=True)) == []
+    assert {one.path: (one.last_used, one.count) for one in listed(store)} == before
+
+
 def test_CR10_times_in_the_future_are_now(store: Store) -> None:
     store.blobs.put(b"blob")
     store.close()

@@ -156,6 +156,7 @@ class Workshop:
             sandbox=sandbox,
             fetch=lambda image, layer, take: pytest.fail("nothing is pulled"),
             stream=lambda image, layer, take: pytest.fail("nothing is pulled"),
+            part=lambda image, layer, offset, size: pytest.fail("nothing is pulled"),
             compression=by_name("uncompressed", None),
             sink=self.events.append,
             cancellation=cancellation,

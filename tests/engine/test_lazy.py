@@ -7,8 +7,10 @@ import io
 import os
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,11 @@ from assembler.context.directory import DirectoryContext
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute
 from assembler.engine.services import Sandbox, Services, Take
-from assembler.errors import BadArchive
+from assembler.errors import BadArchive, StoreError
 from assembler.layer.compression import by_name
 from assembler.linux.cgroups import unlimited
 from assembler.oci.config import ImageConfig
-from assembler.oci.descriptor import LAYER_GZIP, Descriptor
+from assembler.oci.descriptor import CHUNKED_CHECKSUM, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.platform import Platform
@@ -96,6 +98,7 @@ class WritingRuntime:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.lowers: tuple[str, ...] = ()
 
     def run(
         self,
@@ -107,6 +110,7 @@ class WritingRuntime:
     ) -> int:
         _, path, text = process.argv[-1].split()
         self.ran.append(process.argv[-1])
+        self.lowers = root.lowers
         target = Path(root.upper, path.lstrip("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
@@ -127,21 +131,29 @@ class Bench:
         self.snapshotter = Directories(directory / "layers")
         self.moved: list[tuple[str, str]] = []
         self.entered = 0
+        self.parts = True
         self.images: dict[str, ResolvedImage] = {}
         self.blobs: dict[Digest, bytes] = {}
         self.names: dict[Digest, str] = {}
         self.packed: list[Digest] = []
+        self.fetching: Callable[[], object] = lambda: None
 
-    def image(self, name: str, *layers: dict[str, str]) -> None:
+    def image(self, name: str, *layers: dict[str, str], compression: str = "gzip") -> None:
         """Let `name` mean an image of these layers."""
         made: list[Layer] = []
         for number, files in enumerate(layers):
-            tar = archive(files)
-            blob = gzip.compress(tar, mtime=0)
+            tar, kind = archive(files), by_name(compression, None)
+            pieces: list[bytes] = []
+            writer = kind.writer(lambda piece, pieces=pieces: pieces.append(bytes(piece)))  # type: ignore[misc]
+            writer.write(tar)
+            ending = writer.close()
+            annotations = {} if ending is None else ending.annotations
+            blob = b"".join(pieces)
             digest = Digest.of(blob)
             self.blobs[digest] = blob
             self.names[digest] = f"{name}/{number}"
-            made.append(Layer(Descriptor(LAYER_GZIP, digest, len(blob)), Digest.of(tar)))
+            described = Descriptor(kind.media_type, digest, len(blob), annotations)
+            made.append(Layer(described, Digest.of(tar)))
         config = ImageConfig(platform=LINUX, diff_ids=tuple(layer.diff_id for layer in made))
         image = Image.create(config, tuple(made))
         full = f"docker.io/library/{name}:latest"
@@ -181,8 +193,13 @@ class Bench:
             self.moved.append(("read", self.names[layer.digest]))
             take(self.blobs[layer.digest])
 
+        def part(image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
+            self.moved.append(("part", self.names[layer.digest]))
+            return self.blobs[layer.digest][offset : offset + size] if self.parts else None
+
         def fetch(image: ResolvedImage, layer: Descriptor, take: Take) -> None:
             self.moved.append(("pull", self.names[layer.digest]))
+            self.fetching()
             take(self.blobs[layer.digest])
             store.blobs.put(self.blobs[layer.digest])
 
@@ -195,6 +212,7 @@ class Bench:
             sandbox=sandbox,
             fetch=fetch,
             stream=stream,
+            part=part,
             whole=whole,
             compression=by_name("uncompressed", None),
             sink=lambda event: None,
@@ -245,6 +263,33 @@ def test_a_copy_onto_a_base_makes_no_directory_and_stores_no_blob(bench: Bench) 
     assert not bench.entered and not bench.directories()
     assert not bench.store_has("base/0") and not bench.store_has("base/1")
     assert image.layers[0].descriptor.digest in bench.blobs
+
+
+def test_T7_a_step_sees_nothing_below_a_layer_whose_root_is_opaque(bench: Bench) -> None:
+    bench.image("anew", {"a": "1"}, {".wh..wh..opq": "", "b": "2"}, {"c": "3"})
+    bench.build('FROM anew\nRUN ["sh", "write /made 1"]\n')
+    shown = {name for lower in bench.runtime.lowers for name in os.listdir(lower)}
+    assert shown == {"b", "c"}
+
+
+def test_blobs_of_layers_that_are_to_be_unpacked_are_fetched_together(bench: Bench) -> None:
+    bench.image("parts", *({f"{n}/f": "x"} for n in range(3)))
+    together = threading.Barrier(3, timeout=20)
+    bench.fetching = together.wait
+    bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
+    assert sorted(bench.moved) == [("pull", f"parts/{n}") for n in range(3)]
+
+
+def test_a_blob_that_cannot_be_fetched_is_asked_for_once(bench: Bench) -> None:
+    bench.image("parts", {"a": "1"}, {"b": "2"})
+
+    def fails() -> None:
+        raise StoreError("gone")
+
+    bench.fetching = fails
+    with pytest.raises(StoreError, match="gone"):
+        bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
+    assert sorted(bench.moved) == [("pull", "parts/0"), ("pull", "parts/1")]
 
 
 def test_the_index_of_a_base_is_read_once_in_the_life_of_a_store(bench: Bench) -> None:
@@ -364,3 +409,71 @@ def test_C26_an_archive_is_unpacked_without_a_namespace(bench: Bench) -> None:
     assert bench.files(image) == {"srv/d/a": "1"}
     assert not bench.entered
     assert os.listdir(bench.directory / "store/scratch") == []
+
+
+TABLED = (
+    {"etc/": "", "etc/passwd": "user:x:7:8::/:/bin/sh\n", "etc/group": "", "srv/": "", "gone": "1"},
+    {"app": "->srv", "srv/": "", "srv/old": "old", ".wh.gone": ""},
+)
+
+
+def test_the_table_of_a_layer_says_what_its_index_would(bench: Bench) -> None:
+    bench.image("tabled", *TABLED, compression="zstd:chunked")
+    bench.image("plain", *TABLED)
+    text = "FROM {}\nWORKDIR /app/made\nCOPY f /app/new\nCOPY f /gone/\n"
+    by_table = bench.build(text.format("tabled"))
+    assert sorted(bench.moved) == [("part", "tabled/0"), ("part", "tabled/1")]
+    assert not bench.entered
+    by_index = bench.build(text.format("plain"))
+    assert by_table.layers[2:] == by_index.layers[2:]
+    assert bench.files(by_table) == {"gone/f": "of the context"}
+
+
+def test_a_table_is_asked_for_once_in_the_life_of_a_store(bench: Bench) -> None:
+    bench.image("tabled", *TABLED, compression="zstd:chunked")
+    bench.build("FROM tabled\nCOPY f /app/new\n")
+    bench.build("FROM tabled\nCOPY f /app/newer\n")
+    assert bench.moved == []
+
+
+def test_a_table_is_no_index_of_another_image(bench: Bench) -> None:
+    bench.image("liar", {"app": "->nowhere"}, compression="zstd:chunked")
+    bench.image("honest", {"app/": ""})
+    liar, honest = (bench.images[f"docker.io/library/{n}:latest"] for n in ("liar", "honest"))
+    config = replace(liar.config, diff_ids=honest.config.diff_ids)
+    bench.images["docker.io/library/liar:latest"] = replace(liar, config=config)
+    bench.build("FROM liar\nCOPY f /app/new\n")
+    image = bench.build("FROM honest\nCOPY f /app/new\n")
+    assert bench.moved == [("read", "honest/0")]
+    assert bench.files(image) == {"app/new": "of the context"}
+
+
+def test_what_a_table_cannot_give_is_read_from_the_layer(bench: Bench) -> None:
+    bench.image("tabled", *TABLED, compression="zstd:chunked")
+    image = bench.build("FROM tabled\nCOPY --chown=user f /app/new\n")
+    assert sorted(set(bench.moved)) == [
+        ("part", "tabled/0"),
+        ("part", "tabled/1"),
+        ("pull", "tabled/0"),  # for /etc/passwd
+    ]
+    with Store.open(str(bench.directory / "store")) as store:
+        content = store.blobs.read(image.manifest.layers[-1])
+    with tarfile.open(fileobj=io.BytesIO(content)) as reader:
+        assert (reader.getmember("srv/new").uid, reader.getmember("srv/new").gid) == (7, 8)
+
+
+@pytest.mark.parametrize("trouble", ["no parts", "another digest", "damage"])
+def test_where_a_table_cannot_be_had_the_layer_is_read(bench: Bench, trouble: str) -> None:
+    bench.image("tabled", TABLED[1], compression="zstd:chunked")
+    image = bench.images["docker.io/library/tabled:latest"]
+    layer = image.layers[0]
+    if trouble == "no parts":
+        bench.parts = False
+    else:
+        other = str(Digest.of(b"other")) if trouble == "another digest" else "nonsense"
+        annotations = {**layer.annotations, CHUNKED_CHECKSUM: other}
+        layers = (replace(layer, annotations=annotations),)
+        bench.images["docker.io/library/tabled:latest"] = replace(image, layers=layers)
+    built = bench.build("FROM tabled\nCOPY f /app/new\n")
+    assert ("read", "tabled/0") in bench.moved
+    assert bench.files(built) == {"srv/new": "of the context"}

@@ -93,6 +93,22 @@ def test_a_copy_reads_its_base_once_and_stores_only_its_index(site: Site) -> Non
     assert moved["received"] < SMALL and moved["sent"] < SMALL
 
 
+def test_a_copy_onto_a_base_with_a_table_of_contents_reads_the_table(site: Site) -> None:
+    tabled, name = f"{site.relay.host}/team/tabled:1", f"{site.relay.host}/other/app:1"
+    output = f"type=registry,name={tabled},compression=zstd:chunked"
+    site.run("build", "-o", output, site.directory / "base", store="maker")
+    site.relay.moved()
+    site.build(COPIED.format(base=tabled), "--push", "-t", name)
+    moved = site.relay.moved()
+    assert moved["received"] < SMALL and moved["sent"] < SMALL
+    assert site.layers() == []
+    shown = json.loads(site.run("inspect", "--format", "json", name))
+    assert shown["manifest"]["layers"][-1]["size"] < SMALL
+    hex = shown["manifest"]["layers"][-1]["digest"].removeprefix("sha256:")
+    with tarfile.open(site.directory / "cold/blobs/sha256" / hex) as archive:
+        assert [member.name for member in archive if member.isfile()] == ["srv/f"]
+
+
 def test_an_image_that_stays_in_the_store_is_whole(site: Site) -> None:
     site.build(LINKED, "-t", "app:1")
     assert len(site.layers()) == 1
@@ -110,6 +126,7 @@ def test_an_image_whose_base_is_elsewhere_can_be_used_as_any_other(site: Site) -
     moved = site.relay.moved()
     assert moved["received"] < SMALL and moved["sent"] < SMALL
     assert site.layers() == []
+    assert "not there" not in site.run("store", "check")
     assert digest in site.run("inspect", name)
     site.run("tag", name, "renamed:1")  # under this name no registry has it
     assert len(site.layers()) == 1

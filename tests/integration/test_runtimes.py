@@ -52,7 +52,8 @@ CORPUS = (
     "I5-json-and-shell-forms", "K1-workdir", "K2-user", "K3-shell",
     "M3-mount-points-and-what-is-beside", "M6-mounts", "M7-cache-of-two-runs",
     "R1-forms-and-the-path", "R3-files-of-the-run", "R3-links-in-place-of-the-hosts-files",
-    "Z1-odd-names", "Z2-kinds-that-change", "Z2-removed-and-replaced", "Z3-hard-links",
+    "Z1-odd-names", "Z2-directories-renamed", "Z2-kinds-that-change", "Z2-removed-and-replaced",
+    "Z3-hard-links",
     "Z3-hard-links-of-every-kind", "Z5-kinds-and-modes",
 )  # fmt: skip
 

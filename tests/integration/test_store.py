@@ -306,3 +306,42 @@ def test_RS03_a_build_works_whatever_home_is(
     assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
     assert ("cannot be written: the store is" in done.stderr) == place.startswith("spare")
     assert list(tmp_path.glob(f"{place}*/index.json")) or list(tmp_path.glob(f"{place}*/version"))
+
+
+def test_a_cap_removes_after_a_build_what_was_not_used_in_it(assemble: Any, tmp_path: Path) -> None:
+    old = write(tmp_path / "old", "FROM busybox\nCOPY f /f\nRUN true\n", f=os.urandom(2_000_000))
+    new = write(tmp_path / "new", "FROM busybox\nCOPY f /f\nRUN true\n", f=os.urandom(2_000_000))
+    assemble("build", "-q", old)
+    count = len(blobs(assemble))
+    assemble("build", "-q", "-t", "new", new, ASSEMBLE_MAX_USED_SPACE="1")
+    found = [json.loads(line) for line in assemble("du", "--format", "json").stdout.splitlines()]
+    assert len(blobs(assemble)) == count and sum(one["Size"] for one in found) < 8_000_000
+    assert "DONE" not in assemble("build", "-t", "new", new).stderr.partition("export")[0]
+    assert "not a size" in assemble("build", new, code=2, ASSEMBLE_MAX_USED_SPACE="much").stderr
+    check(assemble)
+
+
+def test_prune_asks_somebody_or_is_told_not_to(assemble: Any) -> None:
+    done = assemble("prune", code=2)
+    assert "hint: add --force" in done.stderr and not done.stdout
+
+
+def test_CR07_a_file_is_never_taken_out_of_a_damaged_layer(
+    assemble: Any, hub: Any, registry: Any, tmp_path: Path
+) -> None:
+    hub("busybox")
+    env = {
+        "ASSEMBLE_STORE": str(tmp_path / "second"),
+        "CONTAINERS_REGISTRIES_CONF": str(registry.mirror),
+    }
+    context = write(tmp_path / "context", "FROM scratch\nCOPY --from=busybox /bin/busybox /one\n")
+    assemble("build", "-q", context, **env, **EPOCH)
+    blobs_now = Path(env["ASSEMBLE_STORE"], "blobs/sha256").iterdir()
+    base = sorted(blobs_now, key=lambda path: path.stat().st_size)[-2:]
+    copied = "FROM scratch\nCOPY --from=busybox /bin/busybox /two\n"
+    (context / "Dockerfile").write_text(copied)
+    for path in base:
+        flip(path)
+    damaged = assemble("build", "-q", context, **env, **EPOCH).stdout
+    fresh = {**env, "ASSEMBLE_STORE": str(tmp_path / "third")}
+    assert assemble("build", "-q", context, **fresh, **EPOCH).stdout == damaged

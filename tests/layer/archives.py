@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+from typing import Any
 
 from assembler.layer.changeset import Entry, InlineBytes, Kind
+from assembler.layer.tar_reader import read
 from assembler.layer.tar_writer import TarWriter
 
 UID, GID = os.geteuid(), os.getegid()
@@ -59,7 +62,7 @@ def raw(
     *,
     kind: bytes = b"0",
     link: bytes = b"",
-    mode: bytes = b"0000644\0",
+    mode: bytes = b"",
     size: bytes = b"",
     magic: bytes = b"ustar\x0000",
     at: tuple[int, bytes] = (0, b""),
@@ -67,6 +70,7 @@ def raw(
     """One member, its header's checksum right whatever the fields say; `at` overwrites bytes."""
     header = bytearray(512)
     size = size or b"%011o\0" % len(content)
+    mode = mode or (b"0000755\0" if kind == b"5" or name.endswith(b"/") else b"0000644\0")
     owners = b"%07o\0%07o\0" % (UID, GID)
     fields = ((0, name), (100, mode), (108, owners), (124, size), (136, b"%011o\0" % 0))
     for offset, value in (*fields, (156, kind), (157, link), (257, magic), at):
@@ -78,10 +82,37 @@ def raw(
 
 def record(key: bytes, value: bytes) -> bytes:
     """One pax record."""
-    size = next(n for n in range(5, 10_000_000) if len(b"%d %s=%s\n" % (n, key, value)) == n)
+    size = len(key) + len(value) + 3
+    size += len(str(size + len(str(size))))
     return b"%d %s=%s\n" % (size, key, value)
 
 
 def pax(*records: bytes, kind: bytes = b"x") -> bytes:
     """An extended header."""
     return raw(b"PaxHeaders/0", b"".join(records), kind=kind)
+
+
+def listed(content: bytes, *, layers: bool = True) -> list[tuple[Entry, bytes]]:
+    """What the reader finds: entries and their bytes."""
+    stream = io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
+    return [(entry, body.read()) for entry, body in read(stream, layers=layers)]
+
+
+class Endless(io.RawIOBase):
+    """`start`, and then zeros for ever; it counts what was read."""
+
+    def __init__(self, start: bytes) -> None:
+        self.count = 0
+        self._start = memoryview(start)
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`."""
+        size = len(buffer)
+        there, self._start = self._start[:size], self._start[size:]
+        buffer[:] = bytes(there).ljust(size, b"\0")
+        self.count += size
+        return size

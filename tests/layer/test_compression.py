@@ -17,7 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assembler.errors import BadArchive, UsageError
-from assembler.layer.compression import Compression, Gzip, Plain, Zstd, by_name, reader
+from assembler.layer.compression import (
+    LEVELS,
+    Compression,
+    Gzip,
+    Plain,
+    Zstd,
+    by_name,
+    frame_threads,
+    reader,
+)
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = b"".join(b"line %d of a text that compresses\n" % number for number in range(120_000))
@@ -53,6 +62,28 @@ def test_gzip_is_one_member_that_anyone_reads() -> None:
     assert not stream.unused_data
 
 
+def test_zstd_is_frames_that_tell_their_size() -> None:
+    """Readers give each frame the memory it needs, and may read several at once (speed.md 3)."""
+    blob = compressed(Zstd(), 3 * TEXT)
+    decompressor = zstandard.ZstdDecompressor()
+    sizes = []
+    while blob:
+        parameters = zstandard.get_frame_parameters(blob)
+        assert parameters.has_checksum
+        assert parameters.window_size <= 4 << 20
+        stream = decompressor.decompressobj()
+        assert len(stream.decompress(blob)) == parameters.content_size
+        sizes.append(parameters.content_size)
+        blob = stream.unused_data
+    assert sizes[:-1] == [4 << 20] * (len(sizes) - 1)
+    assert sum(sizes) == len(3 * TEXT)
+
+
+def test_zstd_has_fewer_threads_where_a_level_needs_much_memory() -> None:
+    assert frame_threads(3, 8) == 8
+    assert frame_threads(22, 8) == 1
+
+
 @RELAXED
 @given(st.binary(max_size=5000), st.sampled_from(["gzip", "zstd", "uncompressed"]))
 def test_round_trip(data: bytes, name: str) -> None:
@@ -76,8 +107,8 @@ def test_no_thread_is_left() -> None:
 
 
 def test_identity_tells_engines_and_levels_apart() -> None:
-    names = {by_name(*way).identity for way in (("gzip", 5), ("gzip", 6), ("zstd", 3))}
-    assert len(names) == 3
+    ways = [(name, level) for name in LEVELS for level in (None, 1, 6)]
+    assert len({by_name(*way).identity for way in ways}) == len(ways)
     assert Gzip(threads=1).identity == Gzip(threads=7).identity
     assert by_name("gzip") == Gzip()
     assert by_name("zstd", 0) == Zstd()
@@ -85,10 +116,19 @@ def test_identity_tells_engines_and_levels_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, level", [("bzip2", None), ("gzip", 10), ("zstd", 23), ("uncompressed", 1)]
+    ("name", "level", "message"),
+    [
+        ("bzip2", None, "unknown compression 'bzip2'"),
+        ("gzip", 10, r"10 for gzip is not in 0\.\.9"),
+        ("gzip", -1, r"not in 0\.\.9"),
+        ("estargz", 10, r"not in 0\.\.9"),
+        ("zstd", 23, r"23 for zstd is not in 0\.\.22"),
+        ("zstd:chunked", 23, r"not in 0\.\.22"),
+        ("uncompressed", 1, "without compression"),
+    ],
 )
-def test_Z7_unknown_names_and_levels(name: str, level: int | None) -> None:
-    with pytest.raises(UsageError):
+def test_Z7_unknown_names_and_levels(name: str, level: int | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         by_name(name, level)
 
 

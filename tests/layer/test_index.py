@@ -18,8 +18,10 @@ from assembler.layer.compression import by_name
 from assembler.layer.directory import nowhere
 from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
 from assembler.layer.members import MemberBytes, SpooledMembers, gather
+from assembler.layer.table import Table
 from assembler.layer.tar_writer import TarWriter
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
+from assembler.oci.descriptor import CHUNKED_CHECKSUM, CHUNKED_POSITION, LAYER_ZSTD, Descriptor
 from assembler.oci.digest import Digest
 
 ME, GROUP = os.getuid(), os.getgid()
@@ -211,6 +213,86 @@ def test_an_index_shows_what_the_directory_shows(
     found = shown(made.indexed())
     assert found == shown(made.unpacked())
     assert len(found) > 1
+
+
+@pytest.mark.parametrize("layers", CASES.values(), ids=CASES.keys())
+def test_a_table_of_contents_says_what_the_index_says(layers: tuple[Sequence[Entry], ...]) -> None:
+    for members in layers:
+        blob = tar(members)
+        pieces: list[bytes] = []
+        writer = by_name("zstd:chunked", None).writer(
+            lambda piece, p=pieces: p.append(bytes(piece))
+        )  # type: ignore[misc]
+        writer.write(blob)
+        ending = writer.close()
+        packed = b"".join(pieces)
+        annotations = {} if ending is None else ending.annotations
+        layer = Descriptor(LAYER_ZSTD, Digest.of(packed), len(packed), annotations)
+        table = Table.of(layer)
+        if table is None:  # there is no table where names are no text, or are there twice
+            names = [one.path for one in members if one.kind is not Kind.OPAQUE]
+            assert len(set(names)) < len(names) or not "".join(names).isprintable()
+            continue
+        told = table.index(packed[table.offset : table.offset + table.size])
+        index_of = index(io.BytesIO(blob), Digest.of(blob))
+        assert plain(told) == plain(index_of)
+
+
+def plain(index: LayerIndex) -> object:
+    """What an index says of names; a table has no bytes, and numbers its members as it likes."""
+    if not index.settled:
+        return list(index.entries(None))
+    return index.root, index.opaque, {path: index.below(path, None) for path in index.blocks}
+
+
+@pytest.mark.parametrize(
+    "position", ["", "1:2", "0:5:5:2", "9:9999:5:1", "-1:5:5:1", "0:5:0:1", "0:5:99999999999:1"]
+)
+def test_T10_a_table_that_cannot_be_or_is_too_large_is_none(position: str) -> None:
+    known = {CHUNKED_CHECKSUM: str(Digest.of(b"x")), CHUNKED_POSITION: position}
+    assert Table.of(Descriptor(LAYER_ZSTD, Digest.of(b"y"), 1000, known)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version":1,"entries":[',
+        '{"version":1,"entries":[{"type":"reg"}]}',
+        '{"version":1,"entries":[{"type":"odd","name":"x"}]}',
+        '{"version":1,"entries":[{"type":"reg","name":"x","size":"y"}]}',
+        '{"version":1,"entries":[{"type":"reg","name":"x","modtime":"yesterday"}]}',
+        '{"version":1,"entries":[{"type":"dir","name":"x"} {"type":"dir","name":"y"}]}',
+        '{"version":1,"entries":[7]}',
+    ],
+)
+def test_T11_a_table_that_cannot_be_read_is_refused(text: str) -> None:
+    import zstandard
+
+    content = zstandard.compress(text.encode())
+    with pytest.raises(ValueError):
+        Table(Digest.of(content), 0, len(content)).index(content)
+    with pytest.raises(ValueError, match="another digest"):
+        Table(Digest.of(b"other"), 0, len(content)).index(content)
+
+
+def test_times_of_tables() -> None:
+    times = [
+        "1970-01-01T00:00:01Z",
+        "1969-12-31T23:59:59.5Z",
+        "2001-01-01T01:00:00.000000001+01:00",
+    ]
+    rows = ",".join(f'{{"type":"dir","name":"{n}","modtime":"{t}"}}' for n, t in enumerate(times))
+    import zstandard
+
+    content = zstandard.compress(f'{{"version":1,"entries":[{rows}]}}'.encode())
+    found = Table(Digest.of(content), 0, len(content)).index(content).below("", None)
+    assert [found[str(n)].mtime for n in range(3)] == [
+        10**9,
+        -(10**9) // 2,
+        978_307_200 * 10**9 + 1,
+    ]
 
 
 NAMES = st.sampled_from(["a", "b", "c"])

@@ -219,10 +219,50 @@ def test_what_a_table_cannot_tell_is_packed_without_one(
     assert reader(io.BytesIO(blob)).read() == tar
 
 
+SMALL = plain_tar([entry for entry in ENTRIES if entry.size < MIB])
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(FORMATS),
+    st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=4),
+    st.integers(0, len(SMALL)),
+    st.integers(1, 5000),
+)
+def test_T13_whatever_the_tar_is_none_of_its_bytes_is_lost(
+    name: str, changes: list[tuple[int, int]], end: int, step: int
+) -> None:
+    damaged = bytearray(SMALL)
+    for at, value in changes:
+        damaged[at] = value
+    tar = bytes(damaged[:end] if end % 2 else damaged)
+    out: list[bytes] = []
+    writer = by_name(name).writer(lambda data: out.append(bytes(data)))
+    for at in range(0, len(tar), step):
+        writer.write(tar[at : at + step])
+    ending = writer.close()
+    assert ending is not None
+    added: list[bytes] = []
+    ending.added(lambda data: added.append(bytes(data)))
+    assert reader(io.BytesIO(b"".join(out))).read() == tar + b"".join(added)
+
+
 def test_a_layer_without_files_has_a_table(lazily: Any) -> None:
     for name in FORMATS:
         blob, result = packed([], by_name(name))
         assert lazily(blob, result.annotations).files().keys() <= {".no.prefetch.landmark"}
+
+
+def test_estargz_of_a_chunked_layer_and_back_is_the_same_tar() -> None:
+    tar = plain_tar(ENTRIES)
+    chunked, first = repacked(tar, "zstd:chunked")
+    lazy, second = repacked(reader(io.BytesIO(chunked)).read(), "estargz")
+    longer = reader(io.BytesIO(lazy)).read()
+    again, third = repacked(longer, "zstd:chunked")
+    assert first.diff_id == Digest.of(tar)
+    assert longer.startswith(tar)
+    assert second.diff_id == third.diff_id == Digest.of(longer)
+    assert reader(io.BytesIO(again)).read() == longer
 
 
 def test_the_members_of_estargz_are_gzip_for_everyone() -> None:

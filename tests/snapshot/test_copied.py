@@ -29,6 +29,8 @@ CHANGES = {
     "a file is replaced": "rm d/f; echo other > d/f",
     "a directory is removed": "rm -r d",
     "a directory is made anew": "rm -r d; mkdir d; echo x > d/only",
+    "a directory is moved away and back": "mv d away; echo x > away/e/new; mv away d",
+    "a directory is moved in one that is": "mv d away; mv away/e e; mv e away/e; mv away d",
     "a directory becomes a file": "rm -r d; echo x > d",
     "a file becomes a directory": "rm d/f; mkdir d/f; echo x > d/f/g",
     "a link is turned": "ln -sfn elsewhere d/link",

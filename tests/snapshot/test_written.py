@@ -23,6 +23,18 @@ def test_what_was_opened_for_writing_is_told_by_its_path(tmp_path: Path) -> None
     assert watched.close() == {"d/kept", "left"}
 
 
+def test_directories_that_were_moved_are_told_as_they_were_named(tmp_path: Path) -> None:
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "stays").mkdir()
+    names = ("", "d", "d/e", "stays")
+    watched = WatchedTree([(name, str(tmp_path / name)) for name in names])
+    (tmp_path / "d").rename(tmp_path / "away")
+    (tmp_path / "away").rename(tmp_path / "d")
+    (tmp_path / "d/e").rename(tmp_path / "stays/e")
+    (tmp_path / "stays").chmod(0o700)
+    assert (watched.close(), watched.moved) == (set(), {"d", "d/e"})
+
+
 def test_many_events_are_read_while_they_come(tmp_path: Path) -> None:
     """The kernel keeps 16,384 of them."""
     watched = WatchedTree([("", str(tmp_path))])

@@ -1,0 +1,77 @@
+"""Values: dataclasses whose methods are shared."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields, is_dataclass, replace
+
+import pytest
+
+from assembler.values import value
+
+
+@value
+class Point:
+    """A place, and what it is called."""
+
+    x: int
+    y: int = 0
+    name: str = field(default="", compare=False)
+    secret: str = field(default="", repr=False)
+
+
+@value
+class Named(Point):
+    """A point that is more."""
+
+    more: tuple[int, ...] = ()
+
+
+@value(kw_only=True)
+class Keyed:
+    """What is given by name."""
+
+    x: int
+
+
+@value
+class Nothing:
+    """What has no fields."""
+
+
+def test_values_are_equal_when_what_is_compared_is() -> None:
+    assert Point(1, 2, "a") == Point(1, 2, "b") != Point(1, 3)
+    assert hash(Point(1, 2, "a")) == hash(Point(1, 2, "b"))
+    assert Point(1) != Named(1) and Point(1) != (1, 0, "", "")
+    assert Nothing() == Nothing() and len({Nothing(), Nothing(), Point(1), Point(1)}) == 2
+
+
+def test_values_are_dataclasses_with_slots() -> None:
+    assert is_dataclass(Point) and [one.name for one in fields(Named)][-1] == "more"
+    assert replace(Named(1, 2), more=(3,)) == Named(1, 2, more=(3,))
+    assert not hasattr(Point(1), "__dict__")
+    assert Keyed(x=1) == Keyed(x=1)
+    with pytest.raises(TypeError):
+        Keyed(1)  # type: ignore[misc]
+    match Point(1, 2):
+        case Point(x, y):
+            assert (x, y) == (1, 2)
+
+
+def test_texts_show_no_more_than_they_may() -> None:
+    assert repr(Point(1, name="a", secret="s")) == "Point(x=1, y=0, name='a')"
+
+
+def test_what_a_class_defines_is_its_own() -> None:
+    @value
+    class Own:
+        """Equal to everything."""
+
+        x: int
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    assert Own(1) == Own(2) and hash(Own(1)) == 0
