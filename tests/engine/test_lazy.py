@@ -289,7 +289,8 @@ def test_a_blob_that_cannot_be_fetched_is_asked_for_once(bench: Bench) -> None:
     bench.fetching = fails
     with pytest.raises(StoreError, match="gone"):
         bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
-    assert sorted(bench.moved) == [("pull", "parts/0"), ("pull", "parts/1")]
+    assert bench.moved.count(("pull", "parts/0")) == 1
+    assert bench.moved.count(("pull", "parts/1")) <= 1
 
 
 def test_the_index_of_a_base_is_read_once_in_the_life_of_a_store(bench: Bench) -> None:
