@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/base_push.py [MEGABYTES] [ROUNDS]
 
 As an unprivileged user with subordinate ids; needs docker-registry. Every build has an empty store,
-but for one whose store has the index of the base and nothing else. The base is packed by gzip, and for
-one by zstd:chunked, whose table of contents is read alone. The registry is behind a port that counts
-bytes. Prints medians of wall and CPU seconds, ratios to buildah, the bytes that the
-registry sent and was sent, and the largest memory of a process.
+but for one whose store has the index of the base and nothing else. The base is packed by gzip, and
+for one by zstd:chunked, whose table of contents is read alone. The registry is behind a port that
+counts bytes. Prints medians of wall and CPU seconds, ratios to buildah, the bytes that the registry
+sent and was sent, and the largest memory of a process, which is at least this one's.
 """
 
 from __future__ import annotations

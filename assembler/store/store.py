@@ -96,6 +96,10 @@ class Store:
         finally:
             self._lease.close()
 
+    def look_only(self) -> None:
+        """See `Lease.look_only`."""
+        self._lease.look_only()
+
     def hold(self, item: str) -> None:
         """Keep `item`, a path in the store, from being collected while this is open. Look only
         then whether it is there. Raises OSError."""
