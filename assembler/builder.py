@@ -319,6 +319,7 @@ class Builder:
         from assembler.remotes import Unfetched
         from assembler.snapshot.published import PublishedLayers
 
+        self.store.look_only()
         services = replace(self.services(request), remote=Unfetched())
         return forecast(plan, services, PublishedLayers(self.store.layers_directory))
 

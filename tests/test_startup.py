@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,17 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     heavy = {"httpx", "ssl", "asyncio", "zstandard", "pyoci", "rich", "sqlite3", "urllib.request"}
     heavy |= {"yaml", "assembler.cdi"}
     assert not heavy & imported(*arguments)
+
+
+def test_a_build_that_finds_all_in_the_cache_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    build = ("build", "--store", str(tmp_path / "store"), str(tmp_path / "context"))
+    imported(*build)
+    heavy = {"httpx", "ssl", "asyncio", "zstandard", "isal", "pyoci", "rich", "yaml"}
+    heavy |= {"subprocess", "tempfile", "logging", "concurrent.futures"}
+    heavy |= {"assembler.engine.stage", "assembler.linux.userns", "assembler.net.client"}
+    assert heavy.isdisjoint(found := imported(*build)), heavy & found
 
 
 def test_version_is_printed() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import compress
 from marshal import dumps, loads
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from assembler.context.files import (
     changed,
@@ -31,11 +31,11 @@ from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, record
 from assembler.layer.tree import join
-from assembler.values import value
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+_FORMAT = 0o170000  # what of a mode says which kind of file it is
 _CHUNK = 1 << 20
 _DEPTH = 64  # levels that are kept open: deeper ones are found from the root
 _MANY = 2_000  # files that are worth remembering, or
@@ -46,29 +46,32 @@ _HIDDEN, _SHOWN, _PERHAPS = 0, 1, 2
 """What ignore rules say of a name; _PERHAPS is a directory in which something may be shown."""
 
 
-@value
-class _Listing:
-    """What was seen in a directory, names and stats marshalled; `links` are the names of files that
-    have others, with what they share."""
-
-    content: bytes
-    links: dict[str, tuple[int, int]]
+Below = list[tuple[str, int, bool]]
+"""Directories to enter, the last one first: name, mode, and whether one counts, which is: is there
+whatever is in it."""
 
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that is being walked. `below` are the directories left to enter, last first:
-    name, mode, and whether it `counts`: is there whatever is in it."""
+    """A directory in which others are being walked, those `below` still to come."""
 
     path: str
     descriptor: int
     part: bytes
-    below: list[tuple[str, int, bool]]
+    below: Below
     counts: bool
     start: int
     """Where what is said of it begins."""
     holds: bool
     """Whether something is in it."""
+
+
+class _Seen(NamedTuple):
+    """What was seen in directories, by their paths: names and stats, marshalled; and the names of
+    files that have others, with what those share."""
+
+    listings: dict[str, bytes]
+    links: dict[str, dict[str, tuple[int, int]]]
 
 
 class Walk:
@@ -81,7 +84,7 @@ class Walk:
         self._records = records
         self._lock = threading.Lock()
         self._known: dict[str, Summary] = {}
-        self._listings: dict[str, _Listing] = {}
+        self._seen = _Seen({}, {})
 
     def summary(self, path: str, check: Callable[[], None]) -> Summary:
         """See `layer.summary.Summarised`."""
@@ -90,24 +93,25 @@ class Walk:
             if found is None:
                 said = _rules_key(self._rules)
                 with self._cache(path, said) as cache:
-                    going = _Pass(self._root, self._rules, said, cache, self._listings, check)
+                    going = _Pass(self._root, self._rules, said, cache, self._seen, check)
                     found = self._known[path] = going.summary(path)
             return found
 
     def entries(self, path: str) -> list[Entry] | None:
         """The entries of the directory at `path` as they were seen, sorted by name, without some of
         what ignore rules hide; None where it was not walked. Raises OSError, ContextChanged."""
-        listing = self._listings.get(path)
-        if listing is None:
+        content = self._seen.listings.get(path)
+        if content is None:
             return None
-        names, stats = loads(listing.content)
+        names, stats = loads(content)
+        links = self._seen.links.get(path, {})
         found = []
         descriptor = open_directory(self._root, path)
         try:
             for name, seen in sorted(zip(names, stats, strict=True)):
                 mode, *was = seen
                 below = join(path, name)
-                shared = listing.links.get(name)
+                shared = links.get(name)
                 entry = entry_as_seen(self._root, below, descriptor, mode, (*was[:3],), shared)
                 if entry is None:
                     continue
@@ -149,14 +153,15 @@ class _Pass:
         rules: IgnoreRules | None,
         said: bytes,
         cache: StatCache,
-        listings: dict[str, _Listing],
+        seen: _Seen,
         check: Callable[[], None],
     ) -> None:
         self.root = root
         self.rules = rules
         self.said = said
         self.cache = cache
-        self.listings = listings
+        self.seen = seen
+        self.young = time.time_ns() - _RACY
         self.check = check
         self.links: dict[tuple[int, int], list[str]] = {}
         self.kept: list[bytes] = []
@@ -170,27 +175,11 @@ class _Pass:
         text: list[bytes] = []
         levels: list[_Level] = []
         try:
-            levels.append(self.enter(self.opened(None, top), top))
+            descriptor = open_directory(self.root, top)
+            part, below = self.entered(descriptor, top)
+            levels.append(_Level(top, descriptor, part, below, True, 0, True))
             while levels:
-                level = levels[-1]
-                if level.below:
-                    name, mode, counts = level.below.pop()
-                    path = join(level.path, name)
-                    inner = self.enter(self.opened(level, path), path)
-                    inner.counts, inner.start = counts, len(text)
-                    text.append(plain_directory(name, mode))
-                    levels.append(inner)
-                    if len(levels) > _DEPTH:
-                        self.shut(inner)
-                    continue
-                levels.pop()
-                self.shut(level)
-                if not level.counts and not level.holds:
-                    del text[level.start :]
-                    continue
-                text += (END, level.part)
-                if levels:
-                    levels[-1].holds = True
+                self.walk(levels, text)
         finally:
             for level in levels:
                 self.shut(level)
@@ -200,12 +189,40 @@ class _Pass:
         links = groups([path[cut:] for path in paths] for paths in self.links.values())
         return Summary(hashlib.sha256(b"".join(text)).digest(), links)
 
-    def opened(self, above: _Level | None, path: str) -> int:
-        """A descriptor of the directory at `path`, in `above` where that is open."""
-        if above is None or above.descriptor < 0:
+    def walk(self, levels: list[_Level], text: list[bytes]) -> None:
+        """Go on in the last of `levels`, down to the next that has others below it or to its end."""
+        level = levels[-1]
+        while level.below:
+            name, mode, counts = level.below.pop()
+            path = join(level.path, name)
+            descriptor = self.opened(level, name, path)
+            part, below = self.entered(descriptor, path)
+            if below:
+                start, holds = len(text), part != EMPTY
+                levels.append(_Level(path, descriptor, part, below, counts, start, holds))
+                text.append(plain_directory(name, mode))
+                if len(levels) > _DEPTH:
+                    self.shut(levels[-1])
+                return
+            os.close(descriptor)
+            if counts or part != EMPTY:
+                text += (plain_directory(name, mode), END, part)
+                level.holds = True
+        levels.pop()
+        self.shut(level)
+        if not level.counts and not level.holds:
+            del text[level.start :]
+            return
+        text += (END, level.part)
+        if levels:
+            levels[-1].holds = True
+
+    def opened(self, above: _Level, name: str, path: str) -> int:
+        """A descriptor of the directory `name` in `above`, which is at `path`."""
+        if above.descriptor < 0:
             return open_directory(self.root, path)
         try:
-            return os.open(path.rpartition("/")[2], _DIRECTORY, dir_fd=above.descriptor)
+            return os.open(name, _DIRECTORY, dir_fd=above.descriptor)
         except OSError as error:
             raise unreadable(path, error) from error
 
@@ -215,9 +232,10 @@ class _Pass:
             os.close(level.descriptor)
             level.descriptor = -1
 
-    def enter(self, descriptor: int, path: str) -> _Level:
-        """Look at what is in the directory at `path`, which is closed if that fails."""
+    def entered(self, descriptor: int, path: str) -> tuple[bytes, Below]:
+        """The part of the directory at `path`, and what is below it. It is closed if that fails."""
         try:
+            self.check()
             return self.looked_at(descriptor, path)
         except OSError as error:
             os.close(descriptor)
@@ -227,9 +245,8 @@ class _Pass:
             os.close(descriptor)
             raise
 
-    def looked_at(self, descriptor: int, path: str) -> _Level:
-        self.check()
-        now = time.time_ns()
+    def looked_at(self, descriptor: int, path: str) -> tuple[bytes, Below]:
+        """What `entered` gives. Raises OSError as well."""
         with os.scandir(descriptor) as found:
             items = list(found)
         perhaps: frozenset[str] = frozenset()
@@ -237,31 +254,29 @@ class _Pass:
             items, perhaps = self.shown(self.rules, path, items)
         names = [item.name for item in items]
         stats = [item.stat(follow_symlinks=False) for item in items]
-        content = dumps((names, list(map(_SEEN, stats))), 2)
+        content = self.seen.listings[path] = dumps((names, list(map(_SEEN, stats))), 2)
         if not items:
-            self.listings[path] = _Listing(content, {})
-            return _Level(path, descriptor, EMPTY, [], True, 0, False)
+            return EMPTY, []
         self.files += len(items)
         key = hashlib.sha256(content).digest()[:KEY]
         part = self.cache.parts.get(key)
         if part is None:
-            part = self.described(descriptor, path, names, stats, key, now)
+            part = self.described(descriptor, path, names, stats, key)
         else:
             self.kept.append(key)
         flags = part[32]
-        links = self.linked(path, names, stats) if flags & LINKED else {}
-        self.listings[path] = _Listing(content, links)
-        below: list[tuple[str, int, bool]] = []
-        if flags & PARENT:
-            both = zip(names, stats, strict=True)
-            below = [
-                (name, one.st_mode & 0o7777, name not in perhaps)
-                for name, one in both
-                if stat.S_ISDIR(one.st_mode)
-            ]
-            below.sort(reverse=True)
-        holds = part[:32] != EMPTY
-        return _Level(path, descriptor, part[:32], below, True, 0, holds)
+        if flags & LINKED:
+            self.seen.links[path] = self.linked(path, names, stats)
+        if not flags & PARENT:
+            return part[:32], []
+        both = zip(names, stats, strict=True)
+        below = [
+            (name, one.st_mode & 0o7777, name not in perhaps)
+            for name, one in both
+            if one.st_mode & _FORMAT == stat.S_IFDIR
+        ]
+        below.sort(reverse=True)
+        return part[:32], below
 
     def shown(
         self, rules: IgnoreRules, path: str, items: list[os.DirEntry[str]]
@@ -295,7 +310,6 @@ class _Pass:
         names: list[str],
         stats: list[os.stat_result],
         key: bytes,
-        now: int,
     ) -> bytes:
         """The part of a directory that is not known: its files are described, and those are read
         that have changed since they were."""
@@ -314,7 +328,7 @@ class _Pass:
             entry = entry_of(self.root, below, descriptor, found)
             if entry is None:
                 continue
-            young = max(found.st_mtime_ns, found.st_ctime_ns) >= now - _RACY
+            young = max(found.st_mtime_ns, found.st_ctime_ns) >= self.young
             if entry.kind is Kind.FILE:
                 was = stat_key(found)
                 before = known.get(was)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from assembler.engine.selection import Selected, Selection
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import ByteSource, Entry, Kind
 from assembler.layer.reading import Reading
 from assembler.layer.summary import Summarised, Summary, Summing, record
 from assembler.layer.write import nothing
@@ -15,19 +16,24 @@ from assembler.oci.digest import Digest
 from assembler.values import value
 
 _CHUNK = 1 << 20
+NOTHING: Mapping[ByteSource, bytes] = MappingProxyType({})
 
 ContentOf = Callable[[Entry], bytes]
 """The SHA-256 digest, as bytes, of an entry's bytes; empty where it has no source."""
 
 
-def digest(selection: Selection, check: Callable[[], None] = nothing) -> Digest:
+def digest(
+    selection: Selection,
+    check: Callable[[], None] = nothing,
+    known: Mapping[ByteSource, bytes] = NOTHING,
+) -> Digest:
     """The digest of everything `selection` holds. Reads every selected file once, unless its tree
-    knows what it holds.
+    knows what it holds, or the SHA-256 digest of its bytes is `known`.
 
     Raises ContextChanged when a file has another size than when it was seen. `check` is called for
     each entry and MiB and may raise.
     """
-    reader = _Reader(check, bytearray(_CHUNK))
+    reader = _Reader(check, bytearray(_CHUNK), known)
 
     def summary(item: Selected) -> Summary:
         whole = item.only is None and selection.exclude is None
@@ -36,11 +42,6 @@ def digest(selection: Selection, check: Callable[[], None] = nothing) -> Digest:
         return _summed(selection, item, reader.content)
 
     return _digest(selection, reader.content, summary)
-
-
-def digest_of_known(selection: Selection, content: ContentOf) -> Digest:
-    """What `digest` gives for a selection of whose files somebody else has read the bytes."""
-    return _digest(selection, content, lambda item: _summed(selection, item, content))
 
 
 def _digest(
@@ -81,11 +82,14 @@ class _Reader:
 
     check: Callable[[], None]
     buffer: bytearray
+    known: Mapping[ByteSource, bytes]
 
     def content(self, entry: Entry) -> bytes:
         self.check()
         if entry.source is None:
             return b""
+        if entry.source in self.known:
+            return self.known[entry.source]
         hasher = hashlib.sha256()
         view = memoryview(self.buffer)
         total = 0

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from assembler.cache.base import Record
+from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
 from assembler.engine.realisation import Realisation
+from assembler.engine.selection import Selection
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources, StageIdentity
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import Run, Step
+from assembler.plan.steps import Copy, Run, Step
 from assembler.values import value
 
 
@@ -64,6 +66,36 @@ def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | N
     return None if stage.fresh else services.cache.lookup(key)
 
 
+def read_once(
+    plan: Plan,
+    stage: PlannedStage,
+    number: int,
+    parent: Digest,
+    services: Services,
+    sources: Sources,
+) -> Selection | None:
+    """What step `number` of `stage`, above `parent`, selects, where it is to be packed before
+    anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
+    cache can know no result. Raises CopySourceMissing."""
+    step = stage.steps[number]
+    if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
+        return None
+    if recorded(services, stage, keys.definition_key(parent, step)) is not None:
+        return None
+    return sources.plain_files(step)
+
+
+def _ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
+    """Whether the image has the layer of step `number` of `stage`, and no RUN is above it."""
+    above: list[Step] = []
+    for index in reversed(chain_indexes(plan)):
+        if index == stage.index:
+            above += stage.steps[number + 1 :]
+            return not any(isinstance(step, Run) for step in above)
+        above += plan.stage(index).steps
+    return False
+
+
 def _look_up_stage(
     plan: Plan,
     stage: PlannedStage,
@@ -74,8 +106,11 @@ def _look_up_stage(
     identity = base_identity(plan, stage, lambda index: known[index].identity)
     base = _base(plan, stage, known)
     changes: list[StepChange] = []
-    for step in stage.steps:
+    for number, step in enumerate(stage.steps):
         if identity is None:
+            break
+        if read_once(plan, stage, number, identity, services, sources) is not None:
+            identity = None
             break
         origins = sources.origins(step, lambda index: known[index].identity)
         record = None

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
 from assembler.errors import AssemblerError, BadArchive, BlobCorrupt, StoreError
+from assembler.layer import overlay
 from assembler.layer.apply import unpack
-from assembler.layer.changeset import Changeset, Entry
+from assembler.layer.changeset import ByteSource, Changeset, Entry
 from assembler.layer.diff import changes
 from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
 from assembler.layer.members import Members, SpooledMembers
 from assembler.layer.realise import realise
 from assembler.layer.table import MembersByPath, Table
+from assembler.layer.tar_writer import Seen
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
+from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
 from assembler.store.disk import shortage
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Realisation:
@@ -76,9 +82,38 @@ class Realisation:
         return self._blob(change) is not None
 
     def directories(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """The layer directories of `snapshot`, topmost first, all of them existing now."""
-        paths = [self.directory(change, snapshot[:n]) for n, change in enumerate(snapshot)]
-        return tuple(reversed(paths))
+        """The layer directories of `snapshot`, topmost first, all of them existing now. Blobs that
+        must be fetched for it come together, while those that are here are unpacked."""
+        paths: list[str] = []
+        with self._fetching(snapshot) as fetched:
+            for number, change in enumerate(snapshot):
+                if change.id in fetched:
+                    fetched[change.id].result()
+                paths.append(self.directory(change, snapshot[:number]))
+        return overlay.showing(tuple(reversed(paths)))
+
+    @contextmanager
+    def _fetching(self, snapshot: Snapshot) -> Iterator[Mapping[str, Future[None]]]:
+        """What brings the blobs that directories of `snapshot` lack, by the ids of their changes;
+        nothing where there are not several."""
+        lacking = [one for one in snapshot if isinstance(one, BaseChange) and self._lacks(one)]
+        if len(lacking) < 2:
+            yield {}
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
+            try:
+                yield {one.id: pool.submit(self.fetch, one) for one in lacking}
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _lacks(self, change: BaseChange) -> bool:
+        """Whether a blob must be fetched to make the directory of `change`."""
+        if change.id in self._directories or self._snapshotter is None:
+            return False
+        has = self._services.store.blobs.has
+        return self._snapshotter.find(change.id) is None and not has(change.descriptor.digest)
 
     def directory(self, change: Change, below: Snapshot) -> str:
         """The layer directory of `change`, made from its changeset or blob if need be."""
@@ -219,13 +254,14 @@ class Realisation:
             if content is not None:
                 with suppress(ValueError):  # derived data: what is damaged is made anew
                     return LayerIndex.parse(content, diff_id)
-            if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
-                with Indexer(diff_id, check) as indexer:
-                    self._pass_through(change, indexer, keep)
-                    made = indexer.result()
-            else:
-                with self._reading(change) as blob:
-                    made = index(blob, diff_id, check=check)
+            with _naming(layer):
+                if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
+                    with Indexer(diff_id, check) as indexer:
+                        self._pass_through(change, indexer, keep)
+                        made = indexer.result()
+                else:
+                    with self._reading(change) as blob:
+                        made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
 
@@ -274,19 +310,38 @@ class Realisation:
             layer = self._blob(change)
             if layer is not None:
                 return layer
-            services = self._services
-            with services.store.blobs.ingest(hashed=False) as ingest:
-                packed = pack(
-                    self._changeset(change, below),
-                    ingest,
-                    services.compression,
-                    epoch=self._epoch,
-                    check=services.cancellation.check,
-                )
-                ingest.commit_as(packed.digest, packed.size)
-            layer = self._recompression.described(packed)
-            services.packed.record_packed(change.identity, self.variant, layer)
+            layer = self._pack(self._changeset(change, below))
+            self.name(change.identity, layer)
             return layer
+
+    def pack_first(self, changeset: Changeset) -> tuple[Layer, dict[ByteSource, bytes]]:
+        """The packed form of a changeset that has no identity yet, and the SHA-256 digests of the
+        bytes that were packed. `name` makes it that of an identity."""
+        contents: dict[ByteSource, bytes] = {}
+
+        def seen(entry: Entry, digest: bytes) -> None:
+            if entry.source is not None:
+                contents[entry.source] = digest
+
+        return self._pack(changeset, seen), contents
+
+    def name(self, identity: Digest, layer: Layer) -> None:
+        """Remember that `layer` is what `identity` is packed to."""
+        self._services.packed.record_packed(identity, self.variant, layer)
+
+    def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
+        services = self._services
+        with services.store.blobs.ingest(hashed=False) as ingest:
+            packed = pack(
+                changeset,
+                ingest,
+                services.compression,
+                epoch=self._epoch,
+                check=services.cancellation.check,
+                seen=seen,
+            )
+            ingest.commit_as(packed.digest, packed.size)
+        return self._recompression.described(packed)
 
     def base(self, change: BaseChange) -> Layer:
         """The layer of a base as the image has it: in the store afterwards, if it is another than
@@ -321,11 +376,12 @@ class Realisation:
         return tuple(entries(path))
 
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
-        with self._reading(change) as blob:
+        layer = self._layer(change)
+        with _naming(layer), self._reading(change) as blob:
             unpack(
                 blob,
                 into,
-                diff_id=self._layer(change).diff_id,
+                diff_id=layer.diff_id,
                 check=self._services.cancellation.check,
                 lower=lower.lookup,
             )
@@ -333,6 +389,16 @@ class Realisation:
     def _lock(self, name: str) -> threading.Lock:
         with self._guard:
             return self._locks[name]
+
+
+@contextmanager
+def _naming(layer: Layer) -> Iterator[None]:
+    """Have errors about what is in `layer` say which layer it is."""
+    try:
+        yield
+    except BadArchive as error:
+        message = f"layer {layer.descriptor.digest}: {error.message}"
+        raise BadArchive(message, error.entry, hint=error.hint) from error
 
 
 def _named(change: Change) -> tuple[str, Table | None]:

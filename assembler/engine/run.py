@@ -11,6 +11,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import ProcessFailed, StepError
 from assembler.plan.steps import Run
 from assembler.runtime.base import HOSTNAME, Limit, Process
+from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
@@ -85,6 +86,11 @@ def _process(
 def _full(path: str) -> str:
     """A hint when the step may have failed because nothing could be written any more."""
     found = os.statvfs(path)
-    if found.f_bavail * found.f_frsize >= 1 << 20:
+    free = found.f_bavail * found.f_frsize
+    if free >= 1 << 20 and (found.f_favail or not found.f_files):
         return ""
-    return f"no space left on the file system of {path}; free some, or set ASSEMBLE_STORE elsewhere"
+    what = "space" if free < 1 << 20 else "inodes"
+    return (
+        f"no {what} left on the file system of {path} ({mount_point(path)}, {free} bytes free); "
+        "`assemble prune` frees what no image needs, or set ASSEMBLE_STORE elsewhere"
+    )

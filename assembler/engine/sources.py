@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from assembler.engine.realisation import Realisation
 from assembler.engine.selection import Open, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
+from assembler.layer.changeset import ByteSource, Kind
 from assembler.layer.members import gather
 from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
@@ -105,11 +106,22 @@ class Sources:
             gather(selection.entries())
         return selection
 
-    def digest(self, step: Copy, selection: Selection) -> Digest:
-        """What identifies `selection`. Raises StepError at `step` for a file that cannot be read,
-        ContextChanged for one that is changing."""
+    def plain_files(self, step: Copy) -> Selection | None:
+        """What `step` selects, where that is nothing but files of a context which it copies as they
+        are. Raises CopySourceMissing."""
+        if not isinstance(step.origin, ContextOrigin) or step.fetched or not step.paths:
+            return None
+        selection = self.select(step, self.context(step.origin, step).tree())
+        plain = all(one.entry.kind is Kind.FILE and not one.unpack for one in selection.items)
+        return selection if plain else None
+
+    def digest(
+        self, step: Copy, selection: Selection, known: Mapping[ByteSource, bytes] = content.NOTHING
+    ) -> Digest:
+        """What identifies `selection`, of whose files some are `known`. Raises StepError at `step`
+        for a file that cannot be read, ContextChanged for one that is changing."""
         try:
-            return content.digest(selection, self._services.cancellation.check)
+            return content.digest(selection, self._services.cancellation.check, known)
         except StepError as error:
             error.place_at(step.span)
             raise

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
-from assembler.engine.lookup import KnownStage, recorded
+from assembler.engine.lookup import KnownStage, read_once, recorded
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
 from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
+from assembler.engine.selection import Selection
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, origin_tree
+from assembler.errors import StepError
+from assembler.layer.changeset import Changeset
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
@@ -93,6 +96,15 @@ class StageBuilder:
         parent: Digest,
         scheduler: Scheduler[BuiltStage],
     ) -> StepChange:
+        unread = read_once(self.plan, stage, number, parent, self.services, self.sources)
+        if unread is not None and isinstance(step, Copy):
+            with (
+                vertex(
+                    f"{stage.index}/{number}", step.name, self.services.sink, self.services.clock
+                ) as work,
+                scheduler.working,
+            ):
+                return self._copy_once(work, stage, step, unread, parent, below)
         origins = self.sources.origins(step, lambda index: self._identity_of(index, scheduler))
         assert origins is not None  # every stage is finished once `identity_of` returned
         key = keys.step_key(parent, step, origins)
@@ -138,7 +150,7 @@ class StageBuilder:
         else:
             change, known = self._copy(stage, step, parent, below, scheduler, created)
             work.cached = known
-        self._record(key, change, step)
+        self._record(key, change, step, parent)
         return change
 
     def _run(
@@ -195,25 +207,58 @@ class StageBuilder:
             known = self._known(identity, stage, step)
             if known is not None:
                 return known, True
-            destination = EmptyTree() if step.link else self._destination(stage, below)
-            made = copy.changeset(
-                step,
-                selection,
-                destination,
-                now=self._now_ns(),
-                spool=self.realisation.spool,
-                check=self.services.cancellation.check,
-            )
+            made = self._copied(stage, step, selection, below)
             return StepChange(identity, created, False, made), False
+
+    def _copied(
+        self, stage: PlannedStage, step: Copy, selection: Selection, below: Snapshot
+    ) -> Changeset:
+        return copy.changeset(
+            step,
+            selection,
+            EmptyTree() if step.link else self._destination(stage, below),
+            now=self._now_ns(),
+            spool=self.realisation.spool,
+            check=self.services.cancellation.check,
+        )
+
+    def _copy_once(
+        self,
+        work: Vertex,
+        stage: PlannedStage,
+        step: Copy,
+        selection: Selection,
+        parent: Digest,
+        below: Snapshot,
+    ) -> StepChange:
+        """A copy whose files are read once: they are hashed when they are packed."""
+        created = timestamp(self._now())
+        made = self._copied(stage, step, selection, below)
+        try:
+            layer, contents = self.realisation.pack_first(made)
+        except StepError as error:
+            error.place_at(step.span)
+            raise
+        selected = self.sources.digest(step, selection, contents)
+        identity = keys.content_key(parent, step, selected)
+        change = self._known(identity, stage, step)  # of the same files from elsewhere
+        if change is None:
+            self.realisation.name(identity, layer)
+            change = StepChange(identity, created, False, made)
+        else:
+            work.cached = True
+        key = keys.step_key(parent, step, ((step.origin, selected),))
+        self._record(key, change, step, parent)
+        return change
 
     def _destination(self, stage: PlannedStage, below: Snapshot) -> Tree:
         return self.realisation.tree(below, unpack=stage.index in self.running)
 
-    def _record(self, key: Digest, change: StepChange, step: Step) -> None:
+    def _record(self, key: Digest, change: StepChange, step: Step, parent: Digest) -> None:
         record = Record(change.identity, change.created, inputs=json.dumps({"step": step.name}))
-        self.services.cache.record(key, record)
-        if change.identity != key:
-            self.services.cache.record(change.identity, record)
+        also = {keys.definition_key(parent, step)} if isinstance(step, Copy) else set()
+        for one in (key, *({change.identity} | also) - {key}):
+            self.services.cache.record(one, record)
 
     def _now(self) -> float:
         return self.services.clock() if self.plan.epoch is None else float(self.plan.epoch)

@@ -209,7 +209,11 @@ def of_members(
         check()
         entries.append(entry)
         if placement.settled:
-            placement.place(entry)
+            try:
+                placement.place(entry)
+            except BadArchive:  # where it matters what is below, it may be no mistake
+                if placement.settled:
+                    raise
     if not placement.settled:
         rows = _rows(entries)
         return LayerIndex(id, False, None, frozenset(), {"": (0, len(rows))}, rows)

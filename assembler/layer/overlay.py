@@ -194,6 +194,23 @@ def mark(directory: int, name: str) -> None:
         ) from error
 
 
+def is_opaque(directory: str) -> bool:
+    """Whether the directory at `directory` is marked OPAQUE."""
+    try:
+        return os.getxattr(directory, OPAQUE) == b"y"
+    except OSError:
+        return False
+
+
+def showing(directories: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the layer directories `directories`, TOPMOST FIRST, that show: none below one whose
+    root is opaque, a mark that the kernel does not look for there."""
+    for number, directory in enumerate(directories, 1):
+        if is_opaque(directory):
+            return directories[:number]
+    return directories
+
+
 def unmark(directory: int, name: str) -> None:
     """Take the mark `name` from the directory open as `directory`, if it has it. Raises OSError."""
     try:

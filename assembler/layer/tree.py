@@ -93,11 +93,7 @@ class DirectoryTree:
 
     def opaque(self, path: str) -> bool:
         """See `LayerTree.opaque`."""
-        try:
-            found = os.getxattr(os.path.join(self._directory, path), overlay.OPAQUE)
-            return found == b"y"
-        except OSError:
-            return False
+        return overlay.is_opaque(os.path.join(self._directory, path))
 
     def _entry(self, path: str, host: str, status: os.stat_result) -> Entry | None:
         if overlay.hides(status):

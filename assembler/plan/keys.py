@@ -72,6 +72,11 @@ def step_key(parent: Digest, step: Step, origins: _Origins) -> Digest:
     return _digest("step", (str(parent), _definition(step), identities))
 
 
+def definition_key(parent: Digest, copy: Copy) -> Digest:
+    """What all `step_key`s of `copy` above `parent` have in common, whatever it reads."""
+    return _digest("definition", (str(parent), _definition(copy)))
+
+
 def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:
     """The identity of a COPY: the same whenever it copies the same files, wherever from.
 

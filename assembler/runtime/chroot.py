@@ -2,7 +2,8 @@
 
 There being no mounts, files are put into the tree for the time of the step, and directories are
 copied in; a cache's copy takes the cache's place afterwards. The tree is the step's own, so that
-nothing is to be put back when the builder dies.
+nothing is to be put back when the builder dies. What was put there can be taken away by the step,
+which no mount point can be: then it was not to stay anyway, and what it stood for comes back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError
@@ -63,12 +64,13 @@ class Chroot(Forked):
                 "mounts",
                 hint="let the container make user namespaces (see assemble doctor)",
             )
-        nodes = [DeviceNode(f"/dev/{name}", "", "c", n, 0o666) for name, n in _DEVICES.items()]
-        nodes += [mount for mount in mounts if isinstance(mount, DeviceNode)]
         others = [mount for mount in mounts if not isinstance(mount, DeviceNode)]
         with ExitStack() as stack:
-            for node in nodes:
-                stack.enter_context(_placed(root, node.target, _node_maker(node)))
+            for place, make in (("/proc", _make_empty), ("/sys", _make_empty), ("/dev", _make_dev)):
+                stack.enter_context(_placed(root, place, make))
+            for mount in mounts:
+                if isinstance(mount, DeviceNode):
+                    stack.enter_context(_placed(root, mount.target, _node_maker(mount)))
             return super().run(process, root, others, output, cancellation)
 
     def _job(
@@ -119,7 +121,8 @@ Make = Callable[[int, str], None]
 def _placed(root: Root, target: str, make: Make) -> Iterator[tuple[int, str]]:
     """Something at `target` of the tree until the block ends, in a directory that is open as a
     descriptor: a step may turn the directory's path into a link that leaves the tree. What was
-    there comes back in the end, and so do the times of directories that the step did not change."""
+    there comes back in the end, unless the step took away the directory it was in, and so do the
+    times of directories that the step did not change."""
     path = resolve(root.upper, target).strip("/")
     above, _, name = path.rpartition("/")
     saved = uuid.uuid4().hex
@@ -138,10 +141,11 @@ def _placed(root: Root, target: str, make: Make) -> Iterator[tuple[int, str]]:
         def undo() -> bool:
             remove_at(parent, name)
             if there:
-                os.rename(saved, name, src_dir_fd=scratch, dst_dir_fd=parent)
+                with suppress(FileNotFoundError):
+                    os.rename(saved, name, src_dir_fd=scratch, dst_dir_fd=parent)
             return True
 
-        stack.enter_context(_untouched(parent, put, undo))
+        stack.enter_context(_untouched(parent, name, put, undo))
         yield parent, name
 
 
@@ -153,19 +157,22 @@ def _opened(stack: ExitStack, path: str) -> int:
 
 @contextmanager
 def _untouched(
-    directory: int, make: Callable[[], None], undo: Callable[[], bool]
+    directory: int, name: str, make: Callable[[], None], undo: Callable[[], bool]
 ) -> Iterator[None]:
-    """Let `make` add to a directory and `undo` take it away after the block; if that could be done,
-    the directory's times are what they were, or what something else made them meanwhile."""
+    """Let `make` add `name` to a directory and `undo` take it away after the block; if that could be
+    done, the directory's times are what they were, or what something else made them meanwhile. That
+    the name is the only one which is missing is nothing else."""
     before = os.fstat(directory)
     make()
-    after = os.fstat(directory).st_mtime_ns
+    after, names = os.fstat(directory).st_mtime_ns, set(os.listdir(directory))
     try:
         yield
     finally:
         now = os.fstat(directory)
-        if undo():
-            mtime = before.st_mtime_ns if now.st_mtime_ns == after else now.st_mtime_ns
+        missing = names - {name} == set(os.listdir(directory))
+        if undo() or missing:
+            untouched = missing or now.st_mtime_ns == after
+            mtime = before.st_mtime_ns if untouched else now.st_mtime_ns
             os.utime(directory, ns=(before.st_atime_ns, mtime))
 
 
@@ -182,6 +189,7 @@ def _directory_at(top: int, path: str) -> Iterator[int]:
         if not stat.S_ISDIR(_kind(parent, name)):
             made = _untouched(
                 parent,
+                name,
                 lambda: os.mkdir(name, 0o755, dir_fd=parent),
                 lambda: _removed_if_empty(parent, name),
             )
@@ -209,6 +217,21 @@ def _removed_if_empty(directory: int, name: str) -> bool:
             raise
         return False
     return True
+
+
+def _make_empty(directory: int, name: str) -> None:
+    os.mkdir(name, dir_fd=directory)
+    os.chmod(name, 0o755, dir_fd=directory)
+
+
+def _make_dev(directory: int, name: str) -> None:
+    _make_empty(directory, name)
+    with ExitStack() as stack:
+        made = _opened(stack, _path(directory, name))
+        for node, numbers in _DEVICES.items():
+            _node_maker(DeviceNode(f"/dev/{node}", "", "c", numbers, 0o666))(made, node)
+        os.mkdir("shm", dir_fd=made)
+        os.chmod("shm", 0o1777, dir_fd=made)
 
 
 def _node_maker(node: DeviceNode) -> Make:

@@ -126,28 +126,29 @@ def translated(error: OSError, directory: str, needed: int = 0, hint: str = PRUN
 
 def _said(error: OSError, directory: str, needed: int) -> tuple[str, str]:
     mount = mount_point(directory)
+    place = f"the file system of {directory} (mounted at {mount})"
     if error.errno == errno.EROFS:
-        return f"the file system {mount} is read-only ({error.filename or directory})", directory
+        return f"{place} is read-only", directory
     found = os.statvfs(mount)
-    what = f"no space left on the file system {mount}"
+    what = f"no space left on {place}"
     if error.errno == errno.EFBIG:
-        what = f"the largest file that the file system {mount} can hold is reached"
+        what = f"a file has reached the largest size that there is on {place}"
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit != resource.RLIM_INFINITY:
-            what = f"a file on the file system {mount} has reached the limit of {limit} bytes"
+            what = f"a file has reached the limit of {limit} bytes on {place}"
     elif error.errno == errno.EDQUOT:
-        what = f"the disk quota on the file system {mount} is used up"
+        what = f"the disk quota is used up on {place}"
     elif found.f_files and not found.f_favail:
-        what = f"no inodes left on the file system {mount}"
+        what = f"no inodes left on {place}"
     asked = f"{needed} bytes needed, " if needed else ""
-    return f"{what} ({directory}): {asked}{found.f_bavail * found.f_frsize} bytes free", directory
+    return f"{what}: {asked}{found.f_bavail * found.f_frsize} bytes free", directory
 
 
 def is_private(path: str) -> bool:
-    """Whether `path` is a directory, no link, that belongs to this user and lets no one else in."""
+    """Whether `path` is a directory, no link, that belongs to this user, and only it may write."""
     try:
         found = os.lstat(path)
     except OSError:
         return False
-    ours = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    ours = found.st_uid == os.geteuid() and not found.st_mode & 0o022
     return stat.S_ISDIR(found.st_mode) and ours

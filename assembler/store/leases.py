@@ -39,6 +39,11 @@ class Lease:
         self._items: set[str] = set()
         self._gate = self._file = -1
         self._path = ""
+        self._noted = True
+
+    def look_only(self) -> None:
+        """To look what there is is not to use it: nothing of it is noted in the end."""
+        self._noted = False
 
     def hold(self, item: str) -> None:
         """Keep `item`, a path in the store, until this is closed; look only then whether it is
@@ -92,11 +97,14 @@ class Lease:
         )
 
     def close(self) -> None:
-        """Give everything back; that it was used is noted."""
+        """Give everything back; that it was used is noted, unless `look_only` was called."""
         with self._guard:
             if self._file >= 0:
                 with suppress(OSError):  # swept by another, or the disk is full: so it is not noted
-                    _end(self._directory, self._path)
+                    if self._noted:
+                        _end(self._directory, self._path)
+                    else:
+                        os.unlink(self._path)
                 os.close(self._file)
                 self._file = -1
             if self._gate >= 0:

@@ -478,3 +478,74 @@ def test_C25_a_linked_copy_does_not_depend_on_what_is_below(workshop: Workshop) 
             if isinstance(event, VertexDone) and "COPY" in event.name
         )
         assert done.cached == cached
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that were opened, one for each time."""
+    names: list[str] = []
+    original = os.open
+
+    def noted(path: Any, *arguments: Any, **keywords: Any) -> int:
+        names.append(str(path))
+        return original(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", noted)
+    return names
+
+
+@pytest.mark.parametrize(
+    "copies", ["FROM scratch\nCOPY data two /x/\n", "FROM scratch\nCOPY d* /\n"]
+)
+def test_a_file_that_goes_into_the_image_is_read_once(
+    workshop: Workshop, opened: list[str], copies: str
+) -> None:
+    (workshop.context / "data").write_text("1")
+    (workshop.context / "two").write_text("2")
+    image = workshop.build(copies)
+    assert opened.count("data") == 1
+    assert workshop.build(copies).digest == image.digest
+    assert opened.count("data") == 2, "what may be known is read to learn whether it is"
+    assert all(event.cached for event in workshop.events if isinstance(event, VertexDone))
+
+
+def test_reading_once_gives_what_reading_twice_gives(tmp_path: Path) -> None:
+    """In the first workshop the second build looks for a result: one with other bytes is there."""
+    copies = "FROM scratch\nCOPY data /x/\nCOPY data two /y/\n"
+    images = []
+    for earlier in (True, False):
+        (tmp_path / str(earlier)).mkdir()
+        workshop = Workshop(tmp_path / str(earlier))
+        (workshop.context / "two").write_text("2")
+        if earlier:
+            (workshop.context / "data").write_text("0")
+            workshop.build(copies)
+        (workshop.context / "data").write_text("1")
+        os.utime(workshop.context / "data", (5, 5))
+        os.utime(workshop.context / "two", (5, 5))
+        images.append(workshop.build(copies))
+    assert images[0].digest == images[1].digest
+
+
+def test_files_that_were_copied_from_elsewhere_are_known(workshop: Workshop) -> None:
+    for name in ("a/f", "b/f"):
+        (workshop.context / name).parent.mkdir()
+        (workshop.context / name).write_text("1")
+    first = workshop.build("FROM scratch\nCOPY a/f /x/\n")
+    second = workshop.build("FROM scratch\nCOPY --exclude=none b/f /x/\n")
+    assert second.layers == first.layers
+
+
+def test_a_run_above_makes_its_files_looked_for_first(
+    workshop: Workshop, opened: list[str]
+) -> None:
+    (workshop.context / "data").write_text("1")
+    workshop.build("FROM scratch\nCOPY data /x/\nRUN touch /y\n")
+    assert opened.count("data") > 1
+
+
+def test_a_file_that_is_missing_is_named_before_anything_runs(workshop: Workshop) -> None:
+    text = "FROM scratch AS a\nRUN touch /y\nFROM scratch\nCOPY none /x/\nCOPY --from=a /y /\n"
+    with pytest.raises(CopySourceMissing):
+        workshop.build(text)
+    assert not workshop.runtime.ran

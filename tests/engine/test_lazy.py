@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from assembler.context.directory import DirectoryContext
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute
 from assembler.engine.services import Sandbox, Services, Take
-from assembler.errors import BadArchive
+from assembler.errors import BadArchive, StoreError
 from assembler.layer.compression import by_name
 from assembler.linux.cgroups import unlimited
 from assembler.oci.config import ImageConfig
@@ -97,6 +98,7 @@ class WritingRuntime:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.lowers: tuple[str, ...] = ()
 
     def run(
         self,
@@ -108,6 +110,7 @@ class WritingRuntime:
     ) -> int:
         _, path, text = process.argv[-1].split()
         self.ran.append(process.argv[-1])
+        self.lowers = root.lowers
         target = Path(root.upper, path.lstrip("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
@@ -133,6 +136,7 @@ class Bench:
         self.blobs: dict[Digest, bytes] = {}
         self.names: dict[Digest, str] = {}
         self.packed: list[Digest] = []
+        self.fetching: Callable[[], object] = lambda: None
 
     def image(self, name: str, *layers: dict[str, str], compression: str = "gzip") -> None:
         """Let `name` mean an image of these layers."""
@@ -195,6 +199,7 @@ class Bench:
 
         def fetch(image: ResolvedImage, layer: Descriptor, take: Take) -> None:
             self.moved.append(("pull", self.names[layer.digest]))
+            self.fetching()
             take(self.blobs[layer.digest])
             store.blobs.put(self.blobs[layer.digest])
 
@@ -260,6 +265,34 @@ def test_a_copy_onto_a_base_makes_no_directory_and_stores_no_blob(bench: Bench) 
     assert image.layers[0].descriptor.digest in bench.blobs
 
 
+def test_T7_a_step_sees_nothing_below_a_layer_whose_root_is_opaque(bench: Bench) -> None:
+    bench.image("anew", {"a": "1"}, {".wh..wh..opq": "", "b": "2"}, {"c": "3"})
+    bench.build('FROM anew\nRUN ["sh", "write /made 1"]\n')
+    shown = {name for lower in bench.runtime.lowers for name in os.listdir(lower)}
+    assert shown == {"b", "c"}
+
+
+def test_blobs_of_layers_that_are_to_be_unpacked_are_fetched_together(bench: Bench) -> None:
+    bench.image("parts", *({f"{n}/f": "x"} for n in range(3)))
+    together = threading.Barrier(3, timeout=20)
+    bench.fetching = together.wait
+    bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
+    assert sorted(bench.moved) == [("pull", f"parts/{n}") for n in range(3)]
+
+
+def test_a_blob_that_cannot_be_fetched_is_asked_for_once(bench: Bench) -> None:
+    bench.image("parts", {"a": "1"}, {"b": "2"})
+
+    def fails() -> None:
+        raise StoreError("gone")
+
+    bench.fetching = fails
+    with pytest.raises(StoreError, match="gone"):
+        bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
+    assert bench.moved.count(("pull", "parts/0")) == 1
+    assert bench.moved.count(("pull", "parts/1")) <= 1
+
+
 def test_the_index_of_a_base_is_read_once_in_the_life_of_a_store(bench: Bench) -> None:
     bench.build("FROM base\nCOPY f /app/new\n")
     (bench.context / "f").write_text("another")
@@ -283,8 +316,9 @@ def test_T17_a_base_that_is_not_what_its_configuration_says_is_refused(bench: Be
     liar = bench.images["docker.io/library/liar:latest"]
     other = gzip.compress(archive({"b": "2"}), mtime=0)
     bench.blobs[liar.layers[0].digest] = other
-    with pytest.raises(BadArchive, match="not what the image configuration says"):
+    with pytest.raises(BadArchive, match="not what the image configuration says") as caught:
         bench.build("FROM liar\nCOPY f /x\n")
+    assert str(liar.layers[0].digest) in caught.value.message
 
 
 def test_C25_a_linked_copy_does_not_look_at_its_base(bench: Bench) -> None:

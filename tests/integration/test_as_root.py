@@ -60,6 +60,41 @@ def test_root_gets_the_same_digest_from_every_runtime(
     assert len(set(digests.values())) == 1, digests
 
 
+MOUNT_POINTS = """\
+FROM busybox
+RUN --mount=type=bind,source=file,target=/etc/passwd cat /etc/passwd > /seen; rm /etc/passwd || true
+RUN --mount=type=cache,target=/var/log touch /var/log/x; rm -r /var/log || true
+RUN --mount=type=tmpfs,target=/s/t/u echo lost > /s/t/u/lost; rm -r /s || true
+RUN rm -f /etc/hosts /etc/resolv.conf; rmdir /proc /sys /dev/shm; echo lost > /dev/lost; rm -rf /dev || true
+"""
+
+
+@pytest.mark.parametrize("case", ["Z2-directories-renamed", "mount-points-that-are-taken-away"])
+def test_a_chroot_gives_the_digest_of_a_sandbox(assemble: Any, tmp_path: Path, case: str) -> None:
+    context = Path(__file__).parents[2] / "fixtures/differential" / case
+    if not context.exists():
+        context = tmp_path
+        (context / "Dockerfile").write_text(MOUNT_POINTS)
+        (context / "file").write_text("of the context\n")
+    digests = {
+        assemble(
+            "build", "-q", "--no-cache", "--runtime", runtime, context,
+            SOURCE_DATE_EPOCH="1700000000",
+        ).stdout
+        for runtime in ("native", "chroot")
+    }  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_a_step_by_chroot_may_take_away_what_holds_a_mount(assemble: Any, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN mkdir -p /gone/deep\n"
+        "RUN --mount=type=tmpfs,target=/gone/deep --mount=type=tmpfs,target=/gone/new rm -r /gone\n"
+        "RUN test ! -e /gone\n"
+    )
+    assemble("build", "-q", "--no-cache", "--runtime", "chroot", tmp_path)
+
+
 UNSHARE_REFUSED = """\
 import ctypes, os, struct, sys
 code = [(0x20, 0, 0, 0), (0x15, 0, 1, 272), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000)]

@@ -77,8 +77,8 @@ def test_Z7_every_layer_has_the_compression_that_is_forced(
         found[name] = diff_ids(layout)
         copy = tmp_path / f"{layout.name}-copy"
         podman.skopeo("copy", f"oci:{layout}:1", f"dir:{copy}")
-        again = build(assemble, context, layout, packaging)
-        assert again == manifest, "what the cache remembers is not what was made"
+    again = build(assemble, context, layout, packaging)
+    assert again == manifest, "what the cache remembers is not what was made"
     assert found["gzip"] == found["zstd"] == found["zstd:chunked"] == found["uncompressed"]
     assert not set(found["gzip"]) & set(found["estargz"])
 

@@ -68,7 +68,9 @@ def test_RS02_a_full_disk_is_named_and_pruned(
     with mounted(tmp_path / "small", f"size={size}") as small:
         env = copied(assemble, small)
         done = assemble("build", context, code=102, **env)
-        assert f"no space left on the file system {small} (" in last(done)
+        assert f"no space left on the file system of {small}/store (mounted at {small}): " in last(
+            done
+        )
         assert "bytes free" in last(done)
         assert "hint: `assemble prune` frees" in done.stderr
         sound(assemble, env)
@@ -96,7 +98,9 @@ def test_RS02_a_disk_without_inodes_is_named(assemble: Any, context: Path, tmp_p
     with mounted(tmp_path / "small", "size=100m,nr_inodes=70") as small:
         env = copied(assemble, small)
         done = assemble("build", context, code=102, **env)
-        assert f"no inodes left on the file system {small} (" in last(done)
+        assert f"no inodes left on the file system of {small}/store (mounted at {small}): " in last(
+            done
+        )
         sound(assemble, env)
 
 
@@ -116,7 +120,7 @@ def test_RS02_a_store_that_cannot_be_written_is_read(
         env = {"ASSEMBLE_STORE": str(small)}
         for words in (["build", context], ["prune", "--force"], ["rmi", "busybox"]):
             done = assemble(*words, code=102, **env)
-            assert f"the file system {small} is read-only (" in last(done)
+            assert f"(mounted at {small}) is read-only" in last(done)
         assert "busybox" in assemble("images", **env).stdout
         assert "Total:" in assemble("du", **env).stdout
         assemble("store", "check", **env)

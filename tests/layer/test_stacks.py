@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -18,9 +19,12 @@ from hypothesis import strategies as st
 from assembler.errors import BadArchive
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.index import IndexTree, index
+from assembler.layer.members import SpooledMembers
 from assembler.layer.tree import DirectoryTree, MergedTree, everything, join
 from assembler.linux.ownership import write_table
 from assembler.linux.paths import remove_tree
+from assembler.oci.digest import Digest
 from tests.layer.archives import directory, file, hardlink, opaque, symlink, tar, whiteout
 
 Node = tuple[Kind, str, int]  # what it is; a file's content or a link's text; the mode
@@ -151,16 +155,34 @@ def unpacked(archives: list[bytes]) -> Tree | None:
                 below.append(into)
                 unpack(io.BytesIO(archive), into, lower=lower.lookup)
             merged = MergedTree([DirectoryTree(path) for path in reversed(below)])
-            return {
-                entry.path: (entry.kind, content(entry), entry.mode)
-                for entry in everything(merged, linked=False)
-                if entry.path
-            }
+            return listed(merged)
         except BadArchive:
             return None
         finally:
             for path in below:
                 remove_tree(path)
+
+
+def indexed(archives: list[bytes]) -> Tree | None:
+    """What their file indexes show."""
+    with tempfile.TemporaryDirectory() as spool:
+        trees: list[IndexTree] = []
+        try:
+            for archive in archives:
+                made = index(io.BytesIO(archive), Digest.of(archive))
+                members = SpooledMembers(partial(io.BytesIO, archive), spool)
+                trees.insert(0, IndexTree(made, members, MergedTree(trees[:])))
+            return listed(MergedTree(trees))
+        except BadArchive:
+            return None
+
+
+def listed(tree: MergedTree) -> Tree:
+    return {
+        entry.path: (entry.kind, content(entry), entry.mode)
+        for entry in everything(tree, linked=False)
+        if entry.path
+    }
 
 
 NAMES = st.sampled_from("abc")
@@ -181,4 +203,6 @@ STACKS = st.lists(st.lists(ENTRIES, min_size=1, max_size=7), min_size=1, max_siz
 @given(STACKS)
 def test_TR02_layers_mean_what_the_model_says(layers: list[list[Entry]]) -> None:
     for stack in (layers, sound(layers)):
-        assert unpacked([tar(*entries) for entries in stack]) == modelled(stack)
+        archives = [tar(*entries) for entries in stack]
+        assert unpacked(archives) == modelled(stack)
+        assert indexed(archives) == modelled(stack)

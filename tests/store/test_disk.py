@@ -23,8 +23,8 @@ def failure(number: int, filename: str | None = None) -> OSError:
     ("number", "words"),
     [
         (errno.ENOSPC, ("no space left", "123 bytes needed", "bytes free")),
-        (errno.EDQUOT, ("the disk quota", "is used up", "123 bytes needed")),
-        (errno.EFBIG, ("the largest file", "bytes free")),
+        (errno.EDQUOT, ("the disk quota is used up", "123 bytes needed")),
+        (errno.EFBIG, ("the largest size", "bytes free")),
         (errno.EROFS, ("is read-only",)),
     ],
 )
@@ -34,7 +34,8 @@ def test_RS02_what_cannot_be_written_names_its_file_system(
     error = translated(failure(number), str(tmp_path), 123)
     assert isinstance(error, NoSpace) and error.hint
     assert error.file_system == mount_point(str(tmp_path))
-    assert f"the file system {error.file_system}" in error.message
+    place = f"the file system of {tmp_path} (mounted at {error.file_system})"
+    assert place in error.message
     assert all(word in error.message for word in words)
     assert ("assemble prune" in error.hint) == (number in (errno.ENOSPC, errno.EDQUOT))
 
@@ -50,7 +51,9 @@ def test_RS02_the_reason_below_another_error_is_found() -> None:
     error.__cause__ = failure(errno.ENOSPC)
     found = shortage(error, "/proc/self")
     assert isinstance(found, NoSpace)
-    assert found.message.startswith("'f' cannot be made: no space left on the file system /proc (")
+    assert found.message.startswith(
+        "'f' cannot be made: no space left on the file system of /proc/self (mounted at /proc): "
+    )
     assert shortage(found, "/") is None, "it is said already"
     assert shortage(failure(errno.EACCES), "/") is None
     other = HostError("no cgroup", "cgroups")
@@ -185,7 +188,8 @@ def test_a_store_where_anybody_may_make_files_must_be_ones_own(tmp_path: Path) -
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    (shared / "theirs").mkdir(mode=0o755)
+    (shared / "theirs").mkdir()
+    (shared / "theirs").chmod(0o777)
     with pytest.raises(StoreUnusable, match="anybody may have made it"):
         Store.open(str(shared / "theirs"))
     (shared / "linked").symlink_to(tmp_path)
