@@ -1,14 +1,14 @@
-"""What one RUN's process is given, as values that travel to the zygote."""
+"""What one RUN's process is given, as values that travel to the zygote: tuples, which are pickled by
+no Python code, whose pages a fork would have to copy first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from assembler.linux.owner_filter import Ownership
 
 
-@dataclass(frozen=True, slots=True)
-class FileMount:
+class FileMount(NamedTuple):
     """A file that exists only in memory."""
 
     target: str
@@ -18,8 +18,7 @@ class FileMount:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryMount:
+class DirectoryMount(NamedTuple):
     """A host path, or (with `source` empty) a tmpfs of `size` bytes. `options` of a bind mount are
     nosuid, nodev, noexec."""
 
@@ -31,8 +30,7 @@ class DirectoryMount:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """What a sandbox is without its root and its process: the same for most steps of a build."""
 
     hostname: str
@@ -50,8 +48,7 @@ class Setting:
     shared_memory: int = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """Everything one process needs; it travels to the zygote by pickle."""
 
     setting: Setting

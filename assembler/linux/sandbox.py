@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from assembler.linux import reaping, syscalls
 from assembler.linux.job import Job, Setting
@@ -18,8 +19,7 @@ from assembler.linux.payload import Payload, Records
 from assembler.linux.root import make_root, prepare_root, remove_made, root_of
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxJob:
+class SandboxJob(NamedTuple):
     """`job` in namespaces of its own."""
 
     job: Job
@@ -37,8 +37,7 @@ class SandboxJob:
         return Preparation(self.job.setting)
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
+class Preparation(NamedTuple):
     """A sandbox without a step: what is the same for all that have `setting`."""
 
     setting: Setting

@@ -178,6 +178,7 @@ def _serve(control: socket.socket) -> None:
     poller = select.poll()
     poller.register(control, select.POLLIN)
     spares: dict[bytes, _Spare] = {}
+    preparations: dict[bytes, Preparation] = {}
     while True:
         ready = poller.poll(1000)
         ended = _reaped()
@@ -193,8 +194,10 @@ def _serve(control: socket.socket) -> None:
         else:
             _fork_sandbox(control, own, descriptors)
         if more and common and common not in spares:
+            if common not in preparations:  # as with jobs: read where no fork has to do it again
+                preparations[common] = pickle.loads(common)
             with suppress(OSError):  # then the next job is forked when it comes
-                spares[common] = _fork_spare(control, own, common)
+                spares[common] = _fork_spare(control, own, preparations[common])
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,7 @@ class _Spare:
             os.close(descriptor)
 
 
-def _fork_spare(control: socket.socket, own: int, common: bytes) -> _Spare:
+def _fork_spare(control: socket.socket, own: int, preparation: Preparation) -> _Spare:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         syscalls.unshare(syscalls.CLONE_NEWPID)
@@ -227,7 +230,7 @@ def _fork_spare(control: socket.socket, own: int, common: bytes) -> _Spare:
                 control.close()
                 ours.close()
                 os.close(own)
-                _child(lambda: _wait_for_job(theirs, common))
+                _child(lambda: _wait_for_job(theirs, preparation))
         except OSError:
             ours.close()
             raise
@@ -236,10 +239,9 @@ def _fork_spare(control: socket.socket, own: int, common: bytes) -> _Spare:
     return _Spare(pid, ours)
 
 
-def _wait_for_job(control: socket.socket, common: bytes) -> None:
+def _wait_for_job(control: socket.socket, preparation: Preparation) -> None:
     problem, ready = b"", None
     try:
-        preparation: Preparation = pickle.loads(common)
         ready = preparation.make()
     except Exception as error:
         problem = _failed(error)
@@ -290,9 +292,7 @@ def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
         if pid == 0:
             control.close()
             _child(lambda: _sandbox(job, reply, output, left))
-        pidfd = os.pidfd_open(pid)
-        socket.send_fds(reply, [b"p"], [pidfd])
-        for descriptor in (pidfd, output, *entrances):
+        for descriptor in (output, *entrances):
             os.close(descriptor)
     return pid
 
@@ -329,11 +329,9 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
                     _child(lambda: _sandbox(job, reply, output, left))
             finally:  # whatever fork(2) said: else no other namespace could be made
                 syscalls.setns(own, syscalls.CLONE_NEWPID)
-            pidfd = os.pidfd_open(pid)
-            socket.send_fds(reply, [b"p"], [pidfd])
-            os.close(pidfd)
         except Exception as error:
-            reply.send(b"failed " + str(error).encode("utf-8", "replace"))
+            with suppress(OSError):  # nobody listens any more
+                reply.send(b"failed " + str(error).encode("utf-8", "replace"))
         finally:
             for descriptor in (output, *entrances):
                 os.close(descriptor)
@@ -341,6 +339,10 @@ def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> N
 
 def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int]) -> None:
     try:
+        # From here, not from the zygote: that may be kept waiting for longer than this process lives.
+        pidfd = os.pidfd_open(os.getpid())
+        socket.send_fds(reply, [b"p"], [pidfd])
+        os.close(pidfd)
         enter(entrances)
         status = job.run(output)
         reply.send(b"exit %d" % status)

@@ -88,6 +88,8 @@ def layer(id, make):
 try:
     if kind == "spare":
         run("true")
+        snapshots.remove("0001")
+        count = 0
     exec(sys.stdin.read())
 finally:
     runtime.close()

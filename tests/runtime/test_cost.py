@@ -105,6 +105,18 @@ assert show("cat /proc/sys/kernel/hostname") == "buildkitsandbox"
     )
 
 
+def test_nobody_who_listens_is_no_reason_to_end_the_steps_of_others(sandboxed: Sandboxed) -> None:
+    sandboxed(
+        """
+import socket
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+ours.close()
+runtime._zygote.submit("no job", theirs, 1)
+assert run("echo here")[:2] == (0, "here\\n")
+"""
+    )
+
+
 def test_nothing_waits_for_a_root_that_cannot_be_made(sandboxed: Sandboxed) -> None:
     sandboxed(
         PROCESSES
