@@ -254,13 +254,14 @@ class Realisation:
             if content is not None:
                 with suppress(ValueError):  # derived data: what is damaged is made anew
                     return LayerIndex.parse(content, diff_id)
-            if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
-                with Indexer(diff_id, check) as indexer:
-                    self._pass_through(change, indexer, keep)
-                    made = indexer.result()
-            else:
-                with self._reading(change) as blob:
-                    made = index(blob, diff_id, check=check)
+            with _naming(layer):
+                if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
+                    with Indexer(diff_id, check) as indexer:
+                        self._pass_through(change, indexer, keep)
+                        made = indexer.result()
+                else:
+                    with self._reading(change) as blob:
+                        made = index(blob, diff_id, check=check)
             store.indexes.save(diff_id, made.serialise())
             return made
 
@@ -374,11 +375,12 @@ class Realisation:
         return tuple(entries(path))
 
     def _unpack(self, change: Change, lower: Tree, into: str) -> None:
-        with self._reading(change) as blob:
+        layer = self._layer(change)
+        with _naming(layer), self._reading(change) as blob:
             unpack(
                 blob,
                 into,
-                diff_id=self._layer(change).diff_id,
+                diff_id=layer.diff_id,
                 check=self._services.cancellation.check,
                 lower=lower.lookup,
             )
@@ -386,6 +388,16 @@ class Realisation:
     def _lock(self, name: str) -> threading.Lock:
         with self._guard:
             return self._locks[name]
+
+
+@contextmanager
+def _naming(layer: Layer) -> Iterator[None]:
+    """Have errors about what is in `layer` say which layer it is."""
+    try:
+        yield
+    except BadArchive as error:
+        message = f"layer {layer.descriptor.digest}: {error.message}"
+        raise BadArchive(message, error.entry, hint=error.hint) from error
 
 
 def _named(change: Change) -> tuple[str, Table | None]:

@@ -7,6 +7,7 @@ Both classes are used by `with`; when the block ends, well or not, no thread is 
 from __future__ import annotations
 
 import io
+import mmap
 import queue
 import threading
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Behind:
         """Memory for the next piece; waits while too many pieces are waiting."""
         if self._spare:
             self._spare -= 1
-            return memoryview(bytearray(self._size))
+            return memoryview(mmap.mmap(-1, self._size))  # zeros that are not touched cost nothing
         return self._free.get()
 
     def put(self, piece: memoryview) -> None:

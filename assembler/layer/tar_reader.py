@@ -69,7 +69,8 @@ def read(
     source = _Source(stream)
     state = _Extensions(limits)
     count = extended = 0
-    while (header := source.header()) is not None:
+    last = ""
+    while (header := source.header(last)) is not None:
         kind = header[156:157]
         if kind in _EXTENSIONS:
             extended += 1
@@ -84,11 +85,16 @@ def read(
         entry, body = _member(source, header, state, layers)
         state.clear()
         if entry is not None:
+            last = entry.path
             yield entry, body
-        source.finish_body()
+        source.finish_body(last)
     if not state.empty:
         raise BadArchive("an extended header at the end belongs to no member")
     source.drain()
+
+
+def _after(last: str) -> str:
+    return f" after {last!r}" if last else ""
 
 
 class _Source:
@@ -101,20 +107,23 @@ class _Source:
         self._sparse = 0
         self._present = 0
 
-    def header(self) -> bytes | None:
-        """The next header; None at the end of the archive."""
+    def header(self, last: str) -> bytes | None:
+        """The next header; None at the end of the archive. Errors name the `last` member."""
         block = self._stream.read(BLOCK)
         if not block:
             return None
         if len(block) < BLOCK:
             block += self._stream.read(BLOCK - len(block))
         if len(block) < BLOCK:
-            raise BadArchive("truncated in a header")
+            raise BadArchive(f"truncated in a header{_after(last)}", last)
         if block[:1] == b"\0" and not block.strip(b"\0"):
             if self._stream.read(BLOCK).strip(b"\0"):
-                raise BadArchive("something follows a single block of zeros")
+                raise BadArchive(f"something follows a single block of zeros{_after(last)}", last)
             return None
-        fields.check_sum(block)
+        try:
+            fields.check_sum(block)
+        except BadArchive as error:
+            raise BadArchive(f"{error.message}{_after(last)}", last) from error
         return block
 
     def count_holes(self, segments: Segments) -> None:
@@ -155,14 +164,14 @@ class _Source:
         self.finish_body()
         return b"".join(parts)
 
-    def finish_body(self) -> None:
-        """Pass over what is left of the body, and its padding."""
+    def finish_body(self, last: str = "") -> None:
+        """Pass over what is left of the body, and its padding. Errors name the `last` member."""
         left = self._left + self._padding
         self._left = self._padding = 0
         while left > 0:
             data = self._stream.read(min(left, 1 << 20))
             if not data:
-                raise BadArchive("truncated in a member's bytes")
+                raise BadArchive(f"truncated in the bytes of {last!r}", last)
             left -= len(data)
 
     def drain(self) -> None:

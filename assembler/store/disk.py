@@ -145,10 +145,10 @@ def _said(error: OSError, directory: str, needed: int) -> tuple[str, str]:
 
 
 def is_private(path: str) -> bool:
-    """Whether `path` is a directory, no link, that belongs to this user and lets no one else in."""
+    """Whether `path` is a directory, no link, that belongs to this user, and only it may write."""
     try:
         found = os.lstat(path)
     except OSError:
         return False
-    ours = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    ours = found.st_uid == os.geteuid() and not found.st_mode & 0o022
     return stat.S_ISDIR(found.st_mode) and ours

@@ -197,7 +197,8 @@ def _refuse_foreign(path: str) -> None:
         return
     if above.st_mode & 0o002 and os.path.lexists(path) and not is_private(path):
         raise StoreUnusable(
-            f"the store {path} is not a directory of this user alone, and anybody may have made it",
+            f"the store {path} is not a directory that only this user writes, and anybody may have"
+            " made it",
             path,
             hint="set ASSEMBLE_STORE to a directory of your own",
         )

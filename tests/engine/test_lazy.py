@@ -289,7 +289,8 @@ def test_a_blob_that_cannot_be_fetched_is_asked_for_once(bench: Bench) -> None:
     bench.fetching = fails
     with pytest.raises(StoreError, match="gone"):
         bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
-    assert sorted(bench.moved) == [("pull", "parts/0"), ("pull", "parts/1")]
+    assert bench.moved.count(("pull", "parts/0")) == 1
+    assert bench.moved.count(("pull", "parts/1")) <= 1
 
 
 def test_the_index_of_a_base_is_read_once_in_the_life_of_a_store(bench: Bench) -> None:
@@ -315,8 +316,9 @@ def test_T17_a_base_that_is_not_what_its_configuration_says_is_refused(bench: Be
     liar = bench.images["docker.io/library/liar:latest"]
     other = gzip.compress(archive({"b": "2"}), mtime=0)
     bench.blobs[liar.layers[0].digest] = other
-    with pytest.raises(BadArchive, match="not what the image configuration says"):
+    with pytest.raises(BadArchive, match="not what the image configuration says") as caught:
         bench.build("FROM liar\nCOPY f /x\n")
+    assert str(liar.layers[0].digest) in caught.value.message
 
 
 def test_C25_a_linked_copy_does_not_look_at_its_base(bench: Bench) -> None:

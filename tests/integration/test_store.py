@@ -51,7 +51,7 @@ def test_CR06_builds_and_prunes_at_once_are_safe(assemble: Any, tmp_path: Path) 
     context = write(
         tmp_path / "context",
         "FROM busybox AS a\nCOPY f /f\nRUN --mount=type=cache,target=/c cat /f > /c/x; sleep 0.3\n"
-        "RUN cp /f /g && sleep 0.2\nFROM busybox\nCOPY --from=a /g /\nRUN sleep 0.2; test -s /g\n",
+        "RUN cp /f /g && mkdir /d && touch /d/f && chown -R 5:5 /d && chmod 0 /d && sleep 0.2\nFROM busybox\nCOPY --from=a /g /\nRUN sleep 0.2; test -s /g\n",
         f=os.urandom(200_000),
     )
     expected = assemble("build", "-q", context, **EPOCH).stdout

@@ -170,6 +170,12 @@ def test_T12_a_wrong_checksum_is_no_end(at: int) -> None:
         listed(damaged)
 
 
+def test_T12_errors_name_the_last_member_that_was_right() -> None:
+    for damaged in (SOUND[:-3], SOUND[: 2048 + 3], SOUND[:2048] + b"X" + SOUND[2049:]):
+        with pytest.raises(BadArchive, match=r"after '(one|two)'|the bytes of 'two'"):
+            listed(damaged)
+
+
 def test_T12_after_the_end_everything_is_passed_over_and_read() -> None:
     for rest in (b"garbage" * 1000, raw(b"second", b"archive") + ZEROS, b"x"):
         stream = io.BytesIO(SOUND + ZEROS + rest)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
+import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -171,6 +174,34 @@ def test_cancelling_stops_everything(compression: Compression) -> None:
     with pytest.raises(Cancelled):
         pack(entries, io.BytesIO(), compression, check=check)
     assert threading.active_count() == before
+
+
+class Slow:
+    """A sink that is never done, so that packing waits for it."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        time.sleep(0.02)
+        return len(data)
+
+
+@pytest.mark.parametrize("compression", [Plain(), Gzip(threads=2), Zstd(threads=2)])
+def test_ctrl_c_leaves_no_thread_and_no_file_open(tmp_path: Path, compression: Compression) -> None:
+    (tmp_path / "f").write_bytes(random.Random(3).randbytes(900_000))
+    source = PathBytes(str(tmp_path / "f"))
+    entries = [Entry(f"f{n}", Kind.FILE, size=900_000, source=source) for n in range(2_000)]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    handler = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            pack(entries, Slow(), compression)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 
 def test_a_source_that_changed_stops_everything(tmp_path: Path) -> None:

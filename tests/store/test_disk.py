@@ -188,7 +188,8 @@ def test_a_store_where_anybody_may_make_files_must_be_ones_own(tmp_path: Path) -
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    (shared / "theirs").mkdir(mode=0o755)
+    (shared / "theirs").mkdir()
+    (shared / "theirs").chmod(0o777)
     with pytest.raises(StoreUnusable, match="anybody may have made it"):
         Store.open(str(shared / "theirs"))
     (shared / "linked").symlink_to(tmp_path)

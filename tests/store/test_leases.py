@@ -139,18 +139,13 @@ def test_CR11_a_thousand_directories_of_dead_commands_are_swept_by_few_descripto
     tmp_path: Path,
 ) -> None:
     path = str(tmp_path / "store")
-    with Store.open(path):
-        pass
-    for number in range(1000):
-        Path(path, "ingest", f"{number:032x}").mkdir()
-        Path(path, "ingest", f"{number:032x}", "data").write_bytes(b"x")
+    code = (
+        "import resource, sys; from assembler.store.store import Store\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); Store.open(sys.argv[1])"
+    )
     with Store.open(path) as alive, alive.scratch() as kept:
-        code = (
-            "import resource, sys; from assembler.store.store import Store\n"
-            "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); Store.open(sys.argv[1])"
-        )
         for number in range(1000):
-            Path(path, "ingest", f"{number:032x}").mkdir(exist_ok=True)
+            Path(path, "ingest", f"{number:032x}").mkdir()
         subprocess.run([sys.executable, "-c", code, path], check=True)
         assert os.listdir(os.path.join(path, "ingest")) == []
         assert os.path.isdir(kept)
