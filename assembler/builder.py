@@ -27,6 +27,7 @@ from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.linux.resources import Resources
+from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -69,7 +70,8 @@ class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
-    that is pushed, to a registry that may have them. With `recompress`, base layers too are in
+    that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
+    whether it will be asked for. With `recompress`, base layers too are in
     `compression`; with `docker_types`, the image has Docker's media types instead of OCI's."""
 
     dockerfile: Dockerfile
@@ -86,6 +88,7 @@ class BuildRequest:
     epoch: int | None = None
     pull: bool = False
     whole: bool = True
+    wanted: Callable[[Descriptor], bool] = lambda layer: False
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     recompress: bool = False
@@ -334,6 +337,7 @@ class Builder:
             stream=self.images.stream,
             part=self.images.part,
             whole=request.whole,
+            wanted=request.wanted,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,

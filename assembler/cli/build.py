@@ -122,17 +122,18 @@ def _build(
 
     def build(packaging: Packaging, plan: Plan, tags: tuple[Reference, ...]) -> Image:
         compression = packaging.checked()
-        packaged = replace(
-            request,
-            compression=compression,
-            recompress=packaging.force,
-            docker_types=packaging.docker,
-        )
         outputs = [
             concrete(one, names, builder, request.annotations.descriptor)
             for one in asked
             if one.writes and one.packaging == packaging
         ]
+        packaged = replace(
+            request,
+            compression=compression,
+            recompress=packaging.force,
+            docker_types=packaging.docker,
+            wanted=lambda layer: any(output.reads(layer) for output in outputs),
+        )
         image = builder.build(packaged, plan)
         builder.tag(image, tags)
         builder.write(image, outputs)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 from assembler.dockerfile.ignore import IgnoreRules
+from assembler.layer.changeset import Entry
+from assembler.layer.summary import Summary
 from assembler.layer.tree import Tree
+
+ContentOf = Callable[[Entry], bytes]
+"""The SHA-256 digest, as bytes, of an entry's bytes; empty where it has no source."""
 
 
 class Context(Protocol):
@@ -30,4 +37,20 @@ class Context(Protocol):
     def ignored(self, path: str) -> str | None:
         """The ignore rule (`.dockerignore:3 *.sh`) that hides `path`; None when none does, or
         when there is nothing at `path`."""
+        ...
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """A tree that remembers what it holds. Its methods raise StepError for a file that cannot be
+    read, ContextChanged for one that is changing; `check` is called on the way and may raise."""
+
+    def summary(self, path: str, check: Callable[[], None]) -> Summary:
+        """The summary of all that is below the directory at `path`."""
+        ...
+
+    def contents(
+        self, selection: str, check: Callable[[], None]
+    ) -> AbstractContextManager[ContentOf]:
+        """The digests of files, one by one, remembered until the next time of that `selection`."""
         ...

@@ -48,12 +48,13 @@ class DirectoryContext:
 
 
 class _ContextTree:
-    """What ignore rules show of a directory. See `Tree`, `layer.summary.Summarised`."""
+    """What ignore rules show of a directory. See `Tree`, `context.base.Summarised`."""
 
     def __init__(self, shown: FilteredTree, walk: Walk) -> None:
         self.lookup = shown.lookup
         self.children = shown.children
         self.summary = walk.summary
+        self.contents = walk.contents
 
 
 class _Files:

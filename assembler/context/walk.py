@@ -11,14 +11,18 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from marshal import dumps, loads
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from assembler.context.base import ContentOf
 from assembler.context.files import (
+    ContextBytes,
+    Identity,
     changed,
     entry_as_seen,
     entry_of,
@@ -31,6 +35,7 @@ from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, record
 from assembler.layer.tree import join
+from assembler.linux.beneath import Openings
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -87,7 +92,7 @@ class Walk:
         self._seen = _Seen({}, {})
 
     def summary(self, path: str, check: Callable[[], None]) -> Summary:
-        """See `layer.summary.Summarised`."""
+        """See `context.base.Summarised`."""
         with self._lock:
             found = self._known.get(path)
             if found is None:
@@ -122,6 +127,40 @@ class Walk:
         finally:
             os.close(descriptor)
         return found
+
+    @contextmanager
+    def contents(self, selection: str, check: Callable[[], None]) -> Iterator[ContentOf]:
+        """See `context.base.Summarised`."""
+        said = selection.encode("utf-8", "surrogateescape")
+        with self._cache("", b"files\0" + said) as cache, Openings() as near:
+            known, files = cache.group(0), Group()
+            young = time.time_ns() - _RACY
+            read = size = 0
+
+            def content(entry: Entry) -> bytes:
+                nonlocal read, size
+                source = entry.source
+                if not isinstance(source, ContextBytes):
+                    return b""
+                check()
+                descriptor = source.descriptor(near)
+                try:
+                    source.check(descriptor)
+                    found = os.fstat(descriptor)
+                    was = stat_key(found)
+                    digest = known.get(was)
+                    if digest is None:
+                        digest = _hashed(descriptor, source.path, source.seen, check)
+                        read, size = read + 1, size + found.st_size
+                finally:
+                    os.close(descriptor)
+                if max(found.st_mtime_ns, found.st_ctime_ns) < young:
+                    files[was] = digest
+                return digest
+
+            yield content
+            if read and (len(files) >= _MANY or size >= _MUCH):
+                cache.save((), {b"files": Directory(b"", 0, files)}, {})
 
     def _cache(self, path: str, said: bytes) -> StatCache:
         if not self._records:
@@ -352,26 +391,10 @@ class _Pass:
             was = identity(found)
             if identity(os.fstat(descriptor)) != was:
                 raise changed(path)
-            hasher, total = self.hashed(descriptor, min(found.st_size, _CHUNK) + 1)
-            if total != found.st_size or identity(os.fstat(descriptor)) != was:
-                raise changed(path)
+            self.size += found.st_size
+            return _hashed(descriptor, path, was, self.check)
         finally:
             os.close(descriptor)
-        self.size += total
-        return bytes(hasher.digest())
-
-    def hashed(self, descriptor: int, most: int) -> tuple[Any, int]:
-        """The hash of a file's bytes, and their number. A file of fewer than `most` is read at
-        once."""
-        data = os.read(descriptor, most)
-        hasher, total = hashlib.sha256(data), len(data)
-        if total == most - 1 < _CHUNK:
-            return hasher, total
-        while data := os.read(descriptor, _CHUNK):
-            hasher.update(data)
-            total += len(data)
-            self.check()
-        return hasher, total
 
     def linked(
         self, path: str, names: list[str], stats: list[os.stat_result]
@@ -383,6 +406,25 @@ class _Pass:
                 shared = links[name] = (found.st_dev, found.st_ino)
                 self.links.setdefault(shared, []).append(join(path, name))
         return links
+
+
+def _hashed(descriptor: int, path: str, seen: Identity, check: Callable[[], None]) -> bytes:
+    """The digest of a file's bytes. Raises ContextChanged unless it is the one that was seen, and
+    stays that."""
+    _, size, _ = seen
+    most = min(size, _CHUNK) + 1
+    data = os.read(descriptor, most)
+    hasher, total = hashlib.sha256(data), len(data)
+    while total != size or size >= _CHUNK:  # a small file was read at once
+        data = os.read(descriptor, _CHUNK)
+        if not data:
+            break
+        hasher.update(data)
+        total += len(data)
+        check()
+    if total != size or identity(os.fstat(descriptor)) != seen:
+        raise changed(path)
+    return hasher.digest()
 
 
 def _verdict(rules: IgnoreRules, path: str, names: list[str]) -> bytes:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any
 
+from assembler.context.base import ContentOf, Summarised
 from assembler.engine.selection import Selected, Selection
 from assembler.layer.changeset import ByteSource, Entry, Kind
 from assembler.layer.reading import Reading
-from assembler.layer.summary import Summarised, Summary, Summing, record
+from assembler.layer.summary import Summary, Summing, record
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
 from assembler.values import value
 
 _CHUNK = 1 << 20
 NOTHING: Mapping[ByteSource, bytes] = MappingProxyType({})
-
-ContentOf = Callable[[Entry], bytes]
-"""The SHA-256 digest, as bytes, of an entry's bytes; empty where it has no source."""
 
 
 def digest(
@@ -34,23 +33,44 @@ def digest(
     each entry and MiB and may raise.
     """
     reader = _Reader(check, bytearray(_CHUNK), known)
+    with ExitStack() as stack:
+        opened: dict[int, ContentOf] = {}
 
-    def summary(item: Selected) -> Summary:
-        whole = item.only is None and selection.exclude is None
-        if whole and isinstance(item.tree, Summarised):
-            return item.tree.summary(item.entry.path, check)
-        return _summed(selection, item, reader.content)
+        def content(item: Selected) -> ContentOf:
+            tree = item.tree
+            if known or not isinstance(tree, Summarised):
+                return reader.content
+            if id(tree) not in opened:
+                contents = tree.contents(_named(selection), check)
+                opened[id(tree)] = stack.enter_context(contents)
+            return opened[id(tree)]
 
-    return _digest(selection, reader.content, summary)
+        def summary(item: Selected) -> Summary:
+            whole = item.only is None and selection.exclude is None
+            if whole and isinstance(item.tree, Summarised):
+                return item.tree.summary(item.entry.path, check)
+            return _summed(selection, item, content(item))
+
+        return _digest(selection, content, summary)
+
+
+def _named(selection: Selection) -> str:
+    """What tells selections of one context apart well enough to remember each."""
+    excluded = () if selection.exclude is None else selection.exclude.rules
+    words = [item.entry.path for item in selection.items]
+    words += [f"{'!' * rule.negated}{rule.pattern}" for rule in excluded]
+    return "\0".join(words)
 
 
 def _digest(
-    selection: Selection, content: ContentOf, summary: Callable[[Selected], Summary]
+    selection: Selection,
+    content: Callable[[Selected], ContentOf],
+    summary: Callable[[Selected], Summary],
 ) -> Digest:
     hasher = hashlib.sha256(b"assemble/selection/3")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
-            _frame(hasher, b"file", record(item.name, item.entry, content(item.entry)))
+            _frame(hasher, b"file", record(item.name, item.entry, content(item)(item.entry)))
             continue
         # neither its name nor its own metadata reaches the destination (rules C8, C13)
         found = summary(item)

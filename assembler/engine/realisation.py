@@ -266,7 +266,8 @@ class Realisation:
             return made
 
     def _pass_through(self, change: BaseChange, indexer: Indexer, keep: bool) -> None:
-        if keep or self._services.whole:
+        services = self._services
+        if keep or services.whole or services.wanted(change.descriptor):
             with self._lock(str(change.descriptor.digest)):
                 self._services.fetch(change.image, change.descriptor, indexer.write)
         else:

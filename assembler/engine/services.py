@@ -101,7 +101,8 @@ class Services:
     something must be executed. `fetch` brings a base layer's blob into the store, `stream` does
     not; both hand its bytes, verified at the end, to a function. `part` gives some bytes of it, from
     an offset on, None where that cannot be. `whole` says that the blobs of
-    base layers are to be in the store at the end, else those that nothing needed may be missing.
+    base layers are to be in the store at the end, else those that nothing needed may be missing;
+    `wanted` then says of one that is read whether it will be needed after the build.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `clock` is seconds since the epoch. With `recompress`, base layers too
@@ -125,6 +126,7 @@ class Services:
     clock: Callable[[], float]
     secrets: Mapping[str, Callable[[], bytes]]
     whole: bool = True
+    wanted: Callable[[Descriptor], bool] = lambda layer: False
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent

@@ -10,6 +10,7 @@ from assembler.layer.changeset import Entry
 from assembler.layer.directory import LayerDirectory, Lower, nowhere
 from assembler.layer.reading import Reading
 from assembler.layer.write import nothing
+from assembler.linux.beneath import Openings
 
 _PIECE, _KERNEL_PIECE = 1 << 20, 16 << 20
 _SPARSE = 1 << 16  # bytes from which on it is worth asking for holes
@@ -33,21 +34,26 @@ def realise(
     """
 
     def fill(descriptor: int, entry: Entry) -> None:
-        fill_from_source(descriptor, entry, check)
+        fill_from_source(descriptor, entry, check, near)
 
-    with LayerDirectory(into, lower) as directory:
+    with Openings() as near, LayerDirectory(into, lower) as directory:
         for entry in changeset:
             check()
             directory.place(entry, fill)
         directory.finish()
 
 
-def fill_from_source(descriptor: int, entry: Entry, check: Callable[[], None] = nothing) -> None:
+def fill_from_source(
+    descriptor: int,
+    entry: Entry,
+    check: Callable[[], None] = nothing,
+    near: Openings | None = None,
+) -> None:
     """Copy the bytes of `entry.source`, by the kernel where both are files (it may share blocks).
-    `check` is called for each few MiB."""
+    `check` is called for each few MiB; `near` is as for `Reading`."""
     if not entry.size and entry.source is None:
         return
-    with Reading(entry) as source:
+    with Reading(entry, near) as source:
         left = entry.size
         if source.descriptor >= 0:
             left -= _copy_in_kernel(source, descriptor, left, check)

@@ -8,9 +8,9 @@ of all else in it. So whoever knows that digest need not look at the files again
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from assembler.layer.changeset import Entry, Kind
 
@@ -35,17 +35,6 @@ class Summary(NamedTuple):
 
     digest: bytes
     links: tuple[tuple[str, ...], ...] = ()
-
-
-@runtime_checkable
-class Summarised(Protocol):
-    """A tree that knows the summaries of its directories without giving every entry."""
-
-    def summary(self, path: str, check: Callable[[], None]) -> Summary:
-        """The summary of all that is below the directory at `path`. `check` is called on the way
-        and may raise. Raises StepError for a file that cannot be read, ContextChanged for one that
-        is changing."""
-        ...
 
 
 def record(name: str, entry: Entry, content: bytes = b"", *, implied: bool = False) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from assembler.oci.digest import Digest
 _LARGEST = 64 << 20  # bytes of a table; where there are more, the layer itself is read
 _CRFS = "1"
 _DECODER = json.JSONDecoder()
-_START = '"entries":['
+_START = re.compile(r'"entries"\s*:\s*\[\s*')
+_SEPARATOR = re.compile(r"\s*(?:,\s*(?=\{)|(?=\]))")
 _KINDS = {
     "dir": Kind.DIRECTORY,
     "reg": Kind.FILE,
@@ -110,18 +112,18 @@ class MembersByPath:
 
 def _rows(text: str) -> Iterator[dict[str, Any]]:
     """The rows one by one: all of them at once would take ten times the table's memory."""
-    at = text.find(_START)
-    if at < 0 or len(text) > _LARGEST:
+    start = _START.search(text) if len(text) <= _LARGEST else None
+    if start is None:
         raise ValueError("a table of contents without entries, or too large")
-    at += len(_START)
+    at = start.end()
     while text[at : at + 1] != "]":
         row, at = _DECODER.raw_decode(text, at)
         if row["type"] != "chunk":
             yield row
-        if text[at : at + 1] == ",":
-            at += 1
-        elif text[at : at + 1] != "]":
+        separator = _SEPARATOR.match(text, at)
+        if separator is None:
             raise ValueError("a damaged table of contents")
+        at = separator.end()
 
 
 def _entries(text: str) -> Iterator[Entry]:

@@ -65,6 +65,10 @@ class Archive:
             raise translated(error, os.path.dirname(os.path.abspath(self._path))) from error
         return image.manifest.descriptor
 
+    def reads(self, layer: Descriptor) -> bool:
+        """Always: every layer is in what is written."""
+        return True
+
     def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
         def put(piece: memoryview) -> None:
             check()

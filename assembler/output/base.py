@@ -25,3 +25,7 @@ class Output(Protocol):
         """The descriptor of the manifest written. `check` is called for each MiB and while another
         process is waited for, and may raise. Raises RegistryError, StoreError."""
         ...
+
+    def reads(self, layer: Descriptor) -> bool:
+        """Whether `write` will need the bytes of `layer`, as far as can be told before."""
+        ...

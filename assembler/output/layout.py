@@ -37,6 +37,10 @@ class LayoutDirectory:
         except OSError as error:
             raise translated(error, _existing(self._path)) from error
 
+    def reads(self, layer: Descriptor) -> bool:
+        """Always: every layer is in what is written."""
+        return True
+
     def _write(self, image: Image, blobs: Blobs, check: Check) -> Descriptor:
         os.makedirs(os.path.join(self._path, "blobs", "sha256"), exist_ok=True)
         with held(self._path, check):  # writers take turns: a reader sees one after the other

@@ -55,15 +55,11 @@ def push_image(
     were there.
     """
     descriptor = image.manifest.descriptor
-    by_repository: dict[tuple[str, str], list[Reference]] = {}
-    for reference in references:
-        by_repository.setdefault((reference.registry, reference.repository), []).append(reference)
     pushed: tuple[Reference, ...] = ()
-    for group in by_repository.values():
-        endpoint = client.configuration.endpoint(group[0])
+    for group in _by_repository(references):
         push = _Push(
             client=client,
-            repository=client.repository(endpoint, group[0]),
+            repository=client.repository(client.configuration.endpoint(group[0]), group[0]),
             blobs=blobs,
             mount_from=partial(_sources, mount_from, pushed),
             progress=progress,
@@ -79,6 +75,40 @@ def push_image(
                 _manifest(push, image, reference.tag)
         pushed += (group[0],)
     return descriptor
+
+
+def would_send(
+    client: RegistryClient,
+    references: Sequence[Reference],
+    blob: Descriptor,
+    mount_from: Sources,
+    cancellation: Cancellation,
+) -> bool:
+    """Whether a push to `references` will have to send `blob`, as far as can be told without writing:
+    a repository has it not, and there is none beside it that should. Raises RegistryError."""
+    for group in _by_repository(references):
+        push = _Push(
+            client=client,
+            repository=client.repository(client.configuration.endpoint(group[0]), group[0]),
+            blobs=_unread,
+            mount_from=mount_from,
+            progress=lambda blob, current, total: None,
+            cancellation=cancellation,
+        )
+        if not any(_neighbours(push, blob)) and not _has(push, blob):
+            return True
+    return False
+
+
+def _unread(blob: Descriptor) -> BinaryIO:
+    raise AssertionError(f"{blob.digest} is not to be read")
+
+
+def _by_repository(references: Sequence[Reference]) -> Iterable[list[Reference]]:
+    found: dict[tuple[str, str], list[Reference]] = {}
+    for reference in references:
+        found.setdefault((reference.registry, reference.repository), []).append(reference)
+    return found.values()
 
 
 def _sources(
@@ -106,18 +136,23 @@ def _all_at_once(
 
 def _blob(push: _Push, blob: Descriptor) -> None:
     push.cancellation.check()
-    operation = f"the check for blob {blob.digest}"
-    url = f"{push.repository.url}/blobs/{blob.digest}"
-    response = _send(push, Request("HEAD", url, push.repository.registry, operation), PULL)
-    if response.status == 200:
+    if _has(push, blob):
         push.progress(blob, blob.size, blob.size)
         return
-    if response.status != 404:
-        raise refused(response, push.repository, operation)
     location = _mount(push, blob)
     if location is not None:
         _upload(push, blob, location)
     push.progress(blob, blob.size, blob.size)
+
+
+def _has(push: _Push, blob: Descriptor) -> bool:
+    """Whether `blob` is in the repository."""
+    operation = f"the check for blob {blob.digest}"
+    url = f"{push.repository.url}/blobs/{blob.digest}"
+    response = _send(push, Request("HEAD", url, push.repository.registry, operation), PULL)
+    if response.status not in (200, 404):
+        raise refused(response, push.repository, operation)
+    return response.status == 200
 
 
 def _mount(push: _Push, blob: Descriptor) -> str | None:

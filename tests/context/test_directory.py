@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from assembler.context.directory import DirectoryContext, find_ignore_file
 from assembler.errors import ContextChanged, StepError, UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import by_name
+from assembler.layer.realise import realise
 from assembler.layer.write import pack
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
@@ -151,6 +153,11 @@ def packed(entry: Entry) -> None:
     pack([entry], io.BytesIO(), by_name("uncompressed"))
 
 
+def realised(entry: Entry) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        realise([entry], directory)
+
+
 def replaced(path: Path) -> None:
     (path.parent / "new").write_text("N")
     os.utime(path.parent / "new", ns=(0, path.stat().st_mtime_ns))
@@ -167,15 +174,18 @@ def linked(path: Path) -> None:
     path.symlink_to("other")
 
 
+@pytest.mark.parametrize("use", [packed, realised])
 @pytest.mark.parametrize("change", [replaced, fifo, linked, Path.unlink, Path.touch])
-def test_B2_packing_notices_another_file(root: Path, change: Callable[[Path], None]) -> None:
-    entry = found(root, "d/g")
-    packed(entry)
+def test_B2_another_file_is_noticed(
+    root: Path, change: Callable[[Path], None], use: Callable[[Entry], None]
+) -> None:
+    entry = found(root, "d/g")._replace(uid=os.getuid(), gid=os.getgid())
+    use(entry)
     os.utime(root / "d/g", ns=(0, 5))
-    entry = found(root, "d/g")
+    entry = found(root, "d/g")._replace(uid=os.getuid(), gid=os.getgid())
     change(root / "d/g")
     with pytest.raises(ContextChanged, match="d/g in the build context changed"):
-        packed(entry)
+        use(entry)
 
 
 @pytest.mark.parametrize("size", [1, 2_000_000])

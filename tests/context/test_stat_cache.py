@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
@@ -221,6 +222,37 @@ def test_other_selections_and_rules_start_from_what_is_known(build: Build) -> No
         found = build.summary(text, path)
         assert build.read == []
         assert found == build.summary(text, path, records=False)
+
+
+def test_files_that_are_selected_one_by_one_are_remembered(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wildcard's matches, what --exclude leaves, a large file that is named."""
+    monkeypatch.setattr(walk, "_MANY", 1)
+    monkeypatch.setattr(walk.time, "time_ns", build.clock)
+    read: list[str] = []
+    hashed = walk._hashed
+
+    def watched(descriptor: int, path: str, *rest: Any) -> bytes:
+        read.append(path)
+        return hashed(descriptor, path, *rest)
+
+    monkeypatch.setattr(walk, "_hashed", watched)
+
+    def digests(selection: str) -> list[bytes]:
+        read.clear()
+        tree: Any = DirectoryContext(str(build.root), None, "", str(build.records)).tree()
+        with tree.contents(selection, nothing) as content:
+            return [content(tree.lookup(path)) for path in ("a/f", "a/g", "h")]
+
+    first = digests("one")
+    assert first == [hashlib.sha256(path.encode()).digest() for path in ("a/f", "a/g", "h")]
+    assert read == ["a/f", "a/g", "h"]
+    assert digests("one") == first and read == []
+    (build.root / "a/g").write_text("A/G")
+    assert digests("one") != first and read == ["a/g"]
+    assert digests("one") and read == []
+    assert build.summary() == build.summary(records=False)
 
 
 def test_records_of_many_selections_do_not_pile_up(

@@ -25,6 +25,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.compression import by_name
+from assembler.linux.beneath import Openings
 from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
@@ -388,11 +389,11 @@ def test_X2_only_what_is_copied_is_read(
         (workshop.context / name).write_text(name)
     workshop.rules = "src/ignored\n"
     opened: set[str] = set()
-    original = ContextBytes.open
+    original = ContextBytes.descriptor
 
-    def watched(source: ContextBytes) -> object:
+    def watched(source: ContextBytes, near: Openings) -> int:
         opened.add(source.path)
-        return original(source)
+        return original(source, near)
 
     names: set[str] = set()
     really = os.open
@@ -401,7 +402,7 @@ def test_X2_only_what_is_copied_is_read(
         names.add(str(path))
         return really(path, *args, **keywords)
 
-    monkeypatch.setattr(ContextBytes, "open", watched)
+    monkeypatch.setattr(ContextBytes, "descriptor", watched)
     monkeypatch.setattr(os, "open", named)
     workshop.build(
         """\

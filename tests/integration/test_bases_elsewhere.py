@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from assembler.testing import Answer, Asked, MemoryRegistry
 
 pytestmark = pytest.mark.integration
 
@@ -135,11 +140,18 @@ def test_an_image_whose_base_is_elsewhere_can_be_used_as_any_other(site: Site) -
 
 def test_a_registry_that_lacks_the_base_is_sent_it(site: Site, registry: Any) -> None:
     name = f"{registry.host}/elsewhere/app:{site.relay.host.rpartition(':')[2]}"
-    digest = site.build(LINKED, "--push", "-t", name)
+    site.build(LINKED, "--push", "-t", name)
     assert BIG < site.relay.moved()["received"] < BIG + SMALL
     assert site.files(name) == {"srv/big", "Dockerfile", "srv/app/f"}
+
+
+def test_a_base_that_must_be_sent_is_fetched_once(site: Site, registry: Any) -> None:
+    name = f"{registry.host}/another/app:{site.relay.host.rpartition(':')[2]}"
+    site.build(COPIED, "--push", "-t", name)  # its index is made while it comes into the store
+    assert BIG < site.relay.moved()["received"] < BIG + SMALL
+    assert len(site.layers()) == 1
     site.build(COPIED, "--push", "-t", name, store="another", content="more")
-    assert digest not in site.run("pull", name, store="reader")
+    assert site.layers("another") == []  # by now the registry has it
 
 
 def test_files_are_taken_out_of_a_base_that_is_elsewhere(site: Site) -> None:
@@ -149,3 +161,40 @@ def test_files_are_taken_out_of_a_base_that_is_elsewhere(site: Site) -> None:
     assert not (site.directory / "cold/layers").exists() or not list(
         (site.directory / "cold/layers").iterdir()
     )
+
+
+def test_ctrl_c_while_a_base_is_read_leaves_nothing(assemble: Any, tmp_path: Path) -> None:
+    silenced: list[str] = []
+
+    def silent(asked: Asked) -> Answer | None:
+        if asked.method == "GET" and asked.path.rpartition("/")[2] in silenced:
+            time.sleep(10)
+        return None
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/f").write_bytes(os.urandom(BIG))
+    (tmp_path / "base/Dockerfile").write_text("FROM scratch\nCOPY f /f\n")
+    with MemoryRegistry(fault=silent) as registry:
+        base = f"{registry.host}/base:1"
+        assemble("build", "--push", "-t", base, tmp_path / "base")
+        shown = json.loads(assemble("inspect", "--format", "json", base).stdout)
+        silenced.append(shown["manifest"]["layers"][0]["digest"])
+        (tmp_path / "base/Dockerfile").write_text(f"FROM {base}\nCOPY Dockerfile /x\n")
+        store = tmp_path / "cold"
+        name = f"{registry.host}/app:1"
+        command = assemble.command(
+            "build", "--push", "-t", name, "--progress", "plain", tmp_path / "base"
+        )
+        process = subprocess.Popen(
+            command, env={**assemble.env, "ASSEMBLE_STORE": str(store)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert any("[internal] read " in line for line in process.stderr)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        process.communicate(timeout=15)
+    assert process.returncode == 130 and time.monotonic() - started < 5
+    assert not list((store / "scratch").iterdir()) and not list((store / "ingest").iterdir())
+    assert not (store / "indexes").exists()

@@ -265,6 +265,8 @@ def test_T10_a_table_that_cannot_be_or_is_too_large_is_none(position: str) -> No
         '{"version":1,"entries":[{"type":"reg","name":"x","modtime":"yesterday"}]}',
         '{"version":1,"entries":[{"type":"dir","name":"x"} {"type":"dir","name":"y"}]}',
         '{"version":1,"entries":[7]}',
+        '{"version":1,"entries":[{"type":"dir","name":"x"},',
+        '{"version":1,"entries":[{"type":"dir","name":"x"},]}',
     ],
 )
 def test_T11_a_table_that_cannot_be_read_is_refused(text: str) -> None:
@@ -286,7 +288,7 @@ def test_times_of_tables() -> None:
     rows = ",".join(f'{{"type":"dir","name":"{n}","modtime":"{t}"}}' for n, t in enumerate(times))
     import zstandard
 
-    content = zstandard.compress(f'{{"version":1,"entries":[{rows}]}}'.encode())
+    content = zstandard.compress(f'{{"version": 1,\n"entries" : [\n{rows}\n]\n}}'.encode())
     found = Table(Digest.of(content), 0, len(content)).index(content).below("", None)
     assert [found[str(n)].mtime for n in range(3)] == [
         10**9,

@@ -25,7 +25,7 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.pull import fetch_blob, resolve
-from assembler.registry.push import push_image
+from assembler.registry.push import push_image, would_send
 from assembler.testing import Answer, Asked, MemoryRegistry
 
 LINUX = Platform("linux", "amd64")
@@ -166,6 +166,24 @@ def test_R9_a_blob_is_mounted_from_the_mirror_that_it_came_from(
         mounts = [asked.query["from"] for asked in registry.asked if "mount" in asked.query]
         assert "library/base" in mounts
         assert sum(len(asked.body) for asked in registry.asked) < 10_000
+
+
+def test_whether_a_blob_will_be_sent_is_told_without_writing(client: RegistryClient) -> None:
+    big = Descriptor(LAYER_TAR, Digest.of(BIG), len(BIG))
+    with MemoryRegistry() as registry:
+        push(client, f"{registry.host}/base:1", BIG)
+        base = Reference.parse(f"{registry.host}/base:1")
+        registry.asked.clear()
+
+        def sends(*names: str, sources: tuple[Reference, ...] = ()) -> bool:
+            references = [Reference.parse(f"{registry.host}/{name}") for name in names]
+            return would_send(client, references, big, lambda blob: sources, client.cancellation)
+
+        assert not sends("base:2")
+        assert sends("app:1") and sends("base:2", "app:1")
+        assert not sends("app:1", sources=(base,))
+        assert not sends("app:1", "other:1", sources=(base,))
+        assert {asked.method for asked in registry.asked} == {"HEAD"}
 
 
 def test_the_tag_moves_last(client: RegistryClient) -> None:
