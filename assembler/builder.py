@@ -442,6 +442,7 @@ class Builder:
             directory = os.path.join(self.store.layers_directory, ids)
             opened = self._open_snapshotter(directory, self._id_map)
             opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
+            opened.published = lambda id: self.store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
             yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
 
