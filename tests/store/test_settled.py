@@ -145,7 +145,12 @@ def test_in_full_a_layer_is_on_disk_when_the_command_ends(
     order: list[str] = []
     write = settled._write
     monkeypatch.setattr("assembler.linux.syscalls.sync_file_system", lambda _: order.append("sync"))
-    monkeypatch.setattr(settled, "_write", lambda *a: (order.append("note"), write(*a)))
+
+    def note(*arguments: Any) -> None:
+        order.append("note")
+        write(*arguments)
+
+    monkeypatch.setattr(settled, "_write", note)
     machine.command("a", policy=Fsync.FULL)
     assert order == ["note", "sync", "note"]
     machine.boot = "second"
