@@ -20,8 +20,9 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
+from assembler.linux.claims import held
 from assembler.linux.replacing import replacing
 from assembler.store.disk import is_exhausted
 from assembler.store.leases import collecting
@@ -33,6 +34,11 @@ _MARGIN = 120  # seconds for the disk to take what is written, and for the file 
 def moment() -> int:
     """A time of the monotonic clock that is not over yet."""
     return int(time.monotonic()) + 1
+
+
+def identity(store: str, path: str) -> str:
+    """What tells the layer directory `path`, in the store, from the next one there. Raises OSError."""
+    return f"{os.lstat(os.path.join(store, path)).st_ctime_ns} {path}"
 
 
 def opened(store: str, check: Callable[[], None]) -> None:
@@ -50,24 +56,25 @@ def opened(store: str, check: Callable[[], None]) -> None:
 
 def settle(store: str, check: Callable[[], None], made: Mapping[str, int] | None = None) -> None:
     """The same, whatever the note says. `made` has the moments at which this process published
-    directories, by their paths in the store; 0 for those it synced."""
+    directories, by their `identity`; 0 for those it synced."""
     boot, wait = boot_id(), _wait()
     if not boot:  # then it is taken for the one that it was
         return
-    with collecting(store, check) as held:
-        now = moment()
-        same, known = _head(store)[0] == boot, dict(_known(store))
+    with held(os.path.join(store, "layers"), check):
+        same, known = _head(store)[0] == boot, {**dict(_known(store)), **(made or {})}
         found: dict[str, int] = {}
-        for path in _directories(store):
-            with suppress(FileNotFoundError):  # a command has just removed it
-                place = os.path.join(store, path)
-                identity = f"{os.lstat(place).st_ctime_ns} {path}"
-                since = (made or {}).get(path, known.get(identity, now))
-                if since and not same and path not in held:
-                    os.rename(place, _aside(place))
-                else:
-                    since = since if same or not since else now
-                    found[identity] = 0 if since + wait < now else since
+        # only to set something aside must nobody begin to use it: the end of a build stops no other
+        with nullcontext(set[str]()) if same else collecting(store, check) as used:
+            now = moment()
+            for path in _directories(store):
+                with suppress(FileNotFoundError):  # a command has just removed it
+                    one = identity(store, path)
+                    since = known.get(one, now)
+                    if since and not same and path not in used:
+                        _set_aside(os.path.join(store, path))
+                    else:
+                        since = since if same or not since else now
+                        found[one] = 0 if since + wait < now else since
         try:
             _write(store, boot, found)
         except OSError as error:
@@ -97,9 +104,9 @@ def _centiseconds(name: str) -> int:
         return int(stream.read())
 
 
-def _aside(place: str) -> str:
-    """Where `place` is work of a command that died, which whoever opens the store removes."""
-    return os.path.join(os.path.dirname(place), f".{uuid.uuid4().hex}")
+def _set_aside(place: str) -> None:
+    """Give `place` the name that work of a dead command has: who opens the store removes it."""
+    os.rename(place, os.path.join(os.path.dirname(place), f".{uuid.uuid4().hex}"))
 
 
 def _directories(store: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, StoreUnusable
@@ -116,7 +116,8 @@ class Store:
 
     def published(self, path: str) -> None:
         """Take note that the layer directory `path`, in the store, was made just now."""
-        self._published[path] = settled.moment()
+        with suppress(FileNotFoundError):  # another command has just removed it
+            self._published[settled.identity(self.path, path)] = settled.moment()
 
     def look_only(self) -> None:
         """See `Lease.look_only`."""

@@ -14,6 +14,7 @@ import pytest
 
 from assembler.store import settled
 from assembler.store.disk import Disk, Fsync
+from assembler.store.leases import collecting
 from assembler.store.store import Store
 
 LATER = 10_000  # seconds: more than the kernel waits with writing, where it is as usual
@@ -241,6 +242,14 @@ def test_of_commands_that_begin_at_once_each_sees_the_store_swept(machine: Machi
             assert stream.read() == "a\n"
         assert one.wait() == 0
     assert os.listdir(machine.layer("a").parent) == ["a"]
+
+
+def test_a_build_ends_while_a_collector_decides(machine: Machine) -> None:
+    store = Store.open(str(machine.store), disk=Disk(Fsync.BATCH))
+    machine.publish(store, "a")
+    with collecting(store.path):
+        store.close()
+    assert "layers/full/a" in (machine.store / "settled").read_text()
 
 
 @pytest.mark.parametrize(
