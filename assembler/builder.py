@@ -26,6 +26,7 @@ from assembler.errors import (
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Annotations, Image
@@ -105,7 +106,7 @@ class Builder:
 
     `secrets` maps an id to a function that reads the value, `agents` an id to the socket of an ssh
     agent or to private keys. `cdi_directories` are where CDI specifications are, instead of the
-    usual places.
+    usual places. `archive_limits` is what layers and archives may hold.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Builder:
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, tuple[str, ...]] | None = None,
         cdi_directories: Sequence[str] = (),
+        archive_limits: Limits = DEFAULT_LIMITS,
         sink: Sink = discard,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
@@ -134,6 +136,7 @@ class Builder:
         self._snapshotter = snapshotter
         self._jobs = jobs or max(4, 2 * (os.cpu_count() or 1))
         self._secrets = secrets or {}
+        self.archive_limits = archive_limits
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
@@ -169,6 +172,7 @@ class Builder:
                 sink=sink,
                 cancellation=cancellation,
                 agent=self._usual_agent,
+                limits=archive_limits,
                 clock=clock,
             )
         )
@@ -311,6 +315,7 @@ class Builder:
             self._cancellation.check,
             self._sink,
             self._clock,
+            self.archive_limits,
         ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -352,6 +357,7 @@ class Builder:
             shared_memory=request.shared_memory,
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
+            archive_limits=self.archive_limits,
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -442,6 +448,7 @@ class Builder:
             directory = os.path.join(self.store.layers_directory, ids)
             opened = self._open_snapshotter(directory, self._id_map)
             opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
+            opened.published = lambda id: self.store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
             yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
 

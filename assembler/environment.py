@@ -25,6 +25,8 @@ class Environment:
     temporary: str
     fsync: str = "batch"
     max_used_space: str = ""
+    max_layer: str = ""
+    max_entries: str = ""
     notice: str = ""
     """What the user should know about the choices made here, empty for nothing."""
 
@@ -60,6 +62,8 @@ class Environment:
             temporary=temporary,
             fsync=environ.get("ASSEMBLE_FSYNC") or "batch",
             max_used_space=environ.get("ASSEMBLE_MAX_USED_SPACE", ""),
+            max_layer=environ.get("ASSEMBLE_MAX_LAYER", ""),
+            max_entries=environ.get("ASSEMBLE_MAX_ENTRIES", ""),
             notice=notice,
         )
 

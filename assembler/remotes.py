@@ -22,6 +22,7 @@ from assembler.environment import Environment
 from assembler.errors import StepError
 from assembler.events import Sink, VertexProgress
 from assembler.layer.changeset import ByteSource, Entry, Kind, PathBytes
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan.steps import GitSource, UrlSource
@@ -50,6 +51,7 @@ class Remotes:
         sink: Sink,
         cancellation: Cancellation,
         agent: Callable[[], str] = str,
+        limits: Limits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -59,6 +61,7 @@ class Remotes:
         self._sink = sink
         self._cancellation = cancellation
         self._agent = agent
+        self._limits = limits
         self._clock = clock
         self._stack = ExitStack()
         self._lock = threading.Lock()
@@ -143,7 +146,7 @@ class Remotes:
             return None
         with self._lock:
             spool = self._stack.enter_context(self._store.scratch())
-        changeset = expand(source, spool, check=self._cancellation.check)
+        changeset = expand(source, spool, check=self._cancellation.check, limits=self._limits)
         newest = max((entry.mtime for entry in changeset), default=0)
         return TreeContext(name, whole(changeset), None, newest // 1_000_000_000)
 

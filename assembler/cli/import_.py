@@ -18,11 +18,12 @@ def command(source: str, name: str, store: str) -> None:
     environment = Environment.read()
     with cancellable() as cancellation:
         from assembler.builder import Builder, host_platform
+        from assembler.cli.limits import archive_limits_of
         from assembler.images import parse_reference
         from assembler.store.importing import import_image
 
-        reference = parse_reference(name)
+        reference, limits = parse_reference(name), archive_limits_of(environment)
         with Builder(environment, store=store, cancellation=cancellation) as builder:
-            image = import_image(builder.store, source, "", host_platform())
+            image = import_image(builder.store, source, "", host_platform(), limits)
             builder.tag(image, [reference])
             click.echo(str(image.digest))

@@ -7,7 +7,9 @@ import re
 from typing import Any
 
 from assembler.cli.options import RESOURCES
+from assembler.environment import Environment
 from assembler.errors import UsageError
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.runtime.base import SHARED_MEMORY, Limit
 
@@ -51,6 +53,19 @@ def space_of(name: str, text: str) -> int:
     if size is None:
         raise UsageError(f"{name} {text}: not a size", hint=f"{name} 20gb")
     return size
+
+
+def archive_limits_of(environment: Environment) -> Limits:
+    """What layers and archives may hold: $ASSEMBLE_MAX_LAYER bytes, $ASSEMBLE_MAX_ENTRIES files and
+    directories (T14, T15). Raises UsageError."""
+    size = space_of("ASSEMBLE_MAX_LAYER", environment.max_layer)
+    text = environment.max_entries
+    if text and not (text.isascii() and text.isdecimal() and len(text) <= 12):
+        raise UsageError(
+            f"ASSEMBLE_MAX_ENTRIES {text}: not a number", hint="ASSEMBLE_MAX_ENTRIES 10000000"
+        )
+    entries = int(text or 0)
+    return Limits(size=size or DEFAULT_LIMITS.size, entries=entries or DEFAULT_LIMITS.entries)
 
 
 def resources_of(words: tuple[str, ...]) -> Resources:

@@ -40,6 +40,7 @@ def command(
         raise UsageError("--compression-level needs --compression")
     with cancellable() as cancellation:
         from assembler.builder import Builder
+        from assembler.cli.limits import archive_limits_of
         from assembler.cli.subjects import find
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
@@ -51,6 +52,7 @@ def command(
             environment,
             store=store,
             insecure=frozenset(insecure),
+            archive_limits=archive_limits_of(environment),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:

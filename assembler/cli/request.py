@@ -113,6 +113,7 @@ def builder_for(
 ) -> Builder:
     """A builder with the store, runtime and secrets that the options name."""
     from assembler.builder import Builder
+    from assembler.cli.limits import archive_limits_of
     from assembler.cli.secrets import agents_of, secrets_of
 
     return Builder(
@@ -125,6 +126,7 @@ def builder_for(
         secrets=secrets_of(options["secrets"], environment),
         agents=agents_of(options["ssh"], environment),
         cdi_directories=options.get("cdi_spec_dirs", ()),
+        archive_limits=archive_limits_of(environment),
         sink=sink,
         cancellation=cancellation,
     )

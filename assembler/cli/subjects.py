@@ -36,7 +36,7 @@ def find(builder: Builder, subject: str) -> Image:
             path = head if colon else subject
         if not os.path.exists(path):
             raise NotFound(f"{subject}: no such file or directory")
-        return import_image(builder.store, path, name, host_platform())
+        return import_image(builder.store, path, name, host_platform(), builder.archive_limits)
     reference = parse_reference(subject)
     image = builder.images.stored(reference, None)
     if image is None:

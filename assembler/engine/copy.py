@@ -11,6 +11,7 @@ from assembler.errors import BadArchive, StepError
 from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
 from assembler.layer.overlay import shown
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import Tree, join, resolve
 from assembler.layer.write import nothing, walk_order
 from assembler.plan import modes
@@ -25,6 +26,7 @@ def changeset(
     now: int,
     spool: str,
     check: Callable[[], None] = nothing,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Changeset:
     """What `copy` of `selection` changes in `destination`.
 
@@ -33,7 +35,7 @@ def changeset(
     is called for each entry and may raise. Raises StepError at the instruction's span.
     """
     try:
-        writer = _Writer(copy, destination, now, check)
+        writer = _Writer(copy, destination, now, check, limits)
         for item in selection.items:
             writer.take(item, selection, spool)
         for inline in selection.inline:
@@ -60,6 +62,7 @@ class _Writer:
     tree: Tree
     now: int
     check: Callable[[], None]
+    limits: Limits
     entries: dict[str, Entry] = field(default_factory=dict)
     base: str = ""
     owner: tuple[int, int] | None = None
@@ -137,12 +140,12 @@ class _Writer:
 
     def _expanded(self, name: str, source: ByteSource, spool: str) -> Changeset:
         try:
-            return expand(source, spool, check=self.check)
+            return expand(source, spool, check=self.check, limits=self.limits)
         except BadArchive as error:
             raise StepError(
                 f"{name} cannot be unpacked: {error.message}",
                 self.copy.span.blame(name),
-                hint="ADD --unpack=false copies it as it is",
+                hint=error.hint or "ADD --unpack=false copies it as it is",
             ) from error
 
     def archive(self, entries: Changeset) -> None:

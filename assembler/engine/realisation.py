@@ -66,6 +66,7 @@ class Realisation:
             services.cancellation.check,
             services.sink,
             services.clock,
+            services.archive_limits,
         )
 
     @property
@@ -199,8 +200,13 @@ class Realisation:
             return found
 
     def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
-        check = self._services.cancellation.check
-        members = SpooledMembers(partial(self._intact, change), self.spool, check)
+        services = self._services
+        members = SpooledMembers(
+            partial(self._intact, change),
+            self.spool,
+            services.cancellation.check,
+            services.archive_limits,
+        )
         return IndexTree(self.index(change, keep=keep), members, lower)
 
     def _table_tree(self, change: Change, lower: Tree, keep: bool) -> LayerTree | None:
@@ -249,6 +255,7 @@ class Realisation:
         layer = self._layer(change)
         diff_id = layer.diff_id
         store, check = self._services.store, self._services.cancellation.check
+        limits = self._services.archive_limits
         with self._lock(f"index {diff_id}"):
             content = store.indexes.load(diff_id)
             if content is not None:
@@ -256,12 +263,12 @@ class Realisation:
                     return LayerIndex.parse(content, diff_id)
             with _naming(layer):
                 if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
-                    with Indexer(diff_id, check) as indexer:
+                    with Indexer(diff_id, check, limits) as indexer:
                         self._pass_through(change, indexer, keep)
                         made = indexer.result()
                 else:
                     with self._reading(change) as blob:
-                        made = index(blob, diff_id, check=check)
+                        made = index(blob, diff_id, check=check, limits=limits)
             store.indexes.save(diff_id, made.serialise())
             return made
 
@@ -384,6 +391,7 @@ class Realisation:
                 diff_id=layer.diff_id,
                 check=self._services.cancellation.check,
                 lower=lower.lookup,
+                limits=self._services.archive_limits,
             )
 
     def _lock(self, name: str) -> threading.Lock:

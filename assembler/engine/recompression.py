@@ -9,6 +9,7 @@ from functools import partial
 from assembler.engine.services import PackedLayers
 from assembler.events import Sink, Warned
 from assembler.layer.compression import Compression, reader
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.write import Packed, repack
 from assembler.oci.descriptor import DOCKER_MANIFEST, Descriptor, compression_of
 from assembler.oci.image import Image, Layer
@@ -26,6 +27,7 @@ class Recompression:
         check: Callable[[], None],
         sink: Sink,
         clock: Callable[[], float],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._compression = compression
         self._store = store
@@ -33,6 +35,7 @@ class Recompression:
         self._check = check
         self._sink = sink
         self._clock = clock
+        self._limits = limits
 
     def layer(self, layer: Layer, fetch: Callable[[], None]) -> Layer:
         """`layer` in the compression asked for; `fetch` brings its blob, where it is needed. One that
@@ -52,7 +55,7 @@ class Recompression:
         blobs = self._store.blobs
         with blobs.reading(source) as blob, blobs.ingest(hashed=False) as ingest:
             packed = repack(
-                reader(blob),
+                reader(blob, self._limits.size),
                 ingest,
                 self._compression,
                 diff_id=layer.diff_id,

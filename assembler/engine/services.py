@@ -13,6 +13,7 @@ from assembler.context.base import Context
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import Tree
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
@@ -105,7 +106,7 @@ class Services:
     `wanted` then says of one that is read whether it will be needed after the build.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `clock` is seconds since the epoch. With `recompress`, base layers too
+    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
@@ -134,3 +135,4 @@ class Services:
     shared_memory: int = SHARED_MEMORY
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
+    archive_limits: Limits = DEFAULT_LIMITS

@@ -220,6 +220,7 @@ class StageBuilder:
             now=self._now_ns(),
             spool=self.realisation.spool,
             check=self.services.cancellation.check,
+            limits=self.services.archive_limits,
         )
 
     def _copy_once(

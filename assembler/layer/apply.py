@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry
-from assembler.layer.decompression import DEFAULT_LIMIT, pieces
+from assembler.layer.decompression import pieces
 from assembler.layer.directory import LayerDirectory, Lower, nowhere
 from assembler.layer.pipe import Ahead
 from assembler.layer.realise import fill_from_source
 from assembler.layer.sparse import SparseBody
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read, too_many
 from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
 from assembler.values import value
@@ -37,19 +37,17 @@ def unpack(
     diff_id: Digest | None = None,
     check: Callable[[], None] = nothing,
     lower: Lower = nowhere,
-    limit: int = DEFAULT_LIMIT,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Unpacked:
     """Fill the existing, empty directory `into` with the layer in `blob`, compressed or not.
 
     `lower` tells what the layers below have at a path: the attributes of directories and the links
     that this layer's names go through without naming them, and the files that its hard links mean.
-    `limit` is the most bytes the tar may have. `check` is called for each entry and MiB and may
-    raise. Raises BadArchive, also when the tar's digest is not `diff_id` (T17), and what
+    `check` is called for each entry and MiB and may raise. Raises BadArchive, also when the tar's digest is not `diff_id` (T17), and what
     `LayerDirectory` raises; `into` is to be thrown away then.
     """
     tar = hashlib.new(diff_id.algorithm if diff_id else "sha256")
-    decompressed = pieces(blob, limit, check)
+    decompressed = pieces(blob, limits.size, check)
 
     def produce() -> bytes:
         piece = next(decompressed, b"")
@@ -63,7 +61,7 @@ def unpack(
             directory.place(entry, _filler(entry, body, check))
             count += 1
             if count + directory.implied > limits.entries:
-                raise BadArchive(f"more than {limits.entries} files and directories")
+                raise too_many(f"more than {limits.entries} files and directories")
         directory.finish()
     if diff_id is not None and tar.hexdigest() != diff_id.hex:
         raise BadArchive(

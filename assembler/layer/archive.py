@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from assembler.errors import BadArchive, NoSpace
 from assembler.layer.changeset import ByteSource, Changeset, Entry, Kind, RangeBytes
-from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.decompression import reader
 from assembler.layer.sparse import SparseBody
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.write import canonical, nothing
@@ -38,7 +38,6 @@ def expand(
     spool: str,
     *,
     check: Callable[[], None] = nothing,
-    limit: int = DEFAULT_LIMIT,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Changeset:
     """The files of the archive `source`, in canonical order, as `tar -x` would leave them.
@@ -55,7 +54,7 @@ def expand(
     try:
         with os.fdopen(descriptor, "wb") as out, source.open() as stream:
             expansion = _Expansion(path, out)
-            for entry, body in read(reader(stream, limit, check), limits):
+            for entry, body in read(reader(stream, limits.size, check), limits):
                 check()
                 expansion.take(entry, body, check)
         return expansion.changeset()

@@ -75,7 +75,10 @@ def pieces(
             check()
             produced += len(piece)
             if produced > limit:
-                raise BadArchive(f"{name or 'archive'} stream holds more than {limit} bytes")
+                raise BadArchive(
+                    f"{name or 'archive'} stream holds more than {limit} bytes",
+                    hint="ASSEMBLE_MAX_LAYER allows more",
+                )
             if name and produced > RATIO * source.consumed + ALLOWANCE:
                 raise BadArchive(
                     f"{name} stream expands more than {RATIO} times: {produced} bytes out of "

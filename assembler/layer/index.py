@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from assembler.errors import BadArchive
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from assembler.layer.decompression import reader
 from assembler.layer.directory import nowhere
 from assembler.layer.members import MemberBytes, Members
 from assembler.layer.pipe import DEPTH, Ahead
@@ -170,7 +170,6 @@ def index(
     diff_id: Digest,
     *,
     check: Callable[[], None] = nothing,
-    limit: int = DEFAULT_LIMIT,
     limits: Limits = DEFAULT_LIMITS,
 ) -> LayerIndex:
     """The index of the layer in `blob`, compressed or not, read once to its end.
@@ -179,7 +178,7 @@ def index(
     is not `diff_id` (T17).
     """
     tar = hashlib.new(diff_id.algorithm)
-    decompressed = reader(blob, limit)
+    decompressed = reader(blob, limits.size)
 
     def produce() -> bytes:
         piece = decompressed.read(_PIECE)
@@ -224,12 +223,18 @@ def of_members(
 class Indexer:
     """Indexes a layer while its blob passes through `write`, in a thread of its own.
 
-    Use it with `with`; when the block ends no thread is left. `check` as for `index`.
+    Use it with `with`; when the block ends no thread is left. `check` and `limits` as for `index`.
     """
 
-    def __init__(self, diff_id: Digest, check: Callable[[], None] = nothing) -> None:
+    def __init__(
+        self,
+        diff_id: Digest,
+        check: Callable[[], None] = nothing,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._diff_id = diff_id
         self._check = check
+        self._limits = limits
         self._pieces = _Pieces()
         self._index: LayerIndex | None = None
         self._failure: BaseException | None = None
@@ -271,7 +276,7 @@ class Indexer:
     def _work(self) -> None:
         try:
             stream = io.BufferedReader(self._pieces, _PIECE)
-            self._index = index(stream, self._diff_id, check=self._check)
+            self._index = index(stream, self._diff_id, check=self._check, limits=self._limits)
         except BaseException as error:  # for the thread that writes
             self._failure = error
         finally:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 from assembler.errors import BlobMissing, NoSpace
 from assembler.layer.changeset import Entry, RangeBytes
 from assembler.layer.decompression import reader
-from assembler.layer.tar_reader import read
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.write import nothing
 
 _PIECE = 1 << 20
@@ -56,9 +56,11 @@ class SpooledMembers:
         blob: Callable[[], AbstractContextManager[BinaryIO]],
         spool: str,
         check: Callable[[], None] = nothing,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._blob = blob
         self._spool = spool
+        self._limits = limits
         self._check = check
         self._lock = threading.Lock()
         self._taken: dict[int, RangeBytes] = {}
@@ -93,7 +95,8 @@ class SpooledMembers:
         descriptor, path = tempfile.mkstemp(prefix="members-", dir=self._spool)
         found: dict[int, RangeBytes] = {}
         with os.fdopen(descriptor, "wb") as out, self._blob() as blob:
-            for number, (_, body) in enumerate(read(reader(blob), layers=True)):
+            tar = reader(blob, self._limits.size)
+            for number, (_, body) in enumerate(read(tar, self._limits, layers=True)):
                 self._check()
                 if number in missing:
                     found[number] = self._copy(body, out, path)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from assembler.errors import BadArchive
 from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.decompression import DEFAULT_LIMIT
 from assembler.layer.fields import normalise
 from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
 from assembler.values import value
@@ -42,8 +43,10 @@ _MAX_EXTENDED = 100
 
 @value
 class Limits:
-    """What an archive may hold; beyond it is BadArchive (T10, T15)."""
+    """What an archive may hold; beyond it is BadArchive (T10, T14, T15). `size` is of the tar, in
+    bytes; it and `entries` are the user's to set."""
 
+    size: int = DEFAULT_LIMIT
     entries: int = 5_000_000
     record: int = 1 << 20
     records: int = 1_000
@@ -81,7 +84,7 @@ def read(
         extended = 0
         count += 1
         if count > limits.entries:
-            raise BadArchive(f"more than {limits.entries} members")
+            raise too_many(f"more than {limits.entries} members")
         entry, body = _member(source, header, state, layers)
         state.clear()
         if entry is not None:
@@ -91,6 +94,11 @@ def read(
     if not state.empty:
         raise BadArchive("an extended header at the end belongs to no member")
     source.drain()
+
+
+def too_many(message: str) -> BadArchive:
+    """The error of more `entries` than `Limits` has."""
+    return BadArchive(message, hint="ASSEMBLE_MAX_ENTRIES allows more")
 
 
 def _after(last: str) -> str:

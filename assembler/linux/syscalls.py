@@ -216,6 +216,11 @@ def start_writeout(descriptor: int, offset: int, size: int) -> None:
     _check(_libc.sync_file_range(descriptor, *where, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
+def sync_file_system(descriptor: int) -> None:
+    """syncfs(2): write everything that belongs to the file system of `descriptor`, and wait."""
+    _check(_libc.syncfs(descriptor))
+
+
 def close_range(first: int) -> None:
     """close_range(2) from `first` to the end."""
     _check(_libc.syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), 0))

@@ -37,7 +37,8 @@ class OverlaySnapshotter:
 
     `recorded` says that the id map cannot express owners: every layer directory of `directory` has
     a table for those that no attribute can tell. `hold` is given the id of each layer directory that
-    is used, before it is looked for: nobody collects it then.
+    is used, before it is looked for: nobody collects it then. `published` is given the id of each that
+    was made here, when it has its name.
     """
 
     name = "overlay"
@@ -45,7 +46,8 @@ class OverlaySnapshotter:
     def __init__(self, directory: str, *, recorded: bool = False) -> None:
         self._directory = directory
         self._recorded = recorded
-        self.hold: Callable[[str], None] = _not_held
+        self.hold: Callable[[str], None] = _unheeded
+        self.published: Callable[[str], None] = _unheeded
         os.makedirs(directory, mode=0o700, exist_ok=True)
         sweep(directory, ".")
         self._claim = claim(directory, ".")
@@ -162,13 +164,15 @@ class OverlaySnapshotter:
         except OSError:
             if self.find(id) is None:  # another build published the same id first: keep that one
                 raise
+        else:
+            self.published(id)
 
     def _discard(self, path: str) -> None:
         os.rename(path, os.path.join(self._work, "trash", uuid.uuid4().hex))
 
 
-def _not_held(id: str) -> None:
-    """For snapshotters of whose directories nothing is collected."""
+def _unheeded(id: str) -> None:
+    """For snapshotters of whose directories nothing is collected, and no power cut matters."""
 
 
 def _like_below(upper: str, lowers: Sequence[str]) -> None:

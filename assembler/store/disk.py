@@ -69,6 +69,14 @@ class Disk:
             finally:
                 os.close(descriptor)
 
+    def sync_file_system(self, path: str) -> None:
+        """syncfs(2) of the file system that the directory `path` is on. Raises OSError."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syscalls.sync_file_system(descriptor)
+        finally:
+            os.close(descriptor)
+
 
 def mount_point(path: str) -> str:
     """Where the file system is mounted that `path`, or what exists of it, is on."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from assembler.errors import BadArchive, BlobMissing, NotFound, StoreError
 from assembler.layer.changeset import Kind
 from assembler.layer.decompression import reader
-from assembler.layer.tar_reader import read
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -28,7 +28,9 @@ MAX_DOCUMENT = 8 << 20
 MAX_INDEX_DEPTH = 4
 
 
-def import_image(store: Store, path: str, name: str, platform: Platform) -> Image:
+def import_image(
+    store: Store, path: str, name: str, platform: Platform, limits: Limits = DEFAULT_LIMITS
+) -> Image:
     """The image in the layout directory or archive at `path`, all its blobs in the store.
 
     `name` selects among several (a tag or full name), empty takes the only one. Raises NotFound,
@@ -37,7 +39,7 @@ def import_image(store: Store, path: str, name: str, platform: Platform) -> Imag
     try:
         if os.path.isdir(path):
             return _import_layout(store, path, name, platform)
-        return _import_archive(store, path, name, platform)
+        return _import_archive(store, path, name, platform, limits)
     except (ValueError, RecursionError) as error:  # of documents that are none
         raise BadArchive(f"{path}: {error}") from error
 
@@ -115,11 +117,13 @@ def _choose(index: Index, name: str, platform: Platform, path: str) -> Descripto
     return selected
 
 
-def _import_archive(store: Store, path: str, name: str, platform: Platform) -> Image:
+def _import_archive(
+    store: Store, path: str, name: str, platform: Platform, limits: Limits
+) -> Image:
     members: dict[str, Descriptor] = {}
     documents: dict[str, bytes] = {}
     with _open_regular(path) as stream:
-        for entry, body in read(reader(stream)):
+        for entry, body in read(reader(stream, limits.size), limits):
             if entry.kind is Kind.FILE and entry.path.endswith(".json") and "/" not in entry.path:
                 documents[entry.path] = _bounded(body)
                 digest = store.blobs.put(documents[entry.path])

@@ -7,6 +7,7 @@ indexes/                       file indexes of layers, which may be deleted at a
 groups/                        what live builds have made of cgroups
 contexts/                      what was found in the files of contexts; may be deleted at any time
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
+settled                        which layer directories are surely on disk (`store.settled`)
 version                        the layout's version; a newer one is refused
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, StoreUnusable
@@ -23,9 +24,9 @@ from assembler.linux.claims import claim, dead, discard
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Manifest, parse
-from assembler.store import leases
+from assembler.store import leases, settled
 from assembler.store.blobs import Blobs
-from assembler.store.disk import Disk, is_exhausted, is_private, translated
+from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
 from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
@@ -46,10 +47,12 @@ class Store:
         self, path: str, cancellation: Cancellation | None = None, disk: Disk | None = None
     ) -> None:
         self.path = path
-        check = nothing if cancellation is None else cancellation.check
+        self._check = check = nothing if cancellation is None else cancellation.check
         self._cancellation = cancellation
+        self._disk = disk or Disk()
+        self._published: dict[str, int] = {}
         self._lease = Lease(path, check)
-        self.blobs = Blobs(path, check, self._lease.hold, disk)
+        self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
         self.indexes = Indexes(os.path.join(path, "indexes"))
         self.layers_directory = os.path.join(path, "layers")
@@ -61,12 +64,15 @@ class Store:
     def open(
         cls, path: str, cancellation: Cancellation | None = None, disk: Disk | None = None
     ) -> Store:
-        """The store at `path`, made if it is not there; what dead processes left in it is removed.
-        Raises StoreUnusable, NoSpace, Cancelled."""
+        """The store at `path`, made if it is not there; what dead processes left in it is removed,
+        and layer directories that a power cut may have spoilt. Raises StoreUnusable, NoSpace,
+        Cancelled."""
         path = os.path.abspath(path)
         try:
             _check_version(path)
             _make(path)
+            if disk is None or disk.policy is not Fsync.OFF:
+                settled.opened(path, nothing if cancellation is None else cancellation.check)
             _sweep(path, cancellation)
             leases.sweep(path)
             _sweep_groups(os.path.join(path, "groups"))
@@ -93,8 +99,25 @@ class Store:
         try:
             if self._cancellation is None or not self._cancellation.cancelled:  # it shall end now
                 self.blobs.sync()
+                self._settle()
         finally:
             self._lease.close()
+
+    def _settle(self) -> None:
+        if not self._published or self._disk.policy is Fsync.OFF:
+            return
+        try:
+            if self._disk.policy is Fsync.FULL:
+                self._disk.sync_file_system(self.path)
+                self._published = dict.fromkeys(self._published, 0)
+            settled.settle(self.path, self._check, self._published)
+        except OSError as error:
+            raise translated(error, self.path) from error
+
+    def published(self, path: str) -> None:
+        """Take note that the layer directory `path`, in the store, was made just now."""
+        with suppress(FileNotFoundError):  # another command has just removed it
+            self._published[settled.identity(self.path, path)] = settled.moment()
 
     def look_only(self) -> None:
         """See `Lease.look_only`."""
@@ -150,8 +173,9 @@ _SWEEPER = """\
 import os, sys
 sys.path.insert(0, sys.argv[1])
 os.read(0, 1)
+from assembler.store.disk import Disk, Fsync
 from assembler.store.store import Store
-Store.open(sys.argv[2]).close()
+Store.open(sys.argv[2], disk=Disk(Fsync.OFF)).close()
 """
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from assembler.cli.limits import (
+    archive_limits_of,
     cgroup_parent_of,
     limits_of,
     resources_of,
     shared_memory_of,
     timeout_of,
 )
+from assembler.environment import Environment
 from assembler.errors import UsageError
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.runtime.base import Limit
 
@@ -148,3 +151,20 @@ def test_R5_the_parent_is_named_from_the_top(text: str, path: str) -> None:
 def test_R5_what_is_no_parent(text: str) -> None:
     with pytest.raises(UsageError, match="--cgroup-parent"):
         cgroup_parent_of(text)
+
+
+def test_T15_what_layers_and_archives_may_hold_is_the_users_to_say() -> None:
+    def limits(**variables: str) -> Limits:
+        return archive_limits_of(Environment.read(variables))
+
+    assert limits() == DEFAULT_LIMITS
+    assert limits(ASSEMBLE_MAX_LAYER="128gb") == Limits(size=128 << 30)
+    assert limits(ASSEMBLE_MAX_ENTRIES="10000000") == Limits(entries=10_000_000)
+    with pytest.raises(UsageError, match="ASSEMBLE_MAX_LAYER much: not a size"):
+        limits(ASSEMBLE_MAX_LAYER="much")
+
+
+@pytest.mark.parametrize("text", ["-1", "1e9", "5M", "٣", "9" * 13, " "])
+def test_T15_what_is_no_number_of_entries(text: str) -> None:
+    with pytest.raises(UsageError, match=r"ASSEMBLE_MAX_ENTRIES .*: not a number"):
+        archive_limits_of(Environment.read({"ASSEMBLE_MAX_ENTRIES": text}))

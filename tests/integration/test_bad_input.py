@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,45 @@ def test_killed_outright_the_step_dies_and_the_next_build_sweeps(
     (path / "Dockerfile").write_text("FROM busybox\nRUN echo fine > /fine\n")
     assemble("build", path)
     assert no_layers_in_progress(Path(assemble.env["ASSEMBLE_STORE"]))
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "message"),
+    [
+        ("FROM busybox\nRUN true\n", "layer sha256:"),
+        ("FROM scratch\nCOPY --from=busybox /bin/busybox /\n", "layer sha256:"),
+        ("FROM scratch\nADD some.tar /\n", "some.tar cannot be unpacked"),
+    ],
+)
+def test_T14_T15_more_than_layers_and_archives_may_hold_is_an_error_that_says_what_allows_it(
+    assemble: Any, tmp_path: Path, dockerfile: str, message: str
+) -> None:
+    path = context(tmp_path, dockerfile)
+    with tarfile.open(path / "some.tar", "w") as archive:
+        for name in "abc":
+            archive.addfile(tarfile.TarInfo(name))
+    ceilings = {"ASSEMBLE_MAX_ENTRIES": ("2", "more than 2"), "ASSEMBLE_MAX_LAYER": ("1k", "1024")}
+    for variable, (most, said) in ceilings.items():
+        done = assemble("build", path, code=1, **{variable: most})
+        assert message in last_error(done.stderr) and said in last_error(done.stderr)
+        assert f"hint: {variable} allows more" in done.stderr
+    assemble("build", path, ASSEMBLE_MAX_ENTRIES="1000", ASSEMBLE_MAX_LAYER="1gb")
+
+
+def test_T14_T15_a_whole_image_and_a_context_in_an_archive_may_hold_no_more_either(
+    assemble: Any, tmp_path: Path
+) -> None:
+    path, image = context(tmp_path, "FROM scratch\nCOPY Dockerfile /\n"), tmp_path / "image.tar"
+    assemble("build", "-o", f"type=oci,dest={image}", path)
+    archive = tmp_path / "context.tar"
+    subprocess.run(["tar", "-cf", archive, "-C", path, "."], check=True)
+    shell = shlex.join(assemble.command("build", "-"))
+    for variable, most in (("ASSEMBLE_MAX_ENTRIES", "1"), ("ASSEMBLE_MAX_LAYER", "1000")):
+        done = assemble("import", image, "some", code=1, **{variable: most})
+        assert f"hint: {variable} allows more" in done.stderr
+        piped = subprocess.run(
+            ["sh", "-c", f"{shell} <{shlex.quote(str(archive))}"],
+            env={**assemble.env, variable: most}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert piped.returncode == 1 and f"hint: {variable} allows more" in piped.stderr
+    assemble("import", image, "some")

@@ -345,3 +345,29 @@ def test_CR07_a_file_is_never_taken_out_of_a_damaged_layer(
     damaged = assemble("build", "-q", context, **env, **EPOCH).stdout
     fresh = {**env, "ASSEMBLE_STORE": str(tmp_path / "third")}
     assert assemble("build", "-q", context, **fresh, **EPOCH).stdout == damaged
+
+
+def test_CR02_what_a_power_cut_spoilt_of_a_layer_is_in_no_later_image(
+    assemble: Any, tmp_path: Path
+) -> None:
+    """The kernel had the names of directories on disk, and not the files in them."""
+    below = "FROM busybox AS a\nRUN echo old > /old\nRUN echo new > /new\n"
+    context = write(tmp_path / "context", below)
+    words = ("build", "-q", context)
+    assemble(*words, **EPOCH)
+    write(context, f"{below}RUN cat /old /new > /f\nFROM scratch\nCOPY --from=a /f /\n")
+    note = Path(assemble.env["ASSEMBLE_STORE"], "settled")
+    (old,), (new,) = (list(note.parent.glob(f"layers/*/*/**/{name}")) for name in ("old", "new"))
+    kept, gone = (next(one for one in path.parents if len(one.name) == 64) for path in (old, new))
+
+    lines = [line.split(maxsplit=1) for line in note.read_text().splitlines()]
+    settled = [("0" if kept.name in rest else since, rest) for since, rest in lines[1:]]
+    note.write_text("".join(f"{since} {rest}\n" for since, rest in [("another", "0"), *settled]))
+    new.write_bytes(b"")
+    assemble("images", ASSEMBLE_FSYNC="off")
+    assert gone.exists(), "the user has it so"
+    inode = kept.stat().st_ino
+    built = assemble(*words, **EPOCH).stdout
+    assert kept.stat().st_ino == inode and new.read_text() == "new\n"
+    assert check(assemble)["layers"] == len(lines)
+    assert assemble("build", "-q", "--no-cache", context, **EPOCH).stdout == built

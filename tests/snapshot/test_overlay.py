@@ -79,3 +79,19 @@ def test_more_layers_than_the_kernel_stacks_are_put_together(tmp_path: Path) -> 
         assert len(os.listdir(together)) == 257
         with snapshots.prepare("b0", lowers[-1:] * 1000) as root:
             assert len(root.lowers) == 1000 - 511
+
+
+def test_who_made_a_layer_is_told_that_it_has_its_name(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def tell(id: str) -> None:
+        assert (tmp_path / id).is_dir()
+        told.append(id)
+
+    with OverlaySnapshotter(str(tmp_path)) as first, OverlaySnapshotter(str(tmp_path)) as second:
+        first.published = second.published = tell
+        with first.create("a1") as late, second.create("a1") as soon:
+            for path in (late, soon):
+                (Path(path) / "file").touch()
+            assert told == []
+        assert told == ["a1"], "not the one that came too late"
