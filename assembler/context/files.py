@@ -135,8 +135,10 @@ def entry_of(root: str, path: str, directory: int, found: os.stat_result) -> Ent
     """What is at `path` of the context at `root`, in the directory open as `directory`; None where
     that is no file of a context. Raises OSError."""
     shared = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
-    details = details_of(path.rpartition("/")[2], directory, found.st_mode)
-    return entry_as_seen(root, path, found.st_mode, identity(found), details, shared)
+    mode, details = found.st_mode, PLAIN
+    if mode & 0o111 or stat.S_ISLNK(mode):
+        details = details_of(path.rpartition("/")[2], directory, mode)
+    return entry_as_seen(root, path, mode, identity(found), details, shared)
 
 
 def entry_as_seen(

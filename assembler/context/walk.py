@@ -426,9 +426,10 @@ class _Pass:
                 flags |= PARENT
                 continue
             holds = holds or form in KINDS
-            more = details_of(name, descriptor, mode)
-            if any(more):
-                details[name] = more
+            if mode & 0o111 or form == stat.S_IFLNK:
+                more = details_of(name, descriptor, mode)
+                if any(more):
+                    details[name] = more
             if form == stat.S_IFREG:
                 self.unread = self.unread or stat_key(*_SEEN(found)[1:]) not in known
                 if found.st_nlink > 1:

@@ -113,10 +113,10 @@ class Sources:
         if not isinstance(step.origin, ContextOrigin) or step.fetched or not step.paths:
             return None
         selection = self.select(step, self.context(step.origin, step).tree())
-        if not all(_plain(one, selection) for one in selection.items):
-            return None
         check = self._services.cancellation.check
         try:
+            if not all(_plain(one, selection) for one in selection.items):
+                return None
             unread = [_unread(one, check) for one in selection.items]
         except StepError as error:
             error.place_at(step.span)
@@ -161,8 +161,13 @@ class Sources:
 
 def _plain(item: Selected, selection: Selection) -> bool:
     """Whether a file is copied as it is, or a directory of which all is known by one summary."""
-    if item.entry.kind is Kind.FILE:
-        return not item.unpack
+    source = item.entry.source
+    if source is not None:
+        if not item.unpack:
+            return True
+        from assembler.layer.archive import is_archive  # which few builds need to start
+
+        return not is_archive(source)
     whole = item.only is None and selection.exclude is None
     return item.entry.kind is Kind.DIRECTORY and whole and isinstance(item.tree, Summarised)
 

@@ -546,6 +546,7 @@ def test_reading_once_gives_what_reading_twice_gives(tmp_path: Path) -> None:
         "COPY a b /x/\n",
         "COPY data a [b]* /x/\nCOPY a /y\n",
         "COPY a /\nADD b /\n",
+        "ADD data b files.tar /x/\nADD data /y\n",
         "COPY --chmod=u=rwX,go= . /\n",
     ],
 )
@@ -558,6 +559,8 @@ def test_reading_directories_once_gives_what_reading_them_twice_gives(
     for name in ("a/f", "a/d/f", "a/x.o", "a/kept.o", "b/f", "b/g", "data"):
         (workshop.context / name).parent.mkdir(parents=True, exist_ok=True)
         (workshop.context / name).write_text(name)
+    with tarfile.open(workshop.context / "files.tar", "w") as archive:
+        archive.add(workshop.context / "data", "packed")
     (workshop.context / "b/empty").mkdir()
     (workshop.context / "b/l").symlink_to("../a/f")
     (workshop.context / "a/f").chmod(0o755)
@@ -576,6 +579,25 @@ def test_reading_directories_once_gives_what_reading_them_twice_gives(
         for path in workshop.directory.glob("cache.db*"):
             path.unlink()
     assert images[0].digest == images[1].digest and keys[0] == keys[1]
+
+
+@pytest.mark.parametrize(("name", "once"), [("data", True), ("files.tar", False)])
+def test_C26_what_is_no_archive_is_added_as_it_is_copied(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str, once: bool
+) -> None:
+    (workshop.context / "data").write_text("1")
+    with tarfile.open(workshop.context / "files.tar", "w") as archive:
+        archive.add(workshop.context / "data", "data")
+    packed: list[Changeset] = []
+    pack_first = Realisation.pack_first
+
+    def noted(one: Realisation, made: Changeset) -> Any:
+        packed.append(made)
+        return pack_first(one, made)
+
+    monkeypatch.setattr(Realisation, "pack_first", noted)
+    image = workshop.build(f"FROM scratch\nADD {name} /x/\n")
+    assert workshop.files(image) == {"x/data": "1"} and bool(packed) is once
 
 
 def test_what_appears_after_a_directory_was_listed_is_in_neither_image_nor_key(
