@@ -16,6 +16,7 @@ where others are at work: the load is shown.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import random
 import shlex
@@ -198,6 +199,7 @@ def pack(compression: str, tree: str, store: str) -> None:
         def write(self, data: bytes, /) -> int:
             return len(data)
 
+    gc.set_threshold(50_000)  # as the command does
     if store:
         Path(store).mkdir()
     started, used = time.monotonic(), time.process_time()

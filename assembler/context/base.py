@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.layer.changeset import Entry
+from assembler.layer.changeset import ByteSource, Entry
 from assembler.layer.summary import Summary
 from assembler.layer.tree import Tree
 
 ContentOf = Callable[[Entry], bytes]
 """The SHA-256 digest, as bytes, of an entry's bytes; empty where it has no source."""
+
+Digests = Mapping[ByteSource, bytes]
+"""The SHA-256 digests, as bytes, of what somebody has read."""
+NOTHING: Digests = MappingProxyType({})
 
 
 class Context(Protocol):
@@ -45,8 +50,15 @@ class Summarised(Protocol):
     """A tree that remembers what it holds. Its methods raise StepError for a file that cannot be
     read, ContextChanged for one that is changing; `check` is called on the way and may raise."""
 
-    def summary(self, path: str, check: Callable[[], None]) -> Summary:
-        """The summary of all that is below the directory at `path`."""
+    def unread(self, path: str, check: Callable[[], None]) -> bool:
+        """Whether files must be read for the summary of the directory at `path`. All that is below
+        it is listed by then: the tree shows it as it was, and its files' sources hold no more than
+        what was seen."""
+        ...
+
+    def summary(self, path: str, check: Callable[[], None], known: Digests = NOTHING) -> Summary:
+        """The summary of all that is below the directory at `path`. Files that are `known` are not
+        read."""
         ...
 
     def contents(

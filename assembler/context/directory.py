@@ -53,6 +53,7 @@ class _ContextTree:
     def __init__(self, shown: FilteredTree, walk: Walk) -> None:
         self.lookup = shown.lookup
         self.children = shown.children
+        self.unread = walk.unread
         self.summary = walk.summary
         self.contents = walk.contents
 

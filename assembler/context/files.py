@@ -36,6 +36,9 @@ _CAPABILITY = "security.capability"
 
 Identity = tuple[int, int, int]
 """What tells whether a file is the one that was seen: inode, size, modification time."""
+Details = tuple[str, tuple[tuple[str, bytes], ...]]
+"""The text of a link, the attributes of a file."""
+PLAIN: Details = ("", ())
 
 
 class ContextBytes(NamedTuple):
@@ -132,36 +135,45 @@ def entry_of(root: str, path: str, directory: int, found: os.stat_result) -> Ent
     """What is at `path` of the context at `root`, in the directory open as `directory`; None where
     that is no file of a context. Raises OSError."""
     shared = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
-    return entry_as_seen(root, path, directory, found.st_mode, identity(found), shared)
+    mode, details = found.st_mode, PLAIN
+    if mode & 0o111 or stat.S_ISLNK(mode):
+        details = details_of(path.rpartition("/")[2], directory, mode)
+    return entry_as_seen(root, path, mode, identity(found), details, shared)
 
 
 def entry_as_seen(
     root: str,
     path: str,
-    directory: int,
     mode: int,
     seen: Identity,
+    details: Details,
     shared: tuple[int, int] | None,
 ) -> Entry | None:
     """`entry_of` from what is known already; `shared` is what the names of one file share."""
     kind = KINDS.get(stat.S_IFMT(mode))
     mode &= 0o7777
+    link, xattrs = details
     if kind is Kind.FILE:
         _, size, mtime = seen
-        xattrs = _capability(path, directory) if mode & 0o111 else ()
         source = ContextBytes(root, path, seen)
         return Entry(path, kind, mode, 0, 0, mtime, size, "", (0, 0), xattrs, source, shared)
     if kind is None:
         return None
-    name = path.rpartition("/")[2]
-    link = os.readlink(name, dir_fd=directory) if kind is Kind.SYMLINK else ""
     return Entry(path, kind, mode, mtime=seen[2], link=link)
 
 
-def _capability(path: str, directory: int) -> tuple[tuple[str, bytes], ...]:
+def details_of(name: str, directory: int, mode: int) -> Details:
+    """What stat(2) does not tell of `name` in the directory open as `directory`. Raises OSError."""
+    if stat.S_ISLNK(mode):
+        return os.readlink(name, dir_fd=directory), ()
+    if mode & 0o111 and stat.S_ISREG(mode):
+        return "", _capability(name, directory)
+    return PLAIN
+
+
+def _capability(name: str, directory: int) -> tuple[tuple[str, bytes], ...]:
     """The capabilities of a program, the only attribute that BuildKit's layers keep of a context's
     file (rules C20, Z4); what cannot be read is left out."""
-    name = path.rpartition("/")[2]
     try:
         value = os.getxattr(f"/proc/self/fd/{directory}/{name}", _CAPABILITY, follow_symlinks=False)
     except OSError:

@@ -188,10 +188,9 @@ class StatCache:
                 os.unlink(path)
 
 
-def stat_key(found: os.stat_result) -> bytes:
-    """Inode, size, mtime and ctime of a file."""
-    mtime, ctime = found.st_mtime_ns & _MASK, found.st_ctime_ns & _MASK
-    return _STAT.pack(found.st_ino, found.st_size, mtime, ctime)
+def stat_key(inode: int, size: int, mtime: int, ctime: int) -> bytes:
+    """What of a file's stat(2) says that its bytes are the same; times in nanoseconds."""
+    return _STAT.pack(inode, size, mtime & _MASK, ctime & _MASK)
 
 
 def _check(group: bytes) -> int:

@@ -1,4 +1,7 @@
-"""A walk of a directory context that looks at each file once and reads those it does not know.
+"""A walk of a directory context that looks at each file once and reads those that nobody knows.
+
+First all directories are listed, then the files described. In between, who packs them may read them:
+the digests of what was packed are as good as those of what is read here.
 
 Directories are entered by name from the open one above them, never through a link (reliability B2).
 What ignore rules hide is not looked at, and not entered unless a later rule may show something in it.
@@ -19,26 +22,28 @@ from marshal import dumps, loads
 from operator import attrgetter
 from typing import NamedTuple
 
-from assembler.context.base import ContentOf
+from assembler.context.base import NOTHING, ContentOf, Digests
 from assembler.context.files import (
+    KINDS,
+    PLAIN,
     ContextBytes,
+    Details,
     Identity,
     changed,
+    details_of,
     entry_as_seen,
-    entry_of,
     identity,
     open_directory,
     unreadable,
 )
 from assembler.context.stat_cache import KEY, LINKED, PARENT, Directory, Group, StatCache, stat_key
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import Entry
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, record
 from assembler.layer.tree import join
 from assembler.linux.beneath import Openings
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _FORMAT = 0o170000  # what of a mode says which kind of file it is
 _CHUNK = 1 << 20
@@ -56,13 +61,27 @@ Below = list[tuple[str, int, bool]]
 whatever is in it."""
 
 
+class _Files(NamedTuple):
+    """The files of a directory that nobody has described yet. `key` is its listing's, `inode` the
+    directory's own; `flags` are those of its part."""
+
+    path: str
+    key: bytes
+    inode: int
+    flags: int
+
+
+Part = bytes | _Files
+"""The digest of a directory's files, or what it is made of."""
+
+
 @dataclass(slots=True)
 class _Level:
     """A directory in which others are being walked, those `below` still to come."""
 
     path: str
     descriptor: int
-    part: bytes
+    part: Part
     below: Below
     counts: bool
     start: int
@@ -72,11 +91,13 @@ class _Level:
 
 
 class _Seen(NamedTuple):
-    """What was seen in directories, by their paths: names and stats, marshalled; and the names of
-    files that have others, with what those share."""
+    """What was seen in directories, by their paths: names and stats, marshalled; the names of
+    files that have others, with what those share; and, where the files had to be described, the
+    details of those that have any."""
 
     listings: dict[str, bytes]
     links: dict[str, dict[str, tuple[int, int]]]
+    details: dict[str, dict[str, Details]]
 
 
 class Walk:
@@ -89,18 +110,39 @@ class Walk:
         self._records = records
         self._lock = threading.Lock()
         self._known: dict[str, Summary] = {}
-        self._seen = _Seen({}, {})
+        self._passes: dict[str, _Pass] = {}
+        self._seen = _Seen({}, {}, {})
 
-    def summary(self, path: str, check: Callable[[], None]) -> Summary:
+    def unread(self, path: str, check: Callable[[], None]) -> bool:
+        """See `context.base.Summarised`."""
+        with self._lock:
+            if path in self._known:
+                return False
+            with self._listed(path, check) as going:
+                return going.unread
+
+    def summary(self, path: str, check: Callable[[], None], known: Digests = NOTHING) -> Summary:
         """See `context.base.Summarised`."""
         with self._lock:
             found = self._known.get(path)
             if found is None:
-                said = _rules_key(self._rules)
-                with self._cache(path, said) as cache:
-                    going = _Pass(self._root, self._rules, said, cache, self._seen, check)
-                    found = self._known[path] = going.summary(path)
+                with self._listed(path, check) as going:
+                    found = self._known[path] = going.summary(known)
+                del self._passes[path]
             return found
+
+    @contextmanager
+    def _listed(self, path: str, check: Callable[[], None]) -> Iterator[_Pass]:
+        """The walk below `path`, its listing done."""
+        said = _rules_key(self._rules)
+        with self._cache(path, said) as cache:
+            going = self._passes.get(path)
+            if going is None:
+                going = _Pass(self._root, path, self._rules, said, self._seen)
+                going.look(cache, check)
+                self._passes[path] = going
+            going.cache, going.check = cache, check
+            yield going
 
     def entries(self, path: str) -> list[Entry] | None:
         """The entries of the directory at `path` as they were seen, sorted by name, without some of
@@ -109,24 +151,35 @@ class Walk:
         if content is None:
             return None
         names, stats = loads(content)
+        details = self._seen.details.get(path)
+        if details is None:
+            details = self._details(path, names, stats)
         links = self._seen.links.get(path, {})
         found = []
+        for name, (mode, inode, size, mtime, _) in sorted(zip(names, stats, strict=True)):
+            seen, more = (inode, size, mtime), details.get(name, PLAIN)
+            below, shared = join(path, name), links.get(name)
+            entry = entry_as_seen(self._root, below, mode, seen, more, shared)
+            if entry is not None:
+                found.append(entry)
+        return found
+
+    def _details(
+        self, path: str, names: list[str], stats: list[tuple[int, ...]]
+    ) -> dict[str, Details]:
+        """The details of files of which no more than that they did not change is known."""
+        details = {}
         descriptor = open_directory(self._root, path)
         try:
-            for name, seen in sorted(zip(names, stats, strict=True)):
-                mode, *was = seen
-                below = join(path, name)
-                shared = links.get(name)
-                entry = entry_as_seen(self._root, below, descriptor, mode, (*was[:3],), shared)
-                if entry is None:
-                    continue
-                read = entry.link or entry.xattrs  # is that of what was seen?
-                if read and _SEEN(os.lstat(name, dir_fd=descriptor)) != seen:
-                    raise changed(below)
-                found.append(entry)
+            for name, seen in zip(names, stats, strict=True):
+                more = details_of(name, descriptor, seen[0])
+                if any(more):
+                    if _SEEN(os.lstat(name, dir_fd=descriptor)) != seen:
+                        raise changed(join(path, name))
+                    details[name] = more
         finally:
             os.close(descriptor)
-        return found
+        return details
 
     @contextmanager
     def contents(self, selection: str, check: Callable[[], None]) -> Iterator[ContentOf]:
@@ -147,7 +200,7 @@ class Walk:
                 try:
                     source.check(descriptor)
                     found = os.fstat(descriptor)
-                    was = stat_key(found)
+                    was = stat_key(*_SEEN(found)[1:])
                     digest = known.get(was)
                     if digest is None:
                         digest = _hashed(descriptor, source.path, source.seen, check)
@@ -184,51 +237,58 @@ def _rules_key(rules: IgnoreRules | None) -> bytes:
 
 
 class _Pass:
-    """One walk below one directory; lives only inside `Walk.summary`."""
+    """One walk below the directory at `top`; lives only inside `Walk`, which gives it the open stat
+    cache and the `check` of who waits for it."""
+
+    cache: StatCache
+    check: Callable[[], None]
 
     def __init__(
-        self,
-        root: str,
-        rules: IgnoreRules | None,
-        said: bytes,
-        cache: StatCache,
-        seen: _Seen,
-        check: Callable[[], None],
+        self, root: str, top: str, rules: IgnoreRules | None, said: bytes, seen: _Seen
     ) -> None:
         self.root = root
+        self.top = top
         self.rules = rules
         self.said = said
-        self.cache = cache
         self.seen = seen
         self.young = time.time_ns() - _RACY
-        self.check = check
         self.links: dict[tuple[int, int], list[str]] = {}
+        self.shared: dict[tuple[tuple[int, int], Identity], bytes] = {}
+        self.text: list[Part] = []
         self.kept: list[bytes] = []
         self.found: dict[bytes, Directory] = {}
         self.verdicts: dict[bytes, bytes] = {}
         self.files = self.size = 0
         self.news = False
+        self.unread = False
 
-    def summary(self, top: str) -> Summary:
-        """What is below the directory at `top`. Raises ContextChanged, StepError."""
-        text: list[bytes] = []
+    def look(self, cache: StatCache, check: Callable[[], None]) -> None:
+        """Look at all that is below the directory. Raises ContextChanged, StepError."""
+        self.cache, self.check = cache, check
         levels: list[_Level] = []
         try:
-            descriptor = open_directory(self.root, top)
-            part, below = self.entered(descriptor, top)
-            levels.append(_Level(top, descriptor, part, below, True, 0, True))
+            descriptor = open_directory(self.root, self.top)
+            part, below = self.entered(descriptor, self.top)
+            levels.append(_Level(self.top, descriptor, part, below, True, 0, True))
             while levels:
-                self.walk(levels, text)
+                self.walk(levels, self.text)
         finally:
             for level in levels:
                 self.shut(level)
+
+    def summary(self, known: Digests) -> Summary:
+        """What is below the directory. Raises ContextChanged, StepError."""
+        whole = hashlib.sha256()
+        with Openings() as near:
+            for part in self.text:
+                whole.update(part if isinstance(part, bytes) else self.described(part, known, near))
         if self.news and (self.files >= _MANY or self.size >= _MUCH):
             self.cache.save(self.kept, self.found, self.verdicts)
-        cut = len(top) + 1 if top else 0
+        cut = len(self.top) + 1 if self.top else 0
         links = groups([path[cut:] for path in paths] for paths in self.links.values())
-        return Summary(hashlib.sha256(b"".join(text)).digest(), links)
+        return Summary(whole.digest(), links)
 
-    def walk(self, levels: list[_Level], text: list[bytes]) -> None:
+    def walk(self, levels: list[_Level], text: list[Part]) -> None:
         """Go on in the last of `levels`, down to the next that has others below it or to its end."""
         level = levels[-1]
         while level.below:
@@ -271,7 +331,7 @@ class _Pass:
             os.close(level.descriptor)
             level.descriptor = -1
 
-    def entered(self, descriptor: int, path: str) -> tuple[bytes, Below]:
+    def entered(self, descriptor: int, path: str) -> tuple[Part, Below]:
         """The part of the directory at `path`, and what is below it. It is closed if that fails."""
         try:
             self.check()
@@ -284,7 +344,7 @@ class _Pass:
             os.close(descriptor)
             raise
 
-    def looked_at(self, descriptor: int, path: str) -> tuple[bytes, Below]:
+    def looked_at(self, descriptor: int, path: str) -> tuple[Part, Below]:
         """What `entered` gives. Raises OSError as well."""
         with os.scandir(descriptor) as found:
             items = list(found)
@@ -293,21 +353,25 @@ class _Pass:
             items, perhaps = self.shown(self.rules, path, items)
         names = [item.name for item in items]
         stats = [item.stat(follow_symlinks=False) for item in items]
-        content = self.seen.listings[path] = dumps((names, list(map(_SEEN, stats))), 2)
+        content = dumps((names, list(map(_SEEN, stats))), 2)
+        before = self.seen.listings.setdefault(path, content)
+        if before is not content and not _same(before, content):
+            raise changed(path)  # another walk of this build saw it otherwise
         if not items:
             return EMPTY, []
         self.files += len(items)
         key = hashlib.sha256(content).digest()[:KEY]
-        part = self.cache.parts.get(key)
-        if part is None:
-            part = self.described(descriptor, path, names, stats, key)
+        part: Part
+        known = self.cache.parts.get(key)
+        if known is None:
+            part, flags = self.undescribed(descriptor, path, names, stats, key)
         else:
             self.kept.append(key)
-        flags = part[32]
+            part, flags = known[:32], known[32]
         if flags & LINKED:
             self.seen.links[path] = self.linked(path, names, stats)
         if not flags & PARENT:
-            return part[:32], []
+            return part, []
         both = zip(names, stats, strict=True)
         below = [
             (name, one.st_mode & 0o7777, name not in perhaps)
@@ -315,7 +379,7 @@ class _Pass:
             if one.st_mode & _FORMAT == stat.S_IFDIR
         ]
         below.sort(reverse=True)
-        return part[:32], below
+        return part, below
 
     def shown(
         self, rules: IgnoreRules, path: str, items: list[os.DirEntry[str]]
@@ -342,57 +406,102 @@ class _Pass:
         ]
         return items, frozenset(doubtful)
 
-    def described(
+    def undescribed(
         self,
         descriptor: int,
         path: str,
         names: list[str],
         stats: list[os.stat_result],
         key: bytes,
-    ) -> bytes:
-        """The part of a directory that is not known: its files are described, and those are read
-        that have changed since they were."""
+    ) -> tuple[Part, int]:
+        """The part of a directory that is not known, and its flags: what is seen while it is open."""
         inode = os.fstat(descriptor).st_ino
         known = self.cache.group(inode)
-        files: Group = {}
-        hasher = hashlib.sha256()
-        flags, settled, read = 0, True, False
-        for name, found in sorted(zip(names, stats, strict=True)):
-            if stat.S_ISDIR(found.st_mode):
+        details: dict[str, Details] = {}
+        flags, holds = 0, False
+        for name, found in zip(names, stats, strict=True):
+            mode = found.st_mode
+            form = mode & _FORMAT
+            if form == stat.S_IFDIR:
                 flags |= PARENT
                 continue
+            holds = holds or form in KINDS
+            if mode & 0o111 or form == stat.S_IFLNK:
+                more = details_of(name, descriptor, mode)
+                if any(more):
+                    details[name] = more
+            if form == stat.S_IFREG:
+                self.unread = self.unread or stat_key(*_SEEN(found)[1:]) not in known
+                if found.st_nlink > 1:
+                    flags |= LINKED
+        if not holds:
+            self.found[key] = Directory(EMPTY + bytes((flags,)), inode, {})
+            return EMPTY, flags
+        self.seen.details[path] = details
+        return _Files(path, key, inode, flags), flags
+
+    def described(self, files: _Files, known: Digests, near: Openings) -> bytes:
+        """The digest of the files of a directory: those are read that have changed since they were,
+        and are not `known`."""
+        path = files.path
+        names, stats = loads(self.seen.listings[path])
+        details, links = self.seen.details[path], self.seen.links.get(path, {})
+        before = self.cache.group(files.inode)
+        group: Group = {}
+        hasher = hashlib.sha256()
+        settled, read = True, False
+        for name, (mode, inode, size, mtime, ctime) in sorted(zip(names, stats, strict=True)):
+            if mode & _FORMAT == stat.S_IFDIR:
+                continue
             self.check()
-            below = join(path, name)
-            content = b""
-            entry = entry_of(self.root, below, descriptor, found)
+            seen, more = (inode, size, mtime), details.get(name, PLAIN)
+            below, shared = join(path, name), links.get(name)
+            entry = entry_as_seen(self.root, below, mode, seen, more, shared)
             if entry is None:
                 continue
-            young = max(found.st_mtime_ns, found.st_ctime_ns) >= self.young
-            if entry.kind is Kind.FILE:
-                was = stat_key(found)
-                before = known.get(was)
-                content = self.content(descriptor, below, found) if before is None else before
+            young = max(mtime, ctime) >= self.young
+            content = b""
+            if isinstance(entry.source, ContextBytes):
+                was = stat_key(inode, size, mtime, ctime)
+                found = known.get(entry.source) or before.get(was)
+                content = found or self.content(entry.source, shared, known, near)
+                if was not in before:
+                    self.size += size
+                    read = read or not young
                 if not young:
-                    files[was] = content
-                    read = read or before is None
+                    group[was] = content
             hasher.update(record(name, entry, content))
             settled = settled and not young
-            if entry.inode is not None:
-                flags |= LINKED
-        part = hasher.digest() + bytes((flags,))
-        self.found[key] = Directory(part if settled else b"", inode, files)
-        self.news = self.news or read or (settled and part[:32] != EMPTY)
-        return part
+        digest = hasher.digest()
+        part = digest + bytes((files.flags,)) if settled else b""
+        self.found[files.key] = Directory(part, files.inode, group)
+        self.news = self.news or read or settled
+        return digest
 
-    def content(self, directory: int, path: str, found: os.stat_result) -> bytes:
-        """The digest of the bytes of the file that was `found`."""
-        descriptor = os.open(path.rpartition("/")[2], _FILE, dir_fd=directory)
+    def content(
+        self,
+        source: ContextBytes,
+        shared: tuple[int, int] | None,
+        known: Digests,
+        near: Openings,
+    ) -> bytes:
+        """The digest of a file's bytes, which are read once, whatever its names."""
+        if shared is None:
+            return self.read(source, near)
+        what = (shared, source.seen)
+        found = self.shared.get(what)
+        if found is None:
+            others = (source._replace(path=path) for path in self.links[shared])
+            found = next((known[other] for other in others if other in known), None)
+            found = self.shared[what] = found or self.read(source, near)
+        return found
+
+    def read(self, source: ContextBytes, near: Openings) -> bytes:
+        """The digest of the bytes of the file that was seen."""
+        descriptor = source.descriptor(near)
         try:
-            was = identity(found)
-            if identity(os.fstat(descriptor)) != was:
-                raise changed(path)
-            self.size += found.st_size
-            return _hashed(descriptor, path, was, self.check)
+            source.check(descriptor)
+            return _hashed(descriptor, source.path, source.seen, self.check)
         finally:
             os.close(descriptor)
 
@@ -410,21 +519,30 @@ class _Pass:
 
 def _hashed(descriptor: int, path: str, seen: Identity, check: Callable[[], None]) -> bytes:
     """The digest of a file's bytes. Raises ContextChanged unless it is the one that was seen, and
-    stays that."""
+    stays that; StepError where it cannot be read."""
     _, size, _ = seen
     most = min(size, _CHUNK) + 1
-    data = os.read(descriptor, most)
-    hasher, total = hashlib.sha256(data), len(data)
-    while total != size or size >= _CHUNK:  # a small file was read at once
-        data = os.read(descriptor, _CHUNK)
-        if not data:
-            break
-        hasher.update(data)
-        total += len(data)
-        check()
+    try:
+        data = os.read(descriptor, most)
+        hasher, total = hashlib.sha256(data), len(data)
+        while total != size or size >= _CHUNK:  # a small file was read at once
+            data = os.read(descriptor, _CHUNK)
+            if not data:
+                break
+            hasher.update(data)
+            total += len(data)
+            check()
+    except OSError as error:
+        raise unreadable(path, error) from error
     if total != size or identity(os.fstat(descriptor)) != seen:
         raise changed(path)
     return hasher.digest()
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Whether two listings say the same, in whatever order."""
+    (names, stats), (others, theirs) = loads(one), loads(other)
+    return dict(zip(names, stats, strict=True)) == dict(zip(others, theirs, strict=True))
 
 
 def _verdict(rules: IgnoreRules, path: str, names: list[str]) -> bytes:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from types import MappingProxyType
 from typing import Any
 
-from assembler.context.base import ContentOf, Summarised
+from assembler.context.base import NOTHING, ContentOf, Digests, Summarised
 from assembler.engine.selection import Selected, Selection
-from assembler.layer.changeset import ByteSource, Entry, Kind
+from assembler.layer.changeset import Entry, Kind
 from assembler.layer.reading import Reading
 from assembler.layer.summary import Summary, Summing, record
 from assembler.layer.write import nothing
@@ -18,13 +17,12 @@ from assembler.oci.digest import Digest
 from assembler.values import value
 
 _CHUNK = 1 << 20
-NOTHING: Mapping[ByteSource, bytes] = MappingProxyType({})
 
 
 def digest(
     selection: Selection,
     check: Callable[[], None] = nothing,
-    known: Mapping[ByteSource, bytes] = NOTHING,
+    known: Digests = NOTHING,
 ) -> Digest:
     """The digest of everything `selection` holds. Reads every selected file once, unless its tree
     knows what it holds, or the SHA-256 digest of its bytes is `known`.
@@ -48,7 +46,7 @@ def digest(
         def summary(item: Selected) -> Summary:
             whole = item.only is None and selection.exclude is None
             if whole and isinstance(item.tree, Summarised):
-                return item.tree.summary(item.entry.path, check)
+                return item.tree.summary(item.entry.path, check, known)
             return _summed(selection, item, content(item))
 
         return _digest(selection, content, summary)
@@ -102,7 +100,7 @@ class _Reader:
 
     check: Callable[[], None]
     buffer: bytearray
-    known: Mapping[ByteSource, bytes]
+    known: Digests
 
     def content(self, entry: Entry) -> bytes:
         self.check()

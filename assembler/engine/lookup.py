@@ -76,13 +76,13 @@ def read_once(
 ) -> Selection | None:
     """What step `number` of `stage`, above `parent`, selects, where it is to be packed before
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
-    cache can know no result. Raises CopySourceMissing."""
+    cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
     if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
         return None
     if recorded(services, stage, keys.definition_key(parent, step)) is not None:
         return None
-    return sources.plain_files(step)
+    return sources.unread(step)
 
 
 def _ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from assembler.context.base import Context
+from assembler.context.base import NOTHING, Context, Digests, Summarised
 from assembler.engine import content
 from assembler.engine.change import Snapshot, base_snapshot
 from assembler.engine.realisation import Realisation
-from assembler.engine.selection import Open, Selection, literally, select
+from assembler.engine.selection import Open, Selected, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
-from assembler.layer.changeset import ByteSource, Kind
+from assembler.layer.changeset import Kind
 from assembler.layer.members import gather
 from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
@@ -106,18 +106,24 @@ class Sources:
             gather(selection.entries())
         return selection
 
-    def plain_files(self, step: Copy) -> Selection | None:
-        """What `step` selects, where that is nothing but files of a context which it copies as they
-        are. Raises CopySourceMissing."""
+    def unread(self, step: Copy) -> Selection | None:
+        """What `step` selects, where that is nothing but files and whole directories of a context
+        which it copies as they are, and files must be read to learn what identifies it. The
+        directories are listed then. Raises CopySourceMissing, and what `digest` raises."""
         if not isinstance(step.origin, ContextOrigin) or step.fetched or not step.paths:
             return None
         selection = self.select(step, self.context(step.origin, step).tree())
-        plain = all(one.entry.kind is Kind.FILE and not one.unpack for one in selection.items)
-        return selection if plain else None
+        check = self._services.cancellation.check
+        try:
+            if not all(_plain(one, selection) for one in selection.items):
+                return None
+            unread = [_unread(one, check) for one in selection.items]
+        except StepError as error:
+            error.place_at(step.span)
+            raise
+        return selection if any(unread) else None
 
-    def digest(
-        self, step: Copy, selection: Selection, known: Mapping[ByteSource, bytes] = content.NOTHING
-    ) -> Digest:
+    def digest(self, step: Copy, selection: Selection, known: Digests = NOTHING) -> Digest:
         """What identifies `selection`, of whose files some are `known`. Raises StepError at `step`
         for a file that cannot be read, ContextChanged for one that is changing."""
         try:
@@ -151,6 +157,25 @@ class Sources:
             with self._lock:
                 self._digests[key] = known
         return known
+
+
+def _plain(item: Selected, selection: Selection) -> bool:
+    """Whether a file is copied as it is, or a directory of which all is known by one summary."""
+    source = item.entry.source
+    if source is not None:
+        if not item.unpack:
+            return True
+        from assembler.layer.archive import is_archive  # which few builds need to start
+
+        return not is_archive(source)
+    whole = item.only is None and selection.exclude is None
+    return item.entry.kind is Kind.DIRECTORY and whole and isinstance(item.tree, Summarised)
+
+
+def _unread(item: Selected, check: Callable[[], None]) -> bool:
+    return not isinstance(item.tree, Summarised) or (
+        item.entry.kind is Kind.FILE or item.tree.unread(item.entry.path, check)
+    )
 
 
 def at_source(step: Step, source: UrlSource | GitSource, work: Callable[[], Result]) -> Result:

@@ -73,8 +73,11 @@ def step_key(parent: Digest, step: Step, origins: _Origins) -> Digest:
 
 
 def definition_key(parent: Digest, copy: Copy) -> Digest:
-    """What all `step_key`s of `copy` above `parent` have in common, whatever it reads."""
-    return _digest("definition", (str(parent), _definition(copy)))
+    """What no result of `copy` above `parent` is recorded without, whatever it reads.
+
+    A linked copy may have one above any parent, as its `content_key`."""
+    below = "" if copy.link else str(parent)
+    return _digest("definition", (below, _definition(copy)))
 
 
 def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:

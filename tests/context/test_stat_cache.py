@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import os
 import shutil
 import threading
@@ -17,9 +19,13 @@ from hypothesis import strategies as some
 
 from assembler.context import stat_cache, walk
 from assembler.context.directory import DirectoryContext
+from assembler.context.files import ContextBytes
 from assembler.dockerfile.ignore import IgnoreRules
+from assembler.layer.compression import by_name
 from assembler.layer.summary import Summary
-from assembler.layer.write import nothing
+from assembler.layer.tree import everything
+from assembler.layer.write import nothing, pack
+from assembler.linux.beneath import Openings
 from assembler.source import Source
 
 FILES = ("a/f", "a/g", "a/b/f", "c/f", "c/d/e/f", "h")
@@ -38,22 +44,34 @@ class Build:
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_text(path)
 
-    def summary(self, text: str = "", path: str = "", *, records: bool = True) -> Summary:
+    def summary(
+        self, text: str = "", path: str = "", *, records: bool = True, packed: bool = False
+    ) -> Summary:
+        """The summary; where `packed` says so, of files that were packed after they were listed."""
         rules = IgnoreRules.parse(Source(".dockerignore", text)) if text else None
         place = str(self.records) if records else ""
         tree: Any = DirectoryContext(str(self.root), rules, "", place).tree()
         self.read = []
-        hashed = walk._Pass.content
+        hashed = walk._Pass.read
 
-        def watched(one: Any, directory: int, path: str, found: os.stat_result) -> bytes:
-            self.read.append(path)
-            return hashed(one, directory, path, found)
+        def watched(one: Any, source: ContextBytes, near: Openings) -> bytes:
+            self.read.append(source.path)
+            return hashed(one, source, near)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(walk._Pass, "content", watched)
+            patched.setattr(walk._Pass, "read", watched)
             patched.setattr(walk, "_MANY", 1)
             patched.setattr(walk.time, "time_ns", self.clock)
-            return tree.summary(path, nothing)
+            if not packed or not tree.unread(path, nothing):
+                return tree.summary(path, nothing)
+            known: dict[Any, bytes] = {}
+            pack(
+                everything(tree),
+                io.BytesIO(),
+                by_name("uncompressed"),
+                seen=lambda entry, digest: known.update({entry.source: digest}),
+            )
+            return tree.summary(path, nothing, known)
 
     def record(self) -> Path:
         (found,) = self.records.iterdir()
@@ -337,3 +355,40 @@ def test_BD06_no_edit_is_missed(
         for act, one, other in some_edits:
             edit(build.root, act, one, other)
         assert build.summary(text) == build.summary(text, records=False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(edits=EDITS, text=some.sampled_from(["", "a", "*\n!a/b", "**/g"]))
+def test_what_was_packed_is_as_good_as_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, str, str]], text: str
+) -> None:
+    """Files that are hashed when they are packed give the same summary and the same record."""
+    build = Build(tmp_path_factory.mktemp("packed"), later())
+    for act, one, other in edits:
+        edit(build.root, act, one, other)
+    summary = build.summary(text)
+    hashed_first = build.record().read_bytes()
+    shutil.rmtree(build.records)
+    assert build.summary(text, packed=True) == summary
+    assert build.read == [], "they were packed"
+    assert build.record().read_bytes() == hashed_first
+    assert build.summary(text) == summary and build.read == []
+
+
+def test_what_is_packed_soon_after_it_was_written_is_not_remembered(tmp_path: Path) -> None:
+    """The two seconds are those before the listing, however late the files are packed."""
+    build = Build(tmp_path, later())
+    moment = max((build.root / path).stat().st_ctime_ns for path in FILES) + 1_900_000_000
+    clock = itertools.chain([moment], itertools.repeat(moment + int(1e12)))
+    build.clock = lambda: next(clock)
+    build.summary(packed=True)
+    assert not build.records.is_dir()
+
+
+def test_what_is_remembered_is_not_packed_to_be_known(build: Build) -> None:
+    build.summary(packed=True)
+    tree: Any = DirectoryContext(str(build.root), None, "", str(build.records)).tree()
+    assert not tree.unread("", nothing)
+    (build.root / "a/g").write_text("new")
+    tree = DirectoryContext(str(build.root), None, "", str(build.records)).tree()
+    assert tree.unread("", nothing)

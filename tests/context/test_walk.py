@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -22,7 +23,7 @@ from hypothesis import strategies as some
 from assembler.context.directory import DirectoryContext
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.engine.selection import Selected, Selection
-from assembler.errors import Cancelled, ContextChanged
+from assembler.errors import Cancelled, ContextChanged, StepError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.summary import Summary, Summing
 from assembler.layer.tree import Tree
@@ -130,6 +131,37 @@ def test_a_context_is_walked_once(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [one.path for one in tree.children("d")] == ["d/e", "d/f", "d/g"]
 
 
+@pytest.mark.parametrize("change", ["write", "add", "mode"])
+def test_B2_two_walks_of_one_build_see_the_same(root: Path, change: str) -> None:
+    """What one of them packs would not be what the other one found."""
+    tree: Any = DirectoryContext(str(root), None).tree()
+    assert tree.unread("d", nothing)
+    if change == "write":
+        (root / "d/g").write_text("new")
+    elif change == "add":
+        (root / "d/new").write_text("new")
+    else:
+        (root / "d/g").chmod(0o600)
+    with pytest.raises(ContextChanged, match="d in the build context changed"):
+        tree.unread("", nothing)
+
+
+def test_directories_may_be_listed_in_another_order(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Any = DirectoryContext(str(root), None).tree()
+    assert tree.unread("d", nothing)
+    really = os.scandir
+
+    @contextmanager
+    def backwards(where: int) -> Iterator[list[os.DirEntry[str]]]:
+        with really(where) as found:
+            yield list(found)[::-1]
+
+    monkeypatch.setattr(os, "scandir", backwards)
+    assert tree.summary("", nothing) == slowly(root)
+
+
 def test_hidden_directories_are_not_entered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     really = os.open
@@ -228,6 +260,25 @@ def test_B2_a_file_that_changes_while_it_is_read_is_named(
         summary(root)
 
 
+@pytest.mark.parametrize("selected", ["the directory", "the file"])
+def test_a_file_of_which_the_disk_lost_bytes_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, selected: str
+) -> None:
+    def lost(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    tree: Any = DirectoryContext(str(root), None).tree()
+    monkeypatch.setattr(os, "read", lost)
+    with (
+        pytest.raises(StepError, match="d/e/f in the build context cannot be read: Input/output"),
+        tree.contents("d/e/f", nothing) as content,
+    ):
+        if selected == "the file":
+            content(tree.lookup("d/e/f"))
+        else:
+            tree.summary("d/e", nothing)
+
+
 @contextmanager
 def flipping(flip: Callable[[int], None]) -> Iterator[None]:
     """A thread that does `flip` again and again while the block runs."""
@@ -286,7 +337,10 @@ def test_B2_files_and_directories_that_flip_to_links_are_never_followed(root: Pa
                 found.append(error.message)
     assert set(found) - missing - {honest} <= {
         f"{path} in the build context changed during the build" for path in ("d", ".", "d/e")
-    } | {f"d/{name} in the build context changed during the build" for name in ("f", "g")}
+    } | {
+        f"d/{name} in the build context changed during the build"
+        for name in ("f", "g", "e/f", "e/h", "e/x.o")
+    }
     assert honest in found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sqlite3
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,12 @@ from assembler.context.files import ContextBytes
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute
+from assembler.engine.realisation import Realisation
 from assembler.engine.services import Sandbox, Services
+from assembler.engine.sources import Sources
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
+from assembler.layer.changeset import Changeset
 from assembler.layer.compression import by_name
 from assembler.linux.beneath import Openings
 from assembler.linux.cgroups import unlimited
@@ -496,7 +500,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "copies", ["FROM scratch\nCOPY data two /x/\n", "FROM scratch\nCOPY d* /\n"]
+    "copies",
+    [
+        "FROM scratch\nCOPY data two /x/\n",
+        "FROM scratch\nCOPY d* /\n",
+        "FROM scratch\nCOPY . /\n",
+        "FROM scratch\nADD . /x\n",
+        "FROM scratch\nCOPY --link --chown=1:2 --chmod=0600 . /x/\n",
+    ],
 )
 def test_a_file_that_goes_into_the_image_is_read_once(
     workshop: Workshop, opened: list[str], copies: str
@@ -526,6 +537,96 @@ def test_reading_once_gives_what_reading_twice_gives(tmp_path: Path) -> None:
         os.utime(workshop.context / "two", (5, 5))
         images.append(workshop.build(copies))
     assert images[0].digest == images[1].digest
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        "COPY . /\n",
+        "COPY a b /x/\n",
+        "COPY data a [b]* /x/\nCOPY a /y\n",
+        "COPY a /\nADD b /\n",
+        "ADD data b files.tar /x/\nADD data /y\n",
+        "COPY --chmod=u=rwX,go= . /\n",
+    ],
+)
+def test_reading_directories_once_gives_what_reading_them_twice_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: str
+) -> None:
+    """The same layers, and the same keys: the context of one build is that of the other."""
+    workshop = Workshop(tmp_path)
+    workshop.rules = "**/*.o\n!a/kept.o"
+    for name in ("a/f", "a/d/f", "a/x.o", "a/kept.o", "b/f", "b/g", "data"):
+        (workshop.context / name).parent.mkdir(parents=True, exist_ok=True)
+        (workshop.context / name).write_text(name)
+    with tarfile.open(workshop.context / "files.tar", "w") as archive:
+        archive.add(workshop.context / "data", "packed")
+    (workshop.context / "b/empty").mkdir()
+    (workshop.context / "b/l").symlink_to("../a/f")
+    (workshop.context / "a/f").chmod(0o755)
+    os.link(workshop.context / "a/f", workshop.context / "a/d/0")
+    os.link(workshop.context / "a/f", workshop.context / "b/h")
+    images, keys = [], []
+    for once in (True, False):
+        with monkeypatch.context() as patched:
+            if not once:
+                patched.setattr(Sources, "unread", lambda *_: None)
+            images.append(workshop.build(f"FROM scratch\n{copies}"))
+        cache = sqlite3.connect(workshop.directory / "cache.db")
+        keys.append(set(cache.execute("SELECT key, identity FROM steps")))
+        cache.close()
+        shutil.rmtree(workshop.directory / "store")
+        for path in workshop.directory.glob("cache.db*"):
+            path.unlink()
+    assert images[0].digest == images[1].digest and keys[0] == keys[1]
+
+
+@pytest.mark.parametrize(("name", "once"), [("data", True), ("files.tar", False)])
+def test_C26_what_is_no_archive_is_added_as_it_is_copied(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str, once: bool
+) -> None:
+    (workshop.context / "data").write_text("1")
+    with tarfile.open(workshop.context / "files.tar", "w") as archive:
+        archive.add(workshop.context / "data", "data")
+    packed: list[Changeset] = []
+    pack_first = Realisation.pack_first
+
+    def noted(one: Realisation, made: Changeset) -> Any:
+        packed.append(made)
+        return pack_first(one, made)
+
+    monkeypatch.setattr(Realisation, "pack_first", noted)
+    image = workshop.build(f"FROM scratch\nADD {name} /x/\n")
+    assert workshop.files(image) == {"x/data": "1"} and bool(packed) is once
+
+
+def test_what_appears_after_a_directory_was_listed_is_in_neither_image_nor_key(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workshop.context / "data").write_text("1")
+    pack_first = Realisation.pack_first
+
+    def late(one: Realisation, made: Changeset) -> Any:
+        (workshop.context / "late").write_text("2")
+        return pack_first(one, made)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Realisation, "pack_first", late)
+        first = workshop.build("FROM scratch\nCOPY . /\n")
+    second = workshop.build("FROM scratch\nCOPY . /\n")
+    assert second.layers != first.layers
+    (workshop.context / "late").unlink()
+    assert workshop.build("FROM scratch\nCOPY . /\n").layers == first.layers
+
+
+def test_C25_a_linked_directory_on_another_base_is_not_packed_to_be_known(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workshop.context / "data").write_text("1")
+    text = "FROM scratch\nWORKDIR /{}\nCOPY --link . /x\n"
+    first = workshop.build(text.format(1))
+    monkeypatch.delattr(Realisation, "pack_first")
+    assert workshop.build(text.format(2)).layers[-1] == first.layers[-1]
 
 
 def test_files_that_were_copied_from_elsewhere_are_known(workshop: Workshop) -> None:
