@@ -312,11 +312,16 @@ def test_B2_files_and_directories_that_flip_to_links_are_never_followed(root: Pa
     (outside / "g").write_text("canary")
     place, kept = root / "d", root.parent / "kept"
     honest = summary(root)
+    found: list[Summary | str] = []
 
     def flip(number: int) -> None:
         if number % 2:
             place.unlink()
             kept.rename(place)
+            if number % 100 == 1:  # and stays for one walk at least, from its beginning to its end
+                walks, end = len(found) + 2, time.monotonic() + 1
+                while len(found) < walks and time.monotonic() < end:
+                    time.sleep(0.001)
         else:
             place.rename(kept)
             place.symlink_to(outside)
@@ -328,7 +333,6 @@ def test_B2_files_and_directories_that_flip_to_links_are_never_followed(root: Pa
     missing.add(summary(root))
     place.unlink()
     kept.rename(place)
-    found: list[Summary | str] = []
     with flipping(flip):
         for _ in until(1.5):
             try:
