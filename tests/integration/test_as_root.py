@@ -69,7 +69,15 @@ RUN rm -f /etc/hosts /etc/resolv.conf; rmdir /proc /sys /dev/shm; echo lost > /d
 """
 
 
-@pytest.mark.parametrize("case", ["Z2-directories-renamed", "mount-points-that-are-taken-away"])
+# all of the corpus but M3-mount-points-…, which demands that mount points cannot be removed
+@pytest.mark.parametrize("case", [
+    "C12-owners-and-modes-given", "C14-what-is-replaced", "C22-owners-from-elsewhere",
+    "I5-json-and-shell-forms", "K1-workdir", "K2-user", "K3-shell", "M6-mounts",
+    "M7-cache-of-two-runs", "R1-forms-and-the-path", "R3-files-of-the-run",
+    "R3-links-in-place-of-the-hosts-files", "Z1-odd-names", "Z2-directories-renamed",
+    "Z2-kinds-that-change", "Z2-removed-and-replaced", "Z3-hard-links",
+    "Z3-hard-links-of-every-kind", "Z5-kinds-and-modes", "mount-points-that-are-taken-away",
+])  # fmt: skip
 def test_a_chroot_gives_the_digest_of_a_sandbox(assemble: Any, tmp_path: Path, case: str) -> None:
     context = Path(__file__).parents[2] / "fixtures/differential" / case
     if not context.exists():
