@@ -70,7 +70,6 @@ class LocalCache:
         self._tell = tell
         self._lock = threading.Lock()
         self._writable = True
-        self.notice = ""
         try:
             self._database = self._patiently(lambda: _open(path))
         except sqlite3.DatabaseError as error:
@@ -104,8 +103,7 @@ class LocalCache:
             return database
 
     def _notify(self, what: str) -> None:
-        self.notice = f"the cache {self._path} {what}"
-        self._tell(self.notice)
+        self._tell(f"the cache {self._path} {what}")
 
     def __enter__(self) -> LocalCache:
         return self

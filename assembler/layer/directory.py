@@ -17,6 +17,7 @@ from assembler.errors import BadArchive, LayerError, NoSpace
 from assembler.layer import overlay
 from assembler.layer.attributes import Attributes
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.following import Following
 from assembler.linux import ownership, paths
 from assembler.linux.ownership import Owner
 
@@ -26,7 +27,6 @@ Lower = Callable[[str], Entry | None]
 Fill = Callable[[int, Entry], None]
 """Writes an entry's bytes to a descriptor."""
 
-_MAX_LINKS = 40
 _MAX_OPEN = 128
 _NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 _REMEMBERED = 32 << 20  # bytes, about, of directories whose attributes are still to come
@@ -39,7 +39,7 @@ def nowhere(path: str) -> Entry | None:
     return None
 
 
-class LayerDirectory:
+class LayerDirectory(Following):
     """Fills the existing, empty directory `into`; use it by `with`, and call `finish` at the end.
 
     Device nodes that the kernel does not let us make are recorded (`linux.ownership`), and so are
@@ -52,7 +52,7 @@ class LayerDirectory:
         self._lower = lower
         recorded = ownership.has_table(into)
         self._attributes = Attributes((os.geteuid(), os.getegid()), recorded)
-        self._known: dict[str, str] = {}
+        super().__init__()
         self._open: dict[str, int] = {}
         self._directories: dict[str, tuple[Entry, bool]] = {}
         self._into = into
@@ -188,20 +188,6 @@ class LayerDirectory:
 
     # Finding directories
 
-    def _resolve(self, path: str, links: int = 0) -> str:
-        """The real path of the directory at `path`, which is made where it is missing."""
-        missing: list[tuple[str, str]] = []
-        known = "" if not path else self._known.get(path)
-        while known is None:
-            above, _, name = path.rpartition("/")
-            missing.append((path, name))
-            path = above
-            known = "" if not path else self._known.get(path)
-        for named, name in reversed(missing):
-            known = self._step(known, name, links)
-            self._known[named] = known
-        return known
-
     def _step(self, above: str, name: str, links: int) -> str:
         path = f"{above}/{name}" if above else name
         status = self._status(above, name)
@@ -219,17 +205,6 @@ class LayerDirectory:
         elif not stat.S_ISDIR(status.st_mode):
             raise BadArchive(f"{path!r} is no directory, but something is to be below it", path)
         return path
-
-    def _follow(self, above: str, target: str, links: int) -> str:
-        if links > _MAX_LINKS:
-            raise BadArchive(f"too many symbolic links below {above!r}", above)
-        current = "" if target.startswith("/") else above
-        for part in target.split("/"):
-            if part == "..":
-                current = current.rpartition("/")[0]
-            elif part not in ("", "."):
-                current = self._resolve(f"{current}/{part}" if current else part, links)
-        return current
 
     def _below(self, path: str, found: Entry | None) -> Entry:
         """The attributes of a directory that no entry names: those it has below, if it has any."""

@@ -6,15 +6,14 @@ from __future__ import annotations
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.directory import Lower, nowhere
+from assembler.layer.following import Following
 from assembler.layer.tree import join
-
-_MAX_LINKS = 40
 
 Directories = dict[str, dict[str, Entry]]
 """What each directory has, by name."""
 
 
-class Placement:
+class Placement(Following):
     """Members placed one after another, as `LayerDirectory` places them; of names only.
 
     `settled` turns false where it matters what is below.
@@ -22,7 +21,7 @@ class Placement:
 
     def __init__(self, lower: Lower) -> None:
         self._lower = lower
-        self._known: dict[str, str] = {}
+        super().__init__()
         self._followed: set[str] = set()
         self._inodes = 0
         self.directories: Directories = {"": {}}
@@ -140,19 +139,6 @@ class Placement:
             below = self.directories.pop(path)
             pending += [e.path for e in below.values() if e.kind is Kind.DIRECTORY]
 
-    def _resolve(self, path: str, links: int = 0) -> str:
-        """The real path of the directory at `path`, which is made where it is missing."""
-        missing: list[tuple[str, str]] = []
-        known = "" if not path else self._known.get(path)
-        while known is None:
-            above, _, name = path.rpartition("/")
-            missing.append((path, name))
-            path = above
-            known = "" if not path else self._known.get(path)
-        for named, name in reversed(missing):
-            known = self._known[named] = self._step(known, name, links)
-        return known
-
     def _step(self, above: str, name: str, links: int) -> str:
         path = join(above, name)
         found = self.directories[above].get(name)
@@ -169,17 +155,6 @@ class Placement:
         elif found.kind is not Kind.DIRECTORY:
             raise BadArchive(f"{path!r} is no directory, but something is to be below it", path)
         return path
-
-    def _follow(self, above: str, target: str, links: int) -> str:
-        if links > _MAX_LINKS:
-            raise BadArchive(f"too many symbolic links below {above!r}", above)
-        current = "" if target.startswith("/") else above
-        for part in target.split("/"):
-            if part == "..":
-                current = current.rpartition("/")[0]
-            elif part not in ("", "."):
-                current = self._resolve(join(current, part), links)
-        return current
 
 
 def _at(path: str, entry: Entry) -> Entry:
