@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from assembler.access import Access
 from assembler.cli.main import cancellable
 from assembler.cli.options import (
     network_options,
@@ -21,7 +22,7 @@ from assembler.environment import Environment
 @network_options
 @store_option
 @click.argument("name", metavar="REF")
-def command(name: str, platform: str, progress: str, insecure: tuple[str, ...], store: str) -> None:
+def command(name: str, platform: str, progress: str, access: Access, store: str) -> None:
     """Pull REF into the store, all of its layers."""
     environment = Environment.read()
     with cancellable() as cancellation:
@@ -33,7 +34,7 @@ def command(name: str, platform: str, progress: str, insecure: tuple[str, ...], 
         with Builder(
             environment,
             store=store,
-            insecure=frozenset(insecure),
+            access=access.creds_to(reference.registry),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:

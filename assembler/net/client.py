@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin
 
 from assembler.cancellation import Cancellation
@@ -34,6 +34,19 @@ MAX_ERROR_BODY = 64 << 10
 SLOWEST = 1024  # bytes a second, over WINDOW seconds, below which a transfer has failed
 WINDOW = 60.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Certificates(Protocol):
+    """Files for the connections to one host: authorities, and (certificate, key) pairs of ours."""
+
+    @property
+    def authorities(self) -> tuple[str, ...]:
+        """Files that hold authorities beside the system's."""
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Files of client certificates with their keys."""
+
 
 Body = bytes | Callable[[], Iterable[bytes]]
 """A request's body: bytes, or a function that gives the pieces anew for each attempt."""
@@ -86,8 +99,8 @@ class Stream:
 class HttpClient:
     """A pool of connections. Use it with `with`; threads share it.
 
-    `certificates` gives the (CA file, client certificate, key) for a host, empty where there is
-    none; hosts in `unverified` have their certificate not checked.
+    `certificates` gives the files for the connections to a host; those that are `unverified` have
+    their certificate not checked.
     """
 
     def __init__(
@@ -95,8 +108,8 @@ class HttpClient:
         *,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
-        unverified: frozenset[str] = frozenset(),
-        certificates: Callable[[str], tuple[str, str, str]] = lambda host: ("", "", ""),
+        unverified: Callable[[str], bool] = lambda host: False,
+        certificates: Callable[[str], Certificates] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cancellation = cancellation
@@ -303,13 +316,14 @@ class HttpClient:
         )
 
     def _context(self, host: str) -> ssl.SSLContext:
-        authority, certificate, key = self._certificates(host)
         context = ssl.create_default_context()
-        if authority:
-            context.load_verify_locations(authority)
-        if certificate:
-            context.load_cert_chain(certificate, key or None)
-        if host in self._unverified:
+        files = self._certificates(host) if self._certificates is not None else None
+        if files is not None:
+            for authority in files.authorities:
+                context.load_verify_locations(authority)
+            for certificate, key in files.pairs:
+                context.load_cert_chain(certificate, key)
+        if self._unverified(host):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
