@@ -232,7 +232,7 @@ def test_RG14_a_helper_that_fails_is_named_and_says_nothing(
 
 def test_RG14_a_helper_that_is_missing_is_named(home: Home) -> None:
     home.write(PLACES[0], {"credHelpers": {"example.com": "../../bin/no-such"}})
-    with pytest.raises(RegistryError, match="docker-credential-no-such, .* is not installed"):
+    with pytest.raises(RegistryError, match=r"docker-credential-no-such, .* is not installed"):
         home.find("example.com")
 
 
