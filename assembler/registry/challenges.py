@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 LONGEST = 16 << 10  # characters of the header that are looked at
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_NAME = re.compile(_TOKEN)
+_NAME = re.compile(rf"{_TOKEN}(?=[\s,]|$)(?!\s*=)")
 # Registries leave realms unquoted, which the grammar forbids and everybody reads.
 _PARAMETER = re.compile(rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"=][^\s,"]*))')
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=\s*(?:,|$))")
