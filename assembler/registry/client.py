@@ -62,6 +62,7 @@ class RegistryClient:
                 policy=policy,
                 unverified=configuration.insecure,
                 certificates=lambda host: certificates(environment, host),
+                variables=environment.variables,
             )
         )
         self._lock = threading.Lock()
