@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from assembler.errors import ProtocolViolation, Unauthorized
 from assembler.net.client import HttpClient, Request, Response
-from assembler.net.origin import Origin, is_inside
+from assembler.net.origin import Origin
 from assembler.registry import challenges, messages, realms
 from assembler.registry.challenges import Challenge, Scopes
 from assembler.registry.credential import Credential, Found
@@ -64,6 +64,7 @@ class Tokens:
         self._refused: set[tuple[str, str]] = set()
         self._found: Found | None = None
         self._refreshed = ""
+        self._inside = False
 
     @property
     def found(self) -> Found | None:
@@ -95,10 +96,18 @@ class Tokens:
         return self.renew(wanted, optional) if self._challenges else ""
 
     def renew(
-        self, wanted: Scopes, optional: Scopes = frozenset(), *, used: str = "", challenge: str = ""
+        self,
+        wanted: Scopes,
+        optional: Scopes = frozenset(),
+        *,
+        used: str = "",
+        challenge: str = "",
+        inside: bool | None = None,
     ) -> str:
         """A header other than `used`, which the WWW-Authenticate header `challenge` answered; empty
-        where there is none to be had. `optional` scopes are given up when they are refused.
+        where there is none to be had. `optional` scopes are given up when they are refused. `inside`
+        says that the challenge came from an address that is not public: only then may a token
+        server on another host have such a one, too.
 
         Raises Unauthorized when the token server refuses, ProtocolViolation when it cannot be asked.
         """
@@ -106,6 +115,7 @@ class Tokens:
             with self._lock:
                 self._held = [held for held in self._held if not used or held.header != used]
                 self._challenges = challenges.parse(challenge) or self._challenges
+                self._inside = self._inside if inside is None else inside
             held = self._usable(wanted | self._allowed(optional))
             if held is None:
                 held = self._new(wanted, optional)
@@ -200,10 +210,7 @@ class Tokens:
         hint = "this is the registry's, or somebody's who stands between you and it"
         if not wrong:
             there = Origin.of(realm)
-            elsewhere = there.host != self._origin.host
-            if elsewhere and is_inside(there.host) and not is_inside(self._origin.host):
-                wrong = "names a token server at a private address"
-            elif credential is not None and not realms.belongs(there, self._origin, self._learnt()):
+            if credential is not None and not realms.belongs(there, self._origin, self._learnt()):
                 wrong = f"names the token server {there.host}, which is not known to belong to it"
                 hint = f"if it does, `assemble login {self._registry}` remembers that"
         if wrong:
@@ -218,6 +225,7 @@ class Tokens:
         self, realm: str, service: str, asked: Scopes, credential: Credential | None
     ) -> Request:
         scopes = challenges.render(asked)
+        public = Origin.of(realm).host != self._origin.host and not self._inside
         if credential is not None and (credential.identity_token or self._refreshed):
             form = {
                 "grant_type": "refresh_token",
@@ -234,6 +242,7 @@ class Tokens:
                 headers={"Content-Type": "application/x-www-form-urlencoded"},
                 body=urlencode(form).encode(),
                 follow=False,
+                public=public,
             )
         header = credential.basic() if credential is not None else ""
         pairs = [("service", service)] * bool(service) + [("scope", one) for one in scopes]
@@ -243,7 +252,7 @@ class Tokens:
         joint = "&" if "?" in realm else "?"
         private = {"Authorization": header} if header else {}
         url = f"{realm}{joint}{query}" if query else realm
-        return Request("GET", url, self._registry, "a token", private=private)
+        return Request("GET", url, self._registry, "a token", private=private, public=public)
 
 
 def _is_token(token: str) -> bool:

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from assembler.environment import Environment
 from assembler.errors import RegistryError
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """Files for the connections to one host: its authorities, and our certificates with their
-    keys."""
-
-    authorities: tuple[str, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
+from assembler.net.tls import Certificates
 
 
 def certificates(environment: Environment, host: str, named: str = "") -> Certificates:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,10 +16,11 @@ from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
+from assembler.net.tls import Certificates
 from assembler.oci.reference import Reference
 from assembler.registry import token_servers
 from assembler.registry.auth import Tokens
-from assembler.registry.certificates import Certificates, certificates
+from assembler.registry.certificates import certificates
 from assembler.registry.challenges import Scopes
 from assembler.registry.configuration import Endpoint, RegistryConfiguration
 from assembler.registry.credential import Found
@@ -55,8 +56,9 @@ class RegistryClient:
             HttpClient(
                 cancellation=cancellation,
                 policy=policy,
-                unverified=self._is_unverified,
+                unverified=_Unverified(self._is_unverified),
                 certificates=self._certificates,
+                variables=environment.variables,
             )
         )
         self._lock = threading.Lock()
@@ -100,8 +102,7 @@ class RegistryClient:
         response = self.http.request(authorized, limit)
         if response.status != 401:
             return response
-        challenge = response.header("www-authenticate")
-        again = self._answered(repository, authorized, challenge, *scopes)
+        again = self._answered(repository, authorized, response, *scopes)
         return response if again is None else self.http.request(again, limit)
 
     @contextmanager
@@ -112,8 +113,7 @@ class RegistryClient:
         with ExitStack() as stack:
             answer = stack.enter_context(self.http.stream(authorized))
             if answer.status == 401:
-                challenge = answer.header("www-authenticate")
-                again = self._answered(repository, authorized, challenge, *scopes)
+                again = self._answered(repository, authorized, answer, *scopes)
                 if again is not None:
                     stack.close()
                     answer = stack.enter_context(self.http.stream(again))
@@ -130,7 +130,7 @@ class RegistryClient:
         self,
         repository: Repository,
         request: Request,
-        challenge: str,
+        answer: Response | Stream,
         wanted: Scopes,
         optional: Scopes,
     ) -> Request | None:
@@ -139,7 +139,13 @@ class RegistryClient:
         if tokens is None:
             return None
         used = request.private.get("Authorization", "")
-        header = tokens.renew(wanted, optional, used=used, challenge=challenge)
+        header = tokens.renew(
+            wanted,
+            optional,
+            used=used,
+            challenge=answer.header("www-authenticate"),
+            inside=answer.inside,
+        )
         return replace(request, private={"Authorization": header}) if header else None
 
     def _tokens_of(self, url: str, host: str, repository: str) -> Tokens:
@@ -196,6 +202,16 @@ class RegistryClient:
             if not (scheme == "http" and response.status == 400):  # how servers answer to no TLS
                 return scheme
         return schemes[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unverified:
+    """The hosts whose certificate is not checked: more than can be listed."""
+
+    holds: Callable[[str], bool]
+
+    def __contains__(self, host: object) -> bool:
+        return isinstance(host, str) and self.holds(host)
 
 
 def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Scopes, Scopes]:

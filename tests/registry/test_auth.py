@@ -317,10 +317,10 @@ def test_R9_a_source_that_may_not_be_read_is_given_up() -> None:
         ("http://registry.example.com/token", "plain http"),
         ("https://evil.example.org/token", "evil.example.org, which is not known"),
         ("https://registry.example.com@evil.org/token", "user name"),
-        ("https://169.254.169.254/latest/meta-data", "private address"),
-        ("https://127.0.0.1/token", "private address"),
-        ("https://[::1]/token", "private address"),
-        ("https://10.1.2.3/token", "private address"),
+        ("https://169.254.169.254/latest/meta-data", "not known to belong"),
+        ("https://127.0.0.1/token", "not known to belong"),
+        ("https://[::1]/token", "not known to belong"),
+        ("https://10.1.2.3/token", "not known to belong"),
         ("file:///etc/shadow", "no valid token server"),
         ("/token", "no valid token server"),
         ("https://[bad/token", "no valid token server"),
@@ -339,6 +339,16 @@ def test_R2_a_stranger_may_be_asked_by_nobody() -> None:
     challenge = 'Bearer realm="https://auth.example.org/token"'
     assert tokens(server, None).renew(PULL, challenge=challenge) == "Bearer token"
     assert not server.asked[0].private
+    assert server.asked[0].public, "but only where everybody may"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_R2_only_a_registry_inside_has_its_token_server_inside(inside: bool) -> None:
+    server = Server()
+    challenge = 'Bearer realm="https://auth.example.com/token"'
+    tokens(server).renew(PULL, challenge=challenge, inside=inside)
+    tokens(server).renew(PULL, challenge=BEARER, inside=inside)
+    assert [request.public for request in server.asked] == [not inside, False]
 
 
 def test_R2_a_stranger_that_a_login_was_verified_with_gets_the_credential() -> None:
