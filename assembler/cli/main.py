@@ -24,6 +24,8 @@ COMMANDS = {
     "plan": "Show what a build would do, without doing it",
     "push": "Push an image from the store, an OCI layout or an archive",
     "pull": "Pull an image into the store",
+    "login": "Log in to a registry",
+    "logout": "Log out of a registry",
     "import": "Put an OCI layout or archive into the store under a name",
     "images": "List the images in the store",
     "tag": "Give an image of the store another name",

@@ -33,7 +33,7 @@ def refused(response: Response, repository: Repository, operation: str) -> Regis
     tokens = repository.tokens
     secrets = tuple(tokens.secrets()) if tokens is not None else ()
     found = tokens.found if tokens is not None else None
-    status, where = response.status, f"{repository.registry}/{repository.name}"
+    status, where = response.status, f"{repository.registry}/{repository.name}".rstrip("/")
     mirror = f" (a mirror of {repository.reference.registry})" if repository.mirror else ""
     said = quoted(response, secrets)
     text = f"{where}{mirror}: {operation} was answered with status {status}{said}"
