@@ -136,7 +136,10 @@ class RegistryConfiguration:
 
     def _rule(self, name: str) -> Rule | None:
         covering = [rule for rule in self.registries.rules if _matched(rule.prefix, name)]
-        return max(covering, key=lambda one: len(one.prefix), default=None)
+        # of two as long, the one that says the name
+        return max(
+            covering, key=lambda one: (len(one.prefix), one.prefix[:2] != "*."), default=None
+        )
 
     def _endpoint(
         self, reference: Reference, name: str, insecure: bool, mirror: bool = False
