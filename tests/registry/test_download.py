@@ -21,9 +21,9 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.download import PROGRESS, fetch_blob, fetch_part
+from assembler.testing.server import Answer, HungUp
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import Action, amend, cut, reply, reset
-from tests.registry.wire import Answer, HungUp
 
 BLOB = os.urandom(4_000_000)
 SIZE = len(BLOB)
