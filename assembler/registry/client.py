@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -81,10 +81,16 @@ class RegistryClient:
         return Repository(url, endpoint.host, endpoint.repository, reference)
 
     def send(
-        self, repository: Repository, request: Request, actions: str, limit: int = 4 << 20
+        self,
+        repository: Repository,
+        request: Request,
+        actions: str,
+        limit: int = 4 << 20,
+        also: Sequence[str] = (),
     ) -> Response:
-        """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository."""
-        scope = f"repository:{repository.name}:{actions}"
+        """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository, and
+        for the scopes `also`."""
+        scope = " ".join((f"repository:{repository.name}:{actions}", *also))
         response = self.http.request(self._authorized(repository, request, scope), limit)
         if response.status != 401:
             return response

@@ -8,18 +8,17 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
-from urllib.parse import urlencode, urljoin
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.errors import ProtocolViolation, Unreachable
+from assembler.errors import ProtocolViolation
 from assembler.net.client import Request, Response
-from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
+from assembler.registry.upload import Destination, Stored, upload
+from assembler.store.uploads import Uploads
 
-CHUNK = 256 << 10
 Blobs = Callable[[Descriptor], BinaryIO]
 Sources = Callable[[Descriptor], Sequence[Reference]]
 """The names in whose repositories a blob may be already."""
@@ -35,6 +34,11 @@ class _Push:
     mount_from: Sources
     progress: Progress
     cancellation: Cancellation
+    uploads: Uploads | None = None
+
+    @property
+    def destination(self) -> Destination:
+        return Destination(self.client, self.repository, self.uploads)
 
 
 def push_image(
@@ -46,6 +50,7 @@ def push_image(
     mount_from: Sources = lambda blob: (),
     progress: Progress = lambda blob, current, total: None,
     cancellation: Cancellation,
+    uploads: Uploads | None = None,
     jobs: int = 4,
 ) -> Descriptor:
     """The descriptor of the manifest, which every one of `references` means afterwards.
@@ -64,6 +69,7 @@ def push_image(
             mount_from=partial(_sources, mount_from, pushed),
             progress=progress,
             cancellation=cancellation,
+            uploads=uploads,
         )
         layers = list({layer.digest: layer for layer in image.manifest.layers}.values())
         _all_at_once([partial(_blob, push, layer) for layer in layers], jobs, cancellation)
@@ -95,7 +101,7 @@ def would_send(
             progress=lambda blob, current, total: None,
             cancellation=cancellation,
         )
-        if not any(_neighbours(push, blob)) and not _has(push, blob):
+        if not any(_neighbours(push, blob)) and not push.destination.has(blob):
             return True
     return False
 
@@ -136,38 +142,13 @@ def _all_at_once(
 
 def _blob(push: _Push, blob: Descriptor) -> None:
     push.cancellation.check()
-    if _has(push, blob):
-        push.progress(blob, blob.size, blob.size)
-        return
-    location = _mount(push, blob)
-    if location is not None:
-        _upload(push, blob, location)
-    push.progress(blob, blob.size, blob.size)
-
-
-def _has(push: _Push, blob: Descriptor) -> bool:
-    """Whether `blob` is in the repository."""
-    operation = f"the check for blob {blob.digest}"
-    url = f"{push.repository.url}/blobs/{blob.digest}"
-    response = _send(push, Request("HEAD", url, push.repository.registry, operation), PULL)
-    if response.status not in (200, 404):
-        raise refused(response, push.repository, operation)
-    return response.status == 200
-
-
-def _mount(push: _Push, blob: Descriptor) -> str | None:
-    """Mount `blob` from another repository if one has it: None then, else an upload's location."""
-    for source in _neighbours(push, blob):
-        query = urlencode({"mount": str(blob.digest), "from": source})
-        response = _start(push, f"?{query}", f"the mount of blob {blob.digest}")
-        if response.status == 201:
-            return None
-        if response.status == 202:
-            return _location(push, response)
-    response = _start(push, "", f"the upload of blob {blob.digest}")
-    if response.status != 202:
-        raise refused(response, push.repository, f"the upload of blob {blob.digest}")
-    return _location(push, response)
+    with Stored(blob, push.blobs) as source:
+        upload(
+            push.destination,
+            source,
+            mount_from=list(dict.fromkeys(_neighbours(push, blob))),
+            progress=partial(push.progress, blob),
+        )
 
 
 def _neighbours(push: _Push, blob: Descriptor) -> Iterator[str]:
@@ -177,85 +158,6 @@ def _neighbours(push: _Push, blob: Descriptor) -> Iterator[str]:
             here = endpoint.host == push.repository.registry
             if here and endpoint.repository != push.repository.name:
                 yield endpoint.repository
-
-
-def _start(push: _Push, query: str, operation: str) -> Response:
-    url = f"{push.repository.url}/blobs/uploads/{query}"
-    return _send(push, Request("POST", url, push.repository.registry, operation, length=0), PUSH)
-
-
-def _upload(push: _Push, blob: Descriptor, location: str) -> None:
-    """Send the blob's bytes, taking up a broken upload where the registry says it stands."""
-    operation = f"the upload of blob {blob.digest}"
-    offset, attempt = 0, 0
-    while True:
-        try:
-            response = _put(push, blob, location, offset)
-        except Unreachable:
-            if not push.client.http.pause(attempt):
-                raise
-        else:
-            if response.status == 201:
-                return
-            if response.status not in RETRYABLE and response.status not in (404, 416):
-                raise refused(response, push.repository, operation)
-            if not push.client.http.pause(attempt, response.header("retry-after")):
-                raise refused(response, push.repository, operation)
-        attempt += 1
-        location, offset = _resume(push, blob, location)
-
-
-def _put(push: _Push, blob: Descriptor, location: str, offset: int) -> Response:
-    """The rest of the blob from `offset`: one PUT, or PATCH and then PUT when resuming."""
-    length = blob.size - offset
-    repository = push.repository
-
-    def pieces() -> Iterable[bytes]:
-        with push.blobs(blob) as stream:
-            stream.seek(offset)
-            sent = offset
-            while piece := stream.read(CHUNK):
-                push.cancellation.check()
-                sent += len(piece)
-                yield piece
-                push.progress(blob, sent, blob.size)
-
-    operation = f"the upload of blob {blob.digest}"
-    headers = {"Content-Type": "application/octet-stream"}
-    if offset:
-        headers["Content-Range"] = f"{offset}-{blob.size - 1}"
-        patch = Request(
-            "PATCH", location, repository.registry, operation,
-            headers=headers, body=pieces, length=length,
-        )  # fmt: skip
-        response = _once(push, patch)
-        if response.status not in (202, 204):
-            return response
-        location, length = _location(push, response), 0
-        headers = {"Content-Type": "application/octet-stream"}
-    joint = "&" if "?" in location else "?"
-    url = f"{location}{joint}{urlencode({'digest': str(blob.digest)})}"
-    body = pieces if length else b""
-    put = Request(
-        "PUT", url, repository.registry, operation, headers=headers, body=body, length=length
-    )
-    return _once(push, put)
-
-
-def _resume(push: _Push, blob: Descriptor, location: str) -> tuple[str, int]:
-    """Where the upload stands: its location and offset; a new upload when it is lost."""
-    operation = f"the state of the upload of blob {blob.digest}"
-    request = Request("GET", location, push.repository.registry, operation)
-    response = _send(push, request, PUSH)
-    if response.status == 204:
-        _, _, last = response.header("range").partition("-")
-        if last.isdigit() and int(last) < blob.size:
-            offset = int(last) + 1 if int(last) else 0
-            return _location(push, response, location), offset
-    fresh = _start(push, "", operation)
-    if fresh.status != 202:
-        raise refused(fresh, push.repository, operation)
-    return _location(push, fresh), 0
 
 
 def _manifest(push: _Push, image: Image, name: str) -> None:
@@ -304,21 +206,3 @@ def _read_back(push: _Push, image: Image) -> None:
 
 def _send(push: _Push, request: Request, actions: str) -> Response:
     return push.client.send(push.repository, request, actions)
-
-
-def _once(push: _Push, request: Request) -> Response:
-    """One attempt of a request whose body must not be sent twice without asking."""
-    with push.client.stream(push.repository, request, PUSH) as answer:
-        body = b"".join(piece for _, piece in zip(range(16), answer.pieces, strict=False))
-        return Response(answer.status, answer.headers, body[:4096], "")
-
-
-def _location(push: _Push, response: Response, default: str = "") -> str:
-    found = response.header("location") or default
-    if not found:
-        raise ProtocolViolation(
-            f"{push.repository.registry} gave no location for an upload",
-            registry=push.repository.registry,
-            operation="an upload",
-        )
-    return urljoin(push.repository.url, found)
