@@ -23,7 +23,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Finished, Sink, Warned, discard
+from assembler.events import Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
@@ -378,6 +378,21 @@ class Builder:
                             self.store.blobs.condemn(layer.digest, error)
                     raise
                 work.detail = str(written.digest)
+
+    def registry_output(self, names: Sequence[Reference]) -> Output:
+        """The output that pushes to `names`."""
+        from assembler.output.registry import RegistryOutput
+
+        def progress(vertex: str, item: str, current: int, total: int) -> None:
+            self._sink(VertexProgress(vertex, item, current, total, self._clock()))
+
+        return RegistryOutput(
+            self.images.client,
+            names,
+            mount_from=self.images.sources,
+            uploads=self.store.uploads,
+            progress=progress,
+        )
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be

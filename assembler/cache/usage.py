@@ -209,9 +209,8 @@ def _kind(path: str, parent: str) -> str:
     top = path.partition("/")[0]
     if top == "layers":
         return f"unpacked layer sha256:{parent[:_SHORTEST]}" if parent else "layer directory"
-    return {"mounts": "cache mount", "git": "git repository", "blobs": "blob"}.get(
-        top, "derived data"
-    )
+    known = {"mounts": "cache mount", "git": "git repository", "blobs": "blob", "uploads": "upload"}
+    return known.get(top, "derived data")
 
 
 class _Sizes:

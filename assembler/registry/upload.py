@@ -8,8 +8,8 @@ says of an upload is believed only if it can be true; else the upload is begun a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
@@ -163,7 +163,7 @@ class _Sending:
         blob = self._source.blob
         if blob is None:
             return False
-        for name in names:
+        for name in self._holders(blob, tuple(names)):
             query = urlencode({"mount": str(blob.digest), "from": name})
             operation = f"the mount of blob {blob.digest} from {name}"
             try:
@@ -177,6 +177,19 @@ class _Sending:
                 self._began(response)
                 return False
         return False
+
+    def _holders(self, blob: Descriptor, names: Sequence[str]) -> Sequence[str]:
+        """Those of `names` that are worth a try: what no repository mounts becomes an upload, so of
+        several only one that has the blob is asked to."""
+        if len(names) < 2:
+            return names
+        for name in names:
+            url = f"{self._repository.url.removesuffix(self._repository.name)}{name}"
+            beside = replace(self._to, repository=replace(self._repository, url=url, name=name))
+            with suppress(RegistryError):  # it may be anything but ours
+                if beside.has(blob):
+                    return (name,)
+        return ()
 
     def run(self) -> None:
         """Send what is missing, as often as the policy of the client allows without progress."""

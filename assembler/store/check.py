@@ -70,6 +70,7 @@ class Check:
         yield from self._blobs()
         yield from self._names()
         yield from self._layers()
+        yield from self._uploads()
 
     def _blobs(self) -> Iterator[Problem]:
         for algorithm in sorted(os.listdir(os.path.join(self._store, "blobs"))):
@@ -194,3 +195,13 @@ class Check:
                     and os.path.isfile(os.path.join(place, TABLE))
                 ):
                     yield Problem(path, "its files or their owners are missing", removable=True)
+
+    def _uploads(self) -> Iterator[Problem]:
+        """Whoever has the location of an upload may write to it: it is this user's alone."""
+        uploads = os.path.join(self._store, "uploads")
+        for name in sorted(os.listdir(uploads)) if os.path.isdir(uploads) else ():
+            with suppress(FileNotFoundError):  # it is finished
+                mode = os.lstat(os.path.join(uploads, name)).st_mode
+                if not _HEX.fullmatch(name) or not stat.S_ISREG(mode) or mode & 0o077:
+                    message = "it is no upload that only its user can read"
+                    yield Problem(f"uploads/{name}", message, removable=True)

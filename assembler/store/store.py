@@ -6,6 +6,7 @@ layers/ mounts/                layer directories, cache mounts; `.…` is work o
 indexes/                       file indexes of layers, which may be deleted at any time
 groups/                        what live builds have made of cgroups
 contexts/                      what was found in the files of contexts; may be deleted at any time
+uploads/                       uploads to registries that are not finished (`store.uploads`)
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 settled                        which layer directories are surely on disk (`store.settled`)
 version                        the layout's version; a newer one is refused
@@ -30,6 +31,7 @@ from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translat
 from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
+from assembler.store.uploads import Uploads
 
 VERSION = 1
 _AT_ONCE = 100  # directories of dead processes that are open while they are removed
@@ -55,6 +57,9 @@ class Store:
         self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
         self.indexes = Indexes(os.path.join(path, "indexes"))
+        self.uploads = Uploads(
+            os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
+        )
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")

@@ -55,11 +55,19 @@ class OpenUpload:
 
 
 class Uploads:
-    """The open uploads that are remembered in `directory`."""
+    """The open uploads that are remembered in `directory`. `hold` is given the name of each that is
+    used, so that nobody collects it meanwhile."""
 
-    def __init__(self, directory: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        directory: str,
+        hold: Callable[[str], None] = lambda name: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._directory = directory
+        self._hold = hold
         self._clock = clock
+        self._swept = False
 
     @contextmanager
     def entry(self, registry: str, repository: str, digest: Digest) -> Iterator[OpenUpload | None]:
@@ -68,6 +76,10 @@ class Uploads:
         about = {"registry": registry, "repository": repository, "digest": str(digest)}
         key = hashlib.sha256("\0".join(about.values()).encode()).hexdigest()
         path = os.path.join(self._directory, key)
+        if not self._swept:
+            self._swept = True
+            self.sweep()
+        self._hold(key)
         file = self._taken(path)
         if file is None:
             yield None

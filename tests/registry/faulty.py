@@ -13,14 +13,14 @@ import ssl
 from collections.abc import Container, Iterator
 from dataclasses import replace
 
-from tests.registry.honest import Honest
+from assembler.testing.distribution import Distribution
+from assembler.testing.server import Answer, Asked, Counts, Early, Exchange, HungUp, Server
+from assembler.testing.tokens import Tokens, basic
 from tests.registry.rules import Action, Case, Chaos, Rule
-from tests.registry.tokens import Tokens, basic
-from tests.registry.wire import Answer, Counts, Early, Exchange, HungUp, Seen, Server
 
 
-class FaultyRegistry(Honest):
-    """See the module, and `Honest` for its settings. `log` are the requests in order.
+class FaultyRegistry(Distribution):
+    """See the module, and `Distribution` for its settings. `log` are the requests in order.
 
     With `users` it wants Basic authorization, with `tokens` the Bearer tokens which these give out
     at /token. `chaos` lets requests fail at random, those that no rule is about.
@@ -54,7 +54,7 @@ class FaultyRegistry(Honest):
         self.close()
 
     @property
-    def log(self) -> list[Seen]:
+    def log(self) -> list[Asked]:
         """Every request so far."""
         return self._server.log
 
@@ -77,18 +77,18 @@ class FaultyRegistry(Honest):
         self.rules.append(rule)
         return rule
 
-    def asked(self, method: str = "*", path: str = "*") -> list[Seen]:
+    def requests(self, method: str = "*", path: str = "*") -> list[Asked]:
         """The requests that match, as rules do."""
         rule = Rule(method, path, _never)
-        return [seen for seen in self.log if rule.about(seen)]
+        return [asked for asked in self.log if rule.about(asked)]
 
     def received(self, digest: str = "") -> int:
         """The bytes of bodies that came for uploads: for all, or for those that became `digest`."""
         return sum(
-            seen.received
-            for seen in self.log
-            if "/blobs/uploads/" in seen.path
-            and (not digest or self.uploaded.get(seen.upload) == digest)
+            asked.received
+            for asked in self.log
+            if "/blobs/uploads/" in asked.path
+            and (not digest or self.uploaded.get(asked.upload) == digest)
         )
 
     def sent(self, digest: str = "") -> int:
@@ -98,14 +98,14 @@ class FaultyRegistry(Honest):
 
     def header_names(self) -> set[str]:
         """The names of all headers that came, in lower case."""
-        return {name for seen in self.log for name in seen.headers}
+        return {name for asked in self.log for name in asked.headers}
 
     def _serve(self, exchange: Exchange) -> None:
-        seen = exchange.seen
-        case = Case(exchange, lambda: self._right(exchange), lambda: self._lose(seen))
-        rules = [rule for rule in self.rules if rule.at is None and rule.about(seen)]
+        asked = exchange.asked
+        case = Case(exchange, lambda: self._right(exchange), lambda: self._lose(asked))
+        rules = [rule for rule in self.rules if rule.at is None and rule.about(asked)]
         due = [rule for rule in rules if rule.now()]
-        action = due[0].action if due else self.chaos(seen) if self.chaos else None
+        action = due[0].action if due else self.chaos(asked) if self.chaos else None
         try:
             answer = action(case) if action is not None else case.honest()
         except Early as early:
@@ -117,37 +117,36 @@ class FaultyRegistry(Honest):
             raise HungUp from early  # in the middle of a body there is nothing else to say
 
     def _right(self, exchange: Exchange) -> Answer:
-        seen = exchange.seen
-        if seen.path == "/token" and self.tokens is not None:
-            return self.tokens.answer(seen, b"".join(exchange.pieces()))
-        if self.users and not basic(seen, self.users):
+        asked = exchange.asked
+        if asked.path == "/token" and self.tokens is not None:
+            return self.tokens.answer(asked, b"".join(exchange.pieces()))
+        if self.users and not basic(asked, self.users):
             return Answer(401, {"WWW-Authenticate": 'Basic realm="faulty"'})
-        if self.tokens is not None and (refusal := self.tokens.refuses(seen, self.origin)):
+        if self.tokens is not None and (refusal := self.tokens.refuses(asked, self.origin)):
             return refusal
-        case = Case(exchange, _nothing, lambda: self._lose(seen))
-        return self.answer(seen, self._watched(case))
+        case = Case(exchange, _nothing, lambda: self._lose(asked))
+        return self.answer(asked, self._watched(case))
 
     def _watched(self, case: Case) -> Iterator[bytes]:
         """The request's body; rules with `at` interrupt it where the upload gets there."""
-        seen = case.exchange.seen
-        session = self.sessions.get(seen.path.rpartition("/")[2])
+        asked = case.exchange.asked
+        session = self.sessions.get(asked.path.rpartition("/")[2])
         yield from self._until(case, case.exchange.pieces(), session.content.size if session else 0)
 
     def _interrupted(self, case: Case, answer: Answer) -> Answer:
         """The answer; rules with `at` interrupt the blob that it carries."""
-        if case.exchange.seen.method != "GET" or answer.status not in (200, 206):
+        if case.exchange.asked.method != "GET" or answer.status not in (200, 206):
             return answer
         fields = {name.lower(): value for name, value in answer.fields()}
         start = int(fields.get("content-range", "bytes 0").removeprefix("bytes ").split("-")[0])
-        if not any(rule.at is not None and rule.about(case.exchange.seen) for rule in self.rules):
+        if not any(rule.at is not None and rule.about(case.exchange.asked) for rule in self.rules):
             return answer
         body = [answer.body] if isinstance(answer.body, bytes) else answer.body
-        length = len(answer.body) if isinstance(answer.body, bytes) else answer.length
-        return replace(answer, body=self._until(case, iter(body), start), length=length)
+        return replace(answer, body=self._until(case, iter(body), start), length=answer.size)
 
     def _until(self, case: Case, pieces: Iterator[bytes], at: int) -> Iterator[bytes]:
         rules = [
-            rule for rule in self.rules if rule.at is not None and rule.about(case.exchange.seen)
+            rule for rule in self.rules if rule.at is not None and rule.about(case.exchange.asked)
         ]
         for piece in pieces:
             for rule in sorted(rules, key=lambda rule: rule.at or 0):
@@ -159,8 +158,8 @@ class FaultyRegistry(Honest):
             at += len(piece)
             yield piece
 
-    def _lose(self, seen: Seen) -> None:
-        session = self.sessions.get(seen.path.rpartition("/")[2])
+    def _lose(self, asked: Asked) -> None:
+        session = self.sessions.get(asked.path.rpartition("/")[2])
         if session is not None:
             self._forget(session)
 

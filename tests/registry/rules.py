@@ -16,7 +16,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from tests.registry.wire import Answer, Exchange, HungUp, Seen
+from assembler.testing.server import Answer, Asked, Exchange, HungUp
 
 PING, TOKEN = "/v2/", "/token"
 BLOB, MANIFEST = "/v2/*/blobs/sha*", "/v2/*/manifests/*"
@@ -50,10 +50,10 @@ class Rule:
     matched: int = 0
     fired: int = 0
 
-    def about(self, seen: Seen) -> bool:
+    def about(self, asked: Asked) -> bool:
         """Whether the request matches."""
         methods = self.method.split("|")
-        return ("*" in methods or seen.method in methods) and fnmatchcase(seen.path, self.path)
+        return ("*" in methods or asked.method in methods) and fnmatchcase(asked.path, self.path)
 
     def now(self) -> bool:
         """Count one match; whether it is the one."""
@@ -107,7 +107,7 @@ def unanswered(*, quietly: bool = False) -> Action:
 
 def cut(sent: int, *, quietly: bool = False) -> Action:
     """The right answer, of whose body only so many bytes are sent."""
-    return lambda case: replace(case.honest(), cut=sent, quietly=quietly)
+    return lambda case: replace(case.honest(), broken=sent, reset=not quietly)
 
 
 def amend(
@@ -197,7 +197,7 @@ def redirect(origin: str, status: int = 307, *, drain: bool = True) -> Action:
     def act(case: Case) -> Answer:
         if drain:
             case.exchange.drain()
-        return Answer(status, {"Location": origin + case.exchange.seen.path}, close=not drain)
+        return Answer(status, {"Location": origin + case.exchange.asked.path}, close=not drain)
 
     return act
 
@@ -220,12 +220,12 @@ class Chaos:
         self._random = random.Random(self.seed)
         self._lock = threading.Lock()
 
-    def __call__(self, seen: Seen) -> Action | None:
+    def __call__(self, asked: Asked) -> Action | None:
         """What happens to the request, None when nothing does."""
         with self._lock:
             if self._random.random() >= self.probability:
                 return None
-            length = int(seen.header("content-length") or 0)
+            length = int(asked.header("content-length") or 0)
             ways: dict[str, Action] = {
                 "reset": reset(),
                 "reset amid": reset(self._random.randrange(length) if length else 0),
@@ -240,13 +240,13 @@ class Chaos:
             return ways[way]
 
     def _early(self) -> Action:
-        share, quietly = self._random.random(), self._random.random() < 0.5
+        share, reset = self._random.random(), self._random.random() < 0.5
 
         def act(case: Case) -> Answer:
             answer = case.honest()
-            length = len(answer.body) if isinstance(answer.body, bytes) else answer.length
-            if not length or case.exchange.seen.method == "HEAD":
+            length = answer.size
+            if not length or case.exchange.asked.method == "HEAD":
                 raise HungUp
-            return replace(answer, cut=int(length * share), quietly=quietly)
+            return replace(answer, broken=int(length * share), reset=reset)
 
         return act

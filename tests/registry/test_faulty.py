@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from assembler.testing.distribution import sha256
+from assembler.testing.tokens import Tokens
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.honest import sha256
 from tests.registry.rules import (
     BLOB,
     MANIFEST,
@@ -29,7 +30,6 @@ from tests.registry.rules import (
     reset,
     unanswered,
 )  # fmt: skip
-from tests.registry.tokens import Tokens
 
 BIG = os.urandom(6_000_000)
 
@@ -213,4 +213,4 @@ def test_chaos_fails_as_often_as_it_says_and_in_all_ways() -> None:
         assert good == 200 - sum(chaos.failures.values())
         assert 40 <= sum(chaos.failures.values()) <= 80 and len(chaos.failures) == 7
         assert registry.counts.connections == 200 and registry.counts.most_busy == 1
-        assert registry.asked("POST", START) == []
+        assert registry.requests("POST", START) == []

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from tests.registry.wire import Answer, Seen
+from assembler.testing.server import Answer, Asked
 
 
 @dataclass
@@ -46,17 +46,17 @@ class Tokens:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
 
-    def answer(self, seen: Seen, body: bytes) -> Answer:
+    def answer(self, asked: Asked, body: bytes) -> Answer:
         """A token, or a refusal."""
-        known = basic(seen, self.users)
-        query = parse_qs(urlsplit(seen.target).query)
-        if seen.method == "POST":
+        known = basic(asked, self.users)
+        query = parse_qs(urlsplit(asked.target).query)
+        if asked.method == "POST":
             query = parse_qs(body.decode())
             user, password = (query.get(name, [""])[0] for name in ("username", "password"))
             known = query.get("refresh_token", [""])[0] in self.refresh or (
                 bool(user) and self.users.get(user) == password
             )
-        if not known and (seen.header("authorization") or seen.method == "POST"):
+        if not known and (asked.header("authorization") or asked.method == "POST"):
             return Answer(401, {"WWW-Authenticate": 'Basic realm="tokens"'})
         wanted = [one for scopes in query.get("scope", []) for one in scopes.split(" ")]
         scopes = set()
@@ -73,10 +73,10 @@ class Tokens:
         document = {"token": token, "access_token": token, "expires_in": max(60, int(self.ttl))}
         return Answer(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
-    def refuses(self, seen: Seen, origin: str) -> Answer | None:
+    def refuses(self, asked: Asked, origin: str) -> Answer | None:
         """The challenge for a request whose token is not good for it."""
-        needed = _needed(seen)
-        token = seen.header("authorization").removeprefix("Bearer ")
+        needed = _needed(asked)
+        token = asked.header("authorization").removeprefix("Bearer ")
         with self._lock:
             grant = self.given.get(token)
             good = grant is not None and self.clock() < grant.until and grant.uses > 0
@@ -96,22 +96,22 @@ class Tokens:
         return Answer(401, {"WWW-Authenticate": challenge})
 
 
-def basic(seen: Seen, users: dict[str, str]) -> bool:
+def basic(asked: Asked, users: dict[str, str]) -> bool:
     """Whether the request has the name and password of one of `users`."""
     pairs = (f"{name}:{password}".encode() for name, password in users.items())
-    said = seen.header("authorization")
+    said = asked.header("authorization")
     return said in {f"Basic {base64.b64encode(pair).decode()}" for pair in pairs}
 
 
-def _needed(seen: Seen) -> set[tuple[str, str]]:
+def _needed(asked: Asked) -> set[tuple[str, str]]:
     """(repository, action) that the request needs."""
-    parts = seen.path.removeprefix("/v2/")
+    parts = asked.path.removeprefix("/v2/")
     for mark in ("/blobs/", "/manifests/", "/tags/", "/referrers/"):
         name, found, _ = parts.partition(mark)
         if found:
             break
     else:
         return set()
-    if seen.method in ("GET", "HEAD") and "/uploads/" not in seen.path:
+    if asked.method in ("GET", "HEAD") and "/uploads/" not in asked.path:
         return {(name, "pull")}
     return {(name, "pull"), (name, "push")}

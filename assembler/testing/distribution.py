@@ -1,7 +1,4 @@
-"""A registry by the distribution spec, its bodies on disk when they are large.
-
-It only knows what a request means; `faulty` decides whether that is what happens.
-"""
+"""What a registry holds and what it answers, by the distribution spec; no socket, no thread."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.registry.wire import PIECE, Answer, Early, HungUp, Seen
+from assembler.testing.server import PIECE, Answer, Asked, Early, HungUp
 
 IN_MEMORY = 4 << 20
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -87,13 +84,13 @@ def error(status: int, code: str, **headers: str) -> Answer:
     return Answer(status, fields, json.dumps(document).encode())
 
 
-class Honest:
-    """What the registry holds, and what it answers.
+class Distribution:
+    """Repositories with their blobs, manifests, tags and open uploads.
 
-    Settings: `minimum` is its OCI-Chunk-Min-Length; `location` is the form of its upload locations
-    (`relative`, `absolute`, `plain` without a query, `changing` with every answer); `keeps` says
-    whether bytes of a request that broke off are kept; `referrers` and `deletes` whether it has
-    these APIs; `monolithic` whether a POST with a digest is taken as the whole upload.
+    Settings: `minimum` is its OCI-Chunk-Min-Length; `location` is the form of its upload locations:
+    `relative`, `absolute`, `plain` without a query, `changing` with every answer; `keeps` says
+    whether bytes of a request that broke off are kept; `referrers` whether it has that API, and
+    `monolithic` whether a POST with a digest is taken as the whole upload.
     """
 
     def __init__(self) -> None:
@@ -140,38 +137,38 @@ class Honest:
         """The tags of a repository, sorted."""
         return sorted(tag for name, tag in self.manifests if name == repository and ":" not in tag)
 
-    def answer(self, seen: Seen, body: Iterable[bytes]) -> Answer:
+    def answer(self, asked: Asked, body: Iterable[bytes]) -> Answer:
         """What the distribution spec wants. `body` may raise HungUp."""
-        if seen.path.rstrip("/") == "/v2":
+        if asked.path.rstrip("/") == "/v2":
             return Answer(200, {"Content-Type": "application/json"}, b"{}")
         pattern = r"/v2/(.+?)/(manifests|blobs/uploads|blobs|tags/list|referrers)(?:/(.*))?"
-        match = re.fullmatch(pattern, seen.path)
+        match = re.fullmatch(pattern, asked.path)
         if match is None:
             return error(404, "NAME_UNKNOWN")
         name, kind, what = match[1], match[2], match[3] or ""
-        handle: dict[str, Callable[[Seen, str, str, Iterable[bytes]], Answer]] = {
+        handle: dict[str, Callable[[Asked, str, str, Iterable[bytes]], Answer]] = {
             "manifests": self._manifest,
             "blobs/uploads": self._upload,
             "blobs": self._blob,
             "tags/list": self._tags,
             "referrers": self._referrers,
         }
-        return handle[kind](seen, name, what, body)
+        return handle[kind](asked, name, what, body)
 
-    def _manifest(self, seen: Seen, name: str, what: str, body: Iterable[bytes]) -> Answer:
-        if seen.method == "PUT":
-            return self._put_manifest(seen, name, what, b"".join(body))
+    def _manifest(self, asked: Asked, name: str, what: str, body: Iterable[bytes]) -> Answer:
+        if asked.method == "PUT":
+            return self._put_manifest(asked, name, what, b"".join(body))
         with self._lock:
             found = self.manifests.get((name, what))
             if found is None:
                 return error(404, "MANIFEST_UNKNOWN")
-            if seen.method == "DELETE":
+            if asked.method == "DELETE":
                 del self.manifests[name, what]
                 return Answer(202)
         headers = {"Content-Type": found[0], "Docker-Content-Digest": sha256(found[1])}
         return Answer(200, headers, found[1])
 
-    def _put_manifest(self, seen: Seen, name: str, what: str, content: bytes) -> Answer:
+    def _put_manifest(self, asked: Asked, name: str, what: str, content: bytes) -> Answer:
         digest = sha256(content)
         if ":" in what and what != digest:
             return error(400, "DIGEST_INVALID")
@@ -186,13 +183,13 @@ class Honest:
             for child in document.get("manifests", []):
                 if (name, child["digest"]) not in self.manifests:
                     return error(404, "MANIFEST_BLOB_UNKNOWN")
-        self.add_manifest(name, what, seen.header("content-type"), content)
+        self.add_manifest(name, what, asked.header("content-type"), content)
         headers = {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"}
         if self.referrers and "subject" in document:
             headers["OCI-Subject"] = document["subject"]["digest"]
         return Answer(201, headers)
 
-    def _blob(self, seen: Seen, name: str, what: str, body: Iterable[bytes]) -> Answer:
+    def _blob(self, asked: Asked, name: str, what: str, body: Iterable[bytes]) -> Answer:
         content = self.contents.get(what)
         if content is None or (name, what) not in self.where:
             return error(404, "BLOB_UNKNOWN")
@@ -201,53 +198,53 @@ class Honest:
             "Content-Type": "application/octet-stream",
             "Accept-Ranges": "bytes",
         }
-        match = re.fullmatch(r"bytes=(\d+)-(\d*)", seen.header("range"))
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.header("range"))
         if match is None:
-            return Answer(200, headers, content.read(), content.size)
+            return Answer(200, headers, content.read(), length=content.size)
         start, end = int(match[1]), min(int(match[2] or content.size), content.size - 1)
         if start > end:
             return Answer(416, {"Content-Range": f"bytes */{content.size}"})
         headers["Content-Range"] = f"bytes {start}-{end}/{content.size}"
-        return Answer(206, headers, content.read(start, end + 1), end + 1 - start)
+        return Answer(206, headers, content.read(start, end + 1), length=end + 1 - start)
 
-    def _upload(self, seen: Seen, name: str, id: str, body: Iterable[bytes]) -> Answer:
-        if seen.method == "POST":
-            return self._start(seen, name, body)
+    def _upload(self, asked: Asked, name: str, id: str, body: Iterable[bytes]) -> Answer:
+        if asked.method == "POST":
+            return self._start(asked, name, body)
         with self._lock:
             session = self.sessions.get(id)
         if session is None or session.repository != name:
             return error(404, "BLOB_UPLOAD_UNKNOWN")
-        seen.upload = session.upload
+        asked.upload = session.upload
         with session.lock:
-            if seen.method == "DELETE":
+            if asked.method == "DELETE":
                 self._forget(session)
                 return Answer(204)
-            if seen.method == "GET":
+            if asked.method == "GET":
                 return Answer(204, self._status(session))
-            return self._take(seen, session, body)
+            return self._take(asked, session, body)
 
-    def _start(self, seen: Seen, name: str, body: Iterable[bytes]) -> Answer:
-        mount, source = seen.query.get("mount", ""), seen.query.get("from", "")
+    def _start(self, asked: Asked, name: str, body: Iterable[bytes]) -> Answer:
+        mount, source = asked.query.get("mount", ""), asked.query.get("from", "")
         with self._lock:
             if mount and (source, mount) in self.where:
                 self.where.add((name, mount))
                 headers = {"Docker-Content-Digest": mount}
                 return Answer(201, {"Location": f"/v2/{name}/blobs/{mount}", **headers})
         session = Session(name, uuid.uuid4().hex)
-        seen.upload = session.upload
+        asked.upload = session.upload
         with self._lock:
             self.sessions[session.upload] = session
-        if self.monolithic and "digest" in seen.query:
+        if self.monolithic and "digest" in asked.query:
             for piece in body:
                 session.content.append(piece)
-            return self._finish(session, seen.query["digest"])
+            return self._finish(session, asked.query["digest"])
         return Answer(202, self._status(session))
 
-    def _take(self, seen: Seen, session: Session, body: Iterable[bytes]) -> Answer:
-        said = re.fullmatch(r"(\d+)-(\d+)", seen.header("content-range"))
+    def _take(self, asked: Asked, session: Session, body: Iterable[bytes]) -> Answer:
+        said = re.fullmatch(r"(\d+)-(\d+)", asked.header("content-range"))
         too_small = session.last is not None and session.last < self.minimum
         if (said and int(said[1]) != session.content.size) or (
-            too_small and seen.method == "PATCH"
+            too_small and asked.method == "PATCH"
         ):
             return Answer(416, self._status(session))
         before = session.content.size
@@ -259,8 +256,8 @@ class Honest:
                 session.content = Content(b"".join(session.content.read(0, before)))
             raise
         session.last = session.content.size - before
-        if seen.method == "PUT":
-            return self._finish(session, seen.query.get("digest", ""))
+        if asked.method == "PUT":
+            return self._finish(session, asked.query.get("digest", ""))
         return Answer(202, self._status(session))
 
     def _finish(self, session: Session, digest: str) -> Answer:
@@ -304,18 +301,18 @@ class Honest:
         }
         return headers | ({"OCI-Chunk-Min-Length": str(self.minimum)} if self.minimum else {})
 
-    def _tags(self, seen: Seen, name: str, what: str, body: Iterable[bytes]) -> Answer:
-        tags = [tag for tag in self.tags(name) if tag > seen.query.get("last", "")]
-        count = int(seen.query.get("n", len(tags)))
+    def _tags(self, asked: Asked, name: str, what: str, body: Iterable[bytes]) -> Answer:
+        tags = [tag for tag in self.tags(name) if tag > asked.query.get("last", "")]
+        count = int(asked.query.get("n", len(tags)))
         headers = {"Content-Type": "application/json"}
         if 0 < count < len(tags):
             headers["Link"] = f'</v2/{name}/tags/list?n={count}&last={tags[count - 1]}>; rel="next"'
         return Answer(200, headers, json.dumps({"name": name, "tags": tags[:count]}).encode())
 
-    def _referrers(self, seen: Seen, name: str, what: str, body: Iterable[bytes]) -> Answer:
+    def _referrers(self, asked: Asked, name: str, what: str, body: Iterable[bytes]) -> Answer:
         if not self.referrers:
             return error(404, "NOT_FOUND")
-        wanted = seen.query.get("artifactType", "")
+        wanted = asked.query.get("artifactType", "")
         found = []
         for (repository, key), (kind, content) in sorted(self.manifests.items()):
             document = json.loads(content)

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server that can break off anywhere, and counts what passes.
+"""An HTTP/1.1 server for tests: it can break off anywhere, and counts what passes.
 
 It is written on sockets: what tests need most, a reset between two bytes, a status line that is
 none, a header twice, is what libraries keep away from.
@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,16 +23,18 @@ POLITE = 256 << 10  # bytes of a refused body that Go's server reads before it h
 
 
 @dataclass
-class Seen:
-    """A request as it came, and what became of it. Header names are in lower case; `received` and
-    `sent` are bytes of the bodies; `status` is 0 while, or because, it was not answered."""
+class Asked:
+    """A request as it came, and what became of it. Header names are in lower case. `body` is kept
+    by registries in memory only; `received` and `sent` are bytes of the bodies; `status` is 0 while
+    it is not answered, or because it never was."""
 
-    connection: int
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
+    body: bytes = field(default=b"", repr=False)
     target: str = ""
+    connection: int = 0
     received: int = 0
     sent: int = 0
     status: int = 0
@@ -45,21 +48,28 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, headers and a body. A body that is no bytes is sent by pieces: with `length` as
-    Content-Length, else chunked. After `cut` bytes of it the connection ends: by a reset, or
-    `quietly` as if that were all."""
+    """A status, headers and a body.
+
+    A body of pieces is sent with `length` as Content-Length, else chunked. After `broken` bytes of
+    it the connection ends, as if that were all or by a `reset`. With `close` it ends behind it.
+    """
 
     status: int
     headers: Mapping[str, str] | Sequence[tuple[str, str]] = ()
-    body: bytes | Iterable[bytes] = b""
+    body: bytes | Iterable[bytes] = field(default=b"", repr=False)
+    broken: int | None = None
     length: int | None = None
-    cut: int | None = None
-    quietly: bool = False
+    reset: bool = False
     close: bool = False
 
     def fields(self) -> list[tuple[str, str]]:
         """The headers in order."""
         return list(self.headers.items() if isinstance(self.headers, Mapping) else self.headers)
+
+    @property
+    def size(self) -> int | None:
+        """How long the body is, None where nobody knows."""
+        return len(self.body) if isinstance(self.body, bytes) else self.length
 
 
 class HungUp(Exception):
@@ -86,23 +96,23 @@ class Exchange:
         server: Server,
         connection: socket.socket,
         reader: io.BufferedReader,
-        seen: Seen,
+        asked: Asked,
     ) -> None:
-        self.seen = seen
+        self.asked = asked
         self.last = False
         self._counted = False
         self._server = server
         self._connection = connection
         self._reader = reader
         self._left: int | None = 0
-        if seen.header("transfer-encoding").lower() == "chunked":
+        if asked.header("transfer-encoding").lower() == "chunked":
             self._left = None
-        elif seen.header("content-length"):
-            self._left = int(seen.header("content-length"))
+        elif asked.header("content-length"):
+            self._left = int(asked.header("content-length"))
 
     def pieces(self) -> Iterator[bytes]:
         """What is left of the request's body, as it comes. Raises HungUp when the client goes."""
-        if self._left != 0 and self.seen.header("expect").lower() == "100-continue":
+        if self._left != 0 and self.asked.header("expect").lower() == "100-continue":
             self.raw(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._left is None:
             yield from self._chunks()
@@ -112,7 +122,7 @@ class Exchange:
             if not piece:
                 raise HungUp
             self._left -= len(piece)
-            self.seen.received += len(piece)
+            self.asked.received += len(piece)
             yield piece
 
     def _chunks(self) -> Iterator[bytes]:
@@ -121,7 +131,7 @@ class Exchange:
             if len(piece) < size:
                 raise HungUp
             self._reader.readline()
-            self.seen.received += size
+            self.asked.received += size
             yield piece
         while self._reader.readline().strip():
             pass
@@ -152,11 +162,11 @@ class Exchange:
 
     def answer(self, answer: Answer) -> None:
         """Send it. Raises HungUp where it says so."""
-        self.seen.status = answer.status
+        self.asked.status = answer.status
         reason = HTTPStatus(answer.status).phrase if answer.status in _KNOWN else "Status"
         fields = answer.fields()
         names = {name.lower() for name, _ in fields}
-        length = len(answer.body) if isinstance(answer.body, bytes) else answer.length
+        length = answer.size
         bodiless = answer.status in (204, 304) or answer.status < 200
         chunked = length is None
         if chunked and "transfer-encoding" not in names:
@@ -168,26 +178,26 @@ class Exchange:
         head = f"HTTP/1.1 {answer.status} {reason}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in fields)
         self.last = self.last or answer.close
-        silent = self.seen.method == "HEAD" or bodiless or length == 0
+        silent = self.asked.method == "HEAD" or bodiless or length == 0
         if silent:
             self.done()
         self.raw(head.encode("latin-1") + b"\r\n")
         if not silent:
             pieces = _sliced(answer.body) if isinstance(answer.body, bytes) else answer.body
             self._body(pieces, answer, length)
-        elif answer.cut is not None:
-            raise HungUp(quietly=answer.quietly)
+        elif answer.broken is not None:
+            raise HungUp(quietly=not answer.reset)
 
     def _body(self, pieces: Iterable[bytes], answer: Answer, length: int | None) -> None:
         for piece in pieces:
-            if answer.cut is not None:
-                piece = piece[: answer.cut - self.seen.sent]
-            if length is not None and self.seen.sent + len(piece) >= length:
+            if answer.broken is not None:
+                piece = piece[: answer.broken - self.asked.sent]
+            if length is not None and self.asked.sent + len(piece) >= length:
                 self.done()
-            self.seen.sent += len(piece)
+            self.asked.sent += len(piece)
             self.raw(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
-            if answer.cut is not None and self.seen.sent >= answer.cut:
-                raise HungUp(quietly=answer.quietly)
+            if answer.broken is not None and self.asked.sent >= answer.broken:
+                raise HungUp(quietly=not answer.reset)
         if length is None:
             self.done()
             self.raw(b"0\r\n\r\n")
@@ -228,7 +238,7 @@ class Server:
     serve: Callable[[Exchange], None]
     address: str = "127.0.0.1"
     tls: ssl.SSLContext | None = None
-    log: list[Seen] = field(default_factory=list)
+    log: list[Asked] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -256,8 +266,9 @@ class Server:
             for connection in self._connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-        while self._threads:
-            self._threads.pop().join()
+        until = time.monotonic() + 1
+        while self._threads:  # but for those in which a test sleeps
+            self._threads.pop().join(max(0.0, until - time.monotonic()))
         self._listener.close()
 
     def _start(self, target: Callable[..., None], *arguments: object) -> None:
@@ -292,8 +303,8 @@ class Server:
             stream = connection.makefile("rb", PIECE)
             assert isinstance(stream, io.BufferedReader)
             reader = stream
-            while seen := _head(reader, number):
-                self._exchange(Exchange(self, connection, reader, seen))
+            while asked := _head(reader, number):
+                self._exchange(Exchange(self, connection, reader, asked))
             quietly = True
         except HungUp as hung:
             quietly = hung.quietly
@@ -307,7 +318,7 @@ class Server:
 
     def _exchange(self, exchange: Exchange) -> None:
         with self._lock:
-            self.log.append(exchange.seen)
+            self.log.append(exchange.asked)
             self.counts.busy += 1
             self.counts.most_busy = max(self.counts.most_busy, self.counts.busy)
         try:
@@ -327,7 +338,7 @@ class Server:
             self.counts.busy -= 1
 
 
-def _head(reader: io.BufferedReader, connection: int) -> Seen | None:
+def _head(reader: io.BufferedReader, connection: int) -> Asked | None:
     """The next request's head; None at the connection's end."""
     line = reader.readline(PIECE)
     while line == b"\r\n":
@@ -343,7 +354,7 @@ def _head(reader: io.BufferedReader, connection: int) -> Seen | None:
         return None
     parts = urlsplit(target)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return Seen(connection, method, parts.path, query, headers, target)
+    return Asked(method, parts.path, query, headers, target=target, connection=connection)
 
 
 def _hang_up(connection: socket.socket, reader: io.BufferedReader | None, quietly: bool) -> None:
