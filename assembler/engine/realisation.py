@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, unseen
 from assembler.errors import AssemblerError, BadArchive, BlobCorrupt, StoreError
+from assembler.events import Warned
 from assembler.layer import overlay
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import ByteSource, Changeset, Entry
@@ -32,6 +33,8 @@ from assembler.store.disk import shortage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+Result = TypeVar("Result")
 
 
 class Realisation:
@@ -135,12 +138,7 @@ class Realisation:
             found = snapshotter.find(change.id)
             if found is not None:
                 return found
-            try:
-                self._create(snapshotter, change, lower)
-            except BlobCorrupt:
-                if not isinstance(change, BaseChange):
-                    raise
-                self._create(snapshotter, change, lower)  # it is gone, and is fetched again
+            self._with_intact(change, partial(self._create, snapshotter, change, lower))
             found = snapshotter.find(change.id)
         if found is None:
             raise StoreError(f"layer directory {change.id} vanished", change.id)
@@ -267,10 +265,15 @@ class Realisation:
                         self._pass_through(change, indexer, keep)
                         made = indexer.result()
                 else:
-                    with self._reading(change) as blob:
-                        made = index(blob, diff_id, check=check, limits=limits)
+                    made = self._with_intact(change, partial(self._indexed_blob, change))
             store.indexes.save(diff_id, made.serialise())
             return made
+
+    def _indexed_blob(self, change: Change) -> LayerIndex:
+        services, layer = self._services, self._layer(change)
+        check, limits = services.cancellation.check, services.archive_limits
+        with self._reading(change) as blob:
+            return index(blob, layer.diff_id, check=check, limits=limits)
 
     def _pass_through(self, change: BaseChange, indexer: Indexer, keep: bool) -> None:
         services = self._services
@@ -293,11 +296,25 @@ class Realisation:
             self.fetch(change)
         try:
             blobs.verify(digest)
-        except BlobCorrupt:
-            if not isinstance(change, BaseChange):
-                raise
-            self.fetch(change)  # it is gone, and is fetched again
+        except BlobCorrupt as error:
+            self._refetch(change, error)
         return blobs.open(digest)
+
+    def _with_intact(self, change: Change, work: Callable[[], Result]) -> Result:
+        """What `work`, which reads the blob of `change`, gives: done again where the blob was damaged
+        and is a base layer's. One of a step raises BlobCorrupt: the step is to run again."""
+        try:
+            return work()
+        except BlobCorrupt as error:
+            self._refetch(change, error)
+            return work()
+
+    def _refetch(self, change: Change, damage: BlobCorrupt) -> None:
+        if not isinstance(change, BaseChange):
+            raise damage
+        services = self._services
+        services.sink(Warned(f"{damage.message}: it is fetched again", services.clock()))
+        self.fetch(change)
 
     def _layer(self, change: Change) -> Layer:
         layer = self.packed(change)
@@ -355,7 +372,8 @@ class Realisation:
         its registry's or the build needs every layer."""
         layer = Layer(change.descriptor, change.diff_id)
         if self._services.recompress:
-            made = self._recompression.layer(layer, partial(self.fetch, change))
+            again = partial(self._recompression.layer, layer, partial(self.fetch, change))
+            made = self._with_intact(change, again)
             if made != layer:
                 return made
         if self._services.whole:
