@@ -64,7 +64,7 @@ def pack(
     each MiB and may raise. `seen` is told the digest of each file's bytes. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
     then, and what reached `sink` is to be thrown away.
     """
-    blob = _Blob(sink, compression)
+    blob = _Blob(sink, compression, check)
     count = 0
     try:
         with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
@@ -94,7 +94,7 @@ def repack(
 ) -> Packed:
     """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. Otherwise
     as `pack`. Raises BadArchive where it has not the digest `diff_id` (T17)."""
-    blob = _Blob(sink, compression)
+    blob = _Blob(sink, compression, check)
     try:
         with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
             while piece := ahead.read(_PIECE):
@@ -173,14 +173,14 @@ def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
 class _Blob:
     """The worker's side: hash, compress, hash, write."""
 
-    def __init__(self, sink: Writable, compression: Compression) -> None:
+    def __init__(self, sink: Writable, compression: Compression, check: Callable[[], None]) -> None:
         self._sink = sink
         self._tar = hashlib.sha256()
         self._plain = isinstance(compression, Plain)  # then both digests are one
         self._blob = self._tar if self._plain else hashlib.sha256()
         self._tar_size = 0
         self._blob_size = 0
-        self._stream = compression.writer(self._write)
+        self._stream = compression.writer(self._write, check)
 
     def take(self, piece: memoryview) -> None:
         self._tar.update(piece)

@@ -141,11 +141,13 @@ class Blobs:
             return
         self._verified.discard(digest)
         os.unlink(path)
-        raise BlobCorrupt(
+        error = BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
             path,
             hint="build or pull again; `assemble store check` looks for more of them",
-        ) from cause
+        )
+        error.removed = True
+        raise error from cause
 
     def read(self, descriptor: Descriptor, limit: int = MAX_DOCUMENT) -> bytes:
         """The verified bytes of a small blob. Raises BlobMissing, BlobCorrupt."""
