@@ -31,6 +31,14 @@ _MAGIC = (
 MAGIC_SIZE = 6
 
 
+class Readable(Protocol):
+    """The least of a stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end."""
+        ...
+
+
 def sniff(head: bytes) -> str:
     """The compression that a stream beginning with `head` (6 bytes) has; "" for none."""
     for magic, name in _MAGIC:
@@ -53,7 +61,7 @@ def reader(
 
 
 def pieces(
-    stream: BinaryIO, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
+    stream: Readable, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
     """The same, as pieces of at most about 1 MiB, none of them empty.
 
@@ -96,7 +104,7 @@ def pieces(
 class _Source:
     """Compressed bytes with a little look-ahead; `consumed` counts what was taken."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._held = b""
         self._at = 0
