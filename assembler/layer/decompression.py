@@ -18,7 +18,7 @@ RATIO = 100
 
 _PIECE = 256 << 10
 _SHORT = 1 << 10
-_OUTPUT = 1 << 20
+_OUTPUT = 512 << 10  # of a size that malloc(3) keeps when it is freed: no page is new each time
 _XZ_MEMORY = 256 << 20
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BATCH = 8
@@ -63,7 +63,7 @@ def reader(
 def pieces(
     stream: Readable, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
-    """The same, as pieces of at most about 1 MiB, none of them empty.
+    """The same, as pieces of at most about 512 KiB, none of them empty.
 
     `check` is called at least once for each MiB and each member or frame, and may raise. Raises
     BadArchive for damage, truncation, trailing garbage and decompression bombs.
