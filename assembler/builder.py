@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
@@ -116,7 +117,7 @@ class Builder:
         store: str = "",
         runtime: str = "auto",
         snapshotter: str = "auto",
-        insecure: frozenset[str] = frozenset(),
+        access: Access | None = None,
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, tuple[str, ...]] | None = None,
@@ -153,7 +154,7 @@ class Builder:
             Images(
                 self.store,
                 environment,
-                insecure=insecure,
+                access=access or Access(),
                 sink=sink,
                 cancellation=cancellation,
                 clock=clock,

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
@@ -93,14 +94,14 @@ class Images:
         store: Store,
         environment: Environment,
         *,
-        insecure: frozenset[str],
+        access: Access,
         sink: Sink,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._environment = environment
-        self._insecure = insecure
+        self._access = access
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
@@ -124,9 +125,16 @@ class Images:
             from assembler.registry.client import RegistryClient
             from assembler.registry.configuration import RegistryConfiguration
 
-            configuration = RegistryConfiguration.read(self._environment, self._insecure)
+            configuration = RegistryConfiguration.read(
+                self._environment, frozenset(self._access.insecure), self._access.tls_verify
+            )
             self._client = self._stack.enter_context(
-                RegistryClient(self._environment, configuration, cancellation=self._cancellation)
+                RegistryClient(
+                    self._environment,
+                    configuration,
+                    access=self._access,
+                    cancellation=self._cancellation,
+                )
             )
         return self._client
 
