@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 
@@ -173,20 +173,23 @@ def progress_option(command: Command) -> Command:
     """`--progress`."""
     return click.option(
         "--progress",
-        type=click.Choice(["auto", "plain", "rawjson", "quiet"]),
+        type=click.Choice(["auto", "tty", "plain", "rawjson", "quiet"]),
         default="auto",
         help="How progress is shown on stderr.",
     )(command)
 
 
 def sink_for(progress: str, environment: Environment) -> Sink:
-    """The display `progress` names; `auto` is plain (or BUILDKIT_PROGRESS)."""
+    """The display `progress` names; `auto` is BUILDKIT_PROGRESS, else `tty` on a terminal and `plain`
+    elsewhere."""
+    stream = sys.stderr
     if progress == "auto":
         asked = environment.get("BUILDKIT_PROGRESS")
-        progress = asked if asked in ("plain", "rawjson", "quiet") else "plain"
+        moves = stream.isatty() and environment.get("TERM") not in ("", "dumb")
+        progress = "tty" if moves else "plain"
+        progress = asked if asked in ("tty", "plain", "rawjson", "quiet") else progress
     if progress == "quiet":
         return discard
-    stream = sys.stderr
     if progress == "rawjson":
         from assembler.cli.display.rawjson import RawJson
 
@@ -195,7 +198,19 @@ def sink_for(progress: str, environment: Environment) -> Sink:
 
     context = click.get_current_context(silent=True)
     debug = context is not None and bool((context.find_root().obj or {}).get("debug"))
-    return Plain(stream, expand=debug)
+    footer = None
+    if progress == "tty":
+        from assembler.cli.display.footer import Footer
+
+        footer = Footer(lambda: _columns(stream))
+    return Plain(stream, expand=debug, footer=footer)
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def build_sink(progress: str, environment: Environment, store: str) -> Sink:

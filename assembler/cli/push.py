@@ -45,7 +45,6 @@ def command(
         from assembler.cli.subjects import find
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
-        from assembler.output.registry import RegistryOutput
 
         wanted = by_name(compression, compression_level) if compression else None
         references = tuple(map(parse_reference, targets))
@@ -60,7 +59,5 @@ def command(
             image = find(builder, subject)
             if wanted is not None:
                 image = builder.recompressed(image, wanted)
-            images = builder.images
-            output = RegistryOutput(images.client, references, mount_from=images.sources)
-            builder.write(image, [output])
+            builder.write(image, [builder.registry_output(references)])
             click.echo(str(image.digest))

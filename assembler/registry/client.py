@@ -66,6 +66,8 @@ class RegistryClient:
         self._insecure: set[str] = set()
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
+        self.unreachable: set[str] = set()
+        """The mirrors that did not answer: they are not asked again."""
         self._found: dict[tuple[str, str], Found] = {}
 
     def __enter__(self) -> RegistryClient:
@@ -94,7 +96,11 @@ class RegistryClient:
         return f"{self._scheme(endpoint)}://{endpoint.address}"
 
     def send(
-        self, repository: Repository, request: Request, actions: str, limit: int = 4 << 20
+        self,
+        repository: Repository,
+        request: Request,
+        actions: str,
+        limit: int = 4 << 20,
     ) -> Response:
         """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository.
 
