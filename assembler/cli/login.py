@@ -9,7 +9,7 @@ import click
 
 from assembler.access import Access
 from assembler.cli.main import cancellable
-from assembler.cli.options import network_options
+from assembler.cli.options import network_options, timeout_option
 from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
 
@@ -27,6 +27,7 @@ _LONGEST = 64 << 10  # bytes; identity tokens are some thousand
 @click.option("--password-stdin", "from_stdin", is_flag=True, help="Read the password from stdin.")
 @click.option("--get-login", is_flag=True, help="Print who is logged in, and do nothing.")
 @network_options
+@timeout_option
 @click.argument("registry", metavar="[REGISTRY[/NAMESPACE]]", default="docker.io")
 @click.pass_context
 def command(
@@ -37,14 +38,17 @@ def command(
     from_stdin: bool,
     get_login: bool,
     access: Access,
+    timeout: str,
 ) -> None:
     """Log in to REGISTRY, Docker Hub without one.
 
     The credential is verified by the registry, and kept in podman's auth.json, or by the credential
     helper that is configured for the registry.
     """
+    from assembler.cli.limits import timeout_of
+
     environment = Environment.read()
-    with cancellable() as cancellation:
+    with cancellable(timeout_of(timeout)) as cancellation:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
         from assembler.registry.credential import Credential

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,15 @@ def test_it_says_whether_there_was_a_credential_and_where_from() -> None:
     assert "the credential from /home/me/auth.json was refused" in said(401, found=SOMEBODY).message
     assert "asked for no credential" in said(403).message
     assert "ask for the right" in said(403, found=SOMEBODY).hint
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(0, ""), (-30, "30 minutes ahead of"), (90, "90 minutes behind")]
+)
+def test_a_clock_that_is_wrong_is_named(minutes: int, expected: str) -> None:
+    date = formatdate(time.time() + 60 * minutes, usegmt=True)
+    hint = said(401, found=SOMEBODY, headers={"date": date}).hint
+    assert expected in hint and ("clock" in hint) == bool(expected)
 
 
 def test_a_missing_repository_is_told_from_a_missing_image() -> None:
