@@ -89,7 +89,10 @@ def test_a_login_is_verified_and_kept_privately(user: User, registry: MemoryRegi
 def test_a_wrong_password_is_not_kept(user: User, registry: MemoryRegistry) -> None:
     arguments = ("login", "-u", "me", "--password-stdin", registry.host)
     error = user.error(*arguments, stdin="wrong-canary")
-    assert isinstance(error, Unauthorized) and "what was entered was refused" in error.message
+    assert (
+        isinstance(error, Unauthorized)
+        and "the credential from this login was refused" in error.message
+    )
     assert "canary" not in error.message
     assert not user.auth_file.exists()
     assert isinstance(user.error("login", "--get-login", registry.host), RegistryError)
