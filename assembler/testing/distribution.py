@@ -133,6 +133,10 @@ class Distribution:
         """The bytes of a blob."""
         return b"".join(self.contents[digest].read())
 
+    def repositories(self) -> set[str]:
+        """The repositories that hold a manifest."""
+        return {name for name, _ in self.manifests}
+
     def tags(self, repository: str) -> list[str]:
         """The tags of a repository, sorted."""
         return sorted(tag for name, tag in self.manifests if name == repository and ":" not in tag)
