@@ -24,7 +24,7 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Finished, Sink, VertexProgress, Warned, discard
-from assembler.images import Images
+from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -87,7 +87,7 @@ class BuildRequest:
     network: str = "default"
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
-    pull: bool = False
+    pull: Pull = Pull.MISSING
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     no_cache: frozenset[str] = frozenset()

@@ -67,6 +67,8 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
+        self.unreachable: set[str] = set()
+        """The mirrors that did not answer: they are not asked again."""
 
     def __enter__(self) -> RegistryClient:
         return self

@@ -24,7 +24,8 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.pull import fetch_blob, resolve
+from assembler.registry.download import fetch_blob
+from assembler.registry.pull import resolve
 from assembler.registry.push import push_image, would_send
 from assembler.testing import Answer, Asked, MemoryRegistry
 
