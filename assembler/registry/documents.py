@@ -13,7 +13,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, parse
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
-from assembler.registry.endpoints import from_any
+from assembler.registry.endpoints import ContentChanged, from_any
 
 MAX_MANIFEST = 4 << 20  # bytes; distribution-spec: what registries should take
 ACCEPT = ", ".join((INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
@@ -144,14 +144,19 @@ def _parsed(read: Callable[[], Read], where: Repository | Reference, operation: 
 
 def violation(where: Repository | Reference, operation: str, found: str) -> ProtocolViolation:
     """The error for an answer that breaks the specification."""
-    name = where.familiar if isinstance(where, Reference) else f"{where.registry}/{where.name}"
-    return ProtocolViolation(
-        f"{name}: {operation}: {found}", registry=where.registry, operation=operation
+    message = f"{_place(where)}: {operation}: {found}"
+    return ProtocolViolation(message, registry=where.registry, operation=operation)
+
+
+def corrupt(repository: Repository, operation: str, more: str = "") -> ContentChanged:
+    """The error for bytes that are not those of their digest."""
+    return ContentChanged(
+        f"{_place(repository)}: {operation}: it has other bytes than its digest says{more}",
+        registry=repository.registry,
+        operation=operation,
+        hint="a proxy or mirror in between changes content; ask the registry directly",
     )
 
 
-def corrupt(repository: Repository, operation: str, more: str = "") -> ProtocolViolation:
-    """The error for bytes that are not those of their digest."""
-    error = violation(repository, operation, f"it has other bytes than its digest says{more}")
-    error.hint = "a proxy or mirror in between changes content; ask the registry directly"
-    return error
+def _place(where: Repository | Reference) -> str:
+    return where.familiar if isinstance(where, Reference) else f"{where.registry}/{where.name}"

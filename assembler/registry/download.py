@@ -127,6 +127,7 @@ class _Download:
     def run(self, repository: Repository) -> None:
         """Take the rest of the blob from `repository`."""
         attempt, mark = 0, self._received
+        self._ranges, self._restarts = True, 1
         while self._received < self._blob.size:
             try:
                 self._attempt(repository)

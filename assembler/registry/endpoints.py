@@ -12,13 +12,17 @@ from assembler.registry.client import RegistryClient, Repository
 Found = TypeVar("Found")
 
 
+class ContentChanged(ProtocolViolation):
+    """Bytes that are not those of their digest."""
+
+
 def from_any(
     client: RegistryClient, reference: Reference, ask: Callable[[Repository], Found]
 ) -> Found:
     """What `ask` gives for the first endpoint of `reference` that has it.
 
-    A mirror that has it not, refuses or is down is passed over; one that has something else in its
-    place ends it: whoever changes content is to be noticed (RG-15). Raises RegistryError, the
+    A mirror that has it not, refuses, fails or is down is passed over; one that has something else
+    in its place ends it: whoever changes content is to be noticed (RG-15). Raises RegistryError, the
     registry's own; its hint names a mirror that failed.
     """
     failed = ""
@@ -27,12 +31,12 @@ def from_any(
             continue
         try:
             return ask(client.repository(endpoint, reference))
+        except ContentChanged:
+            raise
         except RegistryError as error:
             if not endpoint.mirror:
                 if failed:
                     error.hint = f"{error.hint}; {failed}" if error.hint else failed
-                raise
-            if isinstance(error, ProtocolViolation) and error.status < 400:
                 raise
             if isinstance(error, Unreachable) and not error.status:
                 client.unreachable.add(endpoint.host)
