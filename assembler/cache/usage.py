@@ -141,8 +141,9 @@ def usages(
 
 def items(store: str) -> Iterator[tuple[str, str]]:
     """The path and the type of everything in the store at `store` that can be collected."""
-    for name in _names(store, "blobs/sha256"):
-        yield f"blobs/sha256/{name}", REGULAR
+    for algorithm in _names(store, "blobs"):
+        for name in _names(store, f"blobs/{algorithm}"):
+            yield f"blobs/{algorithm}/{name}", REGULAR
     for kind in _names(store, "layers"):
         for name in _names(store, f"layers/{kind}"):
             if _HEX.fullmatch(name):

@@ -48,7 +48,8 @@ def execute(plan: Plan, services: Services) -> Image:
         sandbox = stack.enter_context(services.sandbox()) if needed else None
         snapshotter = None if sandbox is None else sandbox.snapshotter
         spool = stack.enter_context(services.store.scratch())
-        realisation = Realisation(services, snapshotter, plan.epoch, spool)
+        apart = None if sandbox is None else sandbox.apart
+        realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         return _finish(plan, services, realisation, built[plan.target].snapshot, changes)

@@ -13,6 +13,7 @@ from assembler.context.base import Context
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
+from assembler.layer.directory import Lower
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import Tree
 from assembler.oci.descriptor import Descriptor
@@ -39,9 +40,27 @@ def unseen(piece: bytes) -> None:
     """For blobs that nobody reads on their way into the store."""
 
 
+class Unpacker(Protocol):
+    """Takes layers apart beside this process."""
+
+    def unpack(
+        self,
+        blob: str,
+        into: str,
+        *,
+        diff_id: Digest,
+        check: Callable[[], None],
+        lower: Lower,
+        limits: Limits,
+    ) -> None:
+        """See `layer.apart.Apart.unpack`."""
+        ...
+
+
 @value
 class Sandbox:
-    """Where directories can be made and processes run: inside the user namespace, if any."""
+    """Where directories can be made and processes run: inside the user namespace, if any. `apart`
+    takes layers apart several at once."""
 
     snapshotter: Snapshotter
     runtime: Runtime
@@ -49,6 +68,7 @@ class Sandbox:
     limits: tuple[Limit, ...]
     ids: str
     """The kind of id map, and so whose the files are that are kept: others cannot use them."""
+    apart: Unpacker | None = None
 
 
 class PackedLayers(Protocol):

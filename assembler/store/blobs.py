@@ -81,7 +81,7 @@ class Blobs:
     def _believed(self, digest: Digest, path: str, size: int) -> int | None:
         """`size` of a blob that its writer has not synced yet, or never did: a power cut may have
         left anything under its name."""
-        if self._digest(path) != digest.hex:
+        if self._digest(path, digest.algorithm) != digest.hex:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             return None
@@ -89,8 +89,8 @@ class Blobs:
             self._pending.add(path)
         return size
 
-    def _digest(self, path: str) -> str:
-        hasher = hashlib.sha256()
+    def _digest(self, path: str, algorithm: str) -> str:
+        hasher = hashlib.new(algorithm)
         with suppress(FileNotFoundError), open(path, "rb", buffering=0) as stream:
             buffer = memoryview(bytearray(_PIECE))
             while count := stream.readinto(buffer):
@@ -137,15 +137,17 @@ class Blobs:
     def condemn(self, digest: Digest, cause: Exception | None = None) -> None:
         """Take the blob away if it is damaged, and raise BlobCorrupt then."""
         path = self.path(digest)
-        if not os.path.lexists(path) or self._digest(path) == digest.hex:
+        if not os.path.lexists(path) or self._digest(path, digest.algorithm) == digest.hex:
             return
         self._verified.discard(digest)
         os.unlink(path)
-        raise BlobCorrupt(
+        error = BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
             path,
             hint="build or pull again; `assemble store check` looks for more of them",
-        ) from cause
+        )
+        error.removed = True
+        raise error from cause
 
     def read(self, descriptor: Descriptor, limit: int = MAX_DOCUMENT) -> bytes:
         """The verified bytes of a small blob. Raises BlobMissing, BlobCorrupt."""
@@ -164,9 +166,9 @@ class Blobs:
             self.path(descriptor.digest),
         )
 
-    def put(self, content: bytes) -> Digest:
+    def put(self, content: bytes, algorithm: str = "sha256") -> Digest:
         """Store `content`; its digest. A small one that is here, undamaged, is not written."""
-        with self.ingest() as ingest:
+        with self.ingest(algorithm=algorithm) as ingest:
             ingest.write(content)
             return ingest.commit(None)[0]
 
@@ -179,14 +181,20 @@ class Blobs:
 
     @contextmanager
     def ingest(
-        self, size: int = 0, *, hashed: bool = True, follow: Callable[[Growing], None] | None = None
+        self,
+        size: int = 0,
+        *,
+        hashed: bool = True,
+        algorithm: str = "sha256",
+        follow: Callable[[Growing], None] | None = None,
     ) -> Iterator[Ingest]:
         """A new blob being written, of `size` bytes where that is known; what is not committed when
         the block ends is removed. Without `hashed` its writer hashes what it writes, and commits it
         by `commit_as`. A blob of some size is given to `follow` while it is being written.
         Raises NoSpace, StoreError."""
         self.reserve(size)
-        ingest = Ingest(self, self._directory, self._check, self._disk, hashed, follow)
+        hasher = algorithm if hashed else ""
+        ingest = Ingest(self, self._directory, self._check, self._disk, hasher, follow)
         try:
             yield ingest
         except OSError as error:
@@ -292,14 +300,15 @@ class Ingest:
         directory: str,
         check: Callable[[], None],
         disk: Disk,
-        hashed: bool,
+        algorithm: str,
         follow: Callable[[Growing], None] | None,
     ) -> None:
         self._blobs = blobs
         self._directory = directory
         self._check = check
         self._disk = disk
-        self._hasher = hashlib.sha256() if hashed else None
+        self._algorithm = algorithm
+        self._hasher = hashlib.new(algorithm) if algorithm else None
         self._size = self._started = 0
         self._held = bytearray()
         self._claim: Claim | None = None
@@ -357,7 +366,7 @@ class Ingest:
     def digest(self) -> Digest:
         """The digest of what was written so far."""
         assert self._hasher is not None  # else its writer knows
-        return Digest("sha256", self._hasher.hexdigest())
+        return Digest(self._algorithm, self._hasher.hexdigest())
 
     def commit(self, expected: Descriptor | None = None) -> tuple[Digest, int]:
         """Give the blob its name; its digest and size. Raises BlobCorrupt unless it is `expected`."""

@@ -77,7 +77,7 @@ class FaultyRegistry(Distribution):
         self.rules.append(rule)
         return rule
 
-    def requests(self, method: str = "*", path: str = "*") -> list[Asked]:
+    def asked(self, method: str = "*", path: str = "*") -> list[Asked]:
         """The requests that match, as rules do."""
         rule = Rule(method, path, _never)
         return [asked for asked in self.log if rule.about(asked)]

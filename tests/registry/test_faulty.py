@@ -213,4 +213,4 @@ def test_chaos_fails_as_often_as_it_says_and_in_all_ways() -> None:
         assert good == 200 - sum(chaos.failures.values())
         assert 40 <= sum(chaos.failures.values()) <= 80 and len(chaos.failures) == 7
         assert registry.counts.connections == 200 and registry.counts.most_busy == 1
-        assert registry.requests("POST", START) == []
+        assert registry.asked("POST", START) == []
