@@ -149,6 +149,7 @@ class _Sending:
         self._offset = 0  # that the registry has, of this upload
         self._sent = 0  # that it may have
         self._least, self._most = 1, destination.chunk
+        self._refused = -1  # the offset at which it would take nothing
         self._lost = 0
         self._resumed = self._whole = False
 
@@ -278,7 +279,17 @@ class _Sending:
         if status in (405, 501) or (status in (404, 416) and self._offset == 0):
             whole, self._whole = self._whole, True  # a registry without chunks
             return not whole
-        return status in (404, 410, 416)
+        if status in (404, 410, 416):
+            if self._refused == self._offset:  # whatever it says of the upload is not so
+                self._abandon()
+            self._refused = self._offset
+            return True
+        return False
+
+    def _abandon(self) -> None:
+        self._location = ""
+        self._lost += 1
+        self._whole = self._whole or self._lost >= _LOST
 
     def _recovered(self) -> bool:
         """Find out where the upload stands, or begin anew. True when the blob is there."""
@@ -301,10 +312,10 @@ class _Sending:
             self._location = self._absolute(answer, self._location)
             self._offset = self._sent = stands
             self._resumed = True
+            self._note()
             return True
         if answer.status not in (200, 202, 204) or stands is not None:
-            self._lost += 1
-            self._whole = self._whole or self._lost >= _LOST
+            self._abandon()
         return False
 
     def _known(self) -> bool:
@@ -315,11 +326,10 @@ class _Sending:
         begun, self._location = self._location, entry.location
         try:
             if self._asked(blob.size):
-                self._note()
                 return True
         except RegistryError:  # an old location proves nothing about the registry
             pass
-        self._location, self._lost = begun, 0
+        self._location, self._lost, self._whole = begun, 0, False
         return False
 
     def _begin(self) -> None:
