@@ -61,8 +61,12 @@ def upload(
             progress(source.blob.size, source.blob.size)
             return
         sending = _Sending(destination, source, progress, stack)
-        if not sending.mounted(mount_from):
-            sending.run()
+        try:
+            if not sending.mounted(mount_from):
+                sending.run()
+        except BaseException:
+            sending.give_up()
+            raise
 
 
 class _Sending:
@@ -145,6 +149,14 @@ class _Sending:
             if self._recovered():
                 break
         self._finished()
+
+    def give_up(self) -> None:
+        """Have the registry forget an upload that nobody can go on with: what would have become of
+        it is not known (end-14)."""
+        if self._source.blob is None and self._location:
+            repository, operation = self._repository, f"the end of {self._operation}"
+            request = Request("DELETE", self._location, repository.registry, operation)
+            self._client.farewell(repository, request)
 
     def _failure(self, answer: Response) -> RegistryError:
         if answer.status < 300:
