@@ -13,6 +13,7 @@ from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.store.uploads import Uploads
 
 CHUNK = 32 << 20  # most bytes of one request: what a broken connection may cost
+_ASKED = 8  # other repositories that are asked whether they have a blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Destination:
         that nobody finishes: of several only one that has the blob will do."""
         if len(names) < 2:
             return names
-        for name in names:
+        for name in names[:_ASKED]:
             url = f"{self.repository.url.removesuffix(self.repository.name)}{name}"
             beside = replace(self, repository=replace(self.repository, url=url, name=name))
             with suppress(RegistryError):  # it may be anything but ours to read

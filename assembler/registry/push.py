@@ -239,11 +239,13 @@ class _Repository:
                 raise Cancelled
             self.pushed.progress(blob, current, total)
 
+        def beside() -> Iterator[str]:
+            yield from neighbours(self.destination, self.others)
+            yield from neighbours(self.destination, self.pushed.mount_from(blob))
+
         self.pushed.cancellation.check()
-        sources = (*self.others, *self.pushed.mount_from(blob))
-        names = dict.fromkeys(neighbours(self.destination, sources))
         source = Stored(blob, self.pushed.blobs)
-        upload(self.destination, source, mount_from=tuple(names), progress=progress)
+        upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:

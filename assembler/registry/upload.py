@@ -8,7 +8,7 @@ says of an upload is believed only if it can be true; else the upload is begun a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
@@ -25,10 +25,8 @@ from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
 from assembler.registry.client import PUSH, refused
-from assembler.registry.destination import CHUNK as CHUNK
-from assembler.registry.destination import Destination as Destination
-from assembler.registry.source import Source as Source
-from assembler.registry.source import Stored as Stored
+from assembler.registry.destination import CHUNK, Destination
+from assembler.registry.source import Source, Stored
 from assembler.store.uploads import OpenUpload
 
 _READY = 4 << 20  # bytes of a growing source that are worth a request
@@ -46,7 +44,7 @@ def upload(
     destination: Destination,
     source: Source,
     *,
-    mount_from: Sequence[str] = (),
+    mount_from: Iterable[str] = (),
     progress: Progress = lambda current, total: None,
 ) -> None:
     """Have the bytes of `source` in the repository, if they are not there already.
@@ -101,7 +99,7 @@ class _Sending:
         blob = self._source.blob
         if blob is None:
             return False
-        for name in self._to.holders(blob, tuple(names)):
+        for name in self._to.holders(blob, tuple(dict.fromkeys(names))):
             query = urlencode({"mount": str(blob.digest), "from": name})
             operation = f"the mount of blob {blob.digest} from {name}"
             try:

@@ -57,3 +57,20 @@ def test_an_upload_that_the_registry_has_thrown_away_is_begun_anew(
     assemble("push", killed)
     assert relay.moved()["sent"] > SIZE
     assemble("pull", killed)
+
+
+def test_R9_what_was_pushed_under_another_name_is_mounted_from_there(
+    assemble: Any, relay: Any, tmp_path: Path
+) -> None:
+    """Of three names, two of which were never pushed."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "data").write_bytes(os.urandom(1 << 20))
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY data /\n")
+    names = [f"{relay.host}/{name}:1" for name in ("one", "two", "three")]
+    tags = [word for name in names for word in ("-t", name)]
+    assemble("build", "-q", *tags, context)
+    assemble("push", names[1])
+    relay.moved()
+    assemble("push", names[1], f"{relay.host}/four:1")
+    assert relay.moved()["sent"] < 100_000
