@@ -216,8 +216,9 @@ class Distribution:
             return self._start(asked, name, body)
         with self._lock:
             session = self.sessions.get(id)
-        if session is None or session.repository != name:
+        if session is None or session.repository not in ("", name):
             return error(404, "BLOB_UPLOAD_UNKNOWN")
+        session.repository = name
         asked.upload = session.upload
         with session.lock:
             if asked.method == "DELETE":

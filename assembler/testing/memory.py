@@ -128,7 +128,8 @@ class _Uploads(_Bytes):
         self._sessions = sessions
 
     def __setitem__(self, id: str, content: bytes) -> None:
-        self._sessions[id].content = Content(content)
+        session = self._sessions.setdefault(id, Session("", id))  # of whichever asks for it first
+        session.content = Content(content)
 
     def _content(self, name: str) -> Content:
         return self._sessions[name].content
