@@ -329,7 +329,7 @@ class Images:
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing.values())), self._cancellation)
+        all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored."""
@@ -383,7 +383,7 @@ class Images:
         def opening(layer: Descriptor) -> Callable[[Check], None]:
             return lambda check: self.open(layer, lambda piece: check()).close()
 
-        all_at_once(list(map(opening, missing)), self._cancellation)
+        all_at_once(list(map(opening, missing)), self._cancellation.check)
 
 
 def parse_reference(text: str) -> Reference:
