@@ -231,7 +231,7 @@ class Images:
         except AssemblerError:
             return None  # an incomplete image is as good as none: it is pulled anew
         claimed = descriptor.platform or image.config.platform
-        if descriptor.media_type not in INDEXES and platform and not platform.matches(claimed):
+        if descriptor.media_type not in INDEXES and platform and not _same(platform, claimed):
             return None
         self.know(_resolved(str(reference), image))
         return image
@@ -392,6 +392,12 @@ def parse_reference(text: str) -> Reference:
         return Reference.parse(text)
     except ValueError as error:
         raise UsageError(str(error), hint="a name is [registry/]repository[:tag]") from error
+
+
+def _same(wanted: Platform, claimed: Platform) -> bool:
+    """Whether an image that is alone will do: a 32-bit one is for a 64-bit platform only where an
+    index has nothing else."""
+    return wanted.matches(claimed) and wanted.architecture == claimed.architecture
 
 
 def _resolved(name: str, image: Image) -> ResolvedImage:

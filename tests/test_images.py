@@ -149,6 +149,18 @@ def test_an_index_may_have_a_better_image_than_the_store(
         assert builder.images.pull_manifest(reference(faulty), v7) == better
 
 
+def test_a_32_bit_image_of_the_store_is_not_taken_for_a_64_bit_one(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    small, right = image(Platform("linux", "386")), image(AMD64)
+    provide_index(faulty, provide(faulty, small), provide(faulty, right))
+    with command(tmp_path) as builder:
+        builder.images.pull_manifest(reference(faulty), Platform("linux", "386"))
+    with command(tmp_path) as builder:
+        found = builder.images.resolve(str(reference(faulty)), AMD64)
+        assert found.config.platform == AMD64
+
+
 def test_pull_modes(faulty: FaultyRegistry, tmp_path: Path) -> None:
     name = str(reference(faulty))
     provide(faulty, image(AMD64, n="1"), tag="1")
