@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
@@ -42,7 +43,7 @@ from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
-from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.runtime.base import SHARED_MEMORY, Limit
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
 from assembler.values import value
@@ -117,7 +118,7 @@ class Builder:
         store: str = "",
         runtime: str = "auto",
         snapshotter: str = "auto",
-        insecure: frozenset[str] = frozenset(),
+        access: Access | None = None,
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, tuple[str, ...]] | None = None,
@@ -154,7 +155,7 @@ class Builder:
             Images(
                 self.store,
                 environment,
-                insecure=insecure,
+                access=access or Access(),
                 sink=sink,
                 cancellation=cancellation,
                 clock=clock,
@@ -460,6 +461,7 @@ class Builder:
 
     @contextmanager
     def _sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
+        from assembler.layer.apart import Apart
         from assembler.linux.cgroups import default_processes
         from assembler.snapshot.published import RECORDED
 
@@ -476,7 +478,8 @@ class Builder:
             opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
             opened.published = lambda id: self.store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
-            yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
+            limits, apart = _limits(request, processes), Apart(runtime.forks)
+            yield Sandbox(snapshotter, runtime, groups, limits, ids, apart)
 
     @contextmanager
     def _groups(self, request: BuildRequest, processes: int) -> Iterator[Groups]:
@@ -538,7 +541,7 @@ class Builder:
 
         return CopySnapshotter(directory, recorded=single)
 
-    def _start_runtime(self, id_map: IdMap) -> Runtime:
+    def _start_runtime(self, id_map: IdMap) -> Forked:
         if id_map.kind == "host":
             from assembler.runtime.chroot import Chroot
 

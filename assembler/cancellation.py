@@ -37,6 +37,7 @@ class Cancellation:
         self._closed = False
         self._signal = 0
         self._seconds: float | None = None
+        self._later: Callable[[], None] | None = None
         self._sockets: list[weakref.ref[socket]] = []
         self._last_acts: list[Callable[[], None]] = []
 
@@ -48,6 +49,8 @@ class Cancellation:
             self._wake(self._writer)
             for reference in tuple(self._sockets):
                 _shut(reference())
+        elif signal and self._later is None:
+            self._later = lambda: self.cancel(signal)
 
     def interrupts(self, connection: socket) -> None:
         """Let `cancel` end what waits for `connection`: a read(2) is not woken by anything else."""
@@ -62,6 +65,20 @@ class Cancellation:
         if not self._event.is_set():
             self._seconds = seconds
             self.cancel()
+        elif self._later is None:
+            self._later = lambda: self.expire(seconds)
+
+    def renew(self) -> None:
+        """Let work begin again after a failed step asked everything to stop, and everything has.
+        Raises what `check` raises where somebody else asked for it too."""
+        if self.asked:
+            self.check()
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, _MANY)
+        self._event.clear()
+        if self._later is not None:  # looked at last: a signal from here on is the first one
+            self._later()
+            self.check()
 
     def hurry(self) -> None:
         """Ask everything to stop at once: processes get no time to end by themselves."""

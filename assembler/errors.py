@@ -137,7 +137,10 @@ class RateLimited(RegistryError):
 
 
 class Unreachable(RegistryError):
-    """No connection, or one that kept breaking until the budget was spent."""
+    """No connection, or one that kept breaking until the budget was spent. `cause` is one of
+    `net.failure.Cause`, empty where there was an answer."""
+
+    cause = ""
 
 
 class ProtocolViolation(RegistryError):
@@ -153,7 +156,10 @@ class StoreError(AssemblerError):
 
 
 class BlobCorrupt(StoreError):
-    """Bytes that do not have the digest they are stored under."""
+    """Bytes that do not have the digest they are stored under; `removed` says that nothing is under
+    it any more, so that they are fetched or made anew."""
+
+    removed = False
 
 
 class BlobMissing(StoreError):

@@ -12,11 +12,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
 from assembler.environment import Environment
-from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
+from assembler.errors import (
+    AssemblerError,
+    BlobMissing,
+    DockerfileError,
+    NotFound,
+    RegistryError,
+    UsageError,
+)
 from assembler.events import Sink, VertexProgress
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
@@ -86,14 +94,14 @@ class Images:
         store: Store,
         environment: Environment,
         *,
-        insecure: frozenset[str],
+        access: Access,
         sink: Sink,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._environment = environment
-        self._insecure = insecure
+        self._access = access
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
@@ -117,9 +125,16 @@ class Images:
             from assembler.registry.client import RegistryClient
             from assembler.registry.configuration import RegistryConfiguration
 
-            configuration = RegistryConfiguration.read(self._environment, self._insecure)
+            configuration = RegistryConfiguration.read(
+                self._environment, frozenset(self._access.insecure), self._access.tls_verify
+            )
             self._client = self._stack.enter_context(
-                RegistryClient(self._environment, configuration, cancellation=self._cancellation)
+                RegistryClient(
+                    self._environment,
+                    configuration,
+                    access=self._access,
+                    cancellation=self._cancellation,
+                )
             )
         return self._client
 
@@ -172,13 +187,13 @@ class Images:
 
     def know(self, image: ResolvedImage) -> None:
         """Take note that the layers of `image` can be fetched by its name."""
-        if not image.name.startswith(LAYOUT):
-            for layer in image.layers:
-                self._sources.setdefault(layer.digest, {})[image.name] = image
+        for layer in image.layers:
+            self._sources.setdefault(layer.digest, {})[image.name] = image
 
     def sources(self, layer: Descriptor) -> tuple[Reference, ...]:
         """The names of images whose repositories may have the blob of `layer`."""
-        return tuple(Reference.parse(image.name) for image in self._holders(layer))
+        names = (image.name for image in self._holders(layer))
+        return tuple(Reference.parse(name) for name in names if not name.startswith(LAYOUT))
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
@@ -307,7 +322,10 @@ class Images:
 
     def fetch(self, image: ResolvedImage, layer: Descriptor, take: Take = unseen) -> None:
         """Bring the blob of a base layer into the store; `take` is handed its bytes on the way."""
-        self._fetch(Reference.parse(image.name), layer, take)
+        if image.name.startswith(LAYOUT):
+            self._from_layout_again(image, layer, take)
+        else:
+            self._fetch(Reference.parse(image.name), layer, take)
 
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
         with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
@@ -332,8 +350,20 @@ class Images:
         all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
-        """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored."""
-        self._transfer("read", Reference.parse(image.name), layer, take)
+        """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
+        that must come from a registry."""
+        if image.name.startswith(LAYOUT):
+            self._from_layout_again(image, layer, take)
+        else:
+            self._transfer("read", Reference.parse(image.name), layer, take)
+
+    def _from_layout_again(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
+        """Take what the store lost of an image of a layout from the layout. Raises BlobMissing."""
+        place = replace(LayoutName.parse(image.name), digest=str(image.manifest.digest))
+        self._from_layout(str(place), image.config.platform)
+        with self._store.blobs.open(layer.digest) as stream:
+            while piece := stream.read(1 << 20):
+                take(piece)
 
     def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
         """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
@@ -359,14 +389,29 @@ class Images:
                     told = now
                     self._sink(VertexProgress(vertex_id, item, current, total, now))
 
-            fetch_blob(
-                self.client,
-                reference,
-                layer,
-                take,
-                progress=progress,
-                cancellation=self._cancellation,
-            )
+            try:
+                fetch_blob(
+                    self.client,
+                    reference,
+                    layer,
+                    take,
+                    progress=progress,
+                    cancellation=self._cancellation,
+                )
+            except RegistryError as error:
+                if self._is_remote(str(reference)):
+                    raise
+                raise BlobMissing(
+                    f"blob {layer.digest} of {reference.familiar} is not in the store, and cannot be"
+                    f" fetched: {error.message}",
+                    self._store.blobs.path(layer.digest),
+                    hint=f"{reference.familiar} came from no registry: build or import it again",
+                ) from error
+
+    def _is_remote(self, name: str) -> bool:
+        """Whether the layers of the image `name` are in a registry, as far as the store knows."""
+        entry = self._store.refs.get(name)
+        return entry is None or REMOTE in entry.annotations
 
     def complete(self, image: Image) -> None:
         """Bring every layer of `image` that the store lacks into it, several at once. Raises as

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from assembler.access import Access
 from assembler.cli.main import cancellable
 from assembler.cli.options import (
     network_options,
@@ -34,7 +35,7 @@ def command(
     platforms: tuple[str, ...],
     all_platforms: bool,
     progress: str,
-    insecure: tuple[str, ...],
+    access: Access,
     store: str,
 ) -> None:
     """Pull every REF into the store, all of its layers, and print the digests."""
@@ -51,7 +52,7 @@ def command(
         with Builder(
             environment,
             store=store,
-            insecure=frozenset(insecure),
+            access=access.creds_to(*(one.registry for one in references)),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from assembler.access import Access
 from assembler.cli.main import cancellable
 from assembler.cli.options import network_options, progress_option, sink_for, store_option
 from assembler.environment import Environment
@@ -27,7 +28,7 @@ def command(
     compression: str,
     compression_level: int | None,
     progress: str,
-    insecure: tuple[str, ...],
+    access: Access,
     store: str,
 ) -> None:
     """Push an image to every REF.
@@ -50,7 +51,7 @@ def command(
         with Builder(
             environment,
             store=store,
-            insecure=frozenset(insecure),
+            access=access.creds_to(*(one.registry for one in references)),
             archive_limits=archive_limits_of(environment),
             sink=sink_for(progress, environment),
             cancellation=cancellation,

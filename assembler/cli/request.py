@@ -130,7 +130,7 @@ def builder_for(
         store=options["store"],
         runtime=options.get("runtime", "auto"),
         snapshotter=options.get("snapshotter", "auto"),
-        insecure=frozenset(options["insecure"]),
+        access=options["access"],
         jobs=options.get("jobs") or 0,
         secrets=secrets_of(options["secrets"], environment),
         agents=agents_of(options["ssh"], environment),

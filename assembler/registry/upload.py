@@ -167,7 +167,7 @@ class _Sending:
             query = urlencode({"mount": str(blob.digest), "from": name})
             operation = f"the mount of blob {blob.digest} from {name}"
             try:
-                response = self._post(f"?{query}", operation, (f"repository:{name}:pull",))
+                response = self._post(f"?{query}", operation)
             except Unauthorized:  # to read there, or to mount: not to push here
                 continue
             if response.status == 201:
@@ -329,10 +329,10 @@ class _Sending:
             raise refused(response, self._repository, operation)
         self._began(response)
 
-    def _post(self, query: str, operation: str, also: Sequence[str] = ()) -> Response:
+    def _post(self, query: str, operation: str) -> Response:
         url = f"{self._repository.url}/blobs/uploads/{query}"
         request = Request("POST", url, self._repository.registry, operation, length=0)
-        return self._client.send(self._repository, request, PUSH, also=also)
+        return self._client.send(self._repository, request, PUSH)
 
     def _began(self, response: Response) -> None:
         self._location = self._absolute(response, f"{self._repository.url}/blobs/uploads/")

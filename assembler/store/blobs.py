@@ -24,6 +24,7 @@ from assembler.linux.claims import Claim, claim
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.disk import Disk, Fsync, translated
+from assembler.store.growing import WORTHWHILE, Growing
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
 _HELD = 1 << 16  # bytes of a new blob that are in memory before they need a file
@@ -140,11 +141,13 @@ class Blobs:
             return
         self._verified.discard(digest)
         os.unlink(path)
-        raise BlobCorrupt(
+        error = BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
             path,
             hint="build or pull again; `assemble store check` looks for more of them",
-        ) from cause
+        )
+        error.removed = True
+        raise error from cause
 
     def read(self, descriptor: Descriptor, limit: int = MAX_DOCUMENT) -> bytes:
         """The verified bytes of a small blob. Raises BlobMissing, BlobCorrupt."""
@@ -178,14 +181,20 @@ class Blobs:
 
     @contextmanager
     def ingest(
-        self, size: int = 0, *, hashed: bool = True, algorithm: str = "sha256"
+        self,
+        size: int = 0,
+        *,
+        hashed: bool = True,
+        algorithm: str = "sha256",
+        follow: Callable[[Growing], None] | None = None,
     ) -> Iterator[Ingest]:
         """A new blob being written, of `size` bytes where that is known; what is not committed when
         the block ends is removed. Without `hashed` its writer hashes what it writes, and commits it
-        by `commit_as`. Raises NoSpace, StoreError."""
+        by `commit_as`. A blob of some size is given to `follow` while it is being written.
+        Raises NoSpace, StoreError."""
         self.reserve(size)
         hasher = algorithm if hashed else ""
-        ingest = Ingest(self, self._directory, self._check, self._disk, hasher)
+        ingest = Ingest(self, self._directory, self._check, self._disk, hasher, follow)
         try:
             yield ingest
         except OSError as error:
@@ -286,7 +295,13 @@ class Ingest:
     """One blob being written; usable as a binary sink. Made by `Blobs.ingest`."""
 
     def __init__(
-        self, blobs: Blobs, directory: str, check: Callable[[], None], disk: Disk, algorithm: str
+        self,
+        blobs: Blobs,
+        directory: str,
+        check: Callable[[], None],
+        disk: Disk,
+        algorithm: str,
+        follow: Callable[[Growing], None] | None,
     ) -> None:
         self._blobs = blobs
         self._directory = directory
@@ -299,6 +314,8 @@ class Ingest:
         self._claim: Claim | None = None
         self._path = ""
         self._file = -1
+        self._follow = follow
+        self._growing: Growing | None = None
 
     @property
     def written(self) -> int:
@@ -320,7 +337,15 @@ class Ingest:
             if self._size - self._started >= _STRETCH:
                 self._disk.start(self._file, self._started, self._size - self._started)
                 self._started = self._size
+            self._tell_followers()
         return len(view)
+
+    def _tell_followers(self) -> None:
+        if self._follow is not None and self._growing is None and self._size >= WORTHWHILE:
+            self._growing = Growing(self._file, self._blobs.open)
+            self._follow(self._growing)
+        if self._growing is not None:
+            self._growing.grown(self._size)
 
     def _spill(self) -> None:
         """Go on in a file, if that is not so already."""
@@ -329,7 +354,7 @@ class Ingest:
         os.makedirs(os.path.join(self._directory, "ingest"), mode=0o700, exist_ok=True)
         self._claim = claim(os.path.join(self._directory, "ingest"))
         self._path = os.path.join(self._claim.path, "data")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
         self._append(memoryview(self._held))
 
@@ -365,9 +390,13 @@ class Ingest:
         self._spill()
         self._disk.start(self._file, self._started, self._size - self._started)
         self._blobs.named(digest, self._file, self._path)
+        if self._growing is not None:
+            self._growing.end(digest)
 
     def close(self) -> None:
         """Remove what was not committed."""
+        if self._growing is not None:
+            self._growing.end(None)
         if self._claim is not None:
             if self._file >= 0:
                 os.close(self._file)
