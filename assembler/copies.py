@@ -64,7 +64,7 @@ class Copies:
         archive, else a name in its registry. Raises NotFound, RegistryError, BadArchive."""
         if subject.startswith(STORE):
             return self._stored(parse_reference(subject.removeprefix(STORE)))
-        if is_place(subject) or os.path.isfile(subject):
+        if not registries(subject, ()):
             return self._file(subject)
         return self._remote(parse_reference(subject), destinations)
 
@@ -157,6 +157,13 @@ class Copies:
                 uploads=self.store.uploads,
             )
             work.detail = str(pushed.digest)
+
+
+def registries(source: str, targets: Sequence[str]) -> tuple[str, ...]:
+    """The registries that a copy is between. Raises UsageError."""
+    near = source.startswith(STORE) or is_place(source) or os.path.isfile(source)
+    names = ([] if near else [source]) + [one for one in targets if not is_place(one)]
+    return tuple(dict.fromkeys(parse_reference(name).registry for name in names))
 
 
 def is_place(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from assembler.access import Access
 from assembler.cli.main import cancellable
 from assembler.cli.options import (
     network_options,
@@ -13,6 +14,7 @@ from assembler.cli.options import (
     store_option,
 )
 from assembler.environment import Environment
+from assembler.errors import UsageError
 
 
 @click.command("copy")
@@ -33,7 +35,7 @@ def command(
     targets: tuple[str, ...],
     platforms: tuple[str, ...],
     progress: str,
-    insecure: tuple[str, ...],
+    access: Access,
     store: str,
 ) -> None:
     """Copy SRC to every DST, for all of its platforms and byte for byte.
@@ -47,11 +49,18 @@ def command(
     with cancellable() as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
+        from assembler.copies import registries
 
+        hosts = registries(source, targets)
+        if access.creds and len(hosts) > 1:
+            raise UsageError(
+                f"--creds: for which of {', '.join(hosts)}?",
+                hint="log in to each with `assemble login`, or use --authfile",
+            )
         with Builder(
             environment,
             store=store,
-            insecure=frozenset(insecure),
+            access=access.creds_to(*hosts),
             archive_limits=archive_limits_of(environment),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
