@@ -13,7 +13,7 @@ from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
-from assembler.output.base import Blobs, Check
+from assembler.output.base import Blobs, Check, Refused
 from assembler.store.blobs import Blobs as BlobDirectory
 from assembler.store.disk import Disk, Fsync, translated
 from assembler.store.refs import read_index, replace_file, write_index
@@ -40,6 +40,9 @@ class LayoutDirectory:
         self._reference = reference
         self._annotations = annotations or {}
         self.name = f"exporting to OCI layout {path}"
+
+    def begin(self, blobs: Blobs, refused: Refused) -> None:
+        """None: layers are copied when all are there."""
 
     def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""

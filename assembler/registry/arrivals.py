@@ -6,10 +6,11 @@ is given out when the digest of all is right: nobody completes anything that is 
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from contextlib import suppress
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from assembler.cancellation import NOTICING, Cancellation
 from assembler.errors import AssemblerError, Cancelled
@@ -18,11 +19,15 @@ from assembler.oci.digest import Digest
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.download import fetch_blob
+from assembler.registry.parallel import JOBS
+
+_PIECE = 256 << 10
 
 
 class Arrivals:
-    """The blobs of one repository, by files in `directory`. With `keep` they stay there until the
-    end, for a second reader. Use it with `with`; threads share it."""
+    """The blobs of one repository, by files in `directory`. A blob that nobody reads just now may be
+    read again soon, so a few of those stay, and all with `keep`: for several destinations. Use it
+    with `with`; threads share it."""
 
     def __init__(
         self,
@@ -40,40 +45,40 @@ class Arrivals:
         self._keep = keep
         self._lock = threading.Lock()
         self._arriving: dict[Digest, _Arriving] = {}
-        self._open: list[_Arriving] = []
+        """The longest unread first."""
+        self._failed: list[_Arriving] = []
 
     def __enter__(self) -> Arrivals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for arriving in self._open:
+        for arriving in (*self._arriving.values(), *self._failed):
             arriving.close()
 
     def open(self, blob: Descriptor) -> BinaryIO:
         """The blob for reading, from its start; its reader waits for what has not come. Raises
         RegistryError, also from reads."""
         with self._lock:
-            arriving = self._arriving.get(blob.digest)
+            arriving = self._arriving.pop(blob.digest, None)
             if arriving is None or arriving.failed:
+                self._failed += [] if arriving is None else [arriving]  # somebody may read it
                 path = os.path.join(self._directory, f"{blob.digest.algorithm}-{blob.digest.hex}")
                 arriving = _Arriving(blob, path, self._cancellation)
                 arriving.start(self._client, self._reference)
-                self._arriving[blob.digest] = arriving
-                self._open.append(arriving)
+            self._arriving[blob.digest] = arriving
             arriving.readers += 1
-        return cast(BinaryIO, _Reader(self, arriving))
+            unread = [one for one in self._arriving.values() if not one.readers]
+            over = [] if self._keep else unread[:-JOBS]
+            for one in over:
+                del self._arriving[one.blob.digest]
+        for one in over:
+            one.close()
+        return cast(BinaryIO, io.BufferedReader(_Reader(self, arriving), _PIECE))
 
     def left(self, arriving: _Arriving) -> None:
         """Take note that a reader is done."""
         with self._lock:
             arriving.readers -= 1
-            over = not arriving.readers and not self._keep
-            if over:
-                self._open.remove(arriving)
-            if over and self._arriving.get(arriving.blob.digest) is arriving:
-                del self._arriving[arriving.blob.digest]
-        if over:
-            arriving.close()
 
 
 class _Arriving:
@@ -126,8 +131,8 @@ class _Arriving:
             self._received += len(piece)
             self._came.notify_all()
 
-    def read(self, offset: int, most: int) -> bytes:
-        """At most `most` bytes from `offset`, waited for; none only at the end."""
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """How many bytes from `offset` were put into `buffer`, waited for; none only at the end."""
         with self._came:
             while not self._whole and offset >= min(self._received, self.blob.size - 1):
                 self._cancellation.check()
@@ -135,7 +140,9 @@ class _Arriving:
                     raise self._error
                 self._came.wait(NOTICING)
             there = self._received if self._whole else min(self._received, self.blob.size - 1)
-        return os.pread(self._file, min(most, there - offset), offset) if offset < there else b""
+        if offset >= there:
+            return 0
+        return os.preadv(self._file, [buffer[: there - offset]], offset)
 
     def close(self) -> None:
         """Give the file back; what still comes is not waited for."""
@@ -146,31 +153,32 @@ class _Arriving:
             os.close(self._file)
 
 
-class _Reader:
+class _Reader(io.RawIOBase):
     """A position in a blob that arrives."""
 
     def __init__(self, arrivals: Arrivals, arriving: _Arriving) -> None:
         self._arrivals = arrivals
         self._arriving = arriving
         self._at = 0
-        self._closed = False
 
-    def __enter__(self) -> _Reader:
-        return self
+    def readable(self) -> bool:
+        return True
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def seekable(self) -> bool:
+        return True
 
-    def read(self, most: int) -> bytes:
-        piece = self._arriving.read(self._at, most)
-        self._at += len(piece)
-        return piece
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        count = self._arriving.read_into(view, self._at)
+        self._at += count
+        return count
 
-    def seek(self, offset: int) -> int:
-        self._at = offset
-        return offset
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._arriving.blob.size}
+        self._at = start[whence] + offset
+        return self._at
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
             self._arrivals.left(self._arriving)
+        super().close()
