@@ -29,6 +29,7 @@ from assembler.registry.parallel import all_at_once
 from assembler.registry.pull import Closure, closure, selection
 from assembler.registry.push import push
 from assembler.store.importing import LayoutFiles, import_top
+from assembler.store.refs import REMOTE
 from assembler.store.store import Store
 
 STORE = "store:"
@@ -90,7 +91,20 @@ class Copies:
                 hint="`assemble images` lists what it holds",
             )
         self.images.stored(reference, None)  # so that its layers are found where they are
-        return replace(self._kept(reference, descriptor), sources=self.images.sources)
+        kept = self._kept(reference, descriptor)
+        if REMOTE not in descriptor.annotations:
+            return replace(kept, sources=self.images.sources)
+
+        def document(entry: Descriptor) -> Document:
+            if self.store.blobs.has(entry.digest):
+                return kept.document(entry)
+            return described(self.images.client, reference, entry)
+
+        def open(blob: Descriptor) -> BinaryIO:
+            self.images.bring(reference, [blob])
+            return self.store.blobs.open(blob.digest)
+
+        return Origin(reference, kept.top, document, open, lambda blob: (reference,))
 
     def _kept(self, name: Reference, descriptor: Descriptor) -> Origin:
         def document(entry: Descriptor) -> Document:

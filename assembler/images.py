@@ -313,7 +313,7 @@ class Images:
                 reference, top, lambda entry: described(self.client, reference, entry), wanted
             )
             work.detail = str(found.digest)
-        self._bring(reference, found.blobs)
+        self.bring(reference, found.blobs)
         for digest, document in found.documents.items():
             self._store.blobs.put(document.content, digest.algorithm)
         self._store.blobs.put(top.content)
@@ -337,8 +337,9 @@ class Images:
             self._transfer("pull", reference, blob, write)  # it compares the digest
             ingest.commit_as(blob.digest, blob.size)
 
-    def _bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
-        """Fetch those of `blobs` that the store lacks, several at once."""
+    def bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
+        """Fetch those of `blobs` that the store lacks from where `reference` is, several at once.
+        Raises RegistryError, StoreError."""
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads

@@ -16,6 +16,7 @@ from assembler.builder import Builder
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError
+from assembler.images import parse_reference
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -235,6 +236,18 @@ def test_an_archive_and_a_name_of_the_store_are_copied_whole(
     assert other.manifests["store", "1"][1] == other.manifests["tar", "1"][1] == index.content
     with pytest.raises(NotFound, match="no image named"):
         builder.copy("store:example.com/no:1", [], [f"{other.host}/store:1"])
+
+
+def test_what_the_store_lacks_of_an_index_comes_from_its_registry(
+    builder: Builder, faulty: FaultyRegistry, other: FaultyRegistry
+) -> None:
+    index = provide(faulty)
+    name = parse_reference(f"{faulty.host}/app:1")
+    builder.images.pull_index(name, [ARM64, AMD64])
+    assert not builder.store.blobs.has(index.manifests[2].digest)
+    digest = builder.copy(f"store:{name}", [], [f"{other.host}/copy:1"])
+    assert digest == index.descriptor.digest
+    assert other.manifests["copy", "1"][1] == index.content
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "./layer.tar/../../x", 7, None])

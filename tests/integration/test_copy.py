@@ -87,6 +87,9 @@ def test_an_index_made_by_hand_goes_to_another_registry_and_skopeo_reads_it(
     assert "problem" not in assemble("store", "check").stdout
     back = assemble("copy", f"store:{there}/copied:1", f"{here}/back:1")
     assert back.stdout.strip() == digest
+    for subject in (f"{there}/copied:1", f"{tmp_path}/layout:one"):
+        assert assemble("push", subject, f"{here}/pushed:1").stdout.strip() == digest
+        assert fetch(here, "pushed/manifests/1") == index
     two = assemble("pull", "--platform", "linux/arm64", f"{here}/back:1", f"{there}/copied:1")
     assert two.stdout.split() == [entries[1]["digest"]] * 2
     podman.skopeo(
