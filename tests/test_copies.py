@@ -270,3 +270,35 @@ def test_M11_names_of_a_docker_archive_mean_what_is_in_it(
     with pytest.raises(AssemblerError, match="does not hold"):
         builder.copy(str(path), [], [f"{other.host}/copy:1"])
     assert other.tags("copy") == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [7, {}, [], [7], [{}], [{"Config": "config.json", "Layers": 5, "RepoTags": 5}], "x", None],
+)
+def test_M11_a_manifest_of_wrong_types_is_an_error_of_one_line(
+    builder: Builder, other: FaultyRegistry, tmp_path: Path, document: object
+) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        content = json.dumps(document).encode()
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    for choice in (str(path), f"{path}:a"):
+        with pytest.raises(AssemblerError):
+            builder.copy(choice, [], [f"{other.host}/copy:1"])
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{}", b"7", b'{"manifests": 5}', b"\xff"])
+def test_RG13_a_layout_of_nonsense_is_an_error_of_one_line(
+    builder: Builder, faulty: FaultyRegistry, tmp_path: Path, content: bytes
+) -> None:
+    provide(faulty)
+    (tmp_path / "index.json").write_bytes(content)
+    (tmp_path / "oci-layout").write_text("{}")
+    with pytest.raises(AssemblerError):
+        builder.copy(str(tmp_path), [], [f"{faulty.host}/copy:1"])
+    if content not in (b"{}",):
+        with pytest.raises(AssemblerError):
+            builder.copy(f"{faulty.host}/app:1", [], [f"{tmp_path}:new"])

@@ -225,23 +225,25 @@ def _members(
 def _docker_archive(
     store: Store, document: Any, members: Mapping[str, Descriptor], name: str, path: str
 ) -> Image:
-    images = (
-        [one for one in document if isinstance(one, dict)] if isinstance(document, list) else []
-    )
+    images = [one for one in _list(document) if isinstance(one, dict)]
     if name:
-        images = [one for one in images if name in (one.get("RepoTags") or ())]
+        images = [one for one in images if name in _list(one.get("RepoTags"))]
     if len(images) != 1:
         raise NotFound(f"{path} holds {len(images)} images that match; say which by its full name")
     config = _member(members, images[0].get("Config"), path)
     content = store.blobs.read(Descriptor(CONFIG, config.digest, config.size), MAX_DOCUMENT)
     ImageConfig.parse(content)
     layers = [
-        _layer(store, _member(members, layer, path)) for layer in images[0].get("Layers") or ()
+        _layer(store, _member(members, layer, path)) for layer in _list(images[0].get("Layers"))
     ]
     manifest = build(Descriptor(CONFIG, config.digest, config.size), layers)
     image = Image.read(manifest, content)
     store.put_image(image)
     return image
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _layer(store: Store, member: Descriptor) -> Descriptor:
