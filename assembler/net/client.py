@@ -185,6 +185,10 @@ class HttpClient:
             pieces = self._pieces(answer)
             yield Stream(response.status_code, _headers(response), pieces, answer.inside)
 
+    def now(self) -> float:
+        """The moment on the clock of `pause`."""
+        return self._clock()
+
     def pause(
         self,
         attempt: int,
