@@ -406,7 +406,7 @@ class Builder:
         return RegistryOutput(
             self.images.client,
             names,
-            mount_from=self.images.sources,
+            mount_from=self.images.mountable,
             uploads=self.store.uploads,
             progress=progress,
         )

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -108,7 +109,9 @@ class Images:
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
+        self._learning = threading.Lock()
         self._learnt = False
+        self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
 
@@ -195,6 +198,26 @@ class Images:
         names = (image.name for image in self._holders(layer))
         return tuple(Reference.parse(name) for name in names if not name.startswith(LAYOUT))
 
+    def mountable(self, layer: Descriptor) -> tuple[Reference, ...]:
+        """The names of images whose repositories may have the blob of `layer`: besides `sources`,
+        those of the store that have it and may have been pushed."""
+        return (*self.sources(layer), *self._whole().get(layer.digest, ()))
+
+    def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
+        """The names of images whose layers are in the store, by their layers."""
+        with self._learning:
+            if self._kept is None:
+                self._kept = {}
+                for name, entry in self._store.refs.items():
+                    if REMOTE in entry.annotations:
+                        continue
+                    # A name that is none of ours, or an image that is damaged, is no place to look.
+                    with contextlib.suppress(ValueError, AssemblerError):
+                        for one in self._store.image(entry, None).manifest.layers:
+                            names = self._kept.get(one.digest, ())
+                            self._kept[one.digest] = (*names, Reference.parse(name))
+            return self._kept
+
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
@@ -214,12 +237,13 @@ class Images:
     def _holders(self, layer: Descriptor) -> tuple[ResolvedImage, ...]:
         """The images that have `layer`: those of this command, then those of the store that have
         their layers in a registry."""
-        if not self._learnt:
+        with self._learning:
+            if not self._learnt:
+                for name, entry in self._store.refs.items():
+                    if REMOTE in entry.annotations:
+                        with contextlib.suppress(ValueError):  # a name that is none of ours
+                            self.stored(Reference.parse(name), None)
             self._learnt = True
-            for name, entry in self._store.refs.items():
-                if REMOTE in entry.annotations:
-                    with contextlib.suppress(ValueError):  # a name that is none of ours
-                        self.stored(Reference.parse(name), None)
         return tuple(self._sources.get(layer.digest, {}).values())
 
     def _from_layout(self, name: str, platform: Platform) -> Image:

@@ -14,8 +14,10 @@ from assembler.oci.digest import Digest
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Refused
 from assembler.registry.client import RegistryClient
+from assembler.registry.destination import Destination
 from assembler.registry.push import JOBS, Sources, destinations, neighbours
-from assembler.registry.upload import Destination, Stored, upload
+from assembler.registry.source import Stored
+from assembler.registry.upload import upload
 from assembler.store.growing import Growing
 from assembler.store.uploads import Uploads
 
@@ -126,8 +128,7 @@ class Sending:
         with self._guard:  # whoever is asked may have to learn first
             names = tuple(dict.fromkeys(neighbours(destination, self._mount_from(layer))))
         progress = partial(self._told, str(layer.digest))
-        with Stored(layer, self._blobs) as source:
-            upload(destination, source, mount_from=names, progress=progress)
+        upload(destination, Stored(layer, self._blobs), mount_from=names, progress=progress)
 
     def _stream(self, blob: Growing, name: str, destination: Destination) -> None:
         upload(destination, blob, progress=partial(self._told, name))

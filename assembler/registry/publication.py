@@ -11,8 +11,8 @@ from assembler.errors import ProtocolViolation, RegistryError
 from assembler.net.client import Request, Response
 from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
+from assembler.registry.destination import Destination
 from assembler.registry.referring import add_referrer
-from assembler.registry.upload import Destination
 
 _AGAIN = 3  # times that missing blobs are sent anew (reliability R11)
 _MISSING = frozenset(("BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"))

@@ -19,8 +19,10 @@ from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
+from assembler.registry.destination import Destination
 from assembler.registry.publication import Publication
-from assembler.registry.upload import Destination, Stored, upload
+from assembler.registry.source import Stored
+from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
 
 JOBS = 4  # blobs at once for each registry (reliability R15)
@@ -237,11 +239,13 @@ class _Repository:
                 raise Cancelled
             self.pushed.progress(blob, current, total)
 
+        def beside() -> Iterator[str]:
+            yield from neighbours(self.destination, self.others)
+            yield from neighbours(self.destination, self.pushed.mount_from(blob))
+
         self.pushed.cancellation.check()
-        sources = (*self.others, *self.pushed.mount_from(blob))
-        names = dict.fromkeys(neighbours(self.destination, sources))
-        with Stored(blob, self.pushed.blobs) as source:
-            upload(self.destination, source, mount_from=tuple(names), progress=progress)
+        source = Stored(blob, self.pushed.blobs)
+        upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:

@@ -20,7 +20,9 @@ from assembler.oci.digest import Digest
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.upload import Destination, Stored, upload
+from assembler.registry.destination import Destination
+from assembler.registry.source import Stored
+from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
 from assembler.testing.server import Answer
 from assembler.testing.tokens import Tokens
@@ -76,14 +78,14 @@ def send(
     """Upload `content`; what progress was told."""
     told: list[tuple[int, int]] = []
     blob = Descriptor(LAYER_TAR, Digest.of(content), len(content))
-    with Stored(blob, lambda blob: io.BytesIO(content)) as source:
-        upload(to, source, mount_from=mount_from, progress=lambda *bytes: told.append(bytes))
+    source = Stored(blob, lambda blob: io.BytesIO(content))
+    upload(to, source, mount_from=mount_from, progress=lambda *bytes: told.append(bytes))
     return told
 
 
 def sizes(registry: FaultyRegistry, method: str = "PATCH") -> list[int]:
     """The bytes that came with each upload request of that method."""
-    return [seen.received for seen in registry.requests(method, UPLOAD)]
+    return [seen.received for seen in registry.asked(method, UPLOAD)]
 
 
 def methods(registry: FaultyRegistry) -> str:
@@ -100,8 +102,7 @@ def test_a_blob_that_is_there_is_not_read(client: RegistryClient, faulty: Faulty
     def unread(blob: Descriptor) -> io.BytesIO:
         raise AssertionError
 
-    with Stored(BLOB, unread) as source:
-        upload(destination(client, faulty), source)
+    upload(destination(client, faulty), Stored(BLOB, unread))
     assert methods(faulty) == "HEAD"
 
 
@@ -118,7 +119,7 @@ def test_a_large_blob_goes_by_chunks_that_say_where_they_belong(
     client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
     told = send(destination(client, faulty))
-    patches = faulty.requests("PATCH")
+    patches = faulty.asked("PATCH")
     assert [seen.header("content-range") for seen in patches] == [
         f"{start}-{start + CHUNK - 1}" for start in range(0, len(BIG), CHUNK)
     ]
@@ -173,7 +174,7 @@ def test_R8_after_a_reset_at_most_one_chunk_is_sent_twice(
     send(destination(client, faulty))
     assert cut.fired == 1 and faulty.blob(DIGEST) == BIG
     assert faulty.received() <= len(BIG) + CHUNK
-    assert len(faulty.requests("POST")) == 1
+    assert len(faulty.asked("POST")) == 1
 
 
 @pytest.mark.parametrize(
@@ -185,8 +186,8 @@ def test_R8_a_refused_chunk_is_sent_again_when_the_registry_was_asked(
     faulty.on("PATCH", UPLOAD, action, nth=5)
     send(destination(client, faulty))
     assert faulty.blob(DIGEST) == BIG
-    assert len(faulty.requests("PATCH")) == len(BIG) // CHUNK + 1
-    assert len(faulty.requests("GET", UPLOAD)) == 1
+    assert len(faulty.asked("PATCH")) == len(BIG) // CHUNK + 1
+    assert len(faulty.asked("GET", UPLOAD)) == 1
 
 
 def test_R8_when_the_answer_to_a_chunk_is_lost_it_is_not_sent_again(
@@ -200,7 +201,7 @@ def test_R8_when_the_answer_to_a_chunk_is_lost_it_is_not_sent_again(
 def test_R8_a_lost_session_is_begun_anew(client: RegistryClient, faulty: FaultyRegistry) -> None:
     faulty.on("PATCH", UPLOAD, lose_upload(), nth=5)
     send(destination(client, faulty))
-    assert faulty.blob(DIGEST) == BIG and len(faulty.requests("POST")) == 2
+    assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 2
 
 
 def test_R8_sessions_that_are_lost_again_and_again_end_in_one_request(
@@ -218,7 +219,7 @@ def test_R8_a_registry_without_chunks_gets_one_request(
     faulty.on("PATCH", UPLOAD, reply(status))
     send(destination(client, faulty))
     assert faulty.blob(DIGEST) == BIG
-    assert len(faulty.requests("PATCH")) == 1 and sizes(faulty, "PUT") == [len(BIG)]
+    assert len(faulty.asked("PATCH")) == 1 and sizes(faulty, "PUT") == [len(BIG)]
 
 
 def test_R8_a_chunk_that_is_out_of_place_is_put_into_its_place(
@@ -226,7 +227,7 @@ def test_R8_a_chunk_that_is_out_of_place_is_put_into_its_place(
 ) -> None:
     faulty.on("PATCH", UPLOAD, reply(416), nth=5)
     send(destination(client, faulty))
-    assert faulty.blob(DIGEST) == BIG and len(faulty.requests("POST")) == 1
+    assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 1
 
 
 @pytest.mark.parametrize("lie", ["0-", "0-0", "", "bytes", "5-99", "0-99999999"])
@@ -237,7 +238,7 @@ def test_R8_a_range_that_cannot_be_is_not_believed(
     faulty.on("GET", UPLOAD, amend({"Range": lie}))
     send(destination(client, faulty))
     assert faulty.blob(DIGEST) == BIG
-    assert len(faulty.requests("POST")) == 2, "from the beginning, in a new upload"
+    assert len(faulty.asked("POST")) == 2, "from the beginning, in a new upload"
 
 
 def test_R8_a_range_that_says_more_than_was_kept_costs_one_more_upload(
@@ -256,7 +257,7 @@ def test_R8_a_range_that_says_more_than_was_kept_costs_one_more_upload(
     faulty.on("PATCH", UPLOAD, trusting)
     faulty.on("GET", UPLOAD, lying)
     send(destination(client, faulty))
-    assert faulty.blob(DIGEST) == BIG and len(faulty.requests("POST")) == 2
+    assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 2
 
 
 def test_R8_a_chunk_that_the_registry_shortens_is_completed(
@@ -300,11 +301,8 @@ def test_a_blob_that_is_not_what_it_says_is_refused_once(
     client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
     wrong = Descriptor(LAYER_TAR, Digest.of(b"other"), len(BIG))
-    with (
-        Stored(wrong, lambda blob: io.BytesIO(BIG)) as source,
-        pytest.raises(ProtocolViolation) as caught,
-    ):
-        upload(destination(client, faulty), source)
+    with pytest.raises(ProtocolViolation) as caught:
+        upload(destination(client, faulty), Stored(wrong, lambda blob: io.BytesIO(BIG)))
     assert caught.value.status == 400
     assert faulty.received() == len(BIG)
 
@@ -320,7 +318,7 @@ def test_R5_progress_begins_the_count_of_failures_anew(
 ) -> None:
     faulty.on("PATCH", UPLOAD, reply(503), nth=range(1, 1000, 2))
     send(destination(client, faulty))
-    assert len(faulty.requests("PATCH")) == 2 * len(BIG) // CHUNK
+    assert len(faulty.asked("PATCH")) == 2 * len(BIG) // CHUNK
 
 
 def test_R10_a_token_that_ends_amid_an_upload_costs_no_byte_of_what_is_there(
@@ -329,7 +327,7 @@ def test_R10_a_token_that_ends_amid_an_upload_costs_no_byte_of_what_is_there(
     with FaultyRegistry(tokens=Tokens(uses=4)) as registry:
         send(destination(client, registry))
         assert registry.blob(DIGEST) == BIG
-        assert len(registry.requests("POST", START)) <= 2, "one is the challenge's"
+        assert len(registry.asked("POST", START)) <= 2, "one is the challenge's"
 
 
 def test_R12_a_blob_that_was_stored_as_another_is_refused(
@@ -365,7 +363,7 @@ def test_R9_of_several_repositories_the_one_that_has_the_blob_gives_it(
     faulty.add_blob("third", BIG)
     faulty.on("HEAD", "/v2/second/*", reply(403))
     send(destination(client, faulty), mount_from=["first", "second", "third"])
-    assert faulty.received() == 0 and len(faulty.requests("POST")) == 1
+    assert faulty.received() == 0 and len(faulty.asked("POST")) == 1
 
 
 @pytest.mark.parametrize("status", [202, 400, 401, 403, 404, 405])
@@ -376,7 +374,7 @@ def test_R9_a_mount_that_is_refused_becomes_an_upload(
         faulty.on("POST", START, reply(status, {"WWW-Authenticate": 'Basic realm="x"'}), nth=1)
     send(destination(client, faulty), mount_from=["base"])
     assert faulty.blob(DIGEST) == BIG
-    assert len(faulty.requests("POST")) == (1 if status == 202 else 2)
+    assert len(faulty.asked("POST")) == (1 if status == 202 else 2)
 
 
 def test_R9_a_mount_asks_for_a_token_that_reads_the_other_repository(
@@ -463,7 +461,7 @@ def test_an_upload_that_a_dead_command_began_is_gone_on_with(
     send(destination(client, faulty, uploads))
     assert faulty.blob(DIGEST) == BIG
     assert faulty.received() <= len(BIG) + CHUNK
-    assert len(faulty.requests("POST")) == 1
+    assert len(faulty.asked("POST")) == 1
 
 
 @pytest.mark.parametrize("action", [lose_upload(), reply(500), reply(200, {"Range": "0-5"})])
