@@ -6,6 +6,7 @@ from assembler.errors import BadArchive
 from assembler.layer.tree import join
 
 _MAX_LINKS = 40
+_MOST = 50_000  # paths that are remembered
 
 
 class Following:
@@ -22,6 +23,8 @@ class Following:
     def _resolve(self, path: str, links: int = 0) -> str:
         """The real path of the directory at `path`, which is made where it is missing."""
         missing: list[tuple[str, str]] = []
+        if len(self._known) > _MOST:
+            self._known.clear()
         known = "" if not path else self._known.get(path)
         while known is None:
             above, _, name = path.rpartition("/")
