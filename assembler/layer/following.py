@@ -15,6 +15,18 @@ class Following:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self.opaque: set[str] = set()
+        """The directories in which nothing of the layers below shows."""
+
+    def _covered(self, path: str) -> bool:
+        """Whether nothing of the layers below shows at the real path `path`, as one of the
+        directories above it is opaque."""
+        above = path
+        while self.opaque and above:
+            above = above.rpartition("/")[0]
+            if above in self.opaque:
+                return True
+        return False
 
     def _step(self, above: str, name: str, links: int) -> str:
         """The real path of the directory `name` in the real directory `above`, made if missing."""

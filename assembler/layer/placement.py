@@ -24,7 +24,6 @@ class Placement(Following):
         self._inodes = 0
         self.directories = Shelf()
         self.directories.add("")
-        self.opaque: set[str] = set()
         self.root: Entry | None = None
         self.settled = True
 
@@ -114,11 +113,8 @@ class Placement(Following):
 
     def _shown_below(self, path: str) -> Entry | None:
         """What the layers below have at the real path `path`, unless this layer hides it."""
-        above = path
-        while self.opaque and above:
-            above = above.rpartition("/")[0]
-            if above in self.opaque:
-                return None
+        if self._covered(path):
+            return None
         self.settled = False
         return self._lower(path)
 
