@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
@@ -23,8 +24,8 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Finished, Sink, Warned, discard
-from assembler.images import Images
+from assembler.events import Finished, Sink, VertexProgress, Warned, discard
+from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -87,7 +88,7 @@ class BuildRequest:
     network: str = "default"
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
-    pull: bool = False
+    pull: Pull = Pull.MISSING
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     no_cache: frozenset[str] = frozenset()
@@ -116,7 +117,7 @@ class Builder:
         store: str = "",
         runtime: str = "auto",
         snapshotter: str = "auto",
-        insecure: frozenset[str] = frozenset(),
+        access: Access | None = None,
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, tuple[str, ...]] | None = None,
@@ -153,7 +154,7 @@ class Builder:
             Images(
                 self.store,
                 environment,
-                insecure=insecure,
+                access=access or Access(),
                 sink=sink,
                 cancellation=cancellation,
                 clock=clock,
@@ -378,6 +379,21 @@ class Builder:
                             self.store.blobs.condemn(layer.digest, error)
                     raise
                 work.detail = str(written.digest)
+
+    def registry_output(self, names: Sequence[Reference]) -> Output:
+        """The output that pushes to `names`."""
+        from assembler.output.registry import RegistryOutput
+
+        def progress(vertex: str, item: str, current: int, total: int) -> None:
+            self._sink(VertexProgress(vertex, item, current, total, self._clock()))
+
+        return RegistryOutput(
+            self.images.client,
+            names,
+            mount_from=self.images.sources,
+            uploads=self.store.uploads,
+            progress=progress,
+        )
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be

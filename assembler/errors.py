@@ -137,7 +137,10 @@ class RateLimited(RegistryError):
 
 
 class Unreachable(RegistryError):
-    """No connection, or one that kept breaking until the budget was spent."""
+    """No connection, or one that kept breaking until the budget was spent. `cause` is one of
+    `net.failure.Cause`, empty where there was an answer."""
+
+    cause = ""
 
 
 class ProtocolViolation(RegistryError):

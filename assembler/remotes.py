@@ -251,7 +251,9 @@ class Remotes:
             if self._client is None:
                 from assembler.net.client import HttpClient
 
-                client = HttpClient(cancellation=self._cancellation)
+                client = HttpClient(
+                    cancellation=self._cancellation, variables=self._environment.variables
+                )
                 self._client = self._stack.enter_context(client)
             return self._client
 

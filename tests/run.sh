@@ -4,7 +4,7 @@
 # need root. As anybody else: run them here, and name once what is missing.
 set -eu
 packages="podman buildah runc crun uidmap skopeo umoci docker-registry mmdebstrap busybox-static
-fuse-overlayfs slirp4netns python3-venv make git strace graphviz openssh-client libarchive-tools zstd"
+fuse-overlayfs slirp4netns python3-venv make git strace graphviz openssh-client openssl libarchive-tools zstd"
 user=assembler-test
 home=/var/tmp/$user
 top=$(cd "$(dirname "$0")/.." && pwd)

@@ -23,6 +23,7 @@ from assembler.environment import Environment
 from assembler.errors import BlobCorrupt, Cancelled, UsageError
 
 if TYPE_CHECKING:
+    from assembler.access import Access
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
     from assembler.cli.outputs import OutputRequest, Packaging
@@ -89,6 +90,8 @@ def command(**options: Any) -> None:
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
+        access: Access = options["access"]
+        options["access"] = access.creds_to(*(name.registry for name in names))
         try:
             with builder_for(options, environment, cancellation, sink) as builder:
                 inputs = read_inputs(builder, options, environment)

@@ -234,7 +234,8 @@ class Realisation:
 
     def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
         services = self._services
-        with services.store.blobs.ingest(hashed=False) as ingest:
+        follow = services.destination.growing
+        with services.store.blobs.ingest(hashed=False, follow=follow) as ingest:
             packed = pack(
                 changeset,
                 ingest,

@@ -60,12 +60,12 @@ def pack(
 ) -> Packed:
     """Write `entries` as a layer to `sink`; the order they come in does not show in the bytes.
 
-    Modification times later than `epoch` (seconds) become it. `check` is called for each entry and
-    each MiB and may raise. `seen` is told the digest of each file's bytes. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
-    then, and what reached `sink` is to be thrown away.
+    Modification times later than `epoch` (seconds) become it. `check` is called for each MiB
+    of the tar and may raise. `seen` is told the digest of each file's bytes. Raises what
+    `TarWriter.add_all`, `sink` and `check` raise; no thread is left then, and what reached `sink`
+    is to be thrown away.
     """
     blob = _Blob(sink, compression, check)
-    count = 0
     try:
         with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
 
@@ -74,12 +74,11 @@ def pack(
                 behind.put(piece)
 
             writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near, seen=seen)
-            for entry in canonical(entries):
-                check()
-                writer.add(entry)
-                count += 1
+            ordered = canonical(entries)
+            check()
+            writer.add_all(ordered)
             writer.close()
-        return blob.finish(count)
+        return blob.finish(len(ordered))
     finally:
         blob.abort()
 

@@ -1,48 +1,61 @@
-"""HTTP with one policy; the only module that imports httpx.
+"""HTTP with one policy: redirects, limits, retries (reliability.md 1.2).
 
-Redirects are followed by hand: headers of ours never reach another origin, https never becomes
-http. Bodies are bounded or streamed. Failures become errors that name the registry and the
-operation, never a URL with a query.
+Redirects are followed by hand: what we added to a request never reaches another origin, https never
+becomes http, and none leads from the internet to an address inside. Bodies are bounded or streamed.
+Failures become errors that name the registry and the operation, never a URL with a query.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from assembler.cancellation import Cancellation
-from assembler.errors import ProtocolViolation, Unreachable
+from assembler.errors import ProtocolViolation, RateLimited, Unreachable
+from assembler.net.body import FileBody, decoded, parsed
+from assembler.net.failure import Cause, classify, unreachable
+from assembler.net.limits import Limits
 from assembler.net.origin import Origin
-from assembler.net.retry import RETRYABLE, RetryPolicy
+from assembler.net.proxy import Proxies
+from assembler.net.retry import RETRYABLE, RetryPolicy, asked_for, come_back
+from assembler.net.warning import Warnings
 from assembler.version import __version__
 
 if TYPE_CHECKING:
-    import httpx
+    from assembler.net.dial import LookUp
+    from assembler.net.tls import Certificates
+    from assembler.net.transport import Answer, Transport
 
 MAX_REDIRECTS = 10
 CONNECTIONS = 3  # tries of a request that gets no answer at all: a refused port stays refused
 MAX_ERROR_BODY = 64 << 10
-SLOWEST = 1024  # bytes a second, over WINDOW seconds, below which a transfer has failed
-WINDOW = 60.0
+DIRECT = 8 << 20  # bytes of an answer from which on httpx is passed by (speed.md 8)
+_DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GO_ALONG = frozenset(
+    "accept accept-encoding content-type if-match if-modified-since if-none-match if-range"
+    " if-unmodified-since range user-agent".split()
+)
+"""Headers that say what is asked for. All others stay with the origin that they were meant for."""
+_PLAIN_TO_TLS = (b"HTTP request to an HTTPS server", b"plain HTTP request was sent to HTTPS port")
 
-Body = bytes | Callable[[], Iterable[bytes]]
-"""A request's body: bytes, or a function that gives the pieces anew for each attempt."""
+Body = bytes | FileBody | Callable[[], Iterable[bytes]]
+"""A request's body: bytes, a part of a file, or a function that gives the pieces anew for each
+attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `private` headers go to the first origin only; `length` is of a streamed body;
-    `hint` says what to do when nothing answers, where that is no registry."""
+    """One request. `private` headers go to the first origin only; `length` is of a body given by
+    pieces; `hint` says what to do when nothing answers, where that is no registry. `public` forbids
+    every address that is not public. The head of the answer may take `patience` seconds, None for
+    the usual limit."""
 
     method: str
     url: str
@@ -54,20 +67,28 @@ class Request:
     length: int | None = None
     follow: bool = True
     hint: str = ""
+    public: bool = False
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer whose body was read, up to a limit."""
+    """An answer whose body was read, up to a limit. `inside` says that it came from an address that
+    is not public."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     url: str = field(repr=False)
+    inside: bool = False
 
     def header(self, name: str) -> str:
         """The header `name`, empty when there is none."""
         return self.headers.get(name.lower(), "")
+
+    def json(self) -> object:
+        """The body as JSON. Raises ValueError, also for what is nested too deep to be read."""
+        return parsed(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +98,26 @@ class Stream:
     status: int
     headers: Mapping[str, str]
     pieces: Iterator[bytes] = field(repr=False)
+    inside: bool = False
 
     def header(self, name: str) -> str:
         """The header `name`, empty when there is none."""
         return self.headers.get(name.lower(), "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Received:
+    response: Answer
+    request: Request  # as it was sent to the last origin
+    inside: bool
+
+
 class HttpClient:
     """A pool of connections. Use it with `with`; threads share it.
 
-    `certificates` gives the (CA file, client certificate, key) for a host, empty where there is
-    none; hosts in `unverified` have their certificate not checked.
+    `certificates` gives the files for the connections to a host; hosts in `unverified` have their
+    certificate not checked. Proxies and authorities are those
+    of the environment `variables`. `warn` is told what registries warn of, each once.
     """
 
     def __init__(
@@ -95,254 +125,299 @@ class HttpClient:
         *,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
-        unverified: frozenset[str] = frozenset(),
-        certificates: Callable[[str], tuple[str, str, str]] = lambda host: ("", "", ""),
+        unverified: Container[str] = frozenset(),
+        certificates: Callable[[str], Certificates] | None = None,
+        variables: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+        look_up: LookUp | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cancellation = cancellation
         self._policy = policy or RetryPolicy()
         self._unverified = unverified
         self._certificates = certificates
+        self._variables = {} if variables is None else variables
+        self._limits = limits or Limits()
+        self._warnings = Warnings(warn)
+        self._look_up = look_up
         self._clock = clock
         self._lock = threading.Lock()
-        self._clients: dict[tuple[str, str], httpx.Client] = {}
+        self._made: Transport | None = None
 
     def __enter__(self) -> HttpClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            client.close()
+        if self._made is not None:
+            self._made.close()
 
     def request(self, request: Request, limit: int = 4 << 20) -> Response:
         """The answer to `request`, retried by the policy; its body has at most `limit` bytes.
 
-        Raises Unreachable when no attempt came through, ProtocolViolation for a body over the
-        limit. Statuses are the caller's to judge.
+        Raises Unreachable when no attempt came through, RateLimited when the registry wants to be
+        asked later than the policy allows, ProtocolViolation for a body over the limit. Statuses
+        are the caller's to judge.
         """
-        for attempt in range(self._policy.tries):
+        attempt, started = 0, self._clock()
+        while True:
             self._cancellation.check()
-            last = attempt == self._policy.tries - 1
             try:
-                response = self._once(request, limit)
-            except Unreachable:
-                if last or attempt >= CONNECTIONS - 1:
+                response = self._once(request, limit, started + self._policy.budget)
+            except Unreachable as error:
+                if not self.pause(attempt, failure=error, started=started):
                     raise
-                self._pause(self._policy.delay(attempt))
-                continue
-            if response.status not in RETRYABLE or last:
-                return response
-            self._pause(self._policy.delay(attempt, response.header("retry-after")))
-        raise AssertionError("a retry policy has at least one try")
+            else:
+                if response.status not in RETRYABLE:
+                    return response
+                retry_after = response.header("retry-after")
+                self._refuse_to_wait(request, response.status, retry_after, started)
+                if not self.pause(attempt, retry_after, started=started):
+                    return response
+            attempt += 1
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Stream]:
         """The answer to `request` with its body unread; one attempt. Raises Unreachable, also
         from the pieces, when the connection breaks or is slower than the floor."""
-        with self._send(request) as (response, _):
-            pieces = self._pieces(response, request)
-            yield Stream(response.status_code, _headers(response), pieces)
+        with self._send(request, None) as answer:
+            response = answer.response
+            pieces = self._pieces(answer)
+            yield Stream(response.status_code, _headers(response), pieces, answer.inside)
 
-    def pause(self, attempt: int, retry_after: str = "") -> bool:
-        """Wait before attempt `attempt` + 1; false when the policy allows no more."""
-        if attempt >= self._policy.tries - 1:
+    def pause(
+        self,
+        attempt: int,
+        retry_after: str = "",
+        *,
+        failure: Unreachable | None = None,
+        started: float | None = None,
+    ) -> bool:
+        """Wait before attempt `attempt` + 1; false when the policy allows no more, or `failure` is of
+        a kind that stays. `started` is when the first attempt was, on the clock."""
+        if failure is not None and failure.cause and attempt >= Cause(failure.cause).tries - 1:
             return False
-        self._pause(self._policy.delay(attempt, retry_after))
-        return True
-
-    def _once(self, request: Request, limit: int) -> Response:
-        with self._send(request) as (response, url):
-            allowed = limit if response.status_code < 400 else MAX_ERROR_BODY
-            body = b""
-            for piece in self._pieces(response, request):
-                body += piece
-                if len(body) > allowed and response.status_code < 400:
-                    raise ProtocolViolation(
-                        f"{request.registry} sent more than {limit} bytes for {request.operation}",
-                        registry=request.registry,
-                        operation=request.operation,
-                        status=response.status_code,
-                    )
-                if len(body) > allowed:
-                    break
-            return Response(response.status_code, _headers(response), body[:allowed], url)
-
-    @contextmanager
-    def _send(self, request: Request) -> Iterator[tuple[httpx.Response, str]]:
-        import httpx
-
-        url, first = request.url, Origin.of(request.url)
-        for _ in range(MAX_REDIRECTS):
-            origin = Origin.of(url)
-            headers = {"User-Agent": f"assemble/{__version__}", **request.headers}
-            if origin == first:
-                headers |= request.private
-            if request.length is not None:
-                headers["Content-Length"] = str(request.length)
-            content: Any = request.body() if callable(request.body) else request.body
-            try:
-                client = self._client(origin)
-                sent = client.build_request(
-                    request.method, url, headers=headers, content=content or None,
-                    extensions={"trace": self._trace},
-                )  # fmt: skip
-                response = self._answered(client, sent)
-            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-                self._cancellation.check()
-                raise _unreachable(request, origin, error) from error
-            try:
-                location = response.headers.get("location", "")
-                if not (request.follow and response.status_code in _REDIRECTS and location):
-                    yield response, url
-                    return
-                url = self._next(request, url, location)
-            finally:
-                response.close()
-        raise ProtocolViolation(
-            f"{request.registry} redirected {request.operation} more than {MAX_REDIRECTS} times",
-            registry=request.registry,
-            operation=request.operation,
-        )
-
-    def _answered(self, client: httpx.Client, request: httpx.Request) -> httpx.Response:
-        """The answer to `request`, its body unread. Nothing ends a look-up of a name, a connect(2)
-        or a TLS handshake from outside: a cancelled build leaves them alone in their thread."""
-        outcome: list[httpx.Response | BaseException] = []
-        left = threading.Event()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-
-        def send() -> None:
-            try:
-                outcome.append(client.send(request, stream=True))
-            except BaseException as error:  # raised by whoever waits
-                outcome.append(error)
-            os.close(writer)
-            if left.is_set():
-                _close(outcome)
-
-        try:
-            threading.Thread(target=send, name="request", daemon=True).start()
-            poller = select.poll()
-            poller.register(reader)
-            poller.register(self._cancellation.fileno(), select.POLLIN)
-            poller.poll()
-            if self._cancellation.cancelled:
-                left.set()
-                _close(outcome)
-                self._cancellation.check()
-        finally:
-            os.close(reader)
-        answer = outcome[0]
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def _next(self, request: Request, url: str, location: str) -> str:
-        try:
-            following = urljoin(url, location)
-            before, after = Origin.of(url), Origin.of(following)
-        except ValueError as error:
-            raise ProtocolViolation(
-                f"{request.registry} redirected {request.operation} to something that is no URL",
-                registry=request.registry,
-                operation=request.operation,
-            ) from error
-        if before.scheme == "https" and after.scheme == "http":
-            raise ProtocolViolation(
-                f"{request.registry} redirected {request.operation} from https to http "
-                f"({after.host}); refused",
-                registry=request.registry,
-                operation=request.operation,
-            )
-        return following
-
-    def _pieces(self, response: httpx.Response, request: Request) -> Iterator[bytes]:
-        import httpx
-
-        started, received = self._clock(), 0
-        try:
-            for piece in response.iter_raw():
-                self._cancellation.check()
-                received += len(piece)
-                now = self._clock()
-                if now - started >= WINDOW:
-                    if received < SLOWEST * (now - started):
-                        raise httpx.ReadTimeout("slower than the floor")
-                    started, received = now, 0
-                yield piece
-        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
-            self._cancellation.check()
-            raise _unreachable(request, Origin.of(str(response.url)), error) from error
-
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Told of each connection: one that waits ends when the build does."""
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._cancellation.interrupts(info["return_value"].get_extra_info("socket"))
-
-    def _client(self, origin: Origin) -> httpx.Client:
-        host = origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}"
-        key = (origin.scheme, host)
-        with self._lock:
-            if key not in self._clients:
-                self._clients[key] = self._connect(origin, host)
-            return self._clients[key]
-
-    def _connect(self, origin: Origin, host: str) -> httpx.Client:
-        # httpx imports its command line, and with it rich, unless something stands in its place.
-        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-        import httpx
-
-        verify: ssl.SSLContext | bool = False
-        if origin.scheme == "https":
-            verify = self._context(host)
-        return httpx.Client(
-            verify=verify,
-            timeout=httpx.Timeout(60.0, connect=10.0),
-            limits=httpx.Limits(max_connections=8, max_keepalive_connections=8),
-            follow_redirects=False,
-        )
-
-    def _context(self, host: str) -> ssl.SSLContext:
-        authority, certificate, key = self._certificates(host)
-        context = ssl.create_default_context()
-        if authority:
-            context.load_verify_locations(authority)
-        if certificate:
-            context.load_cert_chain(certificate, key or None)
-        if host in self._unverified:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    def _pause(self, seconds: float) -> None:
+        spent = 0.0 if started is None else self._clock() - started
+        seconds = self._policy.wait(attempt, retry_after, spent)
+        if seconds is None:
+            return False
         self._cancellation.wait(seconds)
         self._cancellation.check()
+        return True
+
+    def _refuse_to_wait(
+        self, request: Request, status: int, retry_after: str, started: float
+    ) -> None:
+        """Raise the error for a registry that wants to be asked when nobody waits any more."""
+        spent = self._clock() - started
+        if spent + (asked_for(retry_after) or 0.0) <= self._policy.budget:
+            return
+        kind = RateLimited if status == 429 else Unreachable
+        what = "limits the rate of requests" if status == 429 else "is not ready"
+        raise kind(
+            f"{request.registry} {what}: {request.operation} was answered with status {status}, and"
+            f" may be asked for again at {come_back(retry_after)}",
+            registry=request.registry,
+            operation=request.operation,
+            status=status,
+            hint="log in for a higher limit, wait, or use a mirror in registries.conf"
+            if status == 429
+            else "try again then",
+        )
+
+    def _once(self, request: Request, limit: int, until: float) -> Response:
+        with self._send(request, until) as answer:
+            response, parts, size = answer.response, [], 0
+            failed = response.status_code >= 400
+            for piece in self._pieces(answer):
+                parts.append(piece)
+                size += len(piece)
+                if size > (MAX_ERROR_BODY if failed else limit):
+                    break
+            body = b"".join(parts)
+            if failed:
+                body = body[:MAX_ERROR_BODY]
+                self._check_scheme(answer, body)
+            elif size <= limit:
+                try:
+                    body = decoded(body, response.headers.get("content-encoding", ""), limit)
+                except ValueError as error:
+                    raise _violation(
+                        request, f"sent {error} for", status=response.status_code
+                    ) from error
+            if not failed and len(body) > limit:
+                what = f"sent more than {limit} bytes for"
+                raise _violation(request, what, status=response.status_code)
+            headers, url = _headers(response), answer.request.url
+            return Response(response.status_code, headers, body, url, answer.inside)
+
+    def _check_scheme(self, answer: _Received, body: bytes) -> None:
+        """Servers that speak TLS tell who does not by a 400 in plain http."""
+        if answer.response.status_code == 400 and any(one in body for one in _PLAIN_TO_TLS):
+            raise self._unreachable(answer.request, Cause.SPEAKS_TLS, "")
+
+    @contextmanager
+    def _send(self, request: Request, until: float | None) -> Iterator[_Received]:
+        redirects = 0
+        while True:
+            response = self._sent(request, until)
+            try:
+                stream = response.extensions["network_stream"]
+                self._warnings.note(request.registry, response.headers.get_list("warning"))
+                location = response.headers.get("location", "")
+                status = response.status_code
+                if not (request.follow and status in _REDIRECTS and location):
+                    yield _Received(response, request, stream.inside)
+                    return
+                redirects += 1
+                if redirects > MAX_REDIRECTS:
+                    raise _violation(request, "redirected", f"more than {MAX_REDIRECTS} times")
+                request = _redirected(request, status, location, stream.inside)
+                self._drain(response)
+            finally:
+                response.close()
+
+    def _sent(self, request: Request, until: float | None) -> Answer:
+        from assembler.net.dial import AddressRefused
+        from assembler.net.transport import ERRORS, Call
+        from assembler.net.transport import request as message
+
+        self._cancellation.check()
+        headers = [
+            ("User-Agent", f"assemble/{__version__}"),
+            *(() if "Accept" in request.headers else (("Accept", "*/*"),)),
+            *(() if "Accept-Encoding" in request.headers else (("Accept-Encoding", "identity"),)),
+            *request.headers.items(),
+            *request.private.items(),
+        ]
+        body = request.body
+        length = (
+            request.length
+            if callable(body)
+            else len(body)
+            if isinstance(body, bytes)
+            else body.length
+        )
+        if length is None:
+            headers.append(("Transfer-Encoding", "chunked"))
+        elif length or request.method in ("POST", "PUT", "PATCH"):
+            headers.append(("Content-Length", str(length)))
+        call = Call(request.public, request.patience, until)
+        try:
+            return self._transport().handle_request(
+                message(request.method, request.url, headers, body, call)
+            )
+        except AddressRefused as error:
+            raise _violation(
+                request, "leads", f"to an address inside ({error}); refused"
+            ) from error
+        except ERRORS as error:
+            self._cancellation.check()
+            raise self._failed(request, error) from error
+
+    def _pieces(self, answer: _Received) -> Iterator[bytes]:
+        from assembler.net.transport import ERRORS
+
+        response = answer.response
+        try:
+            rest = _direct(response, answer.request.method)
+            received = response.iter_raw()
+            for piece in received:
+                self._cancellation.check()
+                yield piece
+                if rest:
+                    # h11 has handed on all that it had read; its connection is not used again.
+                    stream = response.extensions["network_stream"]
+                    yield from stream.pieces(rest - len(piece))
+                    return
+        except (*ERRORS, EOFError) as error:
+            self._cancellation.check()
+            raise self._failed(answer.request, error) from error
+
+    def _drain(self, response: Answer) -> None:
+        """Read a short body, so that the connection can be used again."""
+        length = response.headers.get("content-length", "")
+        if length.isdecimal() and int(length) <= _DRAINED:
+            for _ in response.iter_raw():
+                self._cancellation.check()
+
+    def _failed(self, request: Request, error: BaseException) -> Unreachable:
+        cause = classify(error)
+        if cause is Cause.MALFORMED and b"\x15\x03".decode("latin-1") in str(error):
+            cause = Cause.SPEAKS_TLS
+        return self._unreachable(request, cause, str(error))
+
+    def _unreachable(self, request: Request, cause: Cause, detail: str) -> Unreachable:
+        return unreachable(
+            request.registry, request.operation, Origin.of(request.url), cause, detail, request.hint
+        )
+
+    def _transport(self) -> Transport:
+        # httpx imports its command line, and with it rich, unless something stands in its place.
+        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+        from assembler.net.dial import look_up
+        from assembler.net.tls import Contexts
+        from assembler.net.transport import Transport
+
+        with self._lock:
+            if self._made is None:
+                self._made = Transport(
+                    cancellation=self._cancellation,
+                    contexts=Contexts(self._certificates, self._unverified, self._variables),
+                    proxies=Proxies(self._variables),
+                    limits=self._limits,
+                    look_up=self._look_up or look_up,
+                    clock=self._clock,
+                )
+            return self._made
 
 
-def _close(outcome: list[httpx.Response | BaseException]) -> None:
-    for answer in outcome:
-        if not isinstance(answer, BaseException):
-            answer.close()
+def _redirected(request: Request, status: int, location: str, inside: bool) -> Request:
+    """The request that a redirect asks for. Raises ProtocolViolation for one that must not be
+    followed. What was dropped on the way to another origin does not come back on the way home."""
+    try:
+        url = urljoin(request.url, location)
+        before, after = Origin.of(request.url), Origin.of(url)
+    except ValueError as error:
+        raise _violation(request, "redirected", "to something that is no URL") from error
+    if before.scheme == "https" and after.scheme == "http":
+        raise _violation(request, "redirected", f"from https to http ({after.host}); refused")
+    headers, private, public = dict(request.headers), request.private, request.public
+    if before != after:
+        headers = {name: text for name, text in headers.items() if name.lower() in _GO_ALONG}
+        private, public = {}, public or not inside
+    method, body, length = request.method, request.body, request.length
+    if status == 303 and method != "HEAD":  # RFC 9110 15.4.4: look there
+        method, body, length = "GET", b"", None
+        headers.pop("Content-Type", None)
+    return replace(
+        request, method=method, url=url, headers=headers, private=private, body=body, length=length,
+        public=public,
+    )  # fmt: skip
 
 
-def _headers(response: httpx.Response) -> dict[str, str]:
+def _direct(response: Answer, method: str) -> int:
+    """The length of a body that can be received from the socket itself, else 0."""
+    length = response.headers.get("content-length", "")
+    if (
+        response.status_code not in (200, 206)
+        or method == "HEAD"
+        or not length.isdecimal()
+        or "transfer-encoding" in response.headers
+        or "content-encoding" in response.headers
+    ):
+        return 0
+    return int(length) if int(length) >= DIRECT else 0
+
+
+def _headers(response: Answer) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
-def _unreachable(request: Request, origin: Origin, error: BaseException) -> Unreachable:
-    reason = str(error) or type(error).__name__
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__
-    hint = request.hint or "is the registry running, and is its name right?"
-    if cause is not None and not request.hint:
-        hint = (
-            f"put its certificate authority into ~/.config/containers/certs.d/{origin.host}/ca.crt, "
-            f"or allow it with --insecure-registry {origin.host}"
-        )
-    return Unreachable(
-        f"cannot reach {request.registry} for {request.operation}: {reason}",
+def _violation(request: Request, did: str, how: str = "", *, status: int = 0) -> ProtocolViolation:
+    return ProtocolViolation(
+        f"{request.registry} {did} {request.operation} {how}".rstrip(),
         registry=request.registry,
         operation=request.operation,
-        hint=hint,
+        status=status,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,18 @@ class Origin:
             raise ValueError(f"not an http URL: {url[:80]!r}")
         return cls(scheme, parts.hostname.lower(), parts.port or _PORTS[scheme])
 
+    @property
+    def name(self) -> str:
+        """The host, with its port unless that goes without saying: how certs.d names it."""
+        return self.host if self.port in (80, 443) else f"{self.bracketed}:{self.port}"
+
+    @property
+    def bracketed(self) -> str:
+        """The host as it stands before a port."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.bracketed}:{self.port}"
 
 
 def is_loopback(host: str) -> bool:
@@ -41,11 +52,24 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_public(address: str) -> bool:
+    """Whether the IP address is one of the internet at large: not loopback, link-local, private,
+    shared (RFC 6598) or multicast, also where an IPv6 address stands for an IPv4 one."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if inner is None and found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return found.is_global and not found.is_multicast
+
+
 def is_inside(host: str) -> bool:
-    """Whether `host` is, or resolves to, an address that is not public: loopback, link-local,
-    private. A name that does not resolve is not inside; connecting to it fails anyway."""
+    """Whether `host` is, or resolves to, an address that is not public. A name that does not
+    resolve is not inside; connecting to it fails anyway."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return any(not ipaddress.ip_address(str(item[4][0]).split("%")[0]).is_global for item in found)
+    return any(not is_public(str(item[4][0])) for item in found)

@@ -6,19 +6,23 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
-LONGEST_WAIT = 300.0  # seconds; a server that asks for more is not waited for
+LONGEST_WAIT = 300.0  # seconds that are waited for a server that asks for more
+_FAR = 10**9  # seconds; what a header asks beyond is the same
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most `tries` attempts, waiting `first` × 2ⁿ seconds up to `cap`, with full jitter."""
+    """At most `tries` attempts, waiting up to `first` × 2ⁿ seconds but no more than `cap`, with
+    full jitter; no attempt begins later than `budget` seconds after the first."""
 
     tries: int = 6
     first: float = 1.0
     cap: float = 30.0
+    budget: float = 900.0
     jitter: Callable[[], float] = field(default=random.random, compare=False)
 
     def delay(self, attempt: int, retry_after: str = "", now: float | None = None) -> float:
@@ -27,20 +31,48 @@ class RetryPolicy:
         `retry_after` is the header's value: seconds or a date (RFC 9110 10.2.3); nonsense and dates
         in the past are passed over.
         """
-        asked = _retry_after(retry_after, time.time() if now is None else now)
+        asked = asked_for(retry_after, now)
         if asked is not None:
             return min(asked, LONGEST_WAIT)
-        return min(self.cap, self.first * 2.0**attempt) * (0.5 + self.jitter() / 2)
+        return min(self.cap, self.first * 2.0**attempt) * self.jitter()
+
+    def wait(
+        self, attempt: int, retry_after: str = "", spent: float = 0.0, now: float | None = None
+    ) -> float | None:
+        """The same, None when the policy allows no further attempt: there were enough, or the
+        budget, of which `spent` seconds are gone, ends before the server wants to be asked."""
+        if attempt >= self.tries - 1:
+            return None
+        seconds = self.delay(attempt, retry_after, now)
+        asked = asked_for(retry_after, now) or 0.0
+        return seconds if spent + max(asked, seconds) <= self.budget else None
 
 
-def _retry_after(text: str, now: float) -> float | None:
-    text = text.strip()
+def asked_for(retry_after: str, now: float | None = None) -> float | None:
+    """Seconds until the moment that a Retry-After header names, None when it names none to come."""
+    text = retry_after.strip()
     if not text:
         return None
-    if text.isdigit():
-        return float(text[:9])
+    if text.isascii() and text.isdigit():
+        return min(float(text[:18]), _FAR)
     try:
-        seconds = parsedate_to_datetime(text).timestamp() - now
+        when = parsedate_to_datetime(text)
+        known = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+        seconds = known.timestamp() - (time.time() if now is None else now)
     except (ValueError, TypeError, OverflowError):
         return None
-    return seconds if seconds > 0 else None
+    return min(seconds, _FAR) if seconds > 0 else None
+
+
+def come_back(retry_after: str, now: float | None = None) -> str:
+    """When a Retry-After header wants to be asked again, for people; empty when it does not say."""
+    now = time.time() if now is None else now
+    asked = asked_for(retry_after, now)
+    if asked is None:
+        return ""
+    moment = datetime.fromtimestamp(now + asked, UTC)
+    days, minutes = int(asked // 86400), int(asked // 60)
+    if days:
+        return f"{moment:%Y-%m-%d %H:%M} UTC, in {days} d"
+    left = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return f"{moment:%H:%M:%S} UTC, in {left if minutes else f'{int(asked)} s'}"

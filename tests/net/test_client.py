@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,28 +15,13 @@ import pytest
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
 from assembler.net.client import HttpClient, Request
+from tests.net.servers import hole
 
 
 @pytest.fixture
-def cancellation() -> Iterator[Cancellation]:
-    with Cancellation() as wish:
-        yield wish
-
-
-@pytest.fixture
-def hole() -> Iterator[int]:
-    """A port whose backlog is full: a connect(2) to it waits."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for one in waiting:
-            one.setblocking(False)
-            with suppress(BlockingIOError):
-                one.connect(listener.getsockname())
-        yield listener.getsockname()[1]
-        for one in waiting:
-            one.close()
+def blocked() -> Iterator[int]:
+    with hole() as port:
+        yield port
 
 
 @pytest.fixture
@@ -54,8 +39,8 @@ def ended_at_once(cancellation: Cancellation, url: str) -> None:
     assert time.monotonic() - started < 1.3
 
 
-def test_a_connect_to_a_black_hole(cancellation: Cancellation, hole: int) -> None:
-    ended_at_once(cancellation, f"http://127.0.0.1:{hole}/")
+def test_a_connect_to_a_black_hole(cancellation: Cancellation, blocked: int) -> None:
+    ended_at_once(cancellation, f"http://127.0.0.1:{blocked}/")
 
 
 def test_a_handshake_that_is_not_answered(cancellation: Cancellation, silent: int) -> None:

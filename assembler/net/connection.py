@@ -1,0 +1,241 @@
+"""One connection: reads and writes end with the build, and when the other end is too slow.
+
+Only time spent waiting for the network counts, not what the caller does in between, and a process
+that was stopped (SIGTSTP) has waited no longer than `_SLICE`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import httpcore
+
+from assembler.cancellation import Cancellation
+from assembler.net.limits import Limits
+
+PIECE = 256 << 10
+_SLICE = 1.0
+_MAX_HEAD = 1 << 20  # bytes read before the answer's head is complete; h11 bounds each line itself
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class SocketStream(httpcore.NetworkStream):
+    """A connected socket, for httpcore. `inside` says that its address is not a public one."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        cancellation: Cancellation,
+        limits: Limits,
+        inside: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        connection.setblocking(False)
+        self.inside = inside
+        self._socket = connection
+        self._cancellation = cancellation
+        self._limits = limits
+        self._clock = clock
+        self._poll = select.poll()
+        self._poll.register(cancellation.fileno(), select.POLLIN)
+        self._poll.register(connection, 0)
+        self._waited = self._moved = 0.0
+        self._head: float | None = None  # seconds allowed until the head of an answer is there
+        self._until: float | None = None
+        self._writing = False
+        self.received = 0
+        self.busy_at = clock()  # when the network was last used; infinite while it is
+        self.spoke_tls = False
+
+    def begin(self, head: float | None = None, until: float | None = None) -> None:
+        """A request is about to be sent: its answer may take `head` seconds, and all must be over
+        by `until` on the clock."""
+        self._head = self._limits.head if head is None else head
+        self._until = until
+        self._waited = self._moved = 0.0
+        self.received = 0
+
+    def answered(self) -> None:
+        """The head of the answer is here: from now on the floor holds."""
+        self._head = None
+        self._waited = self._moved = 0.0
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """See httpcore; the timeouts are our own."""
+        self._turn(writing=False)
+        while True:
+            try:
+                data = self._socket.recv(max_bytes)
+                break
+            except _LATER as error:
+                self._wait(error, select.POLLIN)
+            except OSError as error:
+                raise httpcore.ReadError(str(error)) from error
+        if not self.received and data[:2] == b"\x15\x03" and not self._is_tls:
+            self.spoke_tls = True  # an alert record (RFC 8446 5.1)
+        self._count(len(data))
+        if self._head is not None and self.received > _MAX_HEAD:
+            raise httpcore.RemoteProtocolError("the head of the answer does not end")
+        return data
+
+    def pieces(self, length: int) -> Iterator[bytes]:
+        """The next `length` bytes, past httpcore (speed.md 8). Raises httpcore.ReadError when there
+        are fewer."""
+        buffer = memoryview(bytearray(min(4 * PIECE, max(1, length))))
+        while length:
+            filled, most, ended = 0, min(len(buffer), length), False
+            try:
+                while filled < most and not ended:
+                    some = self._socket.recv_into(buffer[filled:most])
+                    filled, ended = filled + some, not some
+            except _LATER as error:
+                if not filled:
+                    self._wait(error, select.POLLIN)
+                    continue
+            except OSError as error:
+                if not filled:
+                    raise httpcore.ReadError(str(error)) from error
+            self._count(filled)
+            length -= filled
+            if filled:
+                yield bytes(buffer[:filled])
+            elif ended:
+                raise httpcore.ReadError(f"the connection ended {length} bytes early")
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """See httpcore. Raises httpcore.WriteError also when the other end answers instead of
+        reading on."""
+        self._turn(writing=True)
+        rest = memoryview(buffer)
+        while rest:
+            try:
+                sent = self._socket.send(rest)
+            except _LATER as error:
+                self._wait(error, select.POLLOUT)
+                continue
+            except OSError as error:
+                raise httpcore.WriteError(str(error)) from error
+            self._count(sent)
+            rest = rest[sent:]
+
+    def send_file(self, file: BinaryIO, offset: int, length: int) -> Iterator[int]:
+        """Write bytes of `file` without reading them (sendfile(2)), giving how many each time, down
+        to 0 when it is shorter. Only for a connection without TLS."""
+        self._turn(writing=True)
+        while length:
+            try:
+                sent = os.sendfile(
+                    self._socket.fileno(), file.fileno(), offset, min(length, 4 << 20)
+                )
+            except BlockingIOError as error:
+                self._wait(error, select.POLLOUT)
+                continue
+            except OSError as error:
+                raise httpcore.WriteError(str(error)) from error
+            self._count(sent)
+            yield sent
+            if not sent:
+                return
+            offset, length = offset + sent, length - sent
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> SocketStream:
+        """Speak TLS from now on, within the time for a handshake. Raises ssl.SSLError, OSError."""
+        self.begin(self._limits.handshake)
+        secured = ssl_context.wrap_socket(
+            self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        self._socket = secured
+        while True:
+            try:
+                secured.do_handshake()
+                return self
+            except _LATER as error:
+                self._wait(error, select.POLLIN)
+
+    @property
+    def sends_files(self) -> bool:
+        """Whether `send_file` can be used."""
+        return not self._is_tls
+
+    @property
+    def _is_tls(self) -> bool:
+        return isinstance(self._socket, ssl.SSLSocket)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """See httpcore."""
+        if info == "is_readable":
+            return self._socket.fileno() < 0 or self._readable()
+        return self._socket if info == "socket" else None
+
+    def _readable(self) -> bool:
+        probe = select.poll()
+        probe.register(self._socket, select.POLLIN)
+        return bool(probe.poll(0))
+
+    def _turn(self, writing: bool) -> None:
+        if writing != self._writing:
+            self._writing = writing
+            self._waited = self._moved = 0.0
+
+    def _count(self, moved: int) -> None:
+        self._moved += moved
+        if not self._writing:
+            self.received += moved
+        self.busy_at = self._clock()
+
+    def _wait(self, error: OSError, events: int) -> None:
+        """Wait until the socket is ready for more. Raises httpcore's timeouts, Cancelled."""
+        if isinstance(error, ssl.SSLWantReadError):
+            events = select.POLLIN
+        elif isinstance(error, ssl.SSLWantWriteError):
+            events = select.POLLOUT
+        self._poll.modify(self._socket, events)
+        self.busy_at = float("inf")
+        while True:
+            before = self._clock()
+            found = self._poll.poll(1000 * min(_SLICE, self._left() + 0.001))
+            now = self._clock()
+            if self._cancellation.cancelled:
+                self._cancellation.check()
+            self._waited += min(now - before, _SLICE)
+            self._judge(now)
+            if found:
+                self.busy_at = now
+                return
+            # A server that will not have the rest of a request may have said so (RFC 9112 9.5).
+            if self._writing and not self._is_tls and self._readable():
+                raise httpcore.WriteError("the server answers without reading on")
+
+    def _left(self) -> float:
+        whole = self._limits.window
+        if self._head is not None and not self._writing:
+            whole = self._head
+        return max(0.0, whole - self._waited)
+
+    def _judge(self, now: float) -> None:
+        kind: type[Exception] = httpcore.WriteTimeout if self._writing else httpcore.ReadTimeout
+        if self._until is not None and now > self._until:
+            raise kind("the time for it is over")
+        if self._head is not None and not self._writing:
+            if self._waited >= self._head:
+                raise kind(f"no whole answer within {self._head:g} s")
+        elif self._waited >= self._limits.window:
+            if self._moved < self._limits.floor * self._waited:
+                raise kind(f"slower than {self._limits.floor:g} bytes/s for {self._waited:.0f} s")
+            self._waited = self._moved = 0.0

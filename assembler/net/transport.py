@@ -1,0 +1,378 @@
+"""The transport below `HttpClient`, and the only module that imports httpx and its engine, httpcore.
+
+A request has a connection of its own while its answer is read; a host has at most `PER_HOST` of
+them (rule R15). httpx's own transport gives no hold on connections: neither on the address that is
+connected to, nor on their sockets, nor on what a cancelled build leaves behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import httpcore
+import httpx
+
+from assembler.cancellation import NOTICING, Cancellation
+from assembler.errors import BlobCorrupt
+from assembler.net.body import FileBody
+from assembler.net.connection import PIECE, SocketStream
+from assembler.net.dial import LookUp, connect, only_public, resolve
+from assembler.net.limits import Limits
+from assembler.net.origin import Origin, is_loopback, is_public
+from assembler.net.proxy import Proxies, Proxy
+from assembler.net.tls import Contexts
+
+Answer = httpx.Response
+
+PER_HOST = 4
+KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
+STRANDED = 1.0  # seconds after which a connection that is held but not used holds nobody up
+_REPLAYED = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE"})  # idempotent: RFC 9110 9.2.2
+
+ERRORS = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpx.InvalidURL,
+    OSError,  # ssl.SSLError is one
+)
+"""What `Transport` and its answers raise when the network, or the other end, fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How a request is to be sent; handed over in `httpx.Request.extensions`.
+
+    `public` forbids every address that is not public, `head` are the seconds that the answer may
+    take, `until` is when all is over on the clock.
+    """
+
+    public: bool = False
+    head: float | None = None
+    until: float | None = None
+
+
+class _Body(httpx.SyncByteStream):
+    """The body of a request, sent from its beginning each time that it is iterated over."""
+
+    def __init__(self, make: Callable[[], Iterable[bytes]], file: FileBody | None = None) -> None:
+        self._make = make
+        self.file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._make())
+
+
+class _Sent(bytes):
+    """Bytes that are on the wire already: h11 counts them, as its documentation has it for
+    sendfile(2), and nothing is left to write."""
+
+    length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def request(
+    method: str,
+    url: str,
+    headers: list[tuple[str, str]],
+    body: bytes | FileBody | Callable[[], Iterable[bytes]],
+    call: Call,
+) -> httpx.Request:
+    """A request as `Transport` takes it. Raises httpx.InvalidURL."""
+    stream: httpx.SyncByteStream
+    if isinstance(body, bytes):
+        stream = httpx.ByteStream(body)
+    elif isinstance(body, FileBody):
+        stream = _Body(lambda: _read(body), body)
+    else:
+        stream = _Body(body)
+    parsed = httpx.URL(url)
+    host = ("Host", parsed.netloc.decode("ascii"))
+    return httpx.Request(
+        method, parsed, headers=[host, *headers], stream=stream, extensions={"call": call}
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    stream: SocketStream
+    engine: httpcore.HTTP11Connection
+    proxy: Proxy | None  # that takes requests for plain http in the place of the host
+    used: bool = False
+
+
+class _Host:
+    """The connections to one origin."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Connection] = []
+        self.held: list[_Connection | None] = []  # None is one that is being made
+
+
+class Transport(httpx.BaseTransport):
+    """Sends requests, each on a connection that nobody else uses meanwhile. Threads share it."""
+
+    def __init__(
+        self,
+        *,
+        cancellation: Cancellation,
+        contexts: Contexts,
+        proxies: Proxies,
+        limits: Limits,
+        look_up: LookUp,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cancellation = cancellation
+        self._contexts = contexts
+        self._proxies = proxies
+        self._limits = limits
+        self._look_up = look_up
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._hosts: dict[Origin, _Host] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer, its body unread: it must be closed. Raises `ERRORS`, AddressRefused,
+        UsageError, Cancelled."""
+        call = request.extensions["call"]
+        origin = _origin(request.url)
+        while True:
+            connection = self._acquire(origin, call)
+            again = connection.used and request.method.encode() in _REPLAYED
+            try:
+                return self._exchange(origin, connection, request, call)
+            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+                # An idle connection may be closed the moment it is used again (RFC 9112 9.3.1).
+                if connection.stream.received or not again or isinstance(request.stream, _Body):
+                    raise
+
+    def close(self) -> None:
+        """Close the connections that wait for their next request."""
+        with self._changed:
+            idle = [one for host in self._hosts.values() for one in host.idle]
+            self._hosts.clear()
+        for one in idle:
+            one.engine.close()
+
+    def _exchange(
+        self, origin: Origin, connection: _Connection, request: httpx.Request, call: Call
+    ) -> httpx.Response:
+        stream = connection.stream
+        stream.begin(call.head, call.until)
+        try:
+            answer = connection.engine.handle_request(_for_engine(origin, connection, request))
+        except BaseException:
+            self._release(origin, connection)
+            raise
+        stream.answered()
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Answer(answer, lambda: self._release(origin, connection)),
+            extensions={"network_stream": stream},
+        )
+
+    def _acquire(self, origin: Origin, call: Call) -> _Connection:
+        """A connection for one request; `_release` gives it back."""
+        with self._changed:
+            host = self._hosts.setdefault(origin, _Host())
+            while True:
+                self._cancellation.check()
+                found = _reusable(host, call)
+                if found is not None:
+                    host.held.append(found)
+                    return found
+                if len(host.held) < PER_HOST or self._stranded(host):
+                    break
+                self._changed.wait(NOTICING)
+            host.held.append(None)
+        try:
+            made = self._connect(origin, call)
+        except BaseException:
+            with self._changed:
+                host.held.remove(None)
+                self._changed.notify()
+            raise
+        with self._changed:
+            host.held[host.held.index(None)] = made
+        return made
+
+    def _stranded(self, host: _Host) -> bool:
+        """Whether every connection is held by somebody who has turned to something else. What he
+        waits for may need a connection itself."""
+        before = self._clock() - STRANDED
+        return all(one is not None and one.stream.busy_at < before for one in host.held)
+
+    def _release(self, origin: Origin, connection: _Connection) -> None:
+        with self._changed:
+            host = self._hosts.get(origin)
+            if host is not None and connection in host.held:
+                host.held.remove(connection)
+                if connection.engine.is_idle():
+                    connection.used = True
+                    host.idle.append(connection)
+                self._changed.notify()
+        if host is None or not connection.engine.is_idle():
+            connection.engine.close()
+
+    def _connect(self, origin: Origin, call: Call) -> _Connection:
+        proxy = self._proxies.choose(origin)
+        if proxy is None:
+            stream = self._socket(origin.host, origin.port, call.public)
+        else:
+            if call.public and _is_inside(origin.host):
+                only_public([(0, (origin.host, origin.port))])
+            stream = self._socket(proxy.host, proxy.port, public=False)
+            stream.inside = _is_inside(origin.host)
+        try:
+            if origin.scheme == "https":
+                if proxy is not None:
+                    _tunnel(stream, proxy, origin)
+                stream.start_tls(self._contexts.of(origin.name), origin.host)
+        except BaseException:
+            stream.close()
+            raise
+        engine = httpcore.HTTP11Connection(_engine_origin(origin), stream, KEEP_ALIVE)
+        return _Connection(stream, engine, proxy if origin.scheme == "http" else None)
+
+    def _socket(self, host: str, port: int, public: bool) -> SocketStream:
+        seconds, cancellation = self._limits.connect, self._cancellation
+        addresses = resolve(host, port, cancellation, seconds, self._look_up)
+        if public:
+            addresses = only_public(addresses)
+        connection = connect(addresses, cancellation, seconds)
+        return SocketStream(
+            connection,
+            cancellation=cancellation,
+            limits=self._limits,
+            inside=not is_public(str(connection.getpeername()[0])),
+            clock=self._clock,
+        )
+
+
+class _Answer(httpx.SyncByteStream):
+    """The body of an answer."""
+
+    def __init__(self, answer: httpcore.Response, release: Callable[[], None]) -> None:
+        self._answer = answer
+        self._release = release
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
+        self._release()
+
+
+def _reusable(host: _Host, call: Call) -> _Connection | None:
+    while host.idle:
+        found = host.idle.pop()
+        if not found.engine.has_expired() and not (call.public and found.stream.inside):
+            return found
+        found.engine.close()
+    return None
+
+
+def _for_engine(
+    origin: Origin, connection: _Connection, request: httpx.Request
+) -> httpcore.Request:
+    headers, target = request.headers.raw, request.url.raw_path
+    if connection.proxy is not None:
+        target = b"http://" + request.url.netloc + target
+        if connection.proxy.authorization:
+            value = connection.proxy.authorization.encode("ascii")
+            headers = [*headers, (b"Proxy-Authorization", value)]
+    body = request.stream
+    content = cast(Iterable[bytes], body)
+    if isinstance(body, _Body) and body.file is not None and connection.stream.sends_files:
+        content = _send(body.file, connection.stream)
+    where = _engine_origin(origin)
+    return httpcore.Request(
+        request.method,
+        httpcore.URL(scheme=where.scheme, host=where.host, port=where.port, target=target),
+        headers=headers,
+        content=content,
+        extensions={},
+    )
+
+
+def _send(body: FileBody, stream: SocketStream) -> Iterator[bytes]:
+    """Send the body on `stream`, and say so."""
+    with body.open() as file:
+        try:
+            file.fileno()
+        except OSError:  # not a file of the system
+            yield from _read_from(file, body)
+            return
+        done = 0
+        for count in stream.send_file(file, body.offset, body.length):
+            if not count:
+                raise _short(body, done)
+            done += count
+            sent = _Sent()
+            sent.length = count
+            yield sent
+            body.progress(done)
+
+
+def _read(body: FileBody) -> Iterator[bytes]:
+    with body.open() as file:
+        yield from _read_from(file, body)
+
+
+def _read_from(file: BinaryIO, body: FileBody) -> Iterator[bytes]:
+    file.seek(body.offset)
+    done = 0
+    while done < body.length:
+        piece = file.read(min(PIECE, body.length - done))
+        if not piece:
+            raise _short(body, done)
+        done += len(piece)
+        yield piece
+        body.progress(done)
+
+
+def _short(body: FileBody, done: int) -> BlobCorrupt:
+    return BlobCorrupt(f"only {done} of the {body.length} bytes that are to be sent are there")
+
+
+def _tunnel(stream: SocketStream, proxy: Proxy, origin: Origin) -> None:
+    """Have the proxy connect to `origin` (RFC 9110 9.3.6). Raises httpcore.ProxyError."""
+    where = f"{origin.bracketed}:{origin.port}".encode("ascii")
+    headers = [(b"Host", where)]
+    if proxy.authorization:
+        headers.append((b"Proxy-Authorization", proxy.authorization.encode("ascii")))
+    at = httpcore.Origin(b"http", proxy.host.encode("ascii"), proxy.port)
+    url = httpcore.URL(scheme=at.scheme, host=at.host, port=at.port, target=where)
+    stream.begin()
+    engine = httpcore.HTTP11Connection(at, stream)
+    answer = engine.handle_request(httpcore.Request("CONNECT", url, headers=headers, extensions={}))
+    if not 200 <= answer.status < 300:
+        raise httpcore.ProxyError(f"status {answer.status}")
+
+
+def _is_inside(host: str) -> bool:
+    """The same for a host behind a proxy, which alone looks up its name."""
+    if is_loopback(host):
+        return True
+    try:
+        return not is_public(host)
+    except ValueError:
+        return False
+
+
+def _origin(url: httpx.URL) -> Origin:
+    host = url.raw_host.decode("ascii").strip("[]").lower()
+    return Origin(url.scheme, host, url.port or {"http": 80, "https": 443}[url.scheme])
+
+
+def _engine_origin(origin: Origin) -> httpcore.Origin:
+    return httpcore.Origin(origin.scheme.encode(), origin.host.encode("ascii"), origin.port)
