@@ -158,7 +158,10 @@ class _Writer:
         root = _Inside(self)
         linked = {entry.link for entry in entries if entry.kind is Kind.HARDLINK}
         placed: dict[str, Entry] = {}
-        for entry in entries:
+        pending = list(entries)[::-1]
+        del entries  # each is let go when it is placed: there may be a million
+        while pending:
+            entry = pending.pop()
             self.check()
             if entry.path == "":
                 continue
@@ -167,7 +170,9 @@ class _Writer:
                 entry = placed[entry.link]
             elif entry.path in linked:
                 entry = entry._replace(inode=self._new_inode())
-            placed[entry.path] = entry = shown(entry)
+            source, entry = entry.path, shown(entry)
+            if source in linked:
+                placed[source] = entry
             if self.owner is not None:
                 entry = entry._replace(uid=self.owner[0], gid=self.owner[1])
             if entry.kind is not Kind.DIRECTORY:
@@ -249,7 +254,7 @@ class _Writer:
                     links.append(entry._replace(kind=Kind.HARDLINK, link=name, size=0, source=None))
                     continue
             files.append(entry)
-        return (*files, *links)
+        return (*files, *links) if links else tuple(files)
 
 
 @dataclass(frozen=True, slots=True)
