@@ -92,7 +92,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def run() -> int:
     """Run the command line of this process; the exit status is returned."""
     # Nearly all that a start makes lives as long as the process: it need not be looked through.
-    gc.set_threshold(50_000)
+    gc.set_threshold(200_000)
     try:
         return _run("--debug" in sys.argv)
     finally:

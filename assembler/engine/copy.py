@@ -116,7 +116,7 @@ class _Writer:
         inodes: dict[tuple[int, int], tuple[int, int]] = {}
         for below in selection.below(item):
             self.check()
-            entry = below.entry._replace(path=join(self.base, below.path))
+            entry = below.entry.at(join(self.base, below.path))
             if entry.inode is not None:
                 entry = entry._replace(inode=inodes.setdefault(entry.inode, self._new_inode()))
             if below.implied:
@@ -180,7 +180,7 @@ class _Writer:
             if entry.kind is Kind.SYMLINK:
                 root.followed.clear()
             self.make(target.rpartition("/")[0], mode=0o755)
-            self.entries[target] = entry._replace(path=target)
+            self.entries[target] = entry.at(target)
 
     def clear(self, path: str) -> None:
         """Drop the directory that was placed at `path`, with everything in it."""
