@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from assembler.net.transport import Answer, Transport
 
 MAX_REDIRECTS = 10
-CONNECTIONS = 3  # tries of a request that gets no answer at all: a refused port stays refused
 MAX_ERROR_BODY = 64 << 10
 DIRECT = 8 << 20  # bytes of an answer from which on httpx is passed by (speed.md 8)
 _DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
@@ -278,7 +277,7 @@ class HttpClient:
 
     def _sent(self, request: Request, until: float | None) -> Answer:
         from assembler.net.dial import AddressRefused
-        from assembler.net.transport import ERRORS, Call
+        from assembler.net.transport import ERRORS, Call, Unsent
         from assembler.net.transport import request as message
 
         self._cancellation.check()
@@ -310,6 +309,9 @@ class HttpClient:
             raise _violation(
                 request, "leads", f"to an address inside ({error}); refused"
             ) from error
+        except Unsent as error:
+            assert error.__cause__ is not None
+            raise error.__cause__ from None
         except ERRORS as error:
             self._cancellation.check()
             raise self._failed(request, error) from error
@@ -322,14 +324,13 @@ class HttpClient:
             rest = _direct(response, answer.request.method)
             received = response.iter_raw()
             for piece in received:
-                self._cancellation.check()
                 yield piece
                 if rest:
                     # h11 has handed on all that it had read; its connection is not used again.
                     stream = response.extensions["network_stream"]
                     yield from stream.pieces(rest - len(piece))
                     return
-        except (*ERRORS, EOFError) as error:
+        except ERRORS as error:
             self._cancellation.check()
             raise self._failed(answer.request, error) from error
 
@@ -338,13 +339,10 @@ class HttpClient:
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= _DRAINED:
             for _ in response.iter_raw():
-                self._cancellation.check()
+                pass
 
     def _failed(self, request: Request, error: BaseException) -> Unreachable:
-        cause = classify(error)
-        if cause is Cause.MALFORMED and b"\x15\x03".decode("latin-1") in str(error):
-            cause = Cause.SPEAKS_TLS
-        return self._unreachable(request, cause, str(error))
+        return self._unreachable(request, classify(error), str(error))
 
     def _unreachable(self, request: Request, cause: Cause, detail: str) -> Unreachable:
         return unreachable(
