@@ -41,6 +41,9 @@ _GO_ALONG = frozenset(
     " if-unmodified-since range user-agent".split()
 )
 """Headers that say what is asked for. All others stay with the origin that they were meant for."""
+_USUAL = (
+    ("User-Agent", f"assemble/{__version__}"), ("Accept", "*/*"), ("Accept-Encoding", "identity")
+)  # fmt: skip
 _PLAIN_TO_TLS = (b"HTTP request to an HTTPS server", b"plain HTTP request was sent to HTTPS port")
 
 Body = bytes | FileBody | Callable[[], Iterable[bytes]]
@@ -281,21 +284,13 @@ class HttpClient:
         from assembler.net.transport import request as message
 
         self._cancellation.check()
-        headers = [
-            ("User-Agent", f"assemble/{__version__}"),
-            *(() if "Accept" in request.headers else (("Accept", "*/*"),)),
-            *(() if "Accept-Encoding" in request.headers else (("Accept-Encoding", "identity"),)),
-            *request.headers.items(),
-            *request.private.items(),
-        ]
+        said = {name.lower() for name in request.headers}
+        headers = [(name, text) for name, text in _USUAL if name.lower() not in said]
+        headers += [*request.headers.items(), *request.private.items()]
         body = request.body
-        length = (
-            request.length
-            if callable(body)
-            else len(body)
-            if isinstance(body, bytes)
-            else body.length
-        )
+        length = request.length
+        if not callable(body):
+            length = len(body) if isinstance(body, bytes) else body.length
         if length is None:
             headers.append(("Transfer-Encoding", "chunked"))
         elif length or request.method in ("POST", "PUT", "PATCH"):

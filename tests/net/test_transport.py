@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_no_fault_of_the_network(
 ) -> None:
     server, one = started(answer(201)), client(policy=RetryPolicy())
     for body in (
-        FileBody((tmp_path / "gone").open, 0, 9),  # type: ignore[arg-type]
+        FileBody(lambda: (tmp_path / "gone").open("rb"), 0, 9),
         lambda: [(tmp_path / "gone").read_bytes()],
     ):
         with pytest.raises(FileNotFoundError):
