@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from assembler.cancellation import Cancellation
-from assembler.errors import ProtocolViolation, RateLimited, Unreachable
+from assembler.errors import ProtocolViolation, RateLimited, Unreachable, UsageError
 from assembler.net.body import FileBody, decoded, parsed
 from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
@@ -37,7 +37,7 @@ DIRECT = 8 << 20  # bytes of an answer from which on httpx is passed by (speed.m
 _DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GO_ALONG = frozenset(
-    "accept accept-encoding content-type if-match if-modified-since if-none-match if-range"
+    "accept accept-encoding content-range content-type if-match if-modified-since if-none-match if-range"
     " if-unmodified-since range user-agent".split()
 )
 """Headers that say what is asked for. All others stay with the origin that they were meant for."""
@@ -280,13 +280,19 @@ class HttpClient:
 
     def _sent(self, request: Request, until: float | None) -> Answer:
         from assembler.net.dial import AddressRefused
-        from assembler.net.transport import ERRORS, Call, Unsent
+        from assembler.net.transport import ERRORS, Call, InvalidURL, Unsent
         from assembler.net.transport import request as message
 
         self._cancellation.check()
         said = {name.lower() for name in request.headers}
         headers = [(name, text) for name, text in _USUAL if name.lower() not in said]
         headers += [*request.headers.items(), *request.private.items()]
+        for name, text in headers:
+            if not (text.isascii() and text.isprintable()):  # h11 would show it whole
+                raise UsageError(
+                    f"the header {name} for {request.registry} has characters that no header may have",
+                    hint="is there a line break or an accent in a password, a token or a file name?",
+                )
         body = request.body
         length = request.length
         if not callable(body):
@@ -304,6 +310,8 @@ class HttpClient:
             raise _violation(
                 request, "leads", f"to an address inside ({error}); refused"
             ) from error
+        except InvalidURL as error:
+            raise _violation(request, "has no valid URL for") from error
         except Unsent as error:
             assert error.__cause__ is not None
             raise error.__cause__ from None

@@ -28,6 +28,7 @@ from assembler.net.proxy import Proxies, Proxy
 from assembler.net.tls import Contexts
 
 Answer = httpx.Response
+InvalidURL = httpx.InvalidURL
 
 PER_HOST = 4
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
@@ -39,7 +40,6 @@ ERRORS = (
     httpcore.TimeoutException,
     httpcore.ProtocolError,
     httpcore.ProxyError,
-    httpx.InvalidURL,
     OSError,  # ssl.SSLError is one
 )
 """What `Transport` and its answers raise when the network, or the other end, fails."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from assembler.cancellation import Cancellation
-from assembler.errors import ProtocolViolation, Unreachable
+from assembler.errors import ProtocolViolation, Unreachable, UsageError
 from assembler.net.client import MAX_ERROR_BODY, HttpClient, Request, Response
 from assembler.net.failure import Cause
 from assembler.net.retry import RetryPolicy
@@ -164,3 +164,25 @@ def test_R13_what_the_server_says_of_a_failure_is_escaped_and_short(
         client().request(get(server))
     assert failed.value.cause == Cause.MALFORMED
     assert failed.value.message.isprintable() and len(failed.value.message) < 400
+
+
+@pytest.mark.parametrize("secret", ["s3cret\n", "s3cret\r\nX: y", "s3cr\x00et", "sécret3"])
+def test_a_secret_that_is_no_header_is_not_shown(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], secret: str
+) -> None:
+    server = serve(answer())
+    request = Request("GET", server.url(), "r.example", "x", private={"Authorization": secret})
+    with pytest.raises(UsageError, match=r"the header Authorization for r\.example") as refused:
+        client().request(request)
+    assert "cret" not in f"{refused.value.message}{refused.value.hint}{refused.value.__cause__}"
+    assert not server.heads
+
+
+@pytest.mark.parametrize("path", ["/a\nb", "/\x00"])
+def test_a_url_that_is_none_is_refused_at_once(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], path: str
+) -> None:
+    server = serve(answer())
+    with pytest.raises(ProtocolViolation, match="has no valid URL"):
+        client(policy=RetryPolicy()).request(Request("GET", server.url() + path, "r", "x"))
+    assert not server.heads
