@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
@@ -23,8 +24,8 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Finished, Sink, Warned, discard
-from assembler.images import Images
+from assembler.events import Finished, Sink, VertexProgress, Warned, discard
+from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -41,7 +42,7 @@ from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.remotes import Remotes
-from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.runtime.base import SHARED_MEMORY, Limit
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
 from assembler.values import value
@@ -87,7 +88,7 @@ class BuildRequest:
     network: str = "default"
     allow: frozenset[str] = frozenset()
     epoch: int | None = None
-    pull: bool = False
+    pull: Pull = Pull.MISSING
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     no_cache: frozenset[str] = frozenset()
@@ -116,7 +117,7 @@ class Builder:
         store: str = "",
         runtime: str = "auto",
         snapshotter: str = "auto",
-        insecure: frozenset[str] = frozenset(),
+        access: Access | None = None,
         jobs: int = 0,
         secrets: Mapping[str, Callable[[], bytes]] | None = None,
         agents: Mapping[str, tuple[str, ...]] | None = None,
@@ -153,7 +154,7 @@ class Builder:
             Images(
                 self.store,
                 environment,
-                insecure=insecure,
+                access=access or Access(),
                 sink=sink,
                 cancellation=cancellation,
                 clock=clock,
@@ -379,6 +380,21 @@ class Builder:
                     raise
                 work.detail = str(written.digest)
 
+    def registry_output(self, names: Sequence[Reference]) -> Output:
+        """The output that pushes to `names`."""
+        from assembler.output.registry import RegistryOutput
+
+        def progress(vertex: str, item: str, current: int, total: int) -> None:
+            self._sink(VertexProgress(vertex, item, current, total, self._clock()))
+
+        return RegistryOutput(
+            self.images.client,
+            names,
+            mount_from=self.images.sources,
+            uploads=self.store.uploads,
+            progress=progress,
+        )
+
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be
         about to be, where these names are in a registry."""
@@ -434,6 +450,7 @@ class Builder:
 
     @contextmanager
     def _sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
+        from assembler.layer.apart import Apart
         from assembler.linux.cgroups import default_processes
         from assembler.snapshot.published import RECORDED
 
@@ -450,7 +467,8 @@ class Builder:
             opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
             opened.published = lambda id: self.store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
-            yield Sandbox(snapshotter, runtime, groups, _limits(request, processes), ids)
+            limits, apart = _limits(request, processes), Apart(runtime.forks)
+            yield Sandbox(snapshotter, runtime, groups, limits, ids, apart)
 
     @contextmanager
     def _groups(self, request: BuildRequest, processes: int) -> Iterator[Groups]:
@@ -512,7 +530,7 @@ class Builder:
 
         return CopySnapshotter(directory, recorded=single)
 
-    def _start_runtime(self, id_map: IdMap) -> Runtime:
+    def _start_runtime(self, id_map: IdMap) -> Forked:
         if id_map.kind == "host":
             from assembler.runtime.chroot import Chroot
 

@@ -16,6 +16,7 @@ NOTICING = 0.2
 """Seconds that a main thread may wait for others without a look: signals that came while the process
 was stopped may be taken by any thread, and Python's handlers run in the main one, which is not woken
 by that."""
+_MANY = 64
 
 
 class Cancellation:
@@ -32,6 +33,7 @@ class Cancellation:
         self._closed = False
         self._signal = 0
         self._seconds: float | None = None
+        self._later: Callable[[], None] | None = None
         self._last_acts: list[Callable[[], None]] = []
 
     def cancel(self, signal: int = 0) -> None:
@@ -40,12 +42,28 @@ class Cancellation:
             self._signal = signal
             self._event.set()
             self._wake(self._writer)
+        elif signal and self._later is None:
+            self._later = lambda: self.cancel(signal)
 
     def expire(self, seconds: float) -> None:
         """Ask everything to stop because the build has had its `seconds`."""
         if not self._event.is_set():
             self._seconds = seconds
             self.cancel()
+        elif self._later is None:
+            self._later = lambda: self.expire(seconds)
+
+    def renew(self) -> None:
+        """Let work begin again after a failed step asked everything to stop, and everything has.
+        Raises what `check` raises where somebody else asked for it too."""
+        if self.asked:
+            self.check()
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, _MANY)
+        self._event.clear()
+        if self._later is not None:  # looked at last: a signal from here on is the first one
+            self._later()
+            self.check()
 
     def hurry(self) -> None:
         """Ask everything to stop at once: processes get no time to end by themselves."""

@@ -156,7 +156,10 @@ class StoreError(AssemblerError):
 
 
 class BlobCorrupt(StoreError):
-    """Bytes that do not have the digest they are stored under."""
+    """Bytes that do not have the digest they are stored under; `removed` says that nothing is under
+    it any more, so that they are fetched or made anew."""
+
+    removed = False
 
 
 class BlobMissing(StoreError):

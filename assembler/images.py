@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
 from assembler.environment import Environment
-from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
+from assembler.errors import (
+    AssemblerError,
+    BlobMissing,
+    DockerfileError,
+    NotFound,
+    RegistryError,
+    UsageError,
+)
 from assembler.events import Sink, VertexProgress
-from assembler.oci.descriptor import Descriptor
+from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
+from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.plan.plan import ResolvedImage
@@ -32,8 +43,22 @@ if TYPE_CHECKING:
 
 
 LAYOUT = "oci-layout://"
+RESOLVED = "assembler.resolved"
+"""The annotation of a name in the store that has the digest it had in its registry: an index's, where
+the store has one image of that."""
+_OFTEN = 0.1  # seconds between two reports of one transfer
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+class Pull(enum.Enum):
+    """When a registry is asked for an image (`--pull`, buildah's names). NEWER is content with what
+    the store has where no registry answers."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEWER = "newer"
+    NEVER = "never"
 
 
 @value
@@ -69,14 +94,14 @@ class Images:
         store: Store,
         environment: Environment,
         *,
-        insecure: frozenset[str],
+        access: Access,
         sink: Sink,
         cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._environment = environment
-        self._insecure = insecure
+        self._access = access
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
@@ -84,6 +109,8 @@ class Images:
         self._client: RegistryClient | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
         self._learnt = False
+        self._pulled: dict[tuple[str, Platform], Image] = {}
+        self._meant: dict[str, Document] = {}
 
     def __enter__(self) -> Images:
         return self
@@ -98,9 +125,16 @@ class Images:
             from assembler.registry.client import RegistryClient
             from assembler.registry.configuration import RegistryConfiguration
 
-            configuration = RegistryConfiguration.read(self._environment, self._insecure)
+            configuration = RegistryConfiguration.read(
+                self._environment, frozenset(self._access.insecure), self._access.tls_verify
+            )
             self._client = self._stack.enter_context(
-                RegistryClient(self._environment, configuration, cancellation=self._cancellation)
+                RegistryClient(
+                    self._environment,
+                    configuration,
+                    access=self._access,
+                    cancellation=self._cancellation,
+                )
             )
         return self._client
 
@@ -109,23 +143,34 @@ class Images:
         name: str,
         platform: Platform,
         *,
-        pull: bool = False,
+        pull: Pull = Pull.MISSING,
         span: Span | None = None,
         exact: bool = True,
     ) -> ResolvedImage:
-        """The image `name` for `platform`: what the store has, unless `pull`, else the registry's.
+        """The image `name` for `platform`: what the store has, or the registry's as `pull` says.
 
         A name `oci-layout://PATH[:TAG|@DIGEST]` is an image of a layout on disk. Without `exact`,
-        an image the store has for another platform will do (rule S14). Its manifest and configuration are in the store afterwards. Raises RegistryError, as a
-        DockerfileError at `span` when there is one.
+        an image the store has for another platform will do (rule S14). Its manifest and
+        configuration are in the store afterwards. Raises RegistryError, as a DockerfileError at
+        `span` when there is one.
         """
-        known = None if pull else self.known(name, platform, exact=exact)
-        if known is not None:
+        known = None if pull is Pull.ALWAYS else self.known(name, platform, exact=exact)
+        if known is not None and (pull is not Pull.NEWER or name.startswith(LAYOUT)):
             return known
+        if name.startswith(LAYOUT):
+            return _resolved(name, self._from_layout(name, platform))
         reference = Reference.parse(name)
         try:
+            if pull is Pull.NEVER:
+                raise NotFound(
+                    f"the store has no image {reference.familiar} for {platform}",
+                    registry=reference.registry,
+                    hint="with --pull=missing it is pulled",
+                )
             return _resolved(name, self.pull_manifest(reference, platform))
         except RegistryError as error:
+            if known is not None:
+                return known
             if span is None:
                 raise
             raise DockerfileError(error.message, span, hint=error.hint) from error
@@ -142,22 +187,22 @@ class Images:
 
     def know(self, image: ResolvedImage) -> None:
         """Take note that the layers of `image` can be fetched by its name."""
-        if not image.name.startswith(LAYOUT):
-            for layer in image.layers:
-                self._sources.setdefault(layer.digest, {})[image.name] = image
+        for layer in image.layers:
+            self._sources.setdefault(layer.digest, {})[image.name] = image
 
     def sources(self, layer: Descriptor) -> tuple[Reference, ...]:
         """The names of images whose repositories may have the blob of `layer`."""
-        return tuple(Reference.parse(image.name) for image in self._holders(layer))
+        names = (image.name for image in self._holders(layer))
+        return tuple(Reference.parse(name) for name in names if not name.startswith(LAYOUT))
 
-    def open(self, layer: Descriptor) -> BinaryIO:
+    def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
-        has it. Raises BlobMissing, RegistryError."""
+        has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
             refusal: RegistryError | None = None
             for image in self._holders(layer):
                 try:
-                    self.fetch(image, layer)
+                    self.fetch(image, layer, take)
                     break
                 except NotFound as error:  # another name may still have it
                     refusal = refusal or error
@@ -191,82 +236,199 @@ class Images:
         return import_image(self._store, layout.path, "", platform)
 
     def stored(self, reference: Reference, platform: Platform | None) -> Image | None:
-        """The image the store holds under `reference`, if it is for `platform`."""
+        """The image the store holds under `reference`, if it is for `platform`; of an index without
+        one, the first that is here."""
         descriptor = self._store.refs.get(str(reference))
         if descriptor is None or not self._store.blobs.has(descriptor.digest):
             return None
         try:
-            image = self._store.image(descriptor)
+            image = self._store.image(descriptor, platform)
         except AssemblerError:
             return None  # an incomplete image is as good as none: it is pulled anew
-        if platform is not None and not platform.matches(image.config.platform):
+        claimed = descriptor.platform or image.config.platform
+        if descriptor.media_type not in INDEXES and platform and not platform.matches(claimed):
             return None
         self.know(_resolved(str(reference), image))
         return image
 
     def pull_manifest(self, reference: Reference, platform: Platform) -> Image:
-        """Ask the registry; manifest and configuration are stored under `reference`."""
+        """Ask the registry; manifest and configuration are stored under `reference`. A name is asked
+        for once, and where it means what it meant before, by HEAD only (rule R15)."""
+        key = str(reference), platform
+        if key not in self._pulled:
+            title = f"[internal] load metadata for {reference}"
+            with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+                image = self._unchanged(reference, platform) or self._asked(reference, platform)
+                work.detail = str(image.digest)
+                self.know(_resolved(str(reference), image))
+                self._pulled[key] = image
+        return self._pulled[key]
+
+    def _unchanged(self, reference: Reference, platform: Platform) -> Image | None:
+        """The image of the store, if the registry says that the name still means it."""
+        from assembler.registry.documents import current
+
+        descriptor = self._store.refs.get(str(reference))
+        image = self.stored(reference, platform)
+        if descriptor is None or image is None or str(reference) in self._meant:
+            return None
+        exact = (descriptor.platform or image.config.platform) == platform
+        if descriptor.media_type not in INDEXES and not exact:
+            return None  # an index may have a better one
+        had = descriptor.annotations.get(RESOLVED) or str(descriptor.digest)
+        now = reference.digest or current(self.client, reference)
+        return image if str(now) == had else None
+
+    def _asked(self, reference: Reference, platform: Platform) -> Image:
         from assembler.registry.pull import resolve
+
+        resolved = resolve(self.client, reference, platform, self._means(reference))
+        descriptor = replace(
+            self._store.put_image(resolved.image),
+            platform=resolved.platform,
+            annotations={RESOLVED: str(resolved.top)},
+        )
+        self._store.refs.set(str(reference), descriptor, remote=True)
+        return resolved.image
+
+    def _means(self, reference: Reference) -> Document:
+        """What the name means in its registry, asked once."""
+        from assembler.registry.documents import named
+
+        if str(reference) not in self._meant:
+            self._meant[str(reference)] = named(self.client, reference)
+        return self._meant[str(reference)]
+
+    def pull_index(self, reference: Reference, platforms: Sequence[Platform] = ()) -> Document:
+        """What `reference` means in its registry, an index as one, with all that it leads to, or the
+        images for `platforms`; it is in the store under its name then. Raises RegistryError."""
+        from assembler.registry.documents import described
+        from assembler.registry.pull import closure, selection
 
         title = f"[internal] load metadata for {reference}"
         with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
-            resolved = resolve(self.client, reference, platform)
-            image = Image.read(resolved.manifest, resolved.config_content)
-            descriptor = self._store.put_image(image)
-            self._store.refs.set(str(reference), descriptor, remote=True)
-            self.know(_resolved(str(reference), image))
-            work.detail = str(descriptor.digest)
-            return image
+            top = self._means(reference)
+            wanted = selection(reference, top, platforms) if isinstance(top, Index) else None
+            found = closure(
+                reference, top, lambda entry: described(self.client, reference, entry), wanted
+            )
+            work.detail = str(found.digest)
+        self._bring(reference, found.blobs)
+        for digest, document in found.documents.items():
+            self._store.blobs.put(document.content, digest.algorithm)
+        self._store.blobs.put(top.content)
+        self._store.refs.set(str(reference), top.descriptor, remote=bool(platforms))
+        return top
 
     def fetch(self, image: ResolvedImage, layer: Descriptor, take: Take = unseen) -> None:
         """Bring the blob of a base layer into the store; `take` is handed its bytes on the way."""
-        with self._store.blobs.ingest(layer.size) as ingest:
+        if image.name.startswith(LAYOUT):
+            self._from_layout_again(image, layer, take)
+        else:
+            self._fetch(Reference.parse(image.name), layer, take)
+
+    def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
+        with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
             def write(piece: bytes) -> None:
                 ingest.write(piece)
                 take(piece)
 
-            self._transfer("pull", image, layer, write)
-            ingest.commit(layer)
+            self._transfer("pull", reference, blob, write)  # it compares the digest
+            ingest.commit_as(blob.digest, blob.size)
+
+    def _bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
+        """Fetch those of `blobs` that the store lacks, several at once."""
+        from assembler.registry.parallel import Check, all_at_once
+
+        _ = self.client  # made before there are threads
+        missing = {blob.digest: blob for blob in blobs if not self._store.blobs.has(blob.digest)}
+
+        def fetching(blob: Descriptor) -> Callable[[Check], None]:
+            return lambda check: self._fetch(reference, blob, lambda piece: check())
+
+        all_at_once(list(map(fetching, missing.values())), self._cancellation)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
-        """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored."""
-        self._transfer("read", image, layer, take)
+        """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
+        that must come from a registry."""
+        if image.name.startswith(LAYOUT):
+            self._from_layout_again(image, layer, take)
+        else:
+            self._transfer("read", Reference.parse(image.name), layer, take)
+
+    def _from_layout_again(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
+        """Take what the store lost of an image of a layout from the layout. Raises BlobMissing."""
+        place = replace(LayoutName.parse(image.name), digest=str(image.manifest.digest))
+        self._from_layout(str(place), image.config.platform)
+        with self._store.blobs.open(layer.digest) as stream:
+            while piece := stream.read(1 << 20):
+                take(piece)
 
     def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
         """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
-        from assembler.registry.pull import fetch_part
+        from assembler.registry.download import fetch_part
 
         reference = Reference.parse(image.name)
         title = f"[internal] read table of {reference.familiar} {layer.digest.hex[:12]}"
         with vertex(f"part {layer.digest}", title, self._sink, self._clock):
             return fetch_part(self.client, reference, layer, offset, size)
 
-    def _transfer(self, verb: str, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
-        from assembler.registry.pull import fetch_blob
+    def _transfer(self, verb: str, reference: Reference, layer: Descriptor, take: Take) -> None:
+        from assembler.registry.download import fetch_blob
 
-        reference = Reference.parse(image.name)
         vertex_id = f"{verb} {layer.digest}"
         title = f"[internal] {verb} {reference.familiar} {layer.digest.hex[:12]}"
         with vertex(vertex_id, title, self._sink, self._clock):
-            item = str(layer.digest)
+            item, told = str(layer.digest), self._clock()
 
             def progress(current: int, total: int) -> None:
-                self._sink(VertexProgress(vertex_id, item, current, total, self._clock()))
+                nonlocal told
+                now = self._clock()
+                if current == total or not 0 <= now - told < _OFTEN:
+                    told = now
+                    self._sink(VertexProgress(vertex_id, item, current, total, now))
 
-            fetch_blob(
-                self.client,
-                reference,
-                layer,
-                take,
-                progress=progress,
-                cancellation=self._cancellation,
-            )
+            try:
+                fetch_blob(
+                    self.client,
+                    reference,
+                    layer,
+                    take,
+                    progress=progress,
+                    cancellation=self._cancellation,
+                )
+            except RegistryError as error:
+                if self._is_remote(str(reference)):
+                    raise
+                raise BlobMissing(
+                    f"blob {layer.digest} of {reference.familiar} is not in the store, and cannot be"
+                    f" fetched: {error.message}",
+                    self._store.blobs.path(layer.digest),
+                    hint=f"{reference.familiar} came from no registry: build or import it again",
+                ) from error
+
+    def _is_remote(self, name: str) -> bool:
+        """Whether the layers of the image `name` are in a registry, as far as the store knows."""
+        entry = self._store.refs.get(name)
+        return entry is None or REMOTE in entry.annotations
 
     def complete(self, image: Image) -> None:
-        """Bring every layer of `image` that the store lacks into it. Raises as `open` does."""
-        for layer in image.manifest.layers:
-            self.open(layer).close()
+        """Bring every layer of `image` that the store lacks into it, several at once. Raises as
+        `open` does."""
+        from assembler.registry.parallel import Check, all_at_once
+
+        layers = {layer.digest: layer for layer in image.manifest.layers}
+        missing = [one for one in layers.values() if not self._store.blobs.has(one.digest)]
+        if not missing:
+            return
+        self._holders(missing[0])  # what is learnt once is learnt before there are threads
+        _ = self.client
+
+        def opening(layer: Descriptor) -> Callable[[Check], None]:
+            return lambda check: self.open(layer, lambda piece: check()).close()
+
+        all_at_once(list(map(opening, missing)), self._cancellation)
 
 
 def parse_reference(text: str) -> Reference:

@@ -141,8 +141,9 @@ def usages(
 
 def items(store: str) -> Iterator[tuple[str, str]]:
     """The path and the type of everything in the store at `store` that can be collected."""
-    for name in _names(store, "blobs/sha256"):
-        yield f"blobs/sha256/{name}", REGULAR
+    for algorithm in _names(store, "blobs"):
+        for name in _names(store, f"blobs/{algorithm}"):
+            yield f"blobs/{algorithm}/{name}", REGULAR
     for kind in _names(store, "layers"):
         for name in _names(store, f"layers/{kind}"):
             if _HEX.fullmatch(name):
@@ -209,9 +210,8 @@ def _kind(path: str, parent: str) -> str:
     top = path.partition("/")[0]
     if top == "layers":
         return f"unpacked layer sha256:{parent[:_SHORTEST]}" if parent else "layer directory"
-    return {"mounts": "cache mount", "git": "git repository", "blobs": "blob"}.get(
-        top, "derived data"
-    )
+    known = {"mounts": "cache mount", "git": "git repository", "blobs": "blob", "uploads": "upload"}
+    return known.get(top, "derived data")
 
 
 class _Sizes:

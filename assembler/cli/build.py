@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ from assembler.environment import Environment
 from assembler.errors import BlobCorrupt, Cancelled, UsageError
 
 if TYPE_CHECKING:
+    from assembler.access import Access
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
     from assembler.cli.outputs import OutputRequest, Packaging
@@ -88,6 +90,8 @@ def command(**options: Any) -> None:
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
+        access: Access = options["access"]
+        options["access"] = access.creds_to(*(name.registry for name in names))
         try:
             with builder_for(options, environment, cancellation, sink) as builder:
                 inputs = read_inputs(builder, options, environment)
@@ -142,16 +146,23 @@ def _build(
     images: list[Image] = []
     for packaging in packagings:
         tags = () if images else names
-        try:
-            images.append(build(packaging, plan, tags))
-        except BlobCorrupt as error:
-            if cancellation.cancelled:
-                raise
-            builder.warn(f"{error.message}: building again")
-            images.append(build(packaging, plan, tags))
+        images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
     return images[0]
+
+
+def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancellation) -> Image:
+    """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
+    fetched or made anew by building again, once for each blob."""
+    while True:
+        try:
+            return build()
+        except BlobCorrupt as error:
+            if not error.removed:
+                raise
+            cancellation.renew()
+            builder.warn(f"{error.message}: building again")
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

@@ -57,7 +57,22 @@ class Commands(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             ctx.fail(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
-        return super().resolve_command(ctx, args)
+        found, command, rest = super().resolve_command(ctx, args)
+        bare = {} if command is None else _bare_values(command)
+        end = rest.index("--") if "--" in rest else len(rest)
+        return found, command, [bare.get(word, word) for word in rest[:end]] + rest[end:]
+
+
+def _bare_values(command: click.Command) -> dict[str, str]:
+    """Options that may stand without a value, as words that have one: click takes the next word for
+    it, and `--pull .` is a flag and a context."""
+    return {
+        name: f"{name}={option.flag_value}"
+        for option in command.params
+        if isinstance(option, click.Option) and not option.is_flag
+        for name in option.opts
+        if isinstance(option.flag_value, str) and name.startswith("--")
+    }
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 
+from assembler.access import Access
 from assembler.environment import Environment
 from assembler.errors import UsageError
 from assembler.events import Sink, discard
@@ -27,14 +29,131 @@ def store_option(command: Command) -> Command:
 
 
 def network_options(command: Command) -> Command:
-    """`--insecure-registry HOST`, repeatable."""
-    return click.option(
-        "--insecure-registry",
+    """How registries are reached, buildah's names for it and dockerd's: the command is given one
+    `access`. Raises UsageError for values that cannot be."""
+
+    @functools.wraps(command)
+    def with_access(**options: Any) -> Any:
+        given = {name: options.pop(name) for name, _, _ in _NETWORK}
+        return command(access=access_of(given), **options)
+
+    wrapped: Any = with_access
+    for _, flags, settings in reversed(_NETWORK):
+        wrapped = click.option(*flags, **settings)(wrapped)
+    return cast(Command, wrapped)
+
+
+_Setting = tuple[str, tuple[str, ...], dict[str, Any]]
+_NETWORK: tuple[_Setting, ...] = (
+    (
         "insecure",
-        metavar="HOST[:PORT]",
-        multiple=True,
-        help="Allow plain http or an unverified certificate for this registry.",
-    )(command)
+        ("--insecure-registry", "insecure"),
+        {
+            "metavar": "HOST[:PORT]|CIDR",
+            "multiple": True,
+            "help": "Allow plain http or an unverified certificate for this registry.",
+        },
+    ),
+    (
+        "tls_verify",
+        ("--tls-verify", "tls_verify"),
+        {
+            "default": None,
+            "is_flag": False,
+            "flag_value": "true",
+            "metavar": "BOOL",
+            "help": "Whether certificates are verified; given as true, of insecure registries too.",
+        },
+    ),
+    (
+        "authfile",
+        ("--authfile", "authfile"),
+        {
+            "metavar": "FILE",
+            "default": "",
+            "help": "Read credentials from here only.",
+        },
+    ),
+    (
+        "creds",
+        ("--creds", "creds"),
+        {
+            "metavar": "USER[:PASSWORD]",
+            "default": "",
+            "help": "A credential for the registries that are named on the command line.",
+        },
+    ),
+    (
+        "cert_dir",
+        ("--cert-dir", "cert_dir"),
+        {
+            "metavar": "DIR",
+            "type": click.Path(exists=True, file_okay=False, resolve_path=True),
+            "default": None,
+            "help": "Read *.crt, *.cert and *.key from here, not from certs.d.",
+        },
+    ),
+    (
+        "retries",
+        ("--retry", "retries"),
+        {
+            "metavar": "N",
+            "type": click.IntRange(min=0, max=1000),
+            "default": None,
+            "help": "Try a request that fails as often again.",
+        },
+    ),
+)
+
+
+def access_of(given: Mapping[str, Any]) -> Access:
+    """The value of what `network_options` were given. A password that `--creds` lacks is asked for
+    on a terminal. Raises UsageError."""
+    creds = given["creds"]
+    user, colon, _ = creds.partition(":")
+    if creds and not user:
+        raise UsageError("--creds: the user name is empty", hint="--creds USER[:PASSWORD]")
+    if creds and not colon:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "--creds: a password is needed where there is no terminal to ask for it",
+                hint="put USER:PASSWORD into ASSEMBLE_PUSH_CREDS (or …_BUILD_, …_PULL_), which"
+                " no other user sees, or use `assemble login --password-stdin`",
+            )
+        creds = f"{user}:{click.prompt('Password', hide_input=True, err=True)}"
+    return Access(
+        insecure=tuple(map(_insecure, given["insecure"])),
+        tls_verify=_tls_verify(given["tls_verify"]),
+        authfile=given["authfile"],
+        cert_dir=given["cert_dir"] or "",
+        creds=creds,
+        retries=given["retries"],
+    )
+
+
+def _tls_verify(text: str | None) -> bool | None:
+    if text is None:
+        return None
+    if text.lower() in ("true", "1", "t", "yes", "on"):
+        return True
+    if text.lower() in ("false", "0", "f", "no", "off"):
+        return False
+    raise UsageError(f"--tls-verify {text}: neither true nor false", hint="--tls-verify=false")
+
+
+def _insecure(text: str) -> str:
+    """`text`, a HOST[:PORT] or a network; a scheme before it, which people write, is dropped."""
+    text = text.removeprefix("https://").removeprefix("http://").rstrip("/")
+    if "/" in text:
+        import ipaddress
+
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise UsageError(
+                f"--insecure-registry {text}: neither HOST[:PORT] nor a network such as 10.0.0.0/8"
+            ) from None
+    return text
 
 
 def cdi_option(command: Command) -> Command:
@@ -54,20 +173,23 @@ def progress_option(command: Command) -> Command:
     """`--progress`."""
     return click.option(
         "--progress",
-        type=click.Choice(["auto", "plain", "rawjson", "quiet"]),
+        type=click.Choice(["auto", "tty", "plain", "rawjson", "quiet"]),
         default="auto",
         help="How progress is shown on stderr.",
     )(command)
 
 
 def sink_for(progress: str, environment: Environment) -> Sink:
-    """The display `progress` names; `auto` is plain (or BUILDKIT_PROGRESS)."""
+    """The display `progress` names; `auto` is BUILDKIT_PROGRESS, else `tty` on a terminal and `plain`
+    elsewhere."""
+    stream = sys.stderr
     if progress == "auto":
         asked = environment.get("BUILDKIT_PROGRESS")
-        progress = asked if asked in ("plain", "rawjson", "quiet") else "plain"
+        moves = stream.isatty() and environment.get("TERM") not in ("", "dumb")
+        progress = "tty" if moves else "plain"
+        progress = asked if asked in ("tty", "plain", "rawjson", "quiet") else progress
     if progress == "quiet":
         return discard
-    stream = sys.stderr
     if progress == "rawjson":
         from assembler.cli.display.rawjson import RawJson
 
@@ -76,7 +198,19 @@ def sink_for(progress: str, environment: Environment) -> Sink:
 
     context = click.get_current_context(silent=True)
     debug = context is not None and bool((context.find_root().obj or {}).get("debug"))
-    return Plain(stream, expand=debug)
+    footer = None
+    if progress == "tty":
+        from assembler.cli.display.footer import Footer
+
+        footer = Footer(lambda: _columns(stream))
+    return Plain(stream, expand=debug, footer=footer)
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def build_sink(progress: str, environment: Environment, store: str) -> Sink:

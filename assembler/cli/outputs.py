@@ -92,10 +92,7 @@ def concrete(
 ) -> Output:
     """The output that `request` means. `annotations` are of the manifest's descriptor."""
     if request.type == "registry":
-        from assembler.output.registry import RegistryOutput
-
-        images = builder.images
-        return RegistryOutput(images.client, tuple(names), mount_from=images.sources)
+        return builder.registry_output(tuple(names))
     name = str(names[0]) if names else ""
     if request.type == "oci" and not request.archive:
         from assembler.output.layout import LayoutDirectory

@@ -1,9 +1,10 @@
-"""`assemble pull`: an image from its registry into the store."""
+"""`assemble pull`: images from their registries into the store."""
 
 from __future__ import annotations
 
 import click
 
+from assembler.access import Access
 from assembler.cli.main import cancellable
 from assembler.cli.options import (
     network_options,
@@ -13,30 +14,54 @@ from assembler.cli.options import (
     store_option,
 )
 from assembler.environment import Environment
+from assembler.errors import UsageError
 
 
 @click.command("pull")
-@click.option("--platform", metavar="OS/ARCH", default="", help="The platform of the image.")
+@click.option(
+    "--platform",
+    "platforms",
+    metavar="OS/ARCH[,...]",
+    multiple=True,
+    help="The platform of the image; several keep the index.",
+)
+@click.option("--all-platforms", is_flag=True, help="The whole index, attestations too.")
 @progress_option
 @network_options
 @store_option
-@click.argument("name", metavar="REF")
-def command(name: str, platform: str, progress: str, insecure: tuple[str, ...], store: str) -> None:
-    """Pull REF into the store, all of its layers."""
+@click.argument("names", metavar="REF...", nargs=-1, required=True)
+def command(
+    names: tuple[str, ...],
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    progress: str,
+    access: Access,
+    store: str,
+) -> None:
+    """Pull every REF into the store, all of its layers, and print the digests."""
     environment = Environment.read()
+    words = [word for text in platforms for word in text.split(",")]
+    if words and all_platforms:
+        raise UsageError("--all-platforms with --platform: say which")
     with cancellable() as cancellation:
         from assembler.builder import Builder, host_platform
         from assembler.images import parse_reference
 
-        reference = parse_reference(name)
-        wanted = platform_of(platform, environment) or host_platform()
+        references = list(map(parse_reference, names))
+        wanted = [platform_of(word, environment) or host_platform() for word in words or [""]]
         with Builder(
             environment,
             store=store,
-            insecure=frozenset(insecure),
+            access=access.creds_to(*(one.registry for one in references)),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:
-            image = builder.images.pull_manifest(reference, wanted)
-            builder.images.complete(image)
-            click.echo(str(image.digest))
+            for reference in references:
+                if all_platforms or len(wanted) > 1:
+                    chosen = [] if all_platforms else wanted
+                    digest = builder.images.pull_index(reference, chosen).descriptor.digest
+                else:
+                    image = builder.images.pull_manifest(reference, wanted[0])
+                    builder.images.complete(image)
+                    digest = image.digest
+                click.echo(str(digest))

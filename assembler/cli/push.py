@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from assembler.access import Access
 from assembler.cli.main import cancellable
 from assembler.cli.options import network_options, progress_option, sink_for, store_option
 from assembler.environment import Environment
@@ -27,7 +28,7 @@ def command(
     compression: str,
     compression_level: int | None,
     progress: str,
-    insecure: tuple[str, ...],
+    access: Access,
     store: str,
 ) -> None:
     """Push an image to every REF.
@@ -44,14 +45,13 @@ def command(
         from assembler.cli.subjects import find
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
-        from assembler.output.registry import RegistryOutput
 
         wanted = by_name(compression, compression_level) if compression else None
         references = tuple(map(parse_reference, targets))
         with Builder(
             environment,
             store=store,
-            insecure=frozenset(insecure),
+            access=access.creds_to(*(one.registry for one in references)),
             archive_limits=archive_limits_of(environment),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
@@ -59,7 +59,5 @@ def command(
             image = find(builder, subject)
             if wanted is not None:
                 image = builder.recompressed(image, wanted)
-            images = builder.images
-            output = RegistryOutput(images.client, references, mount_from=images.sources)
-            builder.write(image, [output])
+            builder.write(image, [builder.registry_output(references)])
             click.echo(str(image.digest))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from assembler.cli.inputs import Inputs
     from assembler.dockerfile.instructions import Dockerfile
     from assembler.events import Sink
+    from assembler.images import Pull
     from assembler.oci.image import Annotations
     from assembler.oci.platform import Platform
 
@@ -97,7 +98,15 @@ _OPTIONS = (
         multiple=True,
         help="Run every step of these stages.",
     ),
-    click.option("--pull", is_flag=True, help="Ask registries even for images the store has."),
+    click.option(
+        "--pull",
+        type=click.Choice(["always", "missing", "newer", "never", "true", "false"]),
+        metavar="[=MODE]",
+        is_flag=False,
+        flag_value="always",
+        default="missing",
+        help="Ask registries even for images the store has: always, if newer, missing, or never.",
+    ),
 )
 
 
@@ -121,7 +130,7 @@ def builder_for(
         store=options["store"],
         runtime=options.get("runtime", "auto"),
         snapshotter=options.get("snapshotter", "auto"),
-        insecure=frozenset(options["insecure"]),
+        access=options["access"],
         jobs=options.get("jobs") or 0,
         secrets=secrets_of(options["secrets"], environment),
         agents=agents_of(options["ssh"], environment),
@@ -176,7 +185,7 @@ def request_for(
         annotations=annotations_of(options["annotations"], platform or host_platform()),
         network=options["network"],
         allow=allowed(options["allow"], options["network"]),
-        pull=options["pull"],
+        pull=pull_of(options["pull"]),
         no_cache=without_cache(options["no_cache"], options["no_cache_filter"]),
         add_hosts=hosts_of(options["add_hosts"]),
         shared_memory=shared_memory_of(options["shm_size"]),
@@ -184,6 +193,13 @@ def request_for(
         resources=resources_of(resource_words(options)),
         cgroup_parent=cgroup_parent_of(options["cgroup_parent"]),
     )
+
+
+def pull_of(text: str) -> Pull:
+    """What `--pull` says: a mode of buildah's, or buildx's true and false."""
+    from assembler.images import Pull
+
+    return Pull({"true": "always", "false": "missing"}.get(text, text))
 
 
 def resource_words(options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -155,8 +155,10 @@ def entry_as_seen(
     link, xattrs = details
     if kind is Kind.FILE:
         _, size, mtime = seen
-        source = ContextBytes(root, path, seen)
-        return Entry(path, kind, mode, 0, 0, mtime, size, "", (0, 0), xattrs, source, shared)
+        source = tuple.__new__(ContextBytes, (root, path, seen))  # half the time: there are many
+        return tuple.__new__(
+            Entry, (path, kind, mode, 0, 0, mtime, size, "", (0, 0), xattrs, source, shared)
+        )
     if kind is None:
         return None
     return Entry(path, kind, mode, mtime=seen[2], link=link)

@@ -40,13 +40,16 @@ def execute(plan: Plan, services: Services) -> Image:
     if _all_packed(plan, known, realisation):
         _report_cached(plan, services)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
-        return _finish(plan, services, realisation, known[plan.target].snapshot, changes)
+        return _finish(
+            plan, services, realisation, known[plan.target].snapshot, changes, cached=True
+        )
     needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
         sandbox = stack.enter_context(services.sandbox()) if needed else None
         snapshotter = None if sandbox is None else sandbox.snapshotter
         spool = stack.enter_context(services.store.scratch())
-        realisation = Realisation(services, snapshotter, plan.epoch, spool)
+        apart = None if sandbox is None else sandbox.apart
+        realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         return _finish(plan, services, realisation, built[plan.target].snapshot, changes)
@@ -91,7 +94,8 @@ def _run(
     from assembler.engine.stage import StageBuilder
 
     running = _running(plan, known, realisation)
-    builder = StageBuilder(plan, services, sources, realisation, sandbox, known, running)
+    chain = frozenset(chain_indexes(plan))
+    builder = StageBuilder(plan, services, sources, realisation, sandbox, known, running, chain)
     scheduler: Scheduler[BuiltStage] = Scheduler(
         lambda index: builder.build(index, scheduler), services.cancellation, services.jobs
     )
@@ -105,21 +109,22 @@ def _finish(
     realisation: Realisation,
     snapshot: Snapshot,
     changes: Mapping[int, tuple[StepChange, ...]],
+    *,
+    cached: bool = False,
 ) -> Image:
     with vertex("export", "exporting layers", services.sink, services.clock) as work:
         layers: list[Layer] = []
-        new = 0
         for number, change in enumerate(snapshot):
             services.cancellation.check()
             if isinstance(change, BaseChange):
-                layers.append(realisation.base(change))
-                continue
-            known = realisation.packed(change)
-            if known is None:
-                new += 1
+                known = realisation.base(change)
+            elif (packed := realisation.packed(change)) is not None:
+                known = packed
+            else:
                 known = realisation.pack(change, snapshot[:number])
+            services.destination.layer(known.descriptor)
             layers.append(known)
-        work.cached = new == 0
+        work.cached = cached
         image = assemble(plan, changes, tuple(layers), services)
         work.detail = f"{image.digest}"
         return image

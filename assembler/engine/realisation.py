@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
 
+from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
-from assembler.engine.services import Services, unseen
-from assembler.errors import AssemblerError, BadArchive, BlobCorrupt, StoreError
+from assembler.engine.services import Services, Unpacker
+from assembler.engine.unpacking import LayerDirectories
+from assembler.errors import BadArchive
 from assembler.layer import overlay
-from assembler.layer.apply import unpack
 from assembler.layer.changeset import ByteSource, Changeset, Entry
 from assembler.layer.diff import changes
 from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
 from assembler.layer.members import Members, SpooledMembers
-from assembler.layer.realise import realise
 from assembler.layer.table import MembersByPath, Table
 from assembler.layer.tar_writer import Seen
 from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
@@ -28,10 +25,6 @@ from assembler.layer.write import pack
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
-from assembler.store.disk import shortage
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 
 class Realisation:
@@ -46,14 +39,16 @@ class Realisation:
         snapshotter: Snapshotter | None,
         epoch: int | None,
         spool: str = "",
+        apart: Unpacker | None = None,
     ) -> None:
         self._services = services
-        self._snapshotter = snapshotter
         self._epoch = epoch
         self.spool = spool
-        self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._directories: dict[str, str] = {}  # a step's lowers are those of the step before it
+        self._blobs = ChangeBlobs(services, lambda: self.variant)
+        self._locks = self._blobs.locks
+        self._layers = LayerDirectories(
+            services, self._blobs, snapshotter, apart, lambda below: self.tree(below, unpack=True)
+        )
         self._indexed: dict[tuple[tuple[str, Table | None], ...], LayerTree] = {}
 
     @property
@@ -76,96 +71,17 @@ class Realisation:
 
     def available(self, change: StepChange) -> bool:
         """Whether the bytes of a recorded step are still here, in one form or another."""
-        if change.changeset is not None:
+        if change.changeset is not None or self._layers.find(change):
             return True
-        if self._snapshotter is not None and self._snapshotter.find(change.id):
-            return True
-        return self._blob(change) is not None
+        return self.packed(change) is not None
 
     def directories(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """The layer directories of `snapshot`, topmost first, all of them existing now. Blobs that
-        must be fetched for it come together, while those that are here are unpacked."""
-        paths: list[str] = []
-        with self._fetching(snapshot) as fetched:
-            for number, change in enumerate(snapshot):
-                if change.id in fetched:
-                    fetched[change.id].result()
-                paths.append(self.directory(change, snapshot[:number]))
-        return overlay.showing(tuple(reversed(paths)))
-
-    @contextmanager
-    def _fetching(self, snapshot: Snapshot) -> Iterator[Mapping[str, Future[None]]]:
-        """What brings the blobs that directories of `snapshot` lack, by the ids of their changes;
-        nothing where there are not several."""
-        lacking = [one for one in snapshot if isinstance(one, BaseChange) and self._lacks(one)]
-        if len(lacking) < 2:
-            yield {}
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
-            try:
-                yield {one.id: pool.submit(self.fetch, one) for one in lacking}
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _lacks(self, change: BaseChange) -> bool:
-        """Whether a blob must be fetched to make the directory of `change`."""
-        if change.id in self._directories or self._snapshotter is None:
-            return False
-        has = self._services.store.blobs.has
-        return self._snapshotter.find(change.id) is None and not has(change.descriptor.digest)
+        """The layer directories of `snapshot`, topmost first, all of them existing now."""
+        return overlay.showing(self._layers.all(snapshot)[::-1])
 
     def directory(self, change: Change, below: Snapshot) -> str:
         """The layer directory of `change`, made from its changeset or blob if need be."""
-        found = self._directories.get(change.id)
-        if found is None:
-            found = self._directories[change.id] = self._found_or_made(change, below)
-        return found
-
-    def _found_or_made(self, change: Change, below: Snapshot) -> str:
-        snapshotter = self._snapshotter
-        if snapshotter is None:
-            raise StoreError("a layer must be unpacked, and this build entered no namespace")
-        found = snapshotter.find(change.id)
-        if found is not None:
-            return found
-        lower = self.tree(below, unpack=True)  # before the lock: a thread never holds two of them
-        with self._lock(change.id):
-            found = snapshotter.find(change.id)
-            if found is not None:
-                return found
-            try:
-                self._create(snapshotter, change, lower)
-            except BlobCorrupt:
-                if not isinstance(change, BaseChange):
-                    raise
-                self._create(snapshotter, change, lower)  # it is gone, and is fetched again
-            found = snapshotter.find(change.id)
-        if found is None:
-            raise StoreError(f"layer directory {change.id} vanished", change.id)
-        return found
-
-    def _create(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
-        try:
-            self._fill(snapshotter, change, lower)
-        except (AssemblerError, OSError) as error:
-            lacking = shortage(error, self._services.store.path)  # while everything is still there
-            if lacking is None:
-                raise
-            raise lacking from error
-
-    def _fill(self, snapshotter: Snapshotter, change: Change, lower: Tree) -> None:
-        with snapshotter.create(change.id) as path:
-            if isinstance(change, StepChange) and change.changeset is not None:
-                realise(
-                    change.changeset,
-                    path,
-                    lower=lower.lookup,
-                    check=self._services.cancellation.check,
-                )
-            else:
-                self._unpack(change, lower, path)
+        return self._layers.one(change, below)
 
     def tree(self, snapshot: Snapshot, *, unpack: bool = False, keep: bool = False) -> Tree:
         """A merged view of `snapshot`. Changesets in memory are used as they are.
@@ -174,13 +90,15 @@ class Realisation:
         `unpack` says that directories will be needed anyway. `keep` says that files of the tree
         will be read, so that blobs which must be fetched go into the store.
         """
+        if unpack:
+            self._layers.make(snapshot)
         layers: list[LayerTree] = []
         unread: list[_Indexed] = []
         for number, change in enumerate(snapshot):
             below = snapshot[:number]
             if isinstance(change, StepChange) and change.changeset is not None:
                 layers.append(ChangesetTree(change.changeset))
-            elif self._snapshotter is not None and (unpack or self._snapshotter.find(change.id)):
+            elif unpack or self._layers.find(change):
                 layers.append(DirectoryTree(self.directory(change, below)))
             else:
                 load = partial(self._index_tree, change, below, keep)
@@ -190,7 +108,7 @@ class Realisation:
 
     def _index_tree(self, change: Change, below: Snapshot, keep: bool) -> LayerTree:
         key = tuple(map(_named, (*below, change)))
-        with self._lock(f"tree {key}"):  # held while those of lower layers are taken
+        with self._locks[f"tree {key}"]:  # held while those of lower layers are taken
             found = self._indexed.get(key)
             if found is None:
                 lower = self.tree(below, keep=keep)
@@ -202,7 +120,7 @@ class Realisation:
     def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
         services = self._services
         members = SpooledMembers(
-            partial(self._intact, change),
+            partial(self._blobs.intact, change),
             self.spool,
             services.cancellation.check,
             services.archive_limits,
@@ -252,69 +170,47 @@ class Realisation:
 
         Raises BadArchive for a layer that cannot be trusted, and what `Services.fetch` raises.
         """
-        layer = self._layer(change)
-        diff_id = layer.diff_id
-        store, check = self._services.store, self._services.cancellation.check
-        limits = self._services.archive_limits
-        with self._lock(f"index {diff_id}"):
+        layer = self._blobs.layer(change)
+        diff_id, store = layer.diff_id, self._services.store
+        with self._locks[f"index {diff_id}"]:
             content = store.indexes.load(diff_id)
             if content is not None:
                 with suppress(ValueError):  # derived data: what is damaged is made anew
                     return LayerIndex.parse(content, diff_id)
-            with _naming(layer):
-                if isinstance(change, BaseChange) and not store.blobs.has(layer.descriptor.digest):
-                    with Indexer(diff_id, check, limits) as indexer:
-                        self._pass_through(change, indexer, keep)
-                        made = indexer.result()
-                else:
-                    with self._reading(change) as blob:
-                        made = index(blob, diff_id, check=check, limits=limits)
+            if isinstance(change, BaseChange) and self._blobs.lacks(change):
+                made = self._index_of_passing(change, layer, keep)
+            else:
+                made = self._blobs.with_intact(change, partial(self._index_of_blob, change))
             store.indexes.save(diff_id, made.serialise())
             return made
 
-    def _pass_through(self, change: BaseChange, indexer: Indexer, keep: bool) -> None:
+    def _index_of_blob(self, change: Change) -> LayerIndex:
+        services, layer = self._services, self._blobs.layer(change)
+        check, limits = services.cancellation.check, services.archive_limits
+        with self._blobs.reading(change) as blob:
+            return index(blob, layer.diff_id, check=check, limits=limits)
+
+    def _index_of_passing(self, change: BaseChange, layer: Layer, keep: bool) -> LayerIndex:
         services = self._services
-        if keep or services.whole or services.wanted(change.descriptor):
-            with self._lock(str(change.descriptor.digest)):
-                self._services.fetch(change.image, change.descriptor, indexer.write)
-        else:
-            self._services.stream(change.image, change.descriptor, indexer.write)
-
-    def _reading(self, change: Change) -> AbstractContextManager[BinaryIO]:
-        """The blob of `change`, fetched if it is not here, for who reads it to its end."""
-        if isinstance(change, BaseChange):
-            self.fetch(change)
-        return self._services.store.blobs.reading(self._layer(change).descriptor.digest)
-
-    def _intact(self, change: Change) -> BinaryIO:
-        """The blob of `change`, fetched if it is not here, for who reads a part of it."""
-        blobs, digest = self._services.store.blobs, self._layer(change).descriptor.digest
-        if isinstance(change, BaseChange):
-            self.fetch(change)
+        check, limits = services.cancellation.check, services.archive_limits
         try:
-            blobs.verify(digest)
-        except BlobCorrupt:
-            if not isinstance(change, BaseChange):
-                raise
-            self.fetch(change)  # it is gone, and is fetched again
-        return blobs.open(digest)
-
-    def _layer(self, change: Change) -> Layer:
-        layer = self.packed(change)
-        if layer is None:
-            raise StoreError(f"the result {change.id} of an earlier step is gone", change.id)
-        return layer
+            with Indexer(layer.diff_id, check, limits) as indexer:
+                if keep or services.whole or services.wanted(change.descriptor):
+                    self._blobs.fetch(change, indexer.write)
+                else:
+                    services.stream(change.image, change.descriptor, indexer.write)
+                return indexer.result()
+        except BadArchive as error:
+            raise named(error, layer) from error
 
     def packed(self, change: Change) -> Layer | None:
         """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
-        if isinstance(change, BaseChange):
-            return Layer(change.descriptor, change.diff_id)
-        return self._blob(change)
+        return self._blobs.packed(change)
 
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
-        with self._lock(f"pack {change.id}"):
-            layer = self._blob(change)
+        with self._locks[f"pack {change.id}"]:
+            layer = self._blobs.packed(change)
             if layer is not None:
                 return layer
             layer = self._pack(self._changeset(change, below))
@@ -338,7 +234,8 @@ class Realisation:
 
     def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
         services = self._services
-        with services.store.blobs.ingest(hashed=False) as ingest:
+        follow = services.destination.growing
+        with services.store.blobs.ingest(hashed=False, follow=follow) as ingest:
             packed = pack(
                 changeset,
                 ingest,
@@ -355,23 +252,12 @@ class Realisation:
         its registry's or the build needs every layer."""
         layer = Layer(change.descriptor, change.diff_id)
         if self._services.recompress:
-            made = self._recompression.layer(layer, partial(self.fetch, change))
+            again = partial(self._recompression.layer, layer, partial(self._blobs.fetch, change))
+            made = self._blobs.with_intact(change, again)
             if made != layer:
                 return made
         if self._services.whole:
-            self.fetch(change)
-        return layer
-
-    def fetch(self, change: BaseChange) -> None:
-        """Bring a base layer's blob into the store unless it is there."""
-        with self._lock(str(change.descriptor.digest)):
-            if not self._services.store.blobs.has(change.descriptor.digest):
-                self._services.fetch(change.image, change.descriptor, unseen)
-
-    def _blob(self, change: StepChange) -> Layer | None:
-        layer = self._services.packed.packed(change.identity, self.variant)
-        if layer is None or not self._services.store.blobs.has(layer.descriptor.digest):
-            return None
+            self._blobs.fetch(change)
         return layer
 
     def _changeset(self, change: StepChange, below: Snapshot) -> Changeset:
@@ -381,32 +267,6 @@ class Realisation:
         if change.from_run:
             return tuple(changes(path, self.directories(below)))
         return tuple(entries(path))
-
-    def _unpack(self, change: Change, lower: Tree, into: str) -> None:
-        layer = self._layer(change)
-        with _naming(layer), self._reading(change) as blob:
-            unpack(
-                blob,
-                into,
-                diff_id=layer.diff_id,
-                check=self._services.cancellation.check,
-                lower=lower.lookup,
-                limits=self._services.archive_limits,
-            )
-
-    def _lock(self, name: str) -> threading.Lock:
-        with self._guard:
-            return self._locks[name]
-
-
-@contextmanager
-def _naming(layer: Layer) -> Iterator[None]:
-    """Have errors about what is in `layer` say which layer it is."""
-    try:
-        yield
-    except BadArchive as error:
-        message = f"layer {layer.descriptor.digest}: {error.message}"
-        raise BadArchive(message, error.entry, hint=error.hint) from error
 
 
 def _named(change: Change) -> tuple[str, Table | None]:

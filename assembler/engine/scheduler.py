@@ -6,15 +6,20 @@ first failure cancels the rest, and every thread has ended before the error leav
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from assembler.cancellation import NOTICING, Cancellation
 from assembler.errors import Cancelled
 
 Result = TypeVar("Result")
+Task = Callable[[], None]
+_NICE = 10  # a tenth of the processor time that a step gets which wants all of it (sched(7))
 
 
 class Scheduler(Generic[Result]):
@@ -33,6 +38,9 @@ class Scheduler(Generic[Result]):
         self._futures: dict[int, Future[Result]] = {}
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._beside: threading.Thread | None = None
+        self._over = False
         self.working = threading.BoundedSemaphore(slots)
 
     def start(self, index: int) -> Future[Result]:
@@ -58,6 +66,16 @@ class Scheduler(Generic[Result]):
             raise
         except BaseException as error:
             raise Cancelled("a stage this one needs has failed") from error
+
+    def beside(self, task: Task) -> None:
+        """Have `task` done while stages run, after those given before it, in one thread that leaves
+        the processors to steps. Its error is as one of a stage. What has not begun when all stages
+        are done is left undone."""
+        with self._guard:
+            if self._beside is None:
+                self._beside = threading.Thread(target=self._work_beside, name="beside")
+                self._beside.start()
+        self._tasks.put(task)
 
     def run(self, indexes: Iterable[int], target: int) -> Result:
         """Run the stages at `indexes` at once and return the target's result.
@@ -86,15 +104,31 @@ class Scheduler(Generic[Result]):
         try:
             future.set_result(self._work(index))
         except BaseException as error:  # it travels to `run` and to every stage that waits
-            self._errors.append(error)
-            self._cancellation.cancel()
+            self._fail(error)
             future.set_exception(error)
+
+    def _work_beside(self) -> None:
+        with suppress(OSError):  # then they share alike
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # of this thread, and those it starts
+        while (task := self._tasks.get()) is not None and not self._over:
+            try:
+                task()
+            except BaseException as error:  # it travels to `run`
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._errors.append(error)
+        self._cancellation.cancel()
 
     def _join(self) -> None:
         while True:
             with self._guard:
                 alive = [thread for thread in self._threads if thread.is_alive()]
             if not alive:
-                return
+                break
             for thread in alive:
                 thread.join(NOTICING)
+        self._over = True
+        self._tasks.put(None)
+        while self._beside is not None and self._beside.is_alive():
+            self._beside.join(NOTICING)

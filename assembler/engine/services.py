@@ -13,6 +13,7 @@ from assembler.context.base import Context
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
+from assembler.layer.directory import Lower
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import Tree
 from assembler.oci.descriptor import Descriptor
@@ -23,6 +24,7 @@ from assembler.plan.plan import ResolvedImage
 from assembler.plan.steps import GitSource, UrlSource
 from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
+from assembler.store.growing import Growing
 from assembler.store.store import Store
 from assembler.values import value
 
@@ -38,9 +40,27 @@ def unseen(piece: bytes) -> None:
     """For blobs that nobody reads on their way into the store."""
 
 
+class Unpacker(Protocol):
+    """Takes layers apart beside this process."""
+
+    def unpack(
+        self,
+        blob: str,
+        into: str,
+        *,
+        diff_id: Digest,
+        check: Callable[[], None],
+        lower: Lower,
+        limits: Limits,
+    ) -> None:
+        """See `layer.apart.Apart.unpack`."""
+        ...
+
+
 @value
 class Sandbox:
-    """Where directories can be made and processes run: inside the user namespace, if any."""
+    """Where directories can be made and processes run: inside the user namespace, if any. `apart`
+    takes layers apart several at once."""
 
     snapshotter: Snapshotter
     runtime: Runtime
@@ -48,6 +68,7 @@ class Sandbox:
     limits: tuple[Limit, ...]
     ids: str
     """The kind of id map, and so whose the files are that are kept: others cannot use them."""
+    apart: Unpacker | None = None
 
 
 class PackedLayers(Protocol):
@@ -82,6 +103,28 @@ class Remote(Protocol):
         ...
 
 
+class Destination(Protocol):
+    """Where the image goes, told of its layers while it is being built. Both return at once."""
+
+    def layer(self, layer: Descriptor) -> None:
+        """The image has `layer`, whose blob is in the store or where its base is."""
+        ...
+
+    def growing(self, blob: Growing) -> None:
+        """A layer of the image is being packed."""
+        ...
+
+
+class Nowhere:
+    """For images that only the store keeps."""
+
+    def layer(self, layer: Descriptor) -> None:
+        """Nothing."""
+
+    def growing(self, blob: Growing) -> None:
+        """Nothing."""
+
+
 def no_agent(id: str) -> str | None:
     """For builds that were given no ssh agent."""
     return None
@@ -104,6 +147,7 @@ class Services:
     an offset on, None where that cannot be. `whole` says that the blobs of
     base layers are to be in the store at the end, else those that nothing needed may be missing;
     `wanted` then says of one that is read whether it will be needed after the build.
+    `destination` is told of the image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
@@ -128,6 +172,7 @@ class Services:
     secrets: Mapping[str, Callable[[], bytes]]
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
+    destination: Destination = field(default_factory=Nowhere)
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
-from assembler.engine.change import Snapshot, StepChange, base_snapshot
+from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
 from assembler.engine.lookup import KnownStage, read_once, recorded
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
@@ -50,6 +50,8 @@ class StageBuilder:
     known: Mapping[int, KnownStage]
     running: frozenset[int]
     """The stages whose files will be directories, because a process needs them."""
+    exported: frozenset[int]
+    """The stages whose layers the image has."""
 
     def build(self, index: int, scheduler: Scheduler[BuiltStage]) -> BuiltStage:
         """The finished stage `index`; stages it needs are taken from `scheduler`."""
@@ -60,12 +62,14 @@ class StageBuilder:
             snapshot, identity = below.snapshot, below.identity
         else:
             snapshot = self._import(stage)
+            self._export_base(stage, snapshot)
             identity = self._base_identity(stage)
         changes: list[StepChange] = []
         for number, step in enumerate(stage.steps):
             self.services.cancellation.check()
             change = self._step(stage, number, step, snapshot, identity, scheduler)
             changes.append(change)
+            self._export(stage, number, change, snapshot, scheduler)
             snapshot = (*snapshot, change)
             identity = keys.above(identity, step, change.identity)
         return BuiltStage(snapshot, tuple(changes), identity)
@@ -117,6 +121,43 @@ class StageBuilder:
                 return change
             return self._execute(work, stage, number, step, key, parent, below, scheduler)
 
+    def _export(
+        self,
+        stage: PlannedStage,
+        number: int,
+        change: StepChange,
+        below: Snapshot,
+        scheduler: Scheduler[BuiltStage],
+    ) -> None:
+        """Have a layer of the image on its way while later steps run: packed first, if it is not."""
+        if stage.index not in self.exported:
+            return
+        layer = self.realisation.packed(change)
+        if layer is not None:
+            self.services.destination.layer(layer.descriptor)
+        elif stage.index != self.plan.target or number + 1 < len(stage.steps):
+            step = stage.steps[number]
+            scheduler.beside(lambda: self._pack(step, change, below))
+
+    def _export_base(self, stage: PlannedStage, snapshot: Snapshot) -> None:
+        """The same for those of a base whose blobs are here; others need not come before the end."""
+        services = self.services
+        if stage.index not in self.exported or services.recompress:
+            return
+        for change in snapshot:
+            if isinstance(change, BaseChange) and services.store.blobs.has(
+                change.descriptor.digest
+            ):
+                services.destination.layer(change.descriptor)
+
+    def _pack(self, step: Step, change: StepChange, below: Snapshot) -> None:
+        try:
+            layer = self.realisation.pack(change, below)
+        except StepError as error:
+            error.place_at(step.span)
+            raise
+        self.services.destination.layer(layer.descriptor)
+
     def _known(self, key: Digest, stage: PlannedStage, step: Step) -> StepChange | None:
         record = recorded(self.services, stage, key)
         if record is None:
@@ -141,7 +182,7 @@ class StageBuilder:
             nonce = uuid.uuid4().hex
             identity = keys.fresh_key(key, nonce) if stage.fresh else key
             more = any(isinstance(later, Run) for later in stage.steps[number + 1 :])
-            self._run(work, step, identity, below, scheduler, more)
+            self._run(work, stage, step, identity, below, scheduler, more)
             change = StepChange(identity, created, True)
         elif isinstance(step, MakeDirectory):
             tree = self._destination(stage, below)
@@ -156,6 +197,7 @@ class StageBuilder:
     def _run(
         self,
         work: Vertex,
+        stage: PlannedStage,
         step: Run,
         identity: Digest,
         below: Snapshot,
@@ -164,6 +206,7 @@ class StageBuilder:
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
         lowers = self.realisation.directories(below)
+        self._export_base(stage, below)
 
         def open_tree(origin: Origin, reader: Step) -> Tree:
             return self._tree(origin, reader, scheduler)

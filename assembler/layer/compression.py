@@ -37,10 +37,19 @@ __all__ = [
 Sink = Callable[[bytes | memoryview], None]
 """Takes bytes, and keeps no view of them."""
 
+Check = Callable[[], None]
+
+
+def never() -> None:
+    """A check that stops nothing."""
+
+
 BLOCK = 1 << 20
 WINDOW = 32 << 10
 FRAME = 4 << 20
 _ROOM = 128 << 20
+_SLOW = 13  # the first level of libzstd at which a frame may take seconds
+_PIECE = 128 << 10  # what libzstd compresses at once: 0.4 s at most, at level 22
 MAX_THREADS = 8
 
 
@@ -88,8 +97,10 @@ class Compression(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def writer(self, sink: Sink) -> CompressionWriter:
-        """A new stream whose compressed bytes are given to `sink` in order, in this thread."""
+    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+        """A new stream whose compressed bytes are given to `sink` in order, in this thread. `check`
+        is called in any thread, at least once in about half a second, and may raise: no more comes
+        then, and `write` or `close` raise it."""
         ...
 
 
@@ -138,7 +149,7 @@ class Plain:
     media_type: str = LAYER_TAR
     identity: str = "uncompressed"
 
-    def writer(self, sink: Sink) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
         """A stream that passes bytes on."""
         return _PlainWriter(sink)
 
@@ -180,11 +191,11 @@ class Zstd:
     @property
     def identity(self) -> str:
         """Engine, version, level and frame size."""
-        return f"zstd/{libzstd()} level={self.level} frame={FRAME}"
+        return f"zstd/{libzstd()} level={self.level} frame={FRAME}{piecewise(self.level)}"
 
-    def writer(self, sink: Sink) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
         """A new row of frames."""
-        return _ZstdWriter(self.level, self.threads or processors(), sink)
+        return _ZstdWriter(self.level, self.threads or processors(), sink, check)
 
 
 def libzstd() -> str:
@@ -194,24 +205,43 @@ def libzstd() -> str:
     return f"libzstd-{'.'.join(map(str, zstandard.ZSTD_VERSION))}"
 
 
-class Frames:
-    """Makes zstd frames of one level; several threads may call it at once."""
+def piecewise(level: int) -> str:
+    """How the identity of a compression says that frames of `level` are made of pieces: the bytes are
+    others than in one go."""
+    return f" piece={_PIECE}" if level >= _SLOW else ""
 
-    def __init__(self, level: int) -> None:
+
+class Frames:
+    """Makes zstd frames of one level; several threads may call it at once. Where a frame takes
+    seconds, `check` is called for each piece of it."""
+
+    def __init__(self, level: int, check: Check = never) -> None:
         self._level = level
+        self._check = check
         self._idle: list[Any] = []  # a compressor serves one thread at a time
 
     def __call__(self, data: bytes | memoryview) -> bytes:
-        """`data` as one frame with content size and checksum."""
+        """`data` as one frame with content size and checksum. Raises what `check` raises."""
         try:
             compressor = self._idle.pop()
         except IndexError:
             import zstandard
 
             compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
-        frame: bytes = compressor.compress(data)
+        frame: bytes = self._frame(compressor, data)
         self._idle.append(compressor)
         return frame
+
+    def _frame(self, compressor: Any, data: bytes | memoryview) -> Any:
+        self._check()
+        if self._level < _SLOW or len(data) <= _PIECE:
+            return compressor.compress(data)
+        stream = compressor.compressobj(size=len(data))
+        parts = []
+        for at in range(0, len(data), _PIECE):
+            self._check()
+            parts.append(stream.compress(data[at : at + _PIECE]))
+        return b"".join((*parts, stream.flush()))
 
 
 def frame_threads(level: int, threads: int) -> int:
@@ -224,10 +254,10 @@ def frame_threads(level: int, threads: int) -> int:
 
 
 class _ZstdWriter:
-    def __init__(self, level: int, threads: int, sink: Sink) -> None:
+    def __init__(self, level: int, threads: int, sink: Sink, check: Check) -> None:
         self._sink: Sink = sink
         self._frames: InOrder[memoryview, bytes] = InOrder(
-            Frames(level), self._receive, frame_threads(level, threads), "zstd"
+            Frames(level, check), self._receive, frame_threads(level, threads), "zstd"
         )
         self._free: list[memoryview] = []
         self._frame = memoryview(bytearray(FRAME))
@@ -287,7 +317,7 @@ class Gzip:
         """Engine, version, level and block size."""
         return f"gzip/{Engine.of(self.level).identity} block={BLOCK}"
 
-    def writer(self, sink: Sink) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
         """A new gzip member."""
         return _GzipWriter(self.level, self.threads or processors(), sink)
 

@@ -18,7 +18,7 @@ RATIO = 100
 
 _PIECE = 256 << 10
 _SHORT = 1 << 10
-_OUTPUT = 1 << 20
+_OUTPUT = 512 << 10  # of a size that malloc(3) keeps when it is freed: no page is new each time
 _XZ_MEMORY = 256 << 20
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BATCH = 8
@@ -29,6 +29,14 @@ _MAGIC = (
     (b"\xfd7zXZ\x00", "xz"),
 )
 MAGIC_SIZE = 6
+
+
+class Readable(Protocol):
+    """The least of a stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end."""
+        ...
 
 
 def sniff(head: bytes) -> str:
@@ -53,9 +61,9 @@ def reader(
 
 
 def pieces(
-    stream: BinaryIO, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
+    stream: Readable, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
-    """The same, as pieces of at most about 1 MiB, none of them empty.
+    """The same, as pieces of at most about 512 KiB, none of them empty.
 
     `check` is called at least once for each MiB and each member or frame, and may raise. Raises
     BadArchive for damage, truncation, trailing garbage and decompression bombs.
@@ -96,7 +104,7 @@ def pieces(
 class _Source:
     """Compressed bytes with a little look-ahead; `consumed` counts what was taken."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._held = b""
         self._at = 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from assembler.layer.boundaries import Member, Untellable
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.compression import CompressionWriter, Ending, Gzip, Sink
+from assembler.layer.compression import Check, CompressionWriter, Ending, Gzip, Sink, never
 from assembler.layer.deflate import Engine
 from assembler.layer.tar_writer import TarWriter
 from assembler.layer.toc import CHUNK, Spool, TocWriter, attributes, date, encode
@@ -47,7 +47,7 @@ class EStargz:
         """Engine, version, level, and the version of what is written here."""
         return f"estargz/1 {Engine.of(self.level).identity} chunk={CHUNK}"
 
-    def writer(self, sink: Sink) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
         """A new blob."""
         return _Writer(self.level, sink, self.threads)
 

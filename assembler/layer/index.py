@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 from assembler.errors import BadArchive
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.decompression import reader
+from assembler.layer.decompression import Readable, pieces
 from assembler.layer.directory import nowhere
 from assembler.layer.members import MemberBytes, Members
-from assembler.layer.pipe import DEPTH, Ahead
+from assembler.layer.pipe import DEPTH, Ahead, Beside
 from assembler.layer.placement import Directories, Placement
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.tree import Lookup, join
@@ -34,7 +34,7 @@ from assembler.oci.digest import Digest
 from assembler.values import value
 
 _MAGIC = b"assemble layer index 1\n"
-_PIECE = 1 << 20
+_GATHERED = 256 << 10
 _LARGEST = 1 << 30  # bytes of an index that is not compressed
 
 _KEPT = frozenset(("etc/passwd", "etc/group"))
@@ -166,7 +166,7 @@ class IndexTree:
 
 
 def index(
-    blob: BinaryIO,
+    blob: Readable,
     diff_id: Digest,
     *,
     check: Callable[[], None] = nothing,
@@ -178,15 +178,15 @@ def index(
     is not `diff_id` (T17).
     """
     tar = hashlib.new(diff_id.algorithm)
-    decompressed = reader(blob, limits.size)
+    decompressed = pieces(blob, limits.size)
 
     def produce() -> bytes:
-        piece = decompressed.read(_PIECE)
-        tar.update(piece)
+        piece = next(decompressed, b"")
+        beside.put(piece)
         return piece
 
-    with Ahead(produce, "index") as ahead:
-        members = read(io.BufferedReader(ahead, _PIECE), limits, layers=True)
+    with Beside(tar.update, "digest") as beside, Ahead(produce, "index") as ahead:
+        members = read(ahead, limits, layers=True)
         described = (_described(entry, n, body) for n, (entry, body) in enumerate(members))
         made = of_members(described, diff_id, check)
     if tar.hexdigest() != diff_id.hex:
@@ -240,8 +240,8 @@ class Indexer:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="indexer", daemon=True)
 
-    def write(self, piece: bytes) -> None:
-        """Take the next bytes of the blob. Raises what `index` raised."""
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes of the blob, and keep no view of them. Raises what `index` raised."""
         if self._failure is not None:
             raise self._failure
         if piece:
@@ -275,8 +275,7 @@ class Indexer:
 
     def _work(self) -> None:
         try:
-            stream = io.BufferedReader(self._pieces, _PIECE)
-            self._index = index(stream, self._diff_id, check=self._check, limits=self._limits)
+            self._index = index(self._pieces, self._diff_id, check=self._check, limits=self._limits)
         except BaseException as error:  # for the thread that writes
             self._failure = error
         finally:
@@ -288,26 +287,36 @@ class _Pieces(io.RawIOBase):
 
     def __init__(self) -> None:
         self._queue: queue.Queue[bytes] = queue.Queue(DEPTH)
-        self._rest = memoryview(b"")
+        self._gathered: list[bytes] = []
+        self._size = 0
+        self._rest = b""
         self._ended = False
         self.broken = False
 
-    def put(self, piece: bytes) -> None:
-        self._queue.put(piece)
+    def put(self, piece: bytes | memoryview) -> None:
+        """Little pieces are gathered: each that is handed to another thread has its price."""
+        self._gathered.append(bytes(piece))  # a view may change
+        self._size += len(piece)
+        if self._size >= _GATHERED or not piece:
+            self._queue.put(b"".join(self._gathered))
+            if not piece and self._size:
+                self._queue.put(b"")
+            self._gathered.clear()
+            self._size = 0
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        if not len(self._rest) and not self._ended:
-            self._rest = memoryview(self._queue.get())
+    def read(self, size: int | None = -1, /) -> bytes:
+        """What came last, `size` bytes of it at most."""
+        if not self._rest and not self._ended:
+            self._rest = self._queue.get()
             self._ended = not self._rest
         if self.broken:
             raise BadArchive("the layer did not come to its end")
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+        found = self._rest if size is None or size < 0 else self._rest[:size]
+        self._rest = self._rest[len(found) :]
+        return found
 
     def drain(self) -> None:
         """Take everything up to the end, so that `put` never waits for ever."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from assembler.errors import BadArchive
 from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.decompression import DEFAULT_LIMIT
+from assembler.layer.decompression import DEFAULT_LIMIT, Readable
 from assembler.layer.fields import normalise
 from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
 from assembler.values import value
@@ -58,7 +58,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def read(
-    stream: BinaryIO, limits: Limits = DEFAULT_LIMITS, *, layers: bool = False
+    stream: Readable, limits: Limits = DEFAULT_LIMITS, *, layers: bool = False
 ) -> Iterator[tuple[Entry, BinaryIO]]:
     """Each member of the tar in `stream` with its bytes, which can be read until the next step.
 
@@ -108,8 +108,9 @@ def _after(last: str) -> str:
 class _Source:
     """The archive as blocks, with the body of the current member."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
+        self._skip: Callable[[int], int] | None = getattr(stream, "skip", None)  # as `pipe.Ahead`
         self._left = 0
         self._padding = 0
         self._sparse = 0
@@ -177,14 +178,19 @@ class _Source:
         left = self._left + self._padding
         self._left = self._padding = 0
         while left > 0:
-            data = self._stream.read(min(left, 1 << 20))
-            if not data:
+            passed = self._pass_over(left)
+            if not passed:
                 raise BadArchive(f"truncated in the bytes of {last!r}", last)
-            left -= len(data)
+            left -= passed
 
     def drain(self) -> None:
-        while self._stream.read(1 << 20):
+        while self._pass_over(1 << 20):
             pass
+
+    def _pass_over(self, size: int) -> int:
+        if self._skip is not None:
+            return self._skip(size)
+        return len(self._stream.read(min(size, 1 << 20)))
 
 
 class _Body(io.RawIOBase):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from assembler.errors import StepError
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.reading import Reading, as_file
+from assembler.layer.reading import Reading
 from assembler.linux.beneath import Openings
 
 BLOCK = 512
@@ -33,6 +33,7 @@ _TYPES = {
     Kind.BLOCK: b"4",
     Kind.FIFO: b"6",
 }
+_FILE, _DIRECTORY = Kind.FILE, Kind.DIRECTORY
 _MAGIC = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
 _ZEROS = bytes(BLOCK)
@@ -78,46 +79,75 @@ class TarWriter:
         self._owners: dict[tuple[int, int, int], bytes] = {}
 
     def add(self, entry: Entry) -> None:
-        """Append `entry` with the bytes of its source.
+        """`add_all` of one entry."""
+        self.add_all((entry,))
 
-        Raises ContextChanged where the source holds fewer or more than `entry.size` bytes, and
-        StepError where it cannot be read or the entry has no form in a layer.
+    def add_all(self, entries: Iterable[Entry]) -> None:
+        """Append each entry with the bytes of its source.
+
+        Raises ContextChanged where a source holds fewer or more than `entry.size` bytes, and
+        StepError where it cannot be read or an entry has no form in a layer.
         """
-        path, kind, mode, uid, gid, mtime, size, _, _, xattrs, source, _ = entry
-        if kind is Kind.FILE:
-            tail, tail_sum = _FILE_TAIL, _FILE_SUM
-        elif kind is Kind.DIRECTORY:
-            path, size, source = f"{path}/", 0, None
-            tail, tail_sum = _DIRECTORY_TAIL, _DIRECTORY_SUM
-        else:
-            self._add_other(entry)
-            return
-        owner = self._owners.get((mode, uid, gid))
-        seconds = mtime // 1_000_000_000
-        if (
-            owner is None
-            or not path.isascii()
-            or not 1 < len(path) <= 100
-            or xattrs
-            or not 0 <= seconds <= self._latest
-            or size > _MAX_SIZE
-            or WHITEOUT_PREFIX in path
-        ):
-            self._add_other(entry)
-            return
-        head = b"%s%s%011o\0%011o\0" % (path.encode().ljust(100, b"\0"), owner, size, seconds)
-        # The low half of Adler-32 is one more than the sum of bytes, exact while that is < 65521.
-        total = (zlib.adler32(head) & 0xFFFF) + tail_sum
-        at = self._at
-        if at == ARENA:
-            self._flush()
-            at = 0
-        self._view[at : at + BLOCK] = b"%s%06o\0 %s" % (head, total, tail)
-        self._at = at + BLOCK
-        if size or source is not None:
-            self._body(entry, size)
+        # A tree has 100,000 of them: what most are is done here, without a call that can be spared.
+        view, at, near, seen = self._view, self._at, self._near, self._seen
+        owners, latest, adler32, sha256 = self._owners, self._latest, zlib.adler32, hashlib.sha256
+        for entry in entries:
+            path, kind, mode, uid, gid, mtime, size, _, _, xattrs, source, _ = entry
+            owner = owners.get((mode, uid, gid))
+            seconds = mtime // 1_000_000_000
+            if kind is _DIRECTORY:
+                path, size, source = f"{path}/", 0, None
+                tail, tail_sum = _DIRECTORY_TAIL, _DIRECTORY_SUM
+            else:
+                tail, tail_sum = _FILE_TAIL, _FILE_SUM
+            if (
+                owner is None
+                or (kind is not _FILE and kind is not _DIRECTORY)
+                or xattrs
+                or not path.isascii()
+                or not 1 < len(path) <= 100
+                or not 0 <= seconds <= latest
+                or size > _MAX_SIZE
+                or WHITEOUT_PREFIX in path
+            ):
+                self._at = at
+                self._add_other(entry)
+                view, at = self._view, self._at
+                if kind is not _FILE:
+                    continue
+            else:
+                name = path.encode().ljust(100, b"\0")
+                head = b"%s%s%011o\0%011o\0" % (name, owner, size, seconds)
+                # The low half of Adler-32 is one more than the sum of bytes, which is below 65521.
+                total = (adler32(head) & 0xFFFF) + tail_sum
+                if at == ARENA:
+                    view, at = self._flushed(at), 0
+                view[at : at + BLOCK] = b"%s%06o\0 %s" % (head, total, tail)
+                at += BLOCK
+            if not size and source is None:
+                continue
+            fill = getattr(source, "fill", None)  # as a `FileSource` has it
+            end, filled = at + size, -1
+            if near is not None and fill is not None and end < ARENA:
+                try:
+                    filled = fill(near, view[at : end + 1])
+                except OSError:
+                    filled = -1
+            if filled != size:  # it is large or none such, it changed, or is to be read otherwise
+                self._at = at
+                self._long_body(entry, size)
+                view, at = self._view, self._at
+                continue
+            if seen is not None:
+                seen(entry, sha256(view[at:end]).digest())
+            short = -size % BLOCK
+            at = end + short
+            if short:
+                view[end:at] = _ZEROS[:short]
+        self._at = at
 
     def _add_other(self, entry: Entry) -> None:
+        """The header of any entry."""
         kind = entry.kind
         if kind is Kind.WHITEOUT:
             directory, slash, name = entry.path.rpartition("/")
@@ -131,10 +161,7 @@ class TarWriter:
                     f"{WHITEOUT_PREFIX} mean that a file is deleted",
                     hint="remove or rename the file, or exclude it",
                 )
-            size = entry.size if kind is Kind.FILE else 0
-            self._header(entry, size)
-            if kind is Kind.FILE and (size or entry.source is not None):
-                self._body(entry, size)
+            self._header(entry, entry.size if kind is Kind.FILE else 0)
 
     def close(self) -> None:
         """Write the end of the archive; the sink has everything afterwards."""
@@ -228,28 +255,6 @@ class TarWriter:
         self._put(content)
         self._pad()
 
-    def _body(self, entry: Entry, size: int) -> None:
-        near, at = self._near, self._at
-        end = at + size
-        file = None if near is None or end >= ARENA else as_file(entry.source)
-        if near is None or file is None:
-            self._long_body(entry, size)
-            return
-        view = self._view
-        try:
-            count = file.fill(near, view[at : end + 1])
-        except OSError:
-            count = -1
-        if count != size:  # it changed, or is to be read otherwise
-            self._long_body(entry, size)
-            return
-        if self._seen is not None:
-            self._seen(entry, hashlib.sha256(view[at:end]).digest())
-        short = -size % BLOCK
-        if short:
-            view[end : end + short] = _ZEROS[:short]
-        self._at = end + short
-
     def _long_body(self, entry: Entry, size: int) -> None:
         left = size
         hasher = None if self._seen is None else hashlib.sha256()
@@ -286,6 +291,12 @@ class TarWriter:
             self._view[self._at : self._at + len(part)] = part
             self._at += len(part)
             view = view[len(part) :]
+
+    def _flushed(self, at: int) -> memoryview:
+        """The memory for what follows the first `at` bytes of the last."""
+        self._at = at
+        self._flush()
+        return self._view
 
     def _flush(self) -> None:
         if self._at:

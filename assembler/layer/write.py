@@ -60,12 +60,12 @@ def pack(
 ) -> Packed:
     """Write `entries` as a layer to `sink`; the order they come in does not show in the bytes.
 
-    Modification times later than `epoch` (seconds) become it. `check` is called for each entry and
-    each MiB and may raise. `seen` is told the digest of each file's bytes. Raises what `TarWriter.add`, `sink` and `check` raise; no thread is left
-    then, and what reached `sink` is to be thrown away.
+    Modification times later than `epoch` (seconds) become it. `check` is called for each MiB
+    of the tar and may raise. `seen` is told the digest of each file's bytes. Raises what
+    `TarWriter.add_all`, `sink` and `check` raise; no thread is left then, and what reached `sink`
+    is to be thrown away.
     """
-    blob = _Blob(sink, compression)
-    count = 0
+    blob = _Blob(sink, compression, check)
     try:
         with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
 
@@ -74,12 +74,11 @@ def pack(
                 behind.put(piece)
 
             writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near, seen=seen)
-            for entry in canonical(entries):
-                check()
-                writer.add(entry)
-                count += 1
+            ordered = canonical(entries)
+            check()
+            writer.add_all(ordered)
             writer.close()
-        return blob.finish(count)
+        return blob.finish(len(ordered))
     finally:
         blob.abort()
 
@@ -94,7 +93,7 @@ def repack(
 ) -> Packed:
     """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. Otherwise
     as `pack`. Raises BadArchive where it has not the digest `diff_id` (T17)."""
-    blob = _Blob(sink, compression)
+    blob = _Blob(sink, compression, check)
     try:
         with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
             while piece := ahead.read(_PIECE):
@@ -173,14 +172,14 @@ def _with_data_first(result: list[Entry], links: list[Entry]) -> list[Entry]:
 class _Blob:
     """The worker's side: hash, compress, hash, write."""
 
-    def __init__(self, sink: Writable, compression: Compression) -> None:
+    def __init__(self, sink: Writable, compression: Compression, check: Callable[[], None]) -> None:
         self._sink = sink
         self._tar = hashlib.sha256()
         self._plain = isinstance(compression, Plain)  # then both digests are one
         self._blob = self._tar if self._plain else hashlib.sha256()
         self._tar_size = 0
         self._blob_size = 0
-        self._stream = compression.writer(self._write)
+        self._stream = compression.writer(self._write, check)
 
     def take(self, piece: memoryview) -> None:
         self._tar.update(piece)

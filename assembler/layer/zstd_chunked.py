@@ -14,12 +14,15 @@ from typing import Any
 
 from assembler.layer.boundaries import Member, Untellable
 from assembler.layer.compression import (
+    Check,
     CompressionWriter,
     Ending,
     Frames,
     Sink,
     frame_threads,
     libzstd,
+    never,
+    piecewise,
     processors,
 )
 from assembler.layer.crc64 import crc64
@@ -62,11 +65,11 @@ class ZstdChunked:
     @property
     def identity(self) -> str:
         """Engine, version, level, and the version of what is written here."""
-        return f"zstd:chunked/1 {libzstd()} level={self.level} chunk={CHUNK}"
+        return f"zstd:chunked/1 {libzstd()} level={self.level} chunk={CHUNK}{piecewise(self.level)}"
 
-    def writer(self, sink: Sink) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
         """A new blob."""
-        return _Writer(self.level, sink, self.threads)
+        return _Writer(self.level, sink, self.threads, check)
 
 
 class _Compressed:
@@ -100,9 +103,9 @@ class _Compressed:
 class _Writer(TocWriter):
     alone = True
 
-    def __init__(self, level: int, sink: Sink, threads: int) -> None:
+    def __init__(self, level: int, sink: Sink, threads: int, check: Check) -> None:
         super().__init__(sink, frame_threads(level, threads or processors()))
-        self._frames = Frames(level)
+        self._frames = Frames(level, check)
         self._toc = _Compressed(level)
         self._separator = '{"version":1,"entries":['
         self._split = _TarSplit(_Compressed(level))

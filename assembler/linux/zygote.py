@@ -355,6 +355,17 @@ def _failed(error: BaseException) -> bytes:
     return b"failed " + text.encode("utf-8", "replace")[:4000]
 
 
+def kill(pidfd: int) -> None:
+    """Kill the sandbox, and wait until its first process is a corpse."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.poll(10_000)
+
+
 def receive_pidfd(reply: socket.socket) -> tuple[bytes, int]:
     """The first reply: (b"p", pidfd), or (b"failed …", -1), or (b"", -1) when all is over."""
     message, ancillary, _, _ = reply.recvmsg(8192, socket.CMSG_SPACE(4))

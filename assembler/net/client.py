@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from assembler.version import __version__
 
 if TYPE_CHECKING:
     from assembler.net.dial import LookUp
+    from assembler.net.tls import Certificates
     from assembler.net.transport import Answer, Transport
 
 MAX_REDIRECTS = 10
@@ -116,8 +117,8 @@ class _Received:
 class HttpClient:
     """A pool of connections. Use it with `with`; threads share it.
 
-    `certificates` gives the (CA file, client certificate, key) for a host, empty where there is
-    none; hosts in `unverified` have their certificate not checked. Proxies and authorities are those
+    `certificates` gives the files for the connections to a host; hosts in `unverified` have their
+    certificate not checked. Proxies and authorities are those
     of the environment `variables`. `warn` is told what registries warn of, each once.
     """
 
@@ -126,8 +127,8 @@ class HttpClient:
         *,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
-        unverified: frozenset[str] = frozenset(),
-        certificates: Callable[[str], tuple[str, str, str]] = lambda host: ("", "", ""),
+        unverified: Container[str] = frozenset(),
+        certificates: Callable[[str], Certificates] | None = None,
         variables: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         warn: Callable[[str], None] = lambda text: None,

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from assembler.errors import UsageError
 
-Certificates = Callable[[str], tuple[str, str, str]]
-"""Gives the (CA file, client certificate, key) for a host, empty where there is none."""
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Files for the connections to one host: authorities beside the usual ones, and certificates of
+    ours with their keys."""
+
+    authorities: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 class Contexts:
@@ -22,30 +30,29 @@ class Contexts:
 
     def __init__(
         self,
-        certificates: Certificates,
-        unverified: frozenset[str],
+        certificates: Callable[[str], Certificates] | None,
+        unverified: Container[str],
         variables: Mapping[str, str],
     ) -> None:
-        self._certificates = certificates
+        self._certificates = certificates or (lambda host: Certificates())
         self._unverified = unverified
         self._authorities = (
             variables.get("SSL_CERT_FILE", ""),
             variables.get("SSL_CERT_DIR", ""),
         )
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, str, str, bool], ssl.SSLContext] = {}
+        self._made: dict[tuple[Certificates, bool], ssl.SSLContext] = {}
 
     def of(self, host: str) -> ssl.SSLContext:
         """The context for `host` (with its port where that is not the usual one). Raises UsageError
         for a file that cannot be used."""
-        authority, certificate, key = self._certificates(host)
-        name = (authority, certificate, key, host in self._unverified)
+        name = (self._certificates(host), host in self._unverified)
         with self._lock:
             if name not in self._made:
                 self._made[name] = self._make(*name)
             return self._made[name]
 
-    def _make(self, authority: str, certificate: str, key: str, unverified: bool) -> ssl.SSLContext:
+    def _make(self, certificates: Certificates, unverified: bool) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.set_alpn_protocols(["http/1.1"])
         file, directory = self._authorities
@@ -61,14 +68,11 @@ class Contexts:
             )  # fmt: skip
         else:
             context.load_default_certs()
-        if authority:
-            _use(lambda: context.load_verify_locations(authority), "a CA certificate", authority)
-        if certificate:
-            _use(
-                lambda: context.load_cert_chain(certificate, key or None, password=""),
-                "a client certificate",
-                certificate,
-            )
+        for authority in certificates.authorities:
+            _use(partial(context.load_verify_locations, authority), "a CA certificate", authority)
+        for certificate, key in certificates.pairs:
+            load = partial(context.load_cert_chain, certificate, key, password="")
+            _use(load, "a client certificate", certificate)
         return context
 
 

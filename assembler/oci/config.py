@@ -9,10 +9,12 @@ from dataclasses import field, replace
 from typing import Any
 
 from assembler.oci.digest import Digest
+from assembler.oci.document import load
 from assembler.oci.platform import Platform
 from assembler.values import value
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+MAX_CONFIG = 8 << 20  # bytes
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -101,13 +103,13 @@ class Execution:
             user=_text(document, "User"),
             exposed_ports=tuple(sorted(_object(document, "ExposedPorts"))),
             env=_strings(document, "Env") or (),
-            entrypoint=_strings(document, "Entrypoint"),
-            cmd=_strings(document, "Cmd"),
+            entrypoint=_words(document, "Entrypoint"),
+            cmd=_words(document, "Cmd"),
             volumes=tuple(sorted(_object(document, "Volumes"))),
             working_dir=_text(document, "WorkingDir"),
-            labels={str(k): str(v) for k, v in _object(document, "Labels").items()},
+            labels=_texts(document, "Labels"),
             stop_signal=_text(document, "StopSignal"),
-            shell=_strings(document, "Shell") or (),
+            shell=_words(document, "Shell") or (),
             healthcheck=_healthcheck(document.get("Healthcheck")),
             on_build=_strings(document, "OnBuild") or (),
             unknown={key: value for key, value in document.items() if key not in known},
@@ -161,9 +163,9 @@ class ImageConfig:
     @classmethod
     def parse(cls, content: bytes) -> ImageConfig:
         """The configuration in `content`. Raises ValueError, also for wrong types."""
-        document = json.loads(content)
-        if not isinstance(document, dict):
-            raise ValueError("image config is not an object")
+        if len(content) > MAX_CONFIG:
+            raise ValueError(f"image config: more than {MAX_CONFIG} bytes")
+        document = load(content, "the image config")
         rootfs = _object(document, "rootfs")
         history = document.get("history") or []
         if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
@@ -221,7 +223,7 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"image config: {key} is not a string")
+        raise ValueError(f"image config: {key[:100]!r} is not a string")
     return value
 
 
@@ -230,7 +232,7 @@ def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"image config: {key} is not an object")
+        raise ValueError(f"image config: {key[:100]!r} is not an object")
     return value
 
 
@@ -239,12 +241,30 @@ def _strings(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"image config: {key} is not a list of strings")
+        raise ValueError(f"image config: {key[:100]!r} is not a list of strings")
     return tuple(value)
+
+
+def _words(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
+    """A command; one word may be a string, as moby reads it."""
+    value = document.get(key)
+    return (value,) if isinstance(value, str) else _strings(document, key)
+
+
+def _texts(document: Mapping[str, Any], key: str) -> dict[str, str]:
+    found = _object(document, key)
+    return {name: _text(found, name) for name in found}
+
+
+def _number(document: Mapping[str, Any], key: str) -> int:
+    value = document.get(key) or 0
+    if not isinstance(value, int):
+        raise ValueError(f"image config: {key[:100]!r} is not a whole number")
+    return value
 
 
 def _healthcheck(document: object) -> Healthcheck | None:
     if not isinstance(document, dict):
         return None
-    numbers = {name: int(document.get(key) or 0) for key, name in _HEALTH_KEYS}
+    numbers = {name: _number(document, key) for key, name in _HEALTH_KEYS}
     return Healthcheck(_strings(document, "Test") or (), **numbers)

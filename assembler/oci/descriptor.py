@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -24,6 +25,7 @@ DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
+CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_LIST})
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -44,18 +46,33 @@ _DOCKER = {
     LAYER_ZSTD: DOCKER_LAYER_ZSTD,
 }
 _OCI = {docker: oci for oci, docker in _DOCKER.items()}
+_KNOWN = frozenset(("mediaType", "digest", "size", "annotations", "platform"))
+_LARGEST = (1 << 63) - 1
+MAX_DATA = 64 << 10  # bytes that a descriptor may hold of what it describes (rule M9)
 _COMPRESSIONS = {LAYER_TAR: "uncompressed", LAYER_GZIP: "gzip", LAYER_ZSTD: "zstd"}
 
 
 @value
 class Descriptor:
-    """What some bytes are, their digest, and their size in bytes."""
+    """What some bytes are, their digest, and their size in bytes.
+
+    `data` are these bytes themselves where the document had them, verified (rule M9). `unknown` is
+    what else it had, kept for who writes it anew.
+    """
 
     media_type: str
     digest: Digest
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
+    data: bytes | None = field(default=None, repr=False, compare=False)
+    unknown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def artifact_type(self) -> str:
+        """What an entry of an index says of the artifact it describes, empty when nothing."""
+        found = self.unknown.get("artifactType")
+        return found if isinstance(found, str) else ""
 
     @classmethod
     def from_document(cls, document: object) -> Descriptor:
@@ -63,20 +80,25 @@ class Descriptor:
         if not isinstance(document, dict):
             raise ValueError("descriptor is not an object")
         media_type, size = document.get("mediaType"), document.get("size")
-        digest = document.get("digest")
-        if not isinstance(media_type, str) or not isinstance(digest, str):
+        text = document.get("digest")
+        if not isinstance(media_type, str) or not isinstance(text, str):
             raise ValueError("descriptor without mediaType or digest")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ValueError(f"descriptor of {digest[:80]} without a valid size")
-        annotations = document.get("annotations") or {}
-        if not isinstance(annotations, dict):
-            raise ValueError("descriptor annotations are not an object")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
+            raise ValueError(f"descriptor of {text[:80]!r} without a valid size")
+        digest = Digest.parse(text)
+        platform = _platform(document.get("platform"))
+        unknown = {key: value for key, value in document.items() if key not in _KNOWN}
+        spelled = None if platform is None else _spelled(platform)
+        if document.get("platform") not in (None, spelled):
+            unknown["platform"] = document["platform"]
         return cls(
             media_type,
-            Digest.parse(digest),
+            digest,
             size,
-            {str(key): str(value) for key, value in annotations.items()},
-            _platform(document.get("platform")),
+            annotations_of(document),
+            platform,
+            _data(unknown.get("data"), digest, size),
+            unknown,
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -89,24 +111,53 @@ class Descriptor:
         if self.annotations:
             document["annotations"] = dict(sorted(self.annotations.items()))
         if self.platform is not None:
-            document["platform"] = {
-                "architecture": self.platform.architecture,
-                "os": self.platform.os,
-            }
-            if self.platform.variant:
-                document["platform"]["variant"] = self.platform.variant
-        return document
+            document["platform"] = _spelled(self.platform)
+        return {**document, **self.unknown}
+
+
+def annotations_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """The annotations of a parsed JSON object. Raises ValueError."""
+    found = document.get("annotations") or {}
+    if not isinstance(found, dict):
+        raise ValueError("annotations are not an object")
+    return {key: str(value) for key, value in found.items()}
+
+
+def _spelled(platform: Platform) -> dict[str, str]:
+    document = {"architecture": platform.architecture, "os": platform.os}
+    if platform.os_version:
+        document["os.version"] = platform.os_version
+    if platform.variant:
+        document["variant"] = platform.variant
+    return document
 
 
 def _platform(document: object) -> Platform | None:
+    """The platform of an entry; None for one that means none, which no build selects."""
     if not isinstance(document, dict) or not document.get("os"):
         return None
     os, architecture = str(document["os"]), str(document.get("architecture", ""))
     if "unknown" in (os, architecture):  # attestation manifests (ecosystem: BuildKit)
-        return Platform(os, architecture)
-    return Platform.parse(
-        "/".join(filter(None, (os, architecture, str(document.get("variant") or ""))))
-    )
+        return Platform("unknown", "unknown")
+    version = str(document.get("os.version") or "") if os == "windows" else ""
+    system = f"{os}({version})" if version else os
+    parts = (system, architecture, str(document.get("variant") or ""))
+    try:
+        return Platform.parse("/".join(parts[: 3 if parts[2] else 2]))
+    except ValueError:
+        return Platform("unknown", "unknown")
+
+
+def _data(text: object, digest: Digest, size: int) -> bytes | None:
+    """The bytes in `text`; None where they are too many or not what is described: they are asked
+    for then, as by a client that does not know the field."""
+    if not isinstance(text, str) or size > MAX_DATA or len(text) > 2 * MAX_DATA:
+        return None
+    try:
+        content = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # not ASCII, or not base64
+        return None
+    return content if len(content) == size and digest.matches(content) else None
 
 
 def in_oci(media_type: str) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from assembler.oci.config import ImageConfig
-from assembler.oci.descriptor import CONFIG, Descriptor
+from assembler.oci.descriptor import CONFIG, CONFIGS, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Manifest, build
 from assembler.values import value
+
+_BORNE = frozenset(("", "application/octet-stream", "application/json", "text/html"))
+"""What old registries made of a configuration's media type; moby takes it for one too."""
 
 
 @value
@@ -49,7 +52,10 @@ class Image:
 
     @classmethod
     def read(cls, manifest: Manifest, config_content: bytes) -> Image:
-        """An image from stored documents. Raises ValueError where they contradict each other."""
+        """An image from stored documents. Raises ValueError where they contradict each other, and
+        for an artifact that is no image. That history and layers disagree is borne, as by moby."""
+        if manifest.config.media_type not in CONFIGS | _BORNE:
+            raise ValueError(f"it is no image, but {manifest.config.media_type[:100]!r}")
         if not manifest.config.digest.matches(config_content):
             raise ValueError(f"image config does not have digest {manifest.config.digest}")
         config = ImageConfig.parse(config_content)

@@ -14,88 +14,132 @@ from assembler.oci.descriptor import (
     MANIFEST,
     MANIFESTS,
     Descriptor,
+    annotations_of,
     in_docker,
     in_oci,
     toc_annotations,
 )
 from assembler.oci.digest import Digest
+from assembler.oci.document import load
 from assembler.oci.platform import Platform
 from assembler.values import value
 
 MAX_INDEX_ENTRIES = 1000
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
 @value
 class Manifest:
-    """An image manifest; `content` are the bytes its digest covers."""
+    """An image manifest; `content` are the bytes its digest covers. `subject` is what it is about,
+    where it is an artifact that refers to another manifest."""
 
     content: bytes = field(repr=False)
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""
+    subject: Descriptor | None = None
 
     @property
     def descriptor(self) -> Descriptor:
         """The descriptor of this manifest."""
         return Descriptor(self.media_type, Digest.of(self.content), len(self.content))
 
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The configuration and the layers, each blob once."""
+        return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
+
 
 @value
 class Index:
-    """An image index (or Docker manifest list)."""
+    """An image index (or Docker manifest list); `content` are the bytes its digest covers."""
 
     content: bytes = field(repr=False)
     media_type: str
     manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def descriptor(self) -> Descriptor:
         """The descriptor of this index."""
         return Descriptor(self.media_type, Digest.of(self.content), len(self.content))
 
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms that it says it has images for."""
+        found = {entry.platform for entry in self.manifests if entry.platform is not None}
+        return tuple(sorted(one for one in found if one.os != "unknown"))
+
     def select(self, platform: Platform) -> Descriptor | None:
-        """The best manifest for `platform`: an equal one before a compatible one, else None."""
-        fitting = [
-            entry for entry in self.manifests if entry.platform and platform.matches(entry.platform)
+        """The best entry for `platform`, the first of those that are as good; None when no entry
+        says that it runs there."""
+        ranked = [
+            (rank, number)
+            for number, entry in enumerate(self.manifests)
+            if entry.platform and (rank := platform.rank(entry.platform)) is not None
         ]
-        exact = [entry for entry in fitting if entry.platform == platform]
-        ranked = exact or sorted(
-            fitting, key=lambda e: e.platform.variant if e.platform else "", reverse=True
-        )
-        return ranked[0] if ranked else None
+        return self.manifests[min(ranked)[1]] if ranked else None
 
 
-def parse(content: bytes, media_type: str = "") -> Manifest | Index:
-    """The document in `content`. `media_type` is what the transport or descriptor said.
+Document = Manifest | Index
+
+
+def parse(content: bytes, media_type: str = "") -> Document:
+    """The document in `content`. `media_type` is what the transport or a descriptor said.
 
     Raises ValueError for schema 1, for a document that could be read as both kinds
-    (CVE-2021-41190), and for one whose own media type disagrees.
+    (CVE-2021-41190), and for one whose media types disagree with each other or with it.
     """
-    document = json.loads(content)
-    if not isinstance(document, dict):
-        raise ValueError("manifest is not an object")
-    if document.get("schemaVersion") != 2:
-        raise ValueError("manifest schema 1 (or unknown) is not supported: push the image anew")
+    document = load(content, "the manifest")
+    said = media_type.partition(";")[0].strip().lower()
+    version = document.get("schemaVersion")
+    if version == 1 or "fsLayers" in document or said.startswith(_SCHEMA_1):
+        raise ValueError(
+            "it is a manifest of Docker's schema 1, which is not supported: push the image anew"
+        )
+    if version != 2:
+        raise ValueError(f"its schemaVersion is {str(version)[:20]!r}, not 2")
     own = document.get("mediaType") or ""
-    kind = own or media_type.partition(";")[0].strip()
+    if not isinstance(own, str) or (own and own not in MANIFESTS | INDEXES):
+        raise ValueError(f"it is no image, but {str(own)[:100]!r}")
+    if own and said in MANIFESTS | INDEXES and own != said:
+        raise ValueError(f"it is not what its media type says: {said} of {own}")
+    kind = own or said
     if "manifests" in document and ("layers" in document or "config" in document):
         raise ValueError("ambiguous document: both an index and a manifest")
     if "manifests" in document:
-        kind = kind if kind in INDEXES else _same(kind, INDEX)
         entries = tuple(map(Descriptor.from_document, _items(document, "manifests")))
         if len(entries) > MAX_INDEX_ENTRIES:
-            raise ValueError(f"index with more than {MAX_INDEX_ENTRIES} entries")
-        return Index(content, kind, entries)
-    kind = kind if kind in MANIFESTS else _same(kind, MANIFEST)
-    annotations = document.get("annotations") or {}
+            raise ValueError(f"an index with more than {MAX_INDEX_ENTRIES} entries")
+        return Index(content, _kind(kind, INDEXES, INDEX), entries, annotations_of(document))
+    subject = document.get("subject")
     return Manifest(
         content,
-        kind,
+        _kind(kind, MANIFESTS, MANIFEST),
         Descriptor.from_document(document.get("config")),
         tuple(map(Descriptor.from_document, _items(document, "layers"))),
-        {str(key): str(value) for key, value in annotations.items()},
+        annotations_of(document),
+        str(document.get("artifactType") or ""),
+        None if subject is None else Descriptor.from_document(subject),
     )
+
+
+def build_index(
+    entries: Iterable[Descriptor], annotations: Mapping[str, str] | None = None
+) -> Index:
+    """A new index of `entries`, serialised once; they may be indexes themselves."""
+    entries = tuple(entries)
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [entry.to_document() for entry in entries],
+    }
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
+    content = json.dumps(document, separators=(",", ":")).encode()
+    return Index(content, INDEX, entries, dict(annotations or {}))
 
 
 def build(
@@ -135,10 +179,10 @@ def build(
     return Manifest(content, kind, config, layers, dict(annotations or {}))
 
 
-def _same(kind: str, default: str) -> str:
-    if kind and kind in MANIFESTS | INDEXES:
-        raise ValueError(f"document is not what its media type {kind} says")
-    return default
+def _kind(kind: str, right: frozenset[str], default: str) -> str:
+    if kind in MANIFESTS | INDEXES and kind not in right:
+        raise ValueError(f"it is not what its media type {kind} says")
+    return kind if kind in right else default
 
 
 def _items(document: Mapping[str, Any], key: str) -> list[Any]:

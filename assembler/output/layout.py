@@ -59,7 +59,7 @@ class LayoutDirectory:
         work = os.path.join(self._path, "ingest")
         try:
             self._put_layers(image, blobs, target)
-            target.put(image.config_content)
+            target.put(image.config_content, image.manifest.config.digest.algorithm)
             target.put(image.manifest.content)
             target.sync()
         finally:
@@ -70,7 +70,8 @@ class LayoutDirectory:
     def _put_layers(self, image: Image, blobs: Blobs, target: BlobDirectory) -> None:
         for layer in image.manifest.layers:
             if not target.has(layer.digest):
-                with blobs(layer) as source, target.ingest() as ingest:
+                algorithm = layer.digest.algorithm
+                with blobs(layer) as source, target.ingest(algorithm=algorithm) as ingest:
                     while chunk := source.read(1 << 20):
                         ingest.write(chunk)
                     ingest.commit(layer)

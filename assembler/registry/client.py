@@ -1,44 +1,34 @@
-"""Requests to one registry's repositories: scheme, authorization, errors with a remedy."""
+"""Requests to one registry's repositories: scheme and authorization."""
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import (
-    NotFound,
-    ProtocolViolation,
-    RateLimited,
-    RegistryError,
-    Unauthorized,
-    Unreachable,
-)
+from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
-from assembler.net.origin import Origin
-from assembler.net.retry import RETRYABLE, RetryPolicy
+from assembler.net.origin import Origin, is_loopback
+from assembler.net.retry import RetryPolicy
+from assembler.net.tls import Certificates
 from assembler.oci.reference import Reference
-from assembler.registry.auth import Challenge, Tokens
+from assembler.registry import token_servers
+from assembler.registry.auth import Tokens
+from assembler.registry.certificates import certificates
+from assembler.registry.challenges import Scopes
 from assembler.registry.configuration import Endpoint, RegistryConfiguration
-from assembler.registry.credentials import find
-from assembler.source import printable
+from assembler.registry.credential import Found
+from assembler.registry.credentials import FILES, Credentials
+from assembler.registry.messages import refused as refused
+from assembler.registry.repository import Repository as Repository
 
 PULL, PUSH = "pull", "pull,push"
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """A repository at an endpoint. `url` has no trailing slash: `https://host/v2/name`."""
-
-    url: str
-    registry: str
-    name: str
-    reference: Reference
 
 
 class RegistryClient:
@@ -49,25 +39,36 @@ class RegistryClient:
         environment: Environment,
         configuration: RegistryConfiguration,
         *,
+        access: Access | None = None,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
     ) -> None:
         self._environment = environment
+        self._access = access or Access()
         self.configuration = configuration
         self.cancellation = cancellation
+        helpers = configuration.registries.helpers or (FILES,)
+        self.credentials = Credentials(environment, self._access, cancellation, helpers)
+        if policy is None and self._access.retries is not None:
+            policy = RetryPolicy(tries=self._access.retries + 1)
         self._stack = ExitStack()
         self.http = self._stack.enter_context(
             HttpClient(
                 cancellation=cancellation,
                 policy=policy,
-                unverified=configuration.insecure,
-                certificates=lambda host: certificates(environment, host),
+                unverified=_Unverified(self._is_unverified),
+                certificates=self._certificates,
                 variables=environment.variables,
             )
         )
         self._lock = threading.Lock()
+        self._finding = threading.Lock()
+        self._insecure: set[str] = set()
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
+        self.unreachable: set[str] = set()
+        """The mirrors that did not answer: they are not asked again."""
+        self._found: dict[tuple[str, str], Found] = {}
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -77,125 +78,157 @@ class RegistryClient:
 
     def repository(self, endpoint: Endpoint, reference: Reference) -> Repository:
         """The repository at `endpoint`; the scheme is found out once for each host."""
-        scheme = self._scheme(endpoint, reference)
-        url = f"{scheme}://{endpoint.address}/v2/{endpoint.repository}"
-        return Repository(url, endpoint.host, endpoint.repository, reference)
+        with self._lock:
+            if endpoint.insecure:
+                self._insecure.add(endpoint.address)
+        url = f"{self._scheme(endpoint)}://{endpoint.address}/v2/{endpoint.repository}"
+        return Repository(
+            url,
+            endpoint.host,
+            endpoint.repository,
+            reference,
+            self._tokens_of(url, endpoint.host, endpoint.repository),
+            endpoint.mirror,
+        )
 
     def send(
-        self, repository: Repository, request: Request, actions: str, limit: int = 4 << 20
+        self,
+        repository: Repository,
+        request: Request,
+        actions: str,
+        limit: int = 4 << 20,
     ) -> Response:
-        """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository."""
-        scope = f"repository:{repository.name}:{actions}"
-        response = self.http.request(self._authorized(repository, request, scope), limit)
+        """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository.
+
+        A 401 is answered with a new token once, also in the middle of a push (R10). A mount is
+        authorized to read from the repository that it names, if that can be had (R9).
+        """
+        scopes = _scopes(repository, request, actions)
+        authorized = self._authorized(repository, request, *scopes)
+        response = self.http.request(authorized, limit)
         if response.status != 401:
             return response
-        again = self._answered(repository, request, scope, response.header("www-authenticate"))
-        return self.http.request(again, limit)
+        again = self._answered(repository, authorized, response, *scopes)
+        return response if again is None else self.http.request(again, limit)
 
     @contextmanager
     def stream(self, repository: Repository, request: Request, actions: str) -> Iterator[Stream]:
         """The same with the body unread."""
-        scope = f"repository:{repository.name}:{actions}"
-        authorized = self._authorized(repository, request, scope)
+        scopes = _scopes(repository, request, actions)
+        authorized = self._authorized(repository, request, *scopes)
         with ExitStack() as stack:
             answer = stack.enter_context(self.http.stream(authorized))
             if answer.status == 401:
-                header = answer.header("www-authenticate")
-                stack.close()
-                authorized = self._answered(repository, request, scope, header)
-                answer = stack.enter_context(self.http.stream(authorized))
+                again = self._answered(repository, authorized, answer, *scopes)
+                if again is not None:
+                    stack.close()
+                    answer = stack.enter_context(self.http.stream(again))
             yield answer
 
-    def _authorized(self, repository: Repository, request: Request, scope: str) -> Request:
-        same = Origin.of(request.url) == Origin.of(repository.url)
-        header = self._tokens_of(repository).header(scope) if same else ""
+    def _authorized(
+        self, repository: Repository, request: Request, wanted: Scopes, optional: Scopes
+    ) -> Request:
+        tokens = _tokens_for(repository, request)
+        header = tokens.header(wanted, optional) if tokens is not None else ""
         return replace(request, private={"Authorization": header}) if header else request
 
     def _answered(
-        self, repository: Repository, request: Request, scope: str, challenge: str
-    ) -> Request:
-        if Origin.of(request.url) != Origin.of(repository.url):
-            return request  # another origin asks: nothing of ours goes there
-        credential = find(self._environment, repository.reference, self.cancellation)
-        header = self._tokens_of(repository).answer(Challenge.parse(challenge), scope, credential)
-        return replace(request, private={"Authorization": header})
+        self,
+        repository: Repository,
+        request: Request,
+        answer: Response | Stream,
+        wanted: Scopes,
+        optional: Scopes,
+    ) -> Request | None:
+        """The request with another header, None when there is no other to be had."""
+        tokens = _tokens_for(repository, request)
+        if tokens is None:
+            return None
+        used = request.private.get("Authorization", "")
+        header = tokens.renew(
+            wanted,
+            optional,
+            used=used,
+            challenge=answer.header("www-authenticate"),
+            inside=answer.inside,
+        )
+        return replace(request, private={"Authorization": header}) if header else None
 
-    def _tokens_of(self, repository: Repository) -> Tokens:
+    def _tokens_of(self, url: str, host: str, repository: str) -> Tokens:
         with self._lock:
-            if repository.registry not in self._tokens:
-                origin = Origin.of(repository.url)
-                self._tokens[repository.registry] = Tokens(self.http, repository.registry, origin)
-            return self._tokens[repository.registry]
+            if url not in self._tokens:
+                self._tokens[url] = Tokens(
+                    self.http,
+                    host,
+                    Origin.of(url),
+                    partial(self._find, host, repository),
+                    learnt=lambda: token_servers.learnt(self._environment, host),
+                )
+            return self._tokens[url]
 
-    def _scheme(self, endpoint: Endpoint, reference: Reference) -> str:
+    def _find(self, host: str, repository: str) -> Found:
+        """The credential for a repository; helpers, which may ask people, one at a time."""
+        with self._finding:
+            key = host, repository
+            if key not in self._found:
+                self._found[key] = self.credentials.find(host, repository)
+            return self._found[key]
+
+    def _certificates(self, host: str) -> Certificates:
+        return certificates(self._environment, host, self._access.cert_dir)
+
+    def _is_unverified(self, host: str) -> bool:
+        if self.configuration.tls_verify:
+            return False
+        return host in self._insecure or self.configuration.is_insecure(host)
+
+    def _scheme(self, endpoint: Endpoint) -> str:
         with self._lock:
             known = self._schemes.get(endpoint.host)
         if known is not None:
             return known
-        scheme = endpoint.schemes[0]
-        if len(endpoint.schemes) > 1:
-            probe = Request("GET", f"https://{endpoint.address}/v2/", endpoint.host, "its version")
-            try:
-                self.http.request(probe)
-            except Unreachable:
-                scheme = endpoint.schemes[1]
+        schemes = endpoint.schemes
+        if schemes[0] == "http" and is_loopback(Origin.of(f"http://{endpoint.host}").host):
+            ours = self._certificates(endpoint.host)
+            if ours.authorities or ours.pairs:
+                schemes = ("https",)  # whoever put certificates there means TLS
+        scheme = self._first(schemes, endpoint) if len(schemes) > 1 else schemes[0]
         with self._lock:
             self._schemes[endpoint.host] = scheme
         return scheme
 
-
-def refused(response: Response, repository: Repository, operation: str) -> RegistryError:
-    """The error for a status that is no success: what happened, and what to do about it."""
-    where = f"{repository.registry}/{repository.name}"
-    status = response.status
-    text = f"{where}: {operation} was answered with status {status}{_diagnosis(response)}"
-    facts: dict[str, object] = {}
-    kind: Callable[..., RegistryError] = ProtocolViolation
-    hint = ""
-    if status in (401, 403):
-        kind = Unauthorized
-        hint = f"log in with `podman login {repository.registry}`, or check that you may do this"
-    elif status == 404:
-        kind, hint = NotFound, "check the name and the tag"
-        text = f"{where}: {operation}: not found{_diagnosis(response)}"
-    elif status == 429:
-        kind, hint = (
-            RateLimited,
-            "log in for a higher limit, wait, or use a mirror in registries.conf",
-        )
-    elif status == 413:
-        hint = "the registry, or a proxy before it, limits the size of uploads"
-    elif status in RETRYABLE:
-        kind, hint = Unreachable, "the registry fails; try again later"
-    return kind(
-        text, registry=repository.registry, operation=operation, status=status, hint=hint, **facts
-    )
+    def _first(self, schemes: tuple[str, ...], endpoint: Endpoint) -> str:
+        """The scheme that an insecure registry answers by, the last one if none does."""
+        for scheme in schemes[:-1]:
+            url = f"{scheme}://{endpoint.address}/v2/"
+            try:
+                response = self.http.request(Request("GET", url, endpoint.host, "its version"))
+            except (Unreachable, ProtocolViolation):
+                continue
+            if not (scheme == "http" and response.status == 400):  # how servers answer to no TLS
+                return scheme
+        return schemes[-1]
 
 
-def _diagnosis(response: Response) -> str:
-    """What the server says of it, escaped and short."""
-    try:
-        errors = json.loads(response.body)["errors"]
-        said = "; ".join(str(one.get("message") or one.get("code")) for one in errors[:3])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        said = response.body[:200].decode("utf-8", "replace").strip()
-    said = printable(" ".join(said.split()))[:200]
-    return f" ({said})" if said else ""
+@dataclass(frozen=True, slots=True)
+class _Unverified:
+    """The hosts whose certificate is not checked: more than can be listed."""
+
+    holds: Callable[[str], bool]
+
+    def __contains__(self, host: object) -> bool:
+        return isinstance(host, str) and self.holds(host)
 
 
-def certificates(environment: Environment, host: str) -> tuple[str, str, str]:
-    """(CA file, client certificate, key) for `host` from certs.d, empty where there is none."""
-    for directory in (
-        f"{environment.config_home}/containers/certs.d/{host}",
-        f"/etc/containers/certs.d/{host}",
-        f"/etc/docker/certs.d/{host}",
-    ):
-        if not os.path.isdir(directory):
-            continue
-        names = sorted(os.listdir(directory))
-        authority = next((n for n in names if n.endswith(".crt")), "")
-        certificate = next((n for n in names if n.endswith(".cert")), "")
-        key = next((n for n in names if n.endswith(".key")), "")
-        paths = [os.path.join(directory, n) if n else "" for n in (authority, certificate, key)]
-        return paths[0], paths[1], paths[2]
-    return "", "", ""
+def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Scopes, Scopes]:
+    """What `request` must be allowed, and what it had better be: to read where it mounts from."""
+    resource = f"repository:{repository.name}"
+    wanted = frozenset((resource, action) for action in actions.split(","))
+    query = parse_qs(urlsplit(request.url).query) if "mount=" in request.url else {}
+    return wanted, frozenset((f"repository:{name}", "pull") for name in query.get("from", ()))
+
+
+def _tokens_for(repository: Repository, request: Request) -> Tokens | None:
+    """None for another origin: nothing of ours goes there."""
+    same = Origin.of(request.url) == Origin.of(repository.url)
+    return repository.tokens if same else None

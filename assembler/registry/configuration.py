@@ -1,143 +1,180 @@
-"""Where a name's registry is: registries.conf version 2 and its mirrors (ecosystem 1.4)."""
+"""Where a name's registry is: the rules of registries.conf, and how its host may be spoken to."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import ipaddress
+import socket
+from dataclasses import dataclass, field
 
 from assembler.environment import Environment
-from assembler.errors import RegistryError, UsageError
+from assembler.errors import RegistryError
 from assembler.net.origin import Origin, is_loopback
 from assembler.oci.reference import Reference
+from assembler.registry.registries_conf import (
+    DIGEST_ONLY,
+    TAG_ONLY,
+    Registries,
+    Rule,
+    read,
+)
+
+HUB = "docker.io"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A place that has a repository: `https://host/v2/repository/…`, or http when `insecure`."""
+    """A place that has a repository: `https://host/v2/repository/…`, or http when `insecure`;
+    `secure` are those that must speak TLS."""
 
     host: str
     repository: str
     insecure: bool = False
     mirror: bool = False
+    secure: bool = False
 
     @property
     def schemes(self) -> tuple[str, ...]:
         """The schemes to try, in order. Loopback may be plain http, as under Docker."""
-        name = Origin.of(f"http://{self.host}").host
-        if is_loopback(name):
-            return ("http",)
+        if self.secure:
+            return ("https",)
+        if is_loopback(Origin.of(f"http://{self.host}").host):
+            return ("http", "https") if self.insecure else ("http",)
         return ("https", "http") if self.insecure else ("https",)
 
     @property
     def address(self) -> str:
         """The host to connect to."""
-        return "registry-1.docker.io" if self.host == "docker.io" else self.host
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    prefix: str
-    location: str
-    insecure: bool
-    blocked: bool
-    mirrors: tuple[tuple[str, bool], ...]
-
-    def covers(self, name: str) -> bool:
-        if self.prefix.startswith("*."):
-            return name.partition("/")[0].partition(":")[0].endswith(self.prefix[1:])
-        return name == self.prefix or name.startswith((f"{self.prefix}/", f"{self.prefix}:"))
+        return "registry-1.docker.io" if self.host == HUB else self.host
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfiguration:
-    """The rules of the files, and the hosts the command line calls insecure."""
+    """The rules of the files, and what the command line says over them: hosts and networks that are
+    insecure, and whether all are (`tls_verify` False) or none (True)."""
 
-    rules: tuple[_Rule, ...] = ()
+    registries: Registries = field(default_factory=Registries)
     insecure: frozenset[str] = frozenset()
+    tls_verify: bool | None = None
 
     @classmethod
-    def read(cls, environment: Environment, insecure: frozenset[str]) -> RegistryConfiguration:
-        """Read $CONTAINERS_REGISTRIES_CONF, else the user's file, else /etc's, and the drop-ins.
-
-        Raises UsageError for a file that is not TOML.
-        """
-        rules: list[_Rule] = []
-        for path in _files(environment):
-            rules += _rules(path)
-        return cls(tuple(rules), insecure)
+    def read(
+        cls,
+        environment: Environment,
+        insecure: frozenset[str] = frozenset(),
+        tls_verify: bool | None = None,
+    ) -> RegistryConfiguration:
+        """Read the registries.conf files. Raises UsageError, which names the file and the key."""
+        return cls(read(environment), insecure, tls_verify)
 
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Where to read `reference`: mirrors in order, then the registry itself.
 
         Raises RegistryError for a registry that is blocked.
         """
-        name = f"{reference.registry}/{reference.repository}"
-        covering = [rule for rule in self.rules if rule.covers(name)]
-        rule = max(covering, key=lambda one: len(one.prefix), default=None)
+        name = str(reference)
+        rule = self._rule(name)
         if rule is None:
-            return (self._endpoint(name, False),)
+            return (self._endpoint(reference, name, False),)
         if rule.blocked:
             raise RegistryError(
-                f"registry {reference.registry} is blocked in registries.conf",
+                f"{rule.prefix} is blocked in {rule.file or 'registries.conf'}",
                 registry=reference.registry,
+                hint="whoever runs this host does not want images from there",
             )
-        rest = name[len(rule.prefix) :] if not rule.prefix.startswith("*.") else ""
+        rest = name[_matched(rule.prefix, name) :]
+        unwanted = TAG_ONLY if reference.digest else DIGEST_ONLY
         mirrors = [
-            self._endpoint(location + rest, insecure, mirror=True)
-            for location, insecure in rule.mirrors
+            self._endpoint(reference, mirror.location + rest, mirror.insecure, mirror=True)
+            for mirror in rule.mirrors
+            if mirror.use != unwanted
         ]
-        own = rule.location + rest if rule.location and rest else name
-        return (*mirrors, self._endpoint(own, rule.insecure))
+        own = rule.location + rest if rule.location else name
+        return (*mirrors, self._endpoint(reference, own, rule.insecure))
 
     def endpoint(self, reference: Reference) -> Endpoint:
         """Where to write `reference`: never a mirror."""
         return self.endpoints(reference)[-1]
 
-    def _endpoint(self, name: str, insecure: bool, mirror: bool = False) -> Endpoint:
-        host, _, repository = name.partition("/")
-        return Endpoint(host, repository, insecure or host in self.insecure, mirror)
+    def short(self, name: str) -> tuple[Reference, ...]:
+        """What the name `name` may mean, in the order to try: its alias, else one of each
+        unqualified-search registry, else Docker Hub's. A name with a registry means itself.
+
+        Nobody is asked: where `enforcing` leaves a choice, RegistryError is raised. Raises
+        ValueError for a name that is none.
+        """
+        plain = Reference.parse(name)
+        if has_registry(name):
+            return (plain,)
+        path = name.partition("@")[0].partition(":")[0]
+        suffix = name[len(path) :]
+        if alias := self.registries.aliases.get(path):
+            return (Reference.parse(alias + suffix),)
+        search = self.registries.search
+        if self.registries.mode == "enforcing" and len(search) > 1:
+            raise RegistryError(
+                f"{name} may be of any of {', '.join(search)}",
+                hint="short-name-mode is enforcing in registries.conf: say which registry",
+            )
+        return tuple(Reference.parse(f"{host}/{name}") for host in search) or (plain,)
+
+    def is_insecure(self, host: str) -> bool:
+        """Whether the command line lets `host` (HOST[:PORT]) be plain or unverified."""
+        if self.tls_verify is not None and not self.tls_verify:
+            return True
+        bare = Origin.of(f"http://{host}").host
+        networks = [one for one in self.insecure if "/" in one]
+        if host in self.insecure or bare in self.insecure:
+            return True
+        return bool(networks) and _is_within(bare, networks)
+
+    def _rule(self, name: str) -> Rule | None:
+        covering = [rule for rule in self.registries.rules if _matched(rule.prefix, name)]
+        return max(covering, key=lambda one: len(one.prefix), default=None)
+
+    def _endpoint(
+        self, reference: Reference, name: str, insecure: bool, mirror: bool = False
+    ) -> Endpoint:
+        try:
+            there = Reference.parse(name)
+        except ValueError as error:
+            raise RegistryError(
+                f"registries.conf makes {reference} into {name}, which is no image name",
+                registry=reference.registry,
+            ) from error
+        if (there.tag, there.digest) != (reference.tag, reference.digest):
+            raise RegistryError(
+                f"registries.conf makes {reference} into {there}, which has another tag",
+                registry=reference.registry,
+                hint="a location may name another registry and repository, not another tag",
+            )
+        allowed = (insecure and not self.tls_verify) or self.is_insecure(there.registry)
+        secure = bool(self.tls_verify)
+        return Endpoint(there.registry, there.repository, allowed, mirror, secure)
 
 
-def _files(environment: Environment) -> Iterable[str]:
-    if environment.registries_conf:
-        return [environment.registries_conf]
-    directory = os.path.join(environment.config_home, "containers")
-    if not os.path.exists(os.path.join(directory, "registries.conf")):
-        directory = "/etc/containers"
-    found = [os.path.join(directory, "registries.conf")]
-    drop_ins = os.path.join(directory, "registries.conf.d")
-    if os.path.isdir(drop_ins):
-        found += [os.path.join(drop_ins, name) for name in sorted(os.listdir(drop_ins))]
-    return [path for path in found if path.endswith(".conf") and os.path.isfile(path)]
-
-
-def _rules(path: str) -> list[_Rule]:
-    import tomllib
-
-    try:
-        with open(path, "rb") as stream:
-            document = tomllib.load(stream)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: {error}", hint="the file is TOML, registries.conf(5)") from error
-    tables = document.get("registry") or []
-    return [_rule(table) for table in tables if isinstance(table, dict)]
-
-
-def _rule(table: dict[str, Any]) -> _Rule:
-    location = str(table.get("location") or "")
-    mirrors = [one for one in table.get("mirror") or () if isinstance(one, dict)]
-    return _Rule(
-        prefix=str(table.get("prefix") or location),
-        location=location,
-        insecure=bool(table.get("insecure", False)),
-        blocked=bool(table.get("blocked", False)),
-        mirrors=tuple(
-            (str(one["location"]), bool(one.get("insecure", False)))
-            for one in mirrors
-            if one.get("location")
-        ),
+def has_registry(name: str) -> bool:
+    """Whether the first part of `name` is a registry, by Docker's rule (S16)."""
+    head, slash, _ = name.partition("/")
+    return bool(slash) and (
+        "." in head or ":" in head or head == "localhost" or head.lower() != head
     )
+
+
+def _matched(prefix: str, name: str) -> int:
+    """How much of `name` the prefix means, 0 when it is none of it."""
+    if prefix.startswith("*."):
+        host = name.partition("/")[0].partition(":")[0]
+        return len(host) if host.endswith(prefix[1:]) else 0
+    whole = name == prefix or name.startswith((f"{prefix}/", f"{prefix}:", f"{prefix}@"))
+    return len(prefix) if whole else 0
+
+
+def _is_within(host: str, networks: list[str]) -> bool:
+    """Whether an address of `host` is in one of `networks`, as dockerd looks at them."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    addresses = [ipaddress.ip_address(str(item[4][0]).split("%")[0]) for item in found]
+    within = [ipaddress.ip_network(one, strict=False) for one in networks]
+    return any(address in network for address in addresses for network in within)

@@ -1,163 +1,152 @@
-"""Credentials, in podman's and then docker's order (containers-auth.json(5), ecosystem 1.4)."""
+"""Whose credential goes to a registry: podman's and then docker's order (ecosystem 1.4)."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import RegistryError
-from assembler.oci.reference import Reference
+from assembler.registry.auth_files import (
+    HUB,
+    HUB_SERVER,
+    AuthFile,
+    Document,
+    canonical,
+    credential_of,
+    keys,
+    matching,
+    places,
+    primary,
+)
+from assembler.registry.credential import Credential, Found
+from assembler.registry.credential_helpers import CredentialHelper
 
-HELPER_DEADLINE = 30.0  # seconds
-_LONGEST_ANSWER = 1 << 20
-_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
+FILES = "containers-auth.json"
+"""The name of the auth files among `credential-helpers` of registries.conf(5)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """A name and a password, or an identity token. Never shown."""
+class Destination:
+    """Where a login is kept: in the file `path`, or by `helper` under the name `server`."""
 
-    username: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-
-    def basic(self) -> str:
-        """The value of a Basic Authorization header."""
-        pair = f"{self.username}:{self.password}".encode()
-        return f"Basic {base64.b64encode(pair).decode()}"
+    path: str
+    server: str
+    helper: CredentialHelper | None = None
 
 
-def find(
-    environment: Environment, reference: Reference, cancellation: Cancellation
-) -> Credential | None:
-    """The credential for `reference`: the most specific entry of the first file that has one.
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The places of one command. `helpers` are the `credential-helpers` of registries.conf."""
 
-    Raises RegistryError when a credential helper fails or takes longer than its deadline.
-    """
+    environment: Environment
+    access: Access
+    cancellation: Cancellation
+    helpers: tuple[str, ...] = (FILES,)
 
-    def ask(helper: str, key: str) -> Credential | None:
-        return _asked(helper, key, environment, cancellation)
+    def find(self, registry: str, repository: str = "") -> Found:
+        """The credential for `repository` of `registry`: the most specific one of the first place
+        that has any. Raises RegistryError for a file or a helper that fails."""
+        if self.access.creds and registry in self.access.creds_for:
+            username, _, password = self.access.creds.partition(":")
+            return Found(Credential(username, password), "--creds")
+        looked: list[str] = []
+        for helper in self.helpers:
+            if helper == FILES:
+                for place in places(self.environment, self.access):
+                    found, source = self._in(place, registry, repository)
+                    if found is not None:
+                        return Found(found, source)
+                    looked.append(place.path)
+                continue
+            program = self._helper(helper)
+            looked.append(program.program)
+            if (found := program.get(registry)) is not None:
+                return Found(found, program.program)
+        return Found(looked=tuple(looked))
 
-    for path in _files(environment):
-        document = _read(path)
-        for key in _keys(reference):
-            found = _from(document, key, ask)
-            if found is not None:
-                return found
+    def destination(self, registry: str, repository: str = "") -> Destination:
+        """Where a login to `registry` or one of its namespaces is to be kept, so that `find` finds
+        it: with the helper that is configured for it, else in the primary file."""
+        key = keys(registry, repository)[0]
+        kept = Destination(primary(self.environment, self.access), key)
+        for place in places(self.environment, self.access):
+            document = place.read()
+            if (configured := _helper_for(document, key)) is not None:
+                name, server = configured
+                return Destination(place.path, server, self._helper(name))
+            entries = matching(document.get("auths"), key)
+            if any(credential_of(entry) is not None for _, entry in entries):
+                return kept
+            if (store := _store_of(document)) and not repository:
+                return Destination(place.path, _server(registry), self._helper(store))
+        return kept
+
+    def kept(self, registry: str, repository: str = "") -> Iterator[Destination]:
+        """Everywhere that a login to exactly this registry or namespace is kept."""
+        key = keys(registry, repository)[0]
+        for place in places(self.environment, self.access):
+            document = place.read()
+            if not place.text:
+                for name, _ in matching(document.get("auths"), key):
+                    yield Destination(place.path, name)
+            if (configured := _helper_for(document, key)) is not None:
+                yield Destination(place.path, configured[1], self._helper(configured[0]))
+            elif (store := _store_of(document)) and not repository:
+                yield Destination(place.path, _server(registry), self._helper(store))
+
+    def _in(self, place: AuthFile, registry: str, repository: str) -> tuple[Credential | None, str]:
+        """The credential that one file has, itself or by a helper, and what users know that by.
+
+        docker asks `credsStore` for whatever has no helper of its own, and never looks at what is
+        written in `auths` then; podman knows nothing of it. What the file says itself is better
+        than nothing, so it comes last, and a store that fails does no harm then.
+        """
+        document = place.read()
+        for key in keys(registry, repository):
+            failure: RegistryError | None = None
+            found: Credential | None = None
+            configured = _helper_for(document, key)
+            if configured is None and key == registry and (store := _store_of(document)):
+                configured = store, _server(registry)
+            if configured is not None:
+                helper = self._helper(configured[0])
+                try:
+                    found = helper.get(configured[1])
+                except RegistryError as error:
+                    failure = error
+                if found is not None:
+                    return found, f"{helper.program} of {place.path}"
+            for _, entry in matching(document.get("auths"), key):
+                if (found := credential_of(entry)) is not None:
+                    return found, place.path
+            if failure is not None:
+                raise failure
+        return None, ""
+
+    def _helper(self, name: str) -> CredentialHelper:
+        return CredentialHelper(name, self.environment, self.cancellation)
+
+
+def registries(names: Sequence[str]) -> list[str]:
+    """The registries that the keys `names` of an auth file are for, each once."""
+    return list(dict.fromkeys(canonical(name).partition("/")[0] for name in names))
+
+
+def _helper_for(document: Document, key: str) -> tuple[str, str] | None:
+    """The helper that `credHelpers` has for `key`, and the name that it knows it by."""
+    for name, helper in matching(document.get("credHelpers"), key):
+        if isinstance(helper, str) and helper:
+            return helper, name
     return None
 
 
-def _files(environment: Environment) -> Iterator[str]:
-    if environment.registry_auth_file:
-        yield environment.registry_auth_file
-        return
-    if environment.runtime_dir:
-        yield os.path.join(environment.runtime_dir, "containers", "auth.json")
-    yield os.path.join(environment.config_home, "containers", "auth.json")
-    yield os.path.join(environment.docker_config, "config.json")
-    yield os.path.join(environment.home, ".dockercfg")
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as stream:
-            document = json.loads(stream.read(4 << 20))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise RegistryError(
-            f"cannot read the credentials in {path}: {type(error).__name__}",
-            hint="it must be JSON that you may read; `podman login` writes one",
-        ) from error
-    if not isinstance(document, dict):
-        return {}
-    return document if "auths" in document or "credsStore" in document else _legacy(document)
-
-
-def _legacy(document: dict[str, Any]) -> dict[str, Any]:
-    return document if "credHelpers" in document else {"auths": document}
-
-
-def _keys(reference: Reference) -> list[str]:
-    """Entries that fit, most specific first: `host/a/b`, `host/a`, `host`, and Hub's old names."""
-    parts = reference.repository.split("/")
-    keys = ["/".join((reference.registry, *parts[:n])) for n in range(len(parts), -1, -1)]
-    for scheme in ("https://", "http://"):
-        keys += [f"{scheme}{reference.registry}", f"{scheme}{reference.registry}/v1/"]
-        keys += [f"{scheme}{reference.registry}/v2/"]
-    return keys + (list(_HUB_KEYS) if reference.registry == "docker.io" else [])
-
-
-Ask = Callable[[str, str], Credential | None]
-"""Asks the helper of a name for a server."""
-
-
-def _from(document: dict[str, Any], key: str, ask: Ask) -> Credential | None:
-    helpers = document.get("credHelpers")
-    if isinstance(helpers, dict) and isinstance(helpers.get(key), str):
-        return ask(helpers[key], key)
-    auths = document.get("auths")
-    entry = auths.get(key) if isinstance(auths, dict) else None
-    if isinstance(entry, dict) and (found := _entry(entry)) is not None:
-        return found
+def _store_of(document: Document) -> str:
     store = document.get("credsStore")
-    if isinstance(store, str) and store and isinstance(entry, dict):
-        return ask(store, key)
-    return None
+    return store if isinstance(store, str) else ""
 
 
-def _entry(entry: dict[str, Any]) -> Credential | None:
-    token = str(entry.get("identitytoken") or "")
-    username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
-    encoded = entry.get("auth")
-    if isinstance(encoded, str) and encoded:
-        try:
-            text = base64.b64decode(encoded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            text = ""
-        name, colon, secret = text.partition(":")
-        if colon:
-            username, password = name, secret.rstrip("\0")
-    if not (token or (username and password)):
-        return None
-    return Credential(username, password, token)
-
-
-def _asked(
-    helper: str, key: str, environment: Environment, cancellation: Cancellation
-) -> Credential | None:
-    """Ask `docker-credential-<helper>`; the server's name goes by stdin, nothing by argv."""
-    from assembler.linux import programs
-
-    program = f"docker-credential-{os.path.basename(helper)}"
-    try:
-        answer = programs.run(
-            [program, "get"],
-            env=environment.variables,
-            content=key.encode(),
-            cancellation=cancellation,
-            seconds=HELPER_DEADLINE,
-            most=_LONGEST_ANSWER,
-        )
-    except (OSError, OverflowError) as error:  # a TimeoutError is an OSError
-        raise RegistryError(
-            f"the credential helper {program} did not answer: {type(error).__name__}",
-            hint="install it, or remove it from the configuration",
-        ) from error
-    if answer.status:
-        return None  # "credentials not found in native keychain": go on without
-    try:
-        document = json.loads(answer.output)
-        username, secret = str(document["Username"]), str(document["Secret"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RegistryError(f"the credential helper {program} gave no valid answer") from error
-    if username == "<token>":
-        return Credential(identity_token=secret)
-    return Credential(username, secret)
+def _server(registry: str) -> str:
+    return HUB_SERVER if registry == HUB else registry

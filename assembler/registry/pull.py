@@ -1,315 +1,206 @@
-"""Manifests and blobs from a registry, verified on the way (distribution-spec "Pull")."""
+"""What a name means: manifests by platform, and all that an index leads to (distribution-spec
+"Pull", image-spec image-index.md)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from assembler.cancellation import Cancellation
-from assembler.errors import (
-    NotFound,
-    ProtocolViolation,
-    RegistryError,
-    Unauthorized,
-    Unreachable,
-)
-from assembler.net.client import Request, Stream
-from assembler.net.retry import RETRYABLE
-from assembler.oci.descriptor import (
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
-    INDEX,
-    MANIFEST,
-    Descriptor,
-)
+from assembler.errors import NotFound, ProtocolViolation
+from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.manifest import Index, Manifest, parse
+from assembler.oci.image import Image
+from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.registry.client import PULL, RegistryClient, Repository, refused
-from assembler.registry.configuration import Endpoint
+from assembler.registry.client import RegistryClient
+from assembler.registry.documents import configuration, described, named, violation
 
-MAX_MANIFEST = 4 << 20  # distribution-spec: what registries should take
-MAX_CONFIG = 8 << 20
-MAX_DEPTH = 4
-_ACCEPT = ", ".join((INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
+MAX_DEPTH = 4  # indexes in each other (rule M5)
+MAX_CHILDREN = 1000
+_SHOWN = 20  # platforms that an error lists
+
+Ask = Callable[[Descriptor], Document]
+Wanted = Callable[[Descriptor], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a name means for a platform. `config_content` are the verified bytes."""
+    """What a name means for a platform. `top` is what the name itself means: the manifest, or the
+    index that it is in. `platform` is what that index says of it, None outside of one."""
 
     reference: Reference
-    manifest: Manifest
-    config_content: bytes
+    image: Image
+    top: Digest
+    platform: Platform | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The image's manifest."""
+        return self.image.manifest
 
 
-def resolve(client: RegistryClient, reference: Reference, platform: Platform) -> Resolved:
-    """Ask the mirrors of `reference` in order, then its registry. Raises RegistryError."""
-    found: Resolved = _from_any(
-        client, reference, lambda repository: _resolve(client, repository, reference, platform)
-    )
-    return found
-
-
-def _from_any(
-    client: RegistryClient, reference: Reference, ask: Callable[[Repository], Any]
-) -> Any:
-    """`ask` one endpoint after another; a mirror that has it not, or is down, is passed over."""
-    failure: RegistryError | None = None
-    for endpoint in client.configuration.endpoints(reference):
-        try:
-            return ask(_repository(client, endpoint, reference))
-        except (NotFound, Unauthorized, Unreachable) as error:
-            failure = failure or error
-            if not endpoint.mirror:
-                raise
-    assert failure is not None
-    raise failure
-
-
-def _repository(client: RegistryClient, endpoint: Endpoint, reference: Reference) -> Repository:
-    return client.repository(endpoint, reference)
-
-
-def _resolve(
-    client: RegistryClient, repository: Repository, reference: Reference, platform: Platform
+def resolve(
+    client: RegistryClient, reference: Reference, platform: Platform, top: Document | None = None
 ) -> Resolved:
-    wanted: Digest | None = reference.digest
-    name = str(wanted) if wanted else reference.tag
-    for _ in range(MAX_DEPTH):
-        document = _manifest(client, repository, name, wanted)
-        if isinstance(document, Manifest):
-            content = _small_blob(client, repository, document.config)
-            return Resolved(reference, document, content)
-        chosen = document.select(platform)
-        if chosen is None:
-            offered = sorted({str(one.platform) for one in document.manifests if one.platform})
-            raise NotFound(
-                f"{reference.familiar} has no image for {platform}",
-                registry=repository.registry,
-                operation="the manifest",
-                hint=f"it has {', '.join(offered)}" if offered else "",
-            )
-        wanted, name = chosen.digest, str(chosen.digest)
-    raise ProtocolViolation(
-        f"{reference.familiar}: indexes nested deeper than {MAX_DEPTH}",
-        registry=repository.registry,
-    )
-
-
-def _manifest(
-    client: RegistryClient, repository: Repository, name: str, wanted: Digest | None
-) -> Manifest | Index:
-    operation = f"the manifest {name}"
-    request = Request(
-        "GET",
-        f"{repository.url}/manifests/{name}",
-        repository.registry,
-        operation,
-        headers={"Accept": _ACCEPT},
-    )
-    response = client.send(repository, request, PULL, MAX_MANIFEST)
-    if response.status != 200:
-        raise refused(response, repository, operation)
-    digest = wanted or Digest.of(response.body)
-    said = response.header("docker-content-digest")
-    if not digest.matches(response.body) or (
-        said.startswith(f"{digest.algorithm}:") and said != str(digest)
-    ):
-        raise ProtocolViolation(
-            f"{repository.registry}/{repository.name}: {operation} does not have its digest",
-            registry=repository.registry,
-            operation=operation,
-            hint="a proxy or mirror in between changes content; ask the registry directly",
+    """The image `reference` means for `platform`; `top` is what it means, if that was asked for
+    already. Raises NotFound, which says what platforms there are, and RegistryError."""
+    top = named(client, reference) if top is None else top
+    digest = reference.digest or top.descriptor.digest
+    if isinstance(top, Manifest):
+        return Resolved(reference, image_of(client, reference, top), digest)
+    found = _Search(client, reference, platform).within(top, 1)
+    if found is None:
+        raise NotFound(
+            f"{reference.familiar} has no image for {platform}",
+            registry=reference.registry,
+            operation="the manifest",
+            hint=_offers(top),
         )
+    image, claimed = found
+    return Resolved(reference, image, digest, claimed)
+
+
+def image_of(client: RegistryClient, reference: Reference, manifest: Manifest) -> Image:
+    """The image of a manifest that was found in the repository of `reference`. Raises
+    RegistryError."""
+    content = configuration(client, reference, manifest.config)
     try:
-        return parse(response.body, response.header("content-type"))
+        return Image.read(manifest, content)
     except ValueError as error:
-        raise ProtocolViolation(
-            f"{repository.registry}/{repository.name}: {operation}: {error}",
-            registry=repository.registry,
-            operation=operation,
-        ) from error
+        operation = f"the image {manifest.descriptor.digest}"
+        raise violation(reference, operation, str(error)) from error
 
 
-def _small_blob(client: RegistryClient, repository: Repository, blob: Descriptor) -> bytes:
-    operation = f"the configuration {blob.digest}"
-    if blob.size > MAX_CONFIG:
-        raise ProtocolViolation(
-            f"{repository.registry}/{repository.name}: {operation} has {blob.size} bytes, "
-            f"more than {MAX_CONFIG}",
-            registry=repository.registry,
-        )
-    url = f"{repository.url}/blobs/{blob.digest}"
-    request = Request("GET", url, repository.registry, operation)
-    response = client.send(repository, request, PULL, blob.size)
-    if response.status != 200:
-        raise refused(response, repository, operation)
-    if len(response.body) != blob.size or not blob.digest.matches(response.body):
-        raise _corrupt(repository, blob)
-    return response.body
+@dataclass(slots=True)
+class _Search:
+    """For one platform, through indexes in indexes."""
 
+    client: RegistryClient
+    reference: Reference
+    platform: Platform
+    seen: set[Digest] | None = None
 
-def fetch_blob(
-    client: RegistryClient,
-    reference: Reference,
-    blob: Descriptor,
-    write: Callable[[bytes], object],
-    *,
-    progress: Callable[[int, int], None],
-    cancellation: Cancellation,
-) -> None:
-    """Hand the bytes of `blob` to `write`, size and digest verified at the end.
-
-    A broken connection is taken up where it broke (RFC 9110 14). Raises RegistryError; what was
-    written is to be thrown away then.
-    """
-    download = _Download(client, blob, write, progress, cancellation)
-    _from_any(client, reference, download.run)
-
-
-def fetch_part(
-    client: RegistryClient, reference: Reference, blob: Descriptor, offset: int, size: int
-) -> bytes | None:
-    """`size` bytes of `blob` at `offset`, not verified; None from a registry that gives no parts.
-    Raises RegistryError."""
-    operation = f"a part of the blob {blob.digest}"
-
-    def ask(repository: Repository) -> bytes | None:
-        request = Request(
-            "GET", f"{repository.url}/blobs/{blob.digest}", repository.registry, operation,
-            headers={"Range": f"bytes={offset}-{offset + size - 1}"},
-        )  # fmt: skip
-        with client.stream(repository, request, PULL) as answer:
-            expected = f"bytes {offset}-{offset + size - 1}/{blob.size}"
-            if answer.status == 200 or answer.header("content-range") not in ("", expected):
-                return None
-            if answer.status != 206:
-                raise refused(_read(answer), repository, operation)
-            content = b""
-            for piece in answer.pieces:
-                content += piece
-                if len(content) > size:
-                    return None
-            return content
-
-    found: bytes | None = _from_any(client, reference, ask)
-    return found
-
-
-class _Download:
-    """One blob's transfer; lives only inside `fetch_blob`."""
-
-    def __init__(
-        self,
-        client: RegistryClient,
-        blob: Descriptor,
-        write: Callable[[bytes], object],
-        progress: Callable[[int, int], None],
-        cancellation: Cancellation,
-    ) -> None:
-        self._client = client
-        self._blob = blob
-        self._write = write
-        self._progress = progress
-        self._cancellation = cancellation
-        self._hasher = hashlib.new(blob.digest.algorithm)
-        self._received = 0
-
-    def run(self, repository: Repository) -> None:
-        attempt = 0
-        while self._received < self._blob.size or self._blob.size == 0:
-            before = self._received
-            try:
-                retry_after = self._attempt(repository)
-            except Unreachable:
-                retry_after = ""
-                attempt = 0 if self._received > before else attempt
-                if not self._client.http.pause(attempt):
-                    raise
-                attempt += 1
+    def within(self, index: Index, depth: int) -> tuple[Image, Platform | None] | None:
+        _bound_depth(self.reference, depth)
+        entry = index.select(self.platform)
+        silent = [
+            one
+            for one in index.manifests
+            if one.platform is None and one.media_type in MANIFESTS | INDEXES
+        ]
+        for candidate in silent if entry is None else [entry]:
+            self.seen = self.seen or set()
+            if candidate.digest in self.seen:
                 continue
-            if retry_after is None:
-                break
-            if not self._client.http.pause(attempt, retry_after):
-                raise Unreachable(
-                    f"{repository.registry} kept failing for blob {self._blob.digest}",
-                    registry=repository.registry,
-                    operation="a blob",
-                    hint="try again later",
-                )
-            attempt += 1
-        if self._hasher.hexdigest() != self._blob.digest.hex or self._received != self._blob.size:
-            raise _corrupt(repository, self._blob)
-
-    def _attempt(self, repository: Repository) -> str | None:
-        """One request; None when it went to the end, else the Retry-After of a passing failure."""
-        operation = f"the blob {self._blob.digest}"
-        headers = {"Range": f"bytes={self._received}-"} if self._received else {}
-        request = Request(
-            "GET", f"{repository.url}/blobs/{self._blob.digest}", repository.registry, operation,
-            headers=headers,
-        )  # fmt: skip
-        with self._client.stream(repository, request, PULL) as answer:
-            if answer.status in RETRYABLE:
-                return answer.header("retry-after")
-            if answer.status not in (200, 206):
-                raise refused(_read(answer), repository, operation)
-            skip = self._resume_at(answer, repository)
-            for piece in answer.pieces:
-                self._cancellation.check()
-                fresh = piece[skip:] if skip else piece
-                skip = max(0, skip - len(piece))
-                self._take(fresh, repository)
-        if self._received < self._blob.size:
-            raise Unreachable(
-                f"{repository.registry} ended {operation} early",
-                registry=repository.registry,
-                operation=operation,
-            )
+            self.seen.add(candidate.digest)
+            _bound_number(self.reference, len(self.seen))
+            document = described(self.client, self.reference, candidate)
+            if isinstance(document, Index):
+                found = self.within(document, depth + 1)
+                if found is not None:
+                    return found
+                continue
+            image = image_of(self.client, self.reference, document)
+            if entry is not None or self.platform.matches(image.config.platform):
+                return image, candidate.platform
         return None
 
-    def _resume_at(self, answer: Stream, repository: Repository) -> int:
-        """How many bytes of the answer are already here; a 200 starts from the beginning."""
-        if answer.status == 200:
-            return self._received
-        expected = f"bytes {self._received}-{self._blob.size - 1}/{self._blob.size}"
-        if answer.header("content-range") != expected:
-            raise ProtocolViolation(
-                f"{repository.registry} sent another range of blob {self._blob.digest} than asked",
-                registry=repository.registry,
-                operation="a blob",
-            )
-        return 0
 
-    def _take(self, piece: bytes, repository: Repository) -> None:
-        self._received += len(piece)
-        if self._received > self._blob.size:
-            raise _corrupt(repository, self._blob)
-        self._hasher.update(piece)
-        self._write(piece)
-        self._progress(self._received, self._blob.size)
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """An index with what it leads to, or a manifest alone. `documents` has every document once, by
+    the digest it goes by, and children before the index that names them: `digest`, that of `top`,
+    is the last."""
 
+    top: Document
+    digest: Digest
+    documents: Mapping[Digest, Document]
 
-def _read(answer: Stream) -> Any:
-    from assembler.net.client import MAX_ERROR_BODY, Response
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The manifests among the documents."""
+        return tuple(one for one in self.documents.values() if isinstance(one, Manifest))
 
-    body = b""
-    pieces: Iterator[bytes] = answer.pieces
-    for piece in pieces:
-        body += piece
-        if len(body) > MAX_ERROR_BODY:
-            break
-    return Response(answer.status, answer.headers, body[:MAX_ERROR_BODY], "")
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every blob of the manifests, once."""
+        found = (blob for manifest in self.manifests for blob in manifest.blobs)
+        return tuple({blob.digest: blob for blob in found}.values())
 
 
-def _corrupt(repository: Repository, blob: Descriptor) -> ProtocolViolation:
-    return ProtocolViolation(
-        f"{repository.registry}/{repository.name}: blob {blob.digest} has other bytes than its digest",
-        registry=repository.registry,
-        operation="a blob",
-        hint="a proxy or mirror in between changes content; ask the registry directly",
-    )
+def closure(where: Reference, top: Document, ask: Ask, wanted: Wanted | None = None) -> Closure:
+    """All that `top` leads to, as `ask` gives it; of the entries of indexes only those that are
+    `wanted`. Entries for no platform, as attestations are, belong to it. Raises RegistryError and
+    what `ask` raises."""
+    digest = where.digest or top.descriptor.digest
+    below = _below(where, top, digest, ask, wanted or (lambda entry: True), {}, 1)
+    return Closure(top, digest, dict(below))
+
+
+def selection(where: Reference, top: Index, platforms: Sequence[Platform]) -> Wanted | None:
+    """Which entries are wanted for `platforms`; None for all, when none is named. Raises NotFound
+    for a platform that there is nothing for."""
+    if not platforms:
+        return None
+    chosen = {platform: top.select(platform) for platform in platforms}
+    nested = any(entry.platform is None for entry in top.manifests)
+    missing = [platform for platform, entry in chosen.items() if entry is None]
+    if missing and not nested:
+        raise NotFound(
+            f"{where.familiar} has no image for {', '.join(map(str, missing))}",
+            registry=where.registry,
+            operation="the manifest",
+            hint=_offers(top),
+        )
+    digests = {entry.digest for entry in chosen.values() if entry is not None}
+
+    def wanted(entry: Descriptor) -> bool:
+        if entry.platform is None:
+            return bool(missing)
+        found = entry.platform
+        return entry.digest in digests or any(platform.matches(found) for platform in missing)
+
+    return wanted
+
+
+def _offers(index: Index) -> str:
+    offered = list(map(str, index.platforms))
+    more = f" and {len(offered) - _SHOWN} more" if len(offered) > _SHOWN else ""
+    return f"it has {', '.join(offered[:_SHOWN])}{more}" if offered else ""
+
+
+def _below(
+    where: Reference,
+    document: Document,
+    digest: Digest,
+    ask: Ask,
+    wanted: Wanted,
+    seen: dict[Digest, None],
+    depth: int,
+) -> Iterator[tuple[Digest, Document]]:
+    if isinstance(document, Index):
+        _bound_depth(where, depth)
+        for entry in document.manifests:
+            if entry.digest in seen or not wanted(entry):
+                continue
+            seen[entry.digest] = None
+            _bound_number(where, len(seen))
+            yield from _below(where, ask(entry), entry.digest, ask, wanted, seen, depth + 1)
+    yield digest, document
+
+
+def _bound_depth(reference: Reference, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ProtocolViolation(
+            f"{reference.familiar}: indexes nested deeper than {MAX_DEPTH}",
+            registry=reference.registry,
+        )
+
+
+def _bound_number(reference: Reference, number: int) -> None:
+    if number > MAX_CHILDREN:
+        raise ProtocolViolation(
+            f"{reference.familiar}: an index that leads to more than {MAX_CHILDREN} manifests",
+            registry=reference.registry,
+        )

@@ -1,40 +1,39 @@
-"""Images to a registry: blobs first, then the manifest by digest, then the tags (distribution-spec
+"""Images and indexes to registries: blobs, then manifests by digest, then tags (distribution-spec
 "Push"). A blob that is there, or can be mounted, is not sent."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
-from urllib.parse import urlencode, urljoin
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.errors import ProtocolViolation, Unreachable
-from assembler.net.client import Request, Response
-from assembler.net.retry import RETRYABLE
+from assembler.errors import Cancelled, ProtocolViolation, RegistryError
+from assembler.net.client import Request
 from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image
+from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
-from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
+from assembler.registry.client import PULL, RegistryClient, Repository, refused
+from assembler.registry.publication import Publication
+from assembler.registry.upload import Destination, Stored, upload
+from assembler.store.uploads import Uploads
 
-CHUNK = 256 << 10
+JOBS = 4  # blobs at once for each registry (reliability R15)
+MAX_DEPTH = 4  # of indexes in indexes (reliability M5)
+
 Blobs = Callable[[Descriptor], BinaryIO]
+Documents = Callable[[Descriptor], Document | None]
+"""Reads what an index names; None for what only the registry has."""
+
 Sources = Callable[[Descriptor], Sequence[Reference]]
 """The names in whose repositories a blob may be already."""
 
 Progress = Callable[[Descriptor, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Push:
-    client: RegistryClient
-    repository: Repository
-    blobs: Blobs
-    mount_from: Sources
-    progress: Progress
-    cancellation: Cancellation
 
 
 def push_image(
@@ -46,35 +45,56 @@ def push_image(
     mount_from: Sources = lambda blob: (),
     progress: Progress = lambda blob, current, total: None,
     cancellation: Cancellation,
-    jobs: int = 4,
+    uploads: Uploads | None = None,
+    jobs: int = JOBS,
 ) -> Descriptor:
-    """The descriptor of the manifest, which every one of `references` means afterwards.
+    """As `push`, for an image."""
+    return push(
+        client,
+        references,
+        image.manifest,
+        _nothing_below,
+        blobs,
+        mount_from=mount_from,
+        progress=progress,
+        cancellation=cancellation,
+        uploads=uploads,
+        jobs=jobs,
+    )
+
+
+def push(
+    client: RegistryClient,
+    references: Sequence[Reference],
+    document: Document,
+    documents: Documents,
+    blobs: Blobs,
+    *,
+    mount_from: Sources = lambda blob: (),
+    progress: Progress = lambda blob, current, total: None,
+    cancellation: Cancellation,
+    uploads: Uploads | None = None,
+    jobs: int = JOBS,
+) -> Descriptor:
+    """The descriptor of `document`, which every one of `references` means afterwards.
 
     A blob is read only when it is not in the repository and cannot be mounted from one that
-    `mount_from` names. Raises RegistryError; no tag has moved then unless all blobs and the manifest
-    were there.
+    `mount_from` names. Registries are pushed to at once, repositories of one after the other, so
+    that blobs are mounted from the first. When one fails the others are completed. Raises
+    RegistryError, and what `documents` and `blobs` raise; a tag has moved only where all that it
+    leads to was there.
     """
-    descriptor = image.manifest.descriptor
-    pushed: tuple[Reference, ...] = ()
+    parts = tuple(_parts(document, documents))
+    pushed = _Pushed(client, parts, blobs, mount_from, progress, cancellation, uploads, jobs)
+    registries: dict[str, list[list[Reference]]] = {}
     for group in _by_repository(references):
-        push = _Push(
-            client=client,
-            repository=client.repository(client.configuration.endpoint(group[0]), group[0]),
-            blobs=blobs,
-            mount_from=partial(_sources, mount_from, pushed),
-            progress=progress,
-            cancellation=cancellation,
-        )
-        layers = list({layer.digest: layer for layer in image.manifest.layers}.values())
-        _all_at_once([partial(_blob, push, layer) for layer in layers], jobs, cancellation)
-        _blob(push, image.manifest.config)
-        _manifest(push, image, str(descriptor.digest))
-        _read_back(push, image)
-        for reference in group:
-            if reference.tag:
-                _manifest(push, image, reference.tag)
-        pushed += (group[0],)
-    return descriptor
+        registries.setdefault(group[0].registry, []).append(group)
+    failures: list[Exception] = []
+    tasks = [partial(pushed.registry, groups, failures) for groups in registries.values()]
+    _all_at_once(tasks, len(tasks), cancellation)
+    if failures:
+        raise _one_of(failures, sum(map(len, registries.values())))
+    return document.descriptor
 
 
 def would_send(
@@ -86,22 +106,172 @@ def would_send(
 ) -> bool:
     """Whether a push to `references` will have to send `blob`, as far as can be told without writing:
     a repository has it not, and there is none beside it that should. Raises RegistryError."""
-    for group in _by_repository(references):
-        push = _Push(
-            client=client,
-            repository=client.repository(client.configuration.endpoint(group[0]), group[0]),
-            blobs=_unread,
-            mount_from=mount_from,
-            progress=lambda blob, current, total: None,
-            cancellation=cancellation,
-        )
-        if not any(_neighbours(push, blob)) and not _has(push, blob):
+    for destination in destinations(client, references):
+        cancellation.check()
+        beside = neighbours(destination, mount_from(blob))
+        if not any(beside) and not destination.has(blob):
             return True
     return False
 
 
-def _unread(blob: Descriptor) -> BinaryIO:
-    raise AssertionError(f"{blob.digest} is not to be read")
+def destinations(
+    client: RegistryClient, references: Sequence[Reference], uploads: Uploads | None = None
+) -> Iterator[Destination]:
+    """The repositories of `references`, each once. Raises RegistryError."""
+    for group in _by_repository(references):
+        yield _destination(client, group[0], uploads)
+
+
+def neighbours(destination: Destination, references: Iterable[Reference]) -> Iterator[str]:
+    """The other repositories of the registry that are those of `references`, be it as a mirror."""
+    configuration = destination.client.configuration
+    for reference in references:
+        for endpoint in configuration.endpoints(reference):
+            here = endpoint.host == destination.repository.registry
+            if here and endpoint.repository != destination.repository.name:
+                yield endpoint.repository
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A manifest or index of what is pushed; what is not `document` the registry must have."""
+
+    entry: Descriptor
+    document: Document | None
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        return self.document.layers if isinstance(self.document, Manifest) else ()
+
+    @property
+    def config(self) -> Descriptor | None:
+        return self.document.config if isinstance(self.document, Manifest) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pushed:
+    """What is pushed, to whatever registry."""
+
+    client: RegistryClient
+    parts: tuple[_Part, ...]
+    blobs: Blobs
+    mount_from: Sources
+    progress: Progress
+    cancellation: Cancellation
+    uploads: Uploads | None
+    jobs: int
+
+    def registry(self, groups: Sequence[Sequence[Reference]], failures: list[Exception]) -> None:
+        """Push to the repositories `groups` of one registry; what fails is added to `failures`."""
+        done: tuple[Reference, ...] = ()
+        for group in groups:
+            try:
+                destination = _destination(self.client, group[0], self.uploads)
+                _Repository(self, destination, done).push([one.tag for one in group if one.tag])
+                done += (group[0],)
+            except Cancelled:
+                raise
+            except Exception as error:  # is raised when the others are done
+                failures.append(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """One repository that is pushed to; `others` have it all already."""
+
+    pushed: _Pushed
+    destination: Destination
+    others: tuple[Reference, ...]
+    failed: threading.Event = field(default_factory=threading.Event)
+
+    def push(self, tags: Sequence[str]) -> None:
+        parts = self.pushed.parts
+        self._all(blob for part in parts for blob in part.layers)
+        self._all(part.config for part in parts if part.config is not None)
+        for part in parts:
+            self.pushed.cancellation.check()
+            if part.document is None:
+                _expect(self.destination, part.entry)
+            else:
+                self._publication(part, part.document).publish()
+        last = parts[-1]
+        if last.document is not None:
+            for tag in tags:
+                self._publication(last, last.document).tag(tag)
+
+    def _all(self, blobs: Iterable[Descriptor]) -> None:
+        each = {blob.digest: blob for blob in blobs}.values()
+        tasks = [partial(self._watched, blob) for blob in each]
+        _all_at_once(tasks, self.pushed.jobs, self.pushed.cancellation)
+
+    def _publication(self, part: _Part, document: Document) -> Publication:
+        return Publication(self.destination, document, partial(self._complete, part))
+
+    def _complete(self, part: _Part) -> None:
+        if isinstance(part.document, Manifest):
+            for blob in part.document.blobs:
+                self._blob(blob)
+
+    def _watched(self, blob: Descriptor) -> None:
+        """Send `blob`, unless another one cannot be sent: then nothing needs it any more."""
+        try:
+            self._blob(blob)
+        except BaseException:
+            self.failed.set()
+            raise
+
+    def _blob(self, blob: Descriptor) -> None:
+        def progress(current: int, total: int) -> None:
+            if self.failed.is_set():
+                raise Cancelled
+            self.pushed.progress(blob, current, total)
+
+        self.pushed.cancellation.check()
+        sources = (*self.others, *self.pushed.mount_from(blob))
+        names = dict.fromkeys(neighbours(self.destination, sources))
+        with Stored(blob, self.pushed.blobs) as source:
+            upload(self.destination, source, mount_from=tuple(names), progress=progress)
+
+
+def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
+    """Everything that is pushed, what is named before what names it. Raises ProtocolViolation for
+    indexes that are nested too deep."""
+    seen: set[Digest] = set()
+
+    def below(entry: Descriptor, document: Document | None, depth: int) -> Iterator[_Part]:
+        seen.add(entry.digest)
+        if depth > MAX_DEPTH:
+            raise ProtocolViolation(f"{entry.digest}: indexes nested deeper than {MAX_DEPTH}")
+        if isinstance(document, Index):
+            for one in document.manifests:
+                if one.digest not in seen:
+                    yield from below(one, documents(one), depth + 1)
+        yield _Part(entry, document)
+
+    yield from below(document.descriptor, document, 1)
+
+
+def _nothing_below(entry: Descriptor) -> Document | None:
+    raise AssertionError(f"an image has no {entry.digest} below it")
+
+
+def _expect(destination: Destination, entry: Descriptor) -> None:
+    """Raise NotFound unless the repository has the manifest that is not to be had here."""
+    repository, operation = destination.repository, f"the check for manifest {entry.digest}"
+    url = f"{repository.url}/manifests/{entry.digest}"
+    headers = {"Accept": entry.media_type}
+    request = Request("HEAD", url, repository.registry, operation, headers=headers)
+    answer = destination.client.send(repository, request, PULL)
+    if answer.status != 200:
+        raise refused(answer, repository, operation)
+
+
+def _destination(
+    client: RegistryClient, reference: Reference, uploads: Uploads | None
+) -> Destination:
+    endpoint = client.configuration.endpoint(reference)
+    repository: Repository = client.repository(endpoint, reference)
+    return Destination(client, repository, uploads)
 
 
 def _by_repository(references: Sequence[Reference]) -> Iterable[list[Reference]]:
@@ -111,214 +281,35 @@ def _by_repository(references: Sequence[Reference]) -> Iterable[list[Reference]]
     return found.values()
 
 
-def _sources(
-    asked: Sources, pushed: tuple[Reference, ...], blob: Descriptor
-) -> tuple[Reference, ...]:
-    return (*pushed, *asked(blob))
-
-
 def _all_at_once(
     tasks: Sequence[Callable[[], None]], jobs: int, cancellation: Cancellation
 ) -> None:
-    """Run `tasks` in threads; the first failure keeps the waiting ones from starting."""
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+    """Run `tasks` in threads; the first failure keeps the waiting ones from starting, and is raised
+    when the others have ended."""
+    with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(tasks)))) as pool:
         futures = [pool.submit(task) for task in tasks]
-        while True:
-            done, waiting = wait(futures, NOTICING, FIRST_EXCEPTION)
-            if not waiting or any(future.exception() for future in done):
-                break
-        for future in waiting:
-            future.cancel()
-        for future in done:
-            future.result()
+        waiting: set[Future[None]] = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, NOTICING, FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                for future in waiting:
+                    future.cancel()
     cancellation.check()
+    raised = [one.exception() for one in futures if not one.cancelled()]
+    for error in sorted(filter(None, raised), key=lambda one: isinstance(one, Cancelled)):
+        raise error
 
 
-def _blob(push: _Push, blob: Descriptor) -> None:
-    push.cancellation.check()
-    if _has(push, blob):
-        push.progress(blob, blob.size, blob.size)
-        return
-    location = _mount(push, blob)
-    if location is not None:
-        _upload(push, blob, location)
-    push.progress(blob, blob.size, blob.size)
-
-
-def _has(push: _Push, blob: Descriptor) -> bool:
-    """Whether `blob` is in the repository."""
-    operation = f"the check for blob {blob.digest}"
-    url = f"{push.repository.url}/blobs/{blob.digest}"
-    response = _send(push, Request("HEAD", url, push.repository.registry, operation), PULL)
-    if response.status not in (200, 404):
-        raise refused(response, push.repository, operation)
-    return response.status == 200
-
-
-def _mount(push: _Push, blob: Descriptor) -> str | None:
-    """Mount `blob` from another repository if one has it: None then, else an upload's location."""
-    for source in _neighbours(push, blob):
-        query = urlencode({"mount": str(blob.digest), "from": source})
-        response = _start(push, f"?{query}", f"the mount of blob {blob.digest}")
-        if response.status == 201:
-            return None
-        if response.status == 202:
-            return _location(push, response)
-    response = _start(push, "", f"the upload of blob {blob.digest}")
-    if response.status != 202:
-        raise refused(response, push.repository, f"the upload of blob {blob.digest}")
-    return _location(push, response)
-
-
-def _neighbours(push: _Push, blob: Descriptor) -> Iterator[str]:
-    """The other repositories of the registry that `blob` may be in, be it as a mirror."""
-    for reference in push.mount_from(blob):
-        for endpoint in push.client.configuration.endpoints(reference):
-            here = endpoint.host == push.repository.registry
-            if here and endpoint.repository != push.repository.name:
-                yield endpoint.repository
-
-
-def _start(push: _Push, query: str, operation: str) -> Response:
-    url = f"{push.repository.url}/blobs/uploads/{query}"
-    return _send(push, Request("POST", url, push.repository.registry, operation, length=0), PUSH)
-
-
-def _upload(push: _Push, blob: Descriptor, location: str) -> None:
-    """Send the blob's bytes, taking up a broken upload where the registry says it stands."""
-    operation = f"the upload of blob {blob.digest}"
-    offset, attempt = 0, 0
-    while True:
-        try:
-            response = _put(push, blob, location, offset)
-        except Unreachable:
-            if not push.client.http.pause(attempt):
-                raise
-        else:
-            if response.status == 201:
-                return
-            if response.status not in RETRYABLE and response.status not in (404, 416):
-                raise refused(response, push.repository, operation)
-            if not push.client.http.pause(attempt, response.header("retry-after")):
-                raise refused(response, push.repository, operation)
-        attempt += 1
-        location, offset = _resume(push, blob, location)
-
-
-def _put(push: _Push, blob: Descriptor, location: str, offset: int) -> Response:
-    """The rest of the blob from `offset`: one PUT, or PATCH and then PUT when resuming."""
-    length = blob.size - offset
-    repository = push.repository
-
-    def pieces() -> Iterable[bytes]:
-        with push.blobs(blob) as stream:
-            stream.seek(offset)
-            sent = offset
-            while piece := stream.read(CHUNK):
-                push.cancellation.check()
-                sent += len(piece)
-                yield piece
-                push.progress(blob, sent, blob.size)
-
-    operation = f"the upload of blob {blob.digest}"
-    headers = {"Content-Type": "application/octet-stream"}
-    if offset:
-        headers["Content-Range"] = f"{offset}-{blob.size - 1}"
-        patch = Request(
-            "PATCH", location, repository.registry, operation,
-            headers=headers, body=pieces, length=length,
-        )  # fmt: skip
-        response = _once(push, patch)
-        if response.status not in (202, 204):
-            return response
-        location, length = _location(push, response), 0
-        headers = {"Content-Type": "application/octet-stream"}
-    joint = "&" if "?" in location else "?"
-    url = f"{location}{joint}{urlencode({'digest': str(blob.digest)})}"
-    body = pieces if length else b""
-    put = Request(
-        "PUT", url, repository.registry, operation, headers=headers, body=body, length=length
+def _one_of(failures: Sequence[Exception], among: int) -> Exception:
+    """`failures` as one error, which names every one of several."""
+    first = failures[0]
+    if len(failures) == 1 or not isinstance(first, RegistryError):
+        return first
+    texts = "; ".join(str(error) for error in failures)
+    return type(first)(
+        f"{len(failures)} of {among} repositories could not be pushed to: {texts}",
+        registry=first.registry,
+        operation=first.operation,
+        status=first.status,
+        hint=first.hint,
     )
-    return _once(push, put)
-
-
-def _resume(push: _Push, blob: Descriptor, location: str) -> tuple[str, int]:
-    """Where the upload stands: its location and offset; a new upload when it is lost."""
-    operation = f"the state of the upload of blob {blob.digest}"
-    request = Request("GET", location, push.repository.registry, operation)
-    response = _send(push, request, PUSH)
-    if response.status == 204:
-        _, _, last = response.header("range").partition("-")
-        if last.isdigit() and int(last) < blob.size:
-            offset = int(last) + 1 if int(last) else 0
-            return _location(push, response, location), offset
-    fresh = _start(push, "", operation)
-    if fresh.status != 202:
-        raise refused(fresh, push.repository, operation)
-    return _location(push, fresh), 0
-
-
-def _manifest(push: _Push, image: Image, name: str) -> None:
-    operation = f"the manifest {name}"
-    request = Request(
-        "PUT",
-        f"{push.repository.url}/manifests/{name}",
-        push.repository.registry,
-        operation,
-        headers={"Content-Type": image.manifest.media_type},
-        body=image.manifest.content,
-        length=len(image.manifest.content),
-    )
-    response = _send(push, request, PUSH)
-    if response.status not in (200, 201, 202, 204):
-        raise refused(response, push.repository, operation)
-    said = response.header("docker-content-digest")
-    if said and said != str(image.digest):
-        raise ProtocolViolation(
-            f"{push.repository.registry} stored {operation} under another digest",
-            registry=push.repository.registry,
-            operation=operation,
-        )
-
-
-def _read_back(push: _Push, image: Image) -> None:
-    """Success means that the registry gives back what it was given."""
-    operation = f"the check of manifest {image.digest}"
-    request = Request(
-        "GET",
-        f"{push.repository.url}/manifests/{image.digest}",
-        push.repository.registry,
-        operation,
-        headers={"Accept": image.manifest.media_type},
-    )
-    response = _send(push, request, PULL)
-    if response.status != 200:
-        raise refused(response, push.repository, operation)
-    if response.body != image.manifest.content:
-        raise ProtocolViolation(
-            f"{push.repository.registry} gives back other bytes for {operation}",
-            registry=push.repository.registry,
-            operation=operation,
-        )
-
-
-def _send(push: _Push, request: Request, actions: str) -> Response:
-    return push.client.send(push.repository, request, actions)
-
-
-def _once(push: _Push, request: Request) -> Response:
-    """One attempt of a request whose body must not be sent twice without asking."""
-    with push.client.stream(push.repository, request, PUSH) as answer:
-        body = b"".join(piece for _, piece in zip(range(16), answer.pieces, strict=False))
-        return Response(answer.status, answer.headers, body[:4096], "")
-
-
-def _location(push: _Push, response: Response, default: str = "") -> str:
-    found = response.header("location") or default
-    if not found:
-        raise ProtocolViolation(
-            f"{push.repository.registry} gave no location for an upload",
-            registry=push.repository.registry,
-            operation="an upload",
-        )
-    return urljoin(push.repository.url, found)

@@ -51,6 +51,11 @@ class Forked(ABC):
         self._zygote = started
         self.ownership = ownership
 
+    @property
+    def forks(self) -> zygote.Zygote:
+        """What forks the processes."""
+        return self._zygote
+
     def run(
         self,
         process: Process,
@@ -198,7 +203,7 @@ def run_job(
         if pidfd < 0:
             raise _failure(message)
         stack.callback(os.close, pidfd)
-        stack.callback(_end, pidfd)
+        stack.callback(zygote.kill, pidfd)
         return _follow(reader, ours, pidfd, output, cancellation)
 
 
@@ -260,17 +265,6 @@ def _follow(
 def _send(pidfd: int, number: int) -> None:
     with suppress(ProcessLookupError):  # it has just ended, and its reply is on the way
         signal.pidfd_send_signal(pidfd, number)
-
-
-def _end(pidfd: int) -> None:
-    """Kill what is left, and wait until the first process is a corpse."""
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    poller.poll(10_000)
 
 
 def _failure(message: bytes) -> Exception:

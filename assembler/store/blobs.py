@@ -24,6 +24,7 @@ from assembler.linux.claims import Claim, claim
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.disk import Disk, Fsync, translated
+from assembler.store.growing import WORTHWHILE, Growing
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
 _HELD = 1 << 16  # bytes of a new blob that are in memory before they need a file
@@ -80,7 +81,7 @@ class Blobs:
     def _believed(self, digest: Digest, path: str, size: int) -> int | None:
         """`size` of a blob that its writer has not synced yet, or never did: a power cut may have
         left anything under its name."""
-        if self._digest(path) != digest.hex:
+        if self._digest(path, digest.algorithm) != digest.hex:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             return None
@@ -88,8 +89,8 @@ class Blobs:
             self._pending.add(path)
         return size
 
-    def _digest(self, path: str) -> str:
-        hasher = hashlib.sha256()
+    def _digest(self, path: str, algorithm: str) -> str:
+        hasher = hashlib.new(algorithm)
         with suppress(FileNotFoundError), open(path, "rb", buffering=0) as stream:
             buffer = memoryview(bytearray(_PIECE))
             while count := stream.readinto(buffer):
@@ -136,15 +137,17 @@ class Blobs:
     def condemn(self, digest: Digest, cause: Exception | None = None) -> None:
         """Take the blob away if it is damaged, and raise BlobCorrupt then."""
         path = self.path(digest)
-        if not os.path.lexists(path) or self._digest(path) == digest.hex:
+        if not os.path.lexists(path) or self._digest(path, digest.algorithm) == digest.hex:
             return
         self._verified.discard(digest)
         os.unlink(path)
-        raise BlobCorrupt(
+        error = BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
             path,
             hint="build or pull again; `assemble store check` looks for more of them",
-        ) from cause
+        )
+        error.removed = True
+        raise error from cause
 
     def read(self, descriptor: Descriptor, limit: int = MAX_DOCUMENT) -> bytes:
         """The verified bytes of a small blob. Raises BlobMissing, BlobCorrupt."""
@@ -163,9 +166,9 @@ class Blobs:
             self.path(descriptor.digest),
         )
 
-    def put(self, content: bytes) -> Digest:
+    def put(self, content: bytes, algorithm: str = "sha256") -> Digest:
         """Store `content`; its digest. A small one that is here, undamaged, is not written."""
-        with self.ingest() as ingest:
+        with self.ingest(algorithm=algorithm) as ingest:
             ingest.write(content)
             return ingest.commit(None)[0]
 
@@ -177,12 +180,21 @@ class Blobs:
             raise translated(full, self._directory, size)
 
     @contextmanager
-    def ingest(self, size: int = 0, *, hashed: bool = True) -> Iterator[Ingest]:
+    def ingest(
+        self,
+        size: int = 0,
+        *,
+        hashed: bool = True,
+        algorithm: str = "sha256",
+        follow: Callable[[Growing], None] | None = None,
+    ) -> Iterator[Ingest]:
         """A new blob being written, of `size` bytes where that is known; what is not committed when
         the block ends is removed. Without `hashed` its writer hashes what it writes, and commits it
-        by `commit_as`. Raises NoSpace, StoreError."""
+        by `commit_as`. A blob of some size is given to `follow` while it is being written.
+        Raises NoSpace, StoreError."""
         self.reserve(size)
-        ingest = Ingest(self, self._directory, self._check, self._disk, hashed)
+        hasher = algorithm if hashed else ""
+        ingest = Ingest(self, self._directory, self._check, self._disk, hasher, follow)
         try:
             yield ingest
         except OSError as error:
@@ -283,18 +295,27 @@ class Ingest:
     """One blob being written; usable as a binary sink. Made by `Blobs.ingest`."""
 
     def __init__(
-        self, blobs: Blobs, directory: str, check: Callable[[], None], disk: Disk, hashed: bool
+        self,
+        blobs: Blobs,
+        directory: str,
+        check: Callable[[], None],
+        disk: Disk,
+        algorithm: str,
+        follow: Callable[[Growing], None] | None,
     ) -> None:
         self._blobs = blobs
         self._directory = directory
         self._check = check
         self._disk = disk
-        self._hasher = hashlib.sha256() if hashed else None
+        self._algorithm = algorithm
+        self._hasher = hashlib.new(algorithm) if algorithm else None
         self._size = self._started = 0
         self._held = bytearray()
         self._claim: Claim | None = None
         self._path = ""
         self._file = -1
+        self._follow = follow
+        self._growing: Growing | None = None
 
     @property
     def written(self) -> int:
@@ -316,7 +337,15 @@ class Ingest:
             if self._size - self._started >= _STRETCH:
                 self._disk.start(self._file, self._started, self._size - self._started)
                 self._started = self._size
+            self._tell_followers()
         return len(view)
+
+    def _tell_followers(self) -> None:
+        if self._follow is not None and self._growing is None and self._size >= WORTHWHILE:
+            self._growing = Growing(self._file, self._blobs.open)
+            self._follow(self._growing)
+        if self._growing is not None:
+            self._growing.grown(self._size)
 
     def _spill(self) -> None:
         """Go on in a file, if that is not so already."""
@@ -325,7 +354,7 @@ class Ingest:
         os.makedirs(os.path.join(self._directory, "ingest"), mode=0o700, exist_ok=True)
         self._claim = claim(os.path.join(self._directory, "ingest"))
         self._path = os.path.join(self._claim.path, "data")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
         self._append(memoryview(self._held))
 
@@ -337,7 +366,7 @@ class Ingest:
     def digest(self) -> Digest:
         """The digest of what was written so far."""
         assert self._hasher is not None  # else its writer knows
-        return Digest("sha256", self._hasher.hexdigest())
+        return Digest(self._algorithm, self._hasher.hexdigest())
 
     def commit(self, expected: Descriptor | None = None) -> tuple[Digest, int]:
         """Give the blob its name; its digest and size. Raises BlobCorrupt unless it is `expected`."""
@@ -361,9 +390,13 @@ class Ingest:
         self._spill()
         self._disk.start(self._file, self._started, self._size - self._started)
         self._blobs.named(digest, self._file, self._path)
+        if self._growing is not None:
+            self._growing.end(digest)
 
     def close(self) -> None:
         """Remove what was not committed."""
+        if self._growing is not None:
+            self._growing.end(None)
         if self._claim is not None:
             if self._file >= 0:
                 os.close(self._file)

@@ -70,6 +70,7 @@ class Check:
         yield from self._blobs()
         yield from self._names()
         yield from self._layers()
+        yield from self._uploads()
 
     def _blobs(self) -> Iterator[Problem]:
         for algorithm in sorted(os.listdir(os.path.join(self._store, "blobs"))):
@@ -130,12 +131,22 @@ class Check:
         remote: set[Digest] = set()
         for entry in entries:
             if REMOTE in entry.annotations:
-                with suppress(AssemblerError, ValueError):  # reported below
-                    document = self._document(entry)
-                    remote.update(one.digest for one in getattr(document, "layers", ()))
+                self._elsewhere(entry, remote, _DEPTH)
         for entry in entries:
             self.progress.names += 1
             yield from self._closure(entry, entry.annotations.get(REF_NAME, ""), remote, _DEPTH)
+
+    def _elsewhere(self, entry: Descriptor, remote: set[Digest], depth: int) -> None:
+        """Add to `remote` what of `entry` may be in its registry only: layers, and manifests of an
+        index for other platforms."""
+        with suppress(AssemblerError, ValueError):  # reported as a problem, or not here
+            document = self._document(entry)
+            if not isinstance(document, Index):
+                remote.update(one.digest for one in document.layers)
+                return
+            remote.update(one.digest for one in document.manifests)
+            for below in document.manifests if depth else ():
+                self._elsewhere(below, remote, depth - 1)
 
     def _document(self, entry: Descriptor) -> Manifest | Index:
         if self._size(entry.digest) is None:
@@ -149,6 +160,10 @@ class Check:
     def _closure(
         self, entry: Descriptor, name: str, remote: set[Digest], depth: int
     ) -> Iterator[Problem]:
+        path = f"blobs/{entry.digest.algorithm}/{entry.digest.hex}"
+        if entry.digest in remote and not os.path.lexists(os.path.join(self._store, path)):
+            self.progress.remote += 1
+            return
         try:
             document = self._document(entry)
         except (AssemblerError, ValueError) as error:
@@ -194,3 +209,13 @@ class Check:
                     and os.path.isfile(os.path.join(place, TABLE))
                 ):
                     yield Problem(path, "its files or their owners are missing", removable=True)
+
+    def _uploads(self) -> Iterator[Problem]:
+        """Whoever has the location of an upload may write to it: it is this user's alone."""
+        uploads = os.path.join(self._store, "uploads")
+        for name in sorted(os.listdir(uploads)) if os.path.isdir(uploads) else ():
+            with suppress(FileNotFoundError):  # it is finished
+                mode = os.lstat(os.path.join(uploads, name)).st_mode
+                if not _HEX.fullmatch(name) or not stat.S_ISREG(mode) or mode & 0o077:
+                    message = "it is no upload that only its user can read"
+                    yield Problem(f"uploads/{name}", message, removable=True)

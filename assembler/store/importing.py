@@ -55,7 +55,8 @@ def _import_layout(store: Store, path: str, name: str, platform: Platform) -> Im
             return
         digest = descriptor.digest
         source = os.path.join(path, "blobs", digest.algorithm, digest.hex)
-        with _open_regular(source) as stream, store.blobs.ingest() as ingest:
+        ingesting = store.blobs.ingest(algorithm=digest.algorithm)
+        with _open_regular(source) as stream, ingesting as ingest:
             while chunk := stream.read(1 << 20):
                 ingest.write(chunk)
             ingest.commit(descriptor)

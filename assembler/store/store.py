@@ -6,6 +6,7 @@ layers/ mounts/                layer directories, cache mounts; `.…` is work o
 indexes/                       file indexes of layers, which may be deleted at any time
 groups/                        what live builds have made of cgroups
 contexts/                      what was found in the files of contexts; may be deleted at any time
+uploads/                       uploads to registries that are not finished (`store.uploads`)
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 settled                        which layer directories are surely on disk (`store.settled`)
 version                        the layout's version; a newer one is refused
@@ -19,19 +20,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from assembler.cancellation import Cancellation
-from assembler.errors import BlobCorrupt, StoreUnusable
+from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
 from assembler.linux.claims import claim, dead, discard
-from assembler.oci.descriptor import INDEXES, Descriptor
+from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
-from assembler.oci.manifest import Manifest, parse
+from assembler.oci.manifest import Index, parse
+from assembler.oci.platform import Platform
 from assembler.store import leases, settled
 from assembler.store.blobs import Blobs
 from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
 from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
+from assembler.store.uploads import Uploads
 
 VERSION = 1
+_DEPTH = 4  # of indexes in indexes
 _AT_ONCE = 100  # directories of dead processes that are open while they are removed
 
 
@@ -55,6 +59,9 @@ class Store:
         self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
         self.indexes = Indexes(os.path.join(path, "indexes"))
+        self.uploads = Uploads(
+            os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
+        )
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
@@ -128,24 +135,48 @@ class Store:
         then whether it is there. Raises OSError."""
         self._lease.hold(item)
 
-    def image(self, descriptor: Descriptor) -> Image:
-        """The image whose manifest is `descriptor`. Raises BlobMissing, BlobCorrupt."""
-        if descriptor.media_type in INDEXES:
-            raise BlobCorrupt(f"{descriptor.digest} is an image index, not an image")
+    def image(self, descriptor: Descriptor, platform: Platform | None = None) -> Image:
+        """The image whose manifest is `descriptor`; of an index the one for `platform`, or without
+        that the first that is here. Raises BlobMissing, BlobCorrupt."""
         try:
-            manifest = parse(self.blobs.read(descriptor), descriptor.media_type)
-            if not isinstance(manifest, Manifest):
-                raise ValueError("an index where a manifest was expected")
-            return Image.read(manifest, self.blobs.read(manifest.config))
+            document = parse(self.blobs.read(descriptor), descriptor.media_type)
+            if isinstance(document, Index):
+                return self._within(document, platform, _DEPTH)
+            return Image.read(document, self.blobs.read(document.config))
         except ValueError as error:
             raise BlobCorrupt(
                 f"image {descriptor.digest} in the store: {error}",
                 self.blobs.path(descriptor.digest),
             ) from error
 
+    def _within(self, index: Index, platform: Platform | None, depth: int) -> Image:
+        entries = index.manifests
+        if platform is not None:
+            chosen = index.select(platform)
+            entries = tuple(one for one in entries if one.platform is None)
+            entries = entries if chosen is None else (chosen,)
+        for entry in entries if depth else ():
+            none = entry.platform is not None and entry.platform.os == "unknown"
+            if none or not self.blobs.has(entry.digest):
+                continue
+            document = parse(self.blobs.read(entry), entry.media_type)
+            if isinstance(document, Index):
+                with suppress(BlobMissing):
+                    return self._within(document, platform, depth - 1)
+                continue
+            image = Image.read(document, self.blobs.read(document.config))
+            if platform is None or entry.platform or platform.matches(image.config.platform):
+                return image
+        digest = index.descriptor.digest
+        raise BlobMissing(
+            f"the store has no image of the index {digest}"
+            + (f" for {platform}" if platform else ""),
+            self.blobs.path(digest),
+        )
+
     def put_image(self, image: Image) -> Descriptor:
         """Store configuration, then manifest; the manifest's descriptor."""
-        self.blobs.put(image.config_content)
+        self.blobs.put(image.config_content, image.manifest.config.digest.algorithm)
         self.blobs.put(image.manifest.content)
         return image.manifest.descriptor
 

@@ -43,7 +43,7 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     variables = options.pop("variables", {})
     given = {
         "target": "", "build_args": (), "platform": "", "labels": (), "annotations": (),
-        "network": "default", "allow": (), "pull": False, "no_cache": False,
+        "network": "default", "allow": (), "pull": "missing", "no_cache": False,
         "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (),
         "resources": (), "cgroup_parent": "", **options,
     }  # fmt: skip

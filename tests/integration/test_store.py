@@ -163,6 +163,63 @@ def test_CR07_a_damaged_layer_is_built_again_when_it_is_written(
     check(assemble)
 
 
+def test_CR07_a_damaged_layer_of_a_step_is_made_again_by_the_build_that_unpacks_it(
+    assemble: Any, tmp_path: Path
+) -> None:
+    text = "FROM busybox AS a\nRUN echo 1 > /a\nFROM scratch\nCOPY --from=a /a /a\nCOPY f /f\n"
+    context = write(tmp_path / "context", text, f=os.urandom(200_000))
+    expected = assemble("build", "-q", "-t", "x", context, **EPOCH).stdout
+    own = manifest(assemble, "docker.io/library/x:latest")["layers"]
+    damaged = [blobs(assemble)[layer["digest"].partition(":")[2]] for layer in own]
+    for path in damaged:
+        flip(path)
+    mounting = "FROM busybox\nRUN --mount=from=x,target=/x cat /x/f > /g\n"
+    (context / "Dockerfile").write_text(text.replace("scratch", "scratch AS x") + mounting)
+    done = assemble("build", "-t", "y", context, **EPOCH)
+    for path in damaged:
+        assert f"sha256:{path.name} in the store was damaged" in done.stderr
+    assert done.stderr.count("building again") == len(damaged)
+    (context / "Dockerfile").write_text(text)
+    assert assemble("build", "-q", "-t", "x", context, **EPOCH).stdout == expected
+    check(assemble)
+
+
+def test_CR07_what_cannot_be_fetched_again_is_named_with_what_to_do(
+    assemble: Any, hub: Any, registry: Any, tmp_path: Path
+) -> None:
+    hub("busybox")
+    name = f"{registry.host}/never/pushed:1"
+    assemble("build", "-q", "-o", f"type=oci,dest={tmp_path}/x.tar", write(
+        tmp_path / "context", "FROM scratch\nCOPY f /f\n", f=os.urandom(200_000)))  # fmt: skip
+    assemble("import", tmp_path / "x.tar", name)
+    (layer,) = manifest(assemble, name)["layers"]
+    path = blobs(assemble)[layer["digest"].partition(":")[2]]
+    flip(path)
+    context = write(tmp_path / "above", f"FROM {name}\nRUN true\n")
+    done = assemble("build", context, code=1, **EPOCH)
+    error = done.stderr[done.stderr.index("ERROR: ") :]
+    assert path.name in error and name in error
+    assert f"hint: {name} came from no registry: build or import it again" in done.stderr
+    assemble("import", tmp_path / "x.tar", name)
+    assemble("build", write(tmp_path / "above", f"FROM {name}\nWORKDIR /x\n"), **EPOCH)
+
+
+def test_CR07_a_damaged_layer_of_a_layout_is_taken_from_the_layout_again(
+    assemble: Any, tmp_path: Path
+) -> None:
+    context = write(tmp_path / "context", "FROM busybox\nCOPY f /f\n", f=os.urandom(200_000))
+    layout = tmp_path / "layout"
+    assemble("build", "-t", "x", "-o", f"type=oci,tar=false,dest={layout}", context, **EPOCH)
+    _, layer = manifest(assemble, "docker.io/library/x:latest")["layers"]
+    path = blobs(assemble)[layer["digest"].partition(":")[2]]
+    flip(path)
+    base = ("--build-context", f"base=oci-layout://{layout}")
+    (context / "Dockerfile").write_text("FROM base\nRUN cp /f /g\n")
+    done = assemble("build", *base, context, **EPOCH)
+    assert f"sha256:{path.name} in the store was damaged" in done.stderr
+    check(assemble)
+
+
 def test_CR07_repair_removes_what_is_damaged_and_the_next_build_is_right(
     assemble: Any, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import random
+import tarfile
 import threading
 import zlib
 
@@ -16,7 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assembler.errors import BadArchive, UsageError
+from assembler.errors import BadArchive, Cancelled, UsageError
 from assembler.layer.compression import (
     LEVELS,
     Compression,
@@ -27,6 +28,7 @@ from assembler.layer.compression import (
     frame_threads,
     reader,
 )
+from assembler.layer.zstd_chunked import ZstdChunked
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = b"".join(b"line %d of a text that compresses\n" % number for number in range(120_000))
@@ -77,6 +79,58 @@ def test_zstd_is_frames_that_tell_their_size() -> None:
         blob = stream.unused_data
     assert sizes[:-1] == [4 << 20] * (len(sizes) - 1)
     assert sum(sizes) == len(3 * TEXT)
+
+
+@pytest.mark.parametrize("kind", [Zstd, ZstdChunked])
+def test_Z7_at_slow_levels_a_frame_is_given_up_in_its_middle(
+    kind: type[Zstd] | type[ZstdChunked],
+) -> None:
+    """A frame takes up to 11 s at level 22, a piece of it a fraction of one."""
+    asked = threading.Semaphore(0)
+    ended = threading.Event()
+
+    def check() -> None:
+        asked.release()
+        if ended.is_set():
+            raise Cancelled
+
+    out: list[bytes] = []
+    writer = kind(level=19, threads=1).writer(lambda piece: out.append(bytes(piece)), check)
+    writer.write(header_of_file(4 << 20))
+    writer.write(TEXT[: 4 << 20])
+    if kind is ZstdChunked:  # which batches what it compresses
+        writer.write(header_of_file(4 << 20))
+    for _ in range(3):
+        assert asked.acquire(timeout=60)
+    ended.set()
+    with pytest.raises(Cancelled):
+        writer.close()
+    writer.abort()
+    assert sum(map(len, out)) < 100_000
+
+
+def header_of_file(size: int) -> bytes:
+    info = tarfile.TarInfo("f")
+    info.size = size
+    return info.tobuf()
+
+
+@pytest.mark.parametrize("level", [12, 13, 19])
+def test_at_slow_levels_threads_do_not_show_either(level: int) -> None:
+    data = TEXT[:300_000] + NOISE[:200_001]
+    results = {compressed(Zstd(level, threads), data, 70_001) for threads in (1, 3)}
+    assert len(results) == 1
+    assert reader(io.BytesIO(results.pop())).read() == data
+
+
+def test_only_slow_levels_have_frames_made_of_pieces() -> None:
+    """What was packed at other levels before has the bytes that it would have now."""
+    data = TEXT[: 1 << 20]
+    for level in (1, 3, 12):
+        one = zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
+        assert compressed(Zstd(level), data) == one
+        assert "piece" not in Zstd(level).identity
+    assert "piece" in Zstd(13).identity and "piece" in ZstdChunked(22).identity
 
 
 def test_zstd_has_fewer_threads_where_a_level_needs_much_memory() -> None:

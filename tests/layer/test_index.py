@@ -340,6 +340,16 @@ def test_an_index_is_made_while_a_blob_passes_through(name: str) -> None:
         assert indexer.result() == index(io.BytesIO(BLOB), Digest.of(BLOB))
 
 
+def test_an_indexer_keeps_what_it_was_given_whatever_becomes_of_the_memory() -> None:
+    memory = bytearray(1000)
+    with Indexer(Digest.of(BLOB)) as indexer:
+        for start in range(0, len(BLOB), 1000):
+            piece = BLOB[start : start + 1000]
+            memory[: len(piece)] = piece
+            indexer.write(memoryview(memory)[: len(piece)])
+        assert indexer.result() == index(io.BytesIO(BLOB), Digest.of(BLOB))
+
+
 def test_T12_what_breaks_off_is_no_layer() -> None:
     with pytest.raises(BadArchive), Indexer(Digest.of(BLOB)) as indexer:
         indexer.write(BLOB[:2000])

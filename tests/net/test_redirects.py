@@ -12,6 +12,7 @@ from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request
 from assembler.net.retry import RetryPolicy
+from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
 
 HEADERS = {
@@ -134,7 +135,7 @@ def test_RG03_R3_https_never_becomes_http(
         moved(plain.url()),
         context=authority.server(),
     )
-    trusting = client(certificates=lambda host: (authority.certificate, "", ""))
+    trusting = client(certificates=lambda host: Certificates((authority.certificate,)))
     with pytest.raises(ProtocolViolation, match=r"from https to http \(127\.0\.0\.1\); refused"):
         trusting.request(get(secure.url()))
     assert len(secure.heads) == hops and not plain.connections

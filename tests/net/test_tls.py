@@ -17,6 +17,7 @@ from assembler.errors import ProtocolViolation, Unreachable, UsageError
 from assembler.net.client import HttpClient, Request
 from assembler.net.failure import Cause
 from assembler.net.retry import RetryPolicy
+from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
 
 
@@ -35,8 +36,8 @@ def get(url: str) -> Request:
     return Request("GET", url, "r.example", "a manifest")
 
 
-def trusting(authority: Authority) -> Callable[[str], tuple[str, str, str]]:
-    return lambda host: (authority.certificate, "", "")
+def trusting(authority: Authority) -> Callable[[str], Certificates]:
+    return lambda host: Certificates((authority.certificate,))
 
 
 def failed(client: HttpClient, url: str) -> Unreachable:
@@ -129,7 +130,7 @@ def test_RG16_a_client_certificate(
     context.load_verify_locations(authority.certificate)
     server = serve(answer(body=b"it"), context=context)
     ours = authority.issue("client", "DNS:client")
-    known = (authority.certificate, f"{ours}.crt", f"{ours}.key")
+    known = Certificates((authority.certificate,), ((f"{ours}.crt", f"{ours}.key"),))
     assert client(certificates=lambda host: known).request(get(server.url())).body == b"it"
     error = failed(client(certificates=trusting(authority)), server.url())
     assert error.cause == Cause.CLIENT_CERTIFICATE

@@ -20,6 +20,7 @@ from assembler.errors import BlobCorrupt, Cancelled, Unreachable
 from assembler.net.body import FileBody
 from assembler.net.client import DIRECT, HttpClient, Request
 from assembler.net.retry import RetryPolicy
+from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer
 
 LARGE = os.urandom(1 << 20) * 9 + b"and a bit"
@@ -31,7 +32,7 @@ def client(cancellation: Cancellation, authority: Authority) -> Iterator[Callabl
 
         def make(**how: Any) -> HttpClient:
             how.setdefault("policy", RetryPolicy(tries=1))
-            how.setdefault("certificates", lambda host: (authority.certificate, "", ""))
+            how.setdefault("certificates", lambda host: Certificates((authority.certificate,)))
             return stack.enter_context(HttpClient(cancellation=cancellation, **how))
 
         yield make
@@ -276,7 +277,7 @@ def test_nothing_is_left_open(
     with HttpClient(
         cancellation=cancellation,
         policy=RetryPolicy(tries=1),
-        certificates=lambda host: (authority.certificate, "", ""),
+        certificates=lambda host: Certificates((authority.certificate,)),
     ) as one:
         for _ in range(3):
             with one.stream(get(server)) as stream:

@@ -24,7 +24,8 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.pull import fetch_blob, resolve
+from assembler.registry.download import fetch_blob
+from assembler.registry.pull import resolve
 from assembler.registry.push import push_image, would_send
 from assembler.testing import Answer, Asked, MemoryRegistry
 
@@ -213,24 +214,6 @@ def test_R6_a_broken_download_goes_on_where_it_broke(client: RegistryClient) -> 
         assert ranges == ["bytes=600000-"]
 
 
-def test_R7_a_range_other_than_asked_is_never_spliced(client: RegistryClient) -> None:
-    answers = [
-        Answer(200, {}, BIG, broken=1000),
-        Answer(206, {"Content-Range": f"bytes 500-{len(BIG) - 1}/{len(BIG)}"}, BIG[500:]),
-    ]
-
-    def fault(asked: Asked) -> Answer | None:
-        return (
-            answers.pop(0) if Digest.of(BIG).hex in asked.path and asked.method == "GET" else None
-        )
-
-    with MemoryRegistry() as registry:
-        push(client, f"{registry.host}/a:1", BIG)
-        registry.fault = fault
-        with pytest.raises(ProtocolViolation, match="another range"):
-            pull(client, f"{registry.host}/a:1")
-
-
 def test_R8_a_broken_upload_goes_on_where_the_registry_stands(client: RegistryClient) -> None:
     with MemoryRegistry() as registry:
         failed: list[Asked] = []
@@ -315,7 +298,7 @@ def test_M1_a_manifest_with_another_digest_is_refused(client: RegistryClient) ->
         made = push(client, f"{registry.host}/a:1", SMALL)
         kind, content = registry.manifests["a", "1"]
         registry.manifests["a", str(made.digest)] = (kind, content + b" ")
-        with pytest.raises(ProtocolViolation, match="does not have its digest"):
+        with pytest.raises(ProtocolViolation, match="other bytes than its digest"):
             pull(client, f"{registry.host}/a@{made.digest}")
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
+from assembler.cli.display.footer import Footer
+from assembler.cli.display.transfers import Transfer
 from assembler.events import (
     Event,
     Finished,
@@ -53,12 +55,17 @@ def _details(event: Warned) -> Iterator[str]:
 class Plain:
     """A sink that writes to `stream`. A stream that is closed under it is written to no more.
 
-    What is to be said about the Dockerfile is said at the end; with `expand` at length.
+    What is to be said about the Dockerfile is said at the end; with `expand` at length. Blobs on
+    their way have a line at times, or with `footer`, on a terminal, one each that moves.
     """
 
-    def __init__(self, stream: TextIO, *, expand: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO, *, expand: bool = False, footer: Footer | None = None
+    ) -> None:
         self._stream = stream
         self._expand = expand
+        self._footer = footer
+        self._transfers: dict[tuple[str, str], Transfer] = {}
         self._warnings: dict[str, Warned] = {}
         self._lock = threading.Lock()
         self._vertexes: dict[str, _Vertex] = {}
@@ -89,11 +96,15 @@ class Plain:
                     else:
                         self._warnings.setdefault(warning(event), event)
                 case Finished():
+                    self._transfers.clear()
+                    self._draw(event.time)
                     self._sum_up()
                 case VertexProgress():
-                    pass  # lines for every megabyte would bury the rest
+                    self._progress(event)
 
     def _start(self, event: VertexStarted) -> None:
+        if event.vertex in self._vertexes:
+            return  # a blob of it went ahead
         number = len(self._vertexes) + 1
         vertex = self._vertexes[event.vertex] = _Vertex(number, event.name, event.time)
         self._line(vertex, printable(event.name))
@@ -106,8 +117,36 @@ class Plain:
         for line in lines:
             self._text(vertex, line, event.time)
 
+    def _progress(self, event: VertexProgress) -> None:
+        if event.vertex not in self._vertexes:
+            self._start(VertexStarted(event.vertex, event.vertex, event.time))
+        key = event.vertex, event.item
+        transfer = self._transfers.get(key)
+        if transfer is None:
+            transfer = self._transfers[key] = Transfer.of(event)
+        else:
+            transfer.take(event)
+        if transfer.over:
+            del self._transfers[key]
+        if transfer.due() and (self._footer is None or transfer.over):
+            self._line(self._vertexes[event.vertex], printable(transfer.line()))
+        self._draw(event.time)
+
+    def _draw(self, now: float) -> None:
+        if self._footer is None:
+            return
+        lines = [
+            f"#{self._vertexes[id].number} {printable(transfer.live())}"
+            for (id, _), transfer in self._transfers.items()
+        ]
+        self._emit(self._footer.show(lines, now))
+
     def _flush(self, id: str, time: float) -> _Vertex:
         vertex = self._vertexes[id]
+        if broken_off := [key for key in self._transfers if key[0] == id]:
+            for key in broken_off:
+                del self._transfers[key]
+            self._draw(time)
         if vertex.pending:
             self._text(vertex, vertex.pending, time)
             vertex.pending = b""
@@ -141,7 +180,10 @@ class Plain:
         self._write(f"#{vertex.number} {text}\n")
 
     def _write(self, text: str) -> None:
-        if self._closed:
+        self._emit(text if self._footer is None else self._footer.above(text))
+
+    def _emit(self, text: str) -> None:
+        if self._closed or not text:
             return
         try:
             self._stream.write(text)

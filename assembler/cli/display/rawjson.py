@@ -20,6 +20,8 @@ from assembler.events import (
     Warned,
 )
 
+OFTEN = 0.1  # seconds between two statuses of a blob
+
 Told = VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned
 
 
@@ -30,12 +32,15 @@ class RawJson:
         self._stream = stream
         self._lock = threading.Lock()
         self._started: dict[str, tuple[str, float]] = {}
+        self._items: dict[tuple[str, str], tuple[float, float]] = {}
 
     def __call__(self, event: Event) -> None:
         """Write `event`."""
         if isinstance(event, Finished):
             return
         with self._lock:
+            if isinstance(event, VertexProgress) and not self._due(event):
+                return
             document = self._document(event)
             try:
                 self._stream.write(json.dumps(document, separators=(",", ":")) + "\n")
@@ -71,10 +76,21 @@ class RawJson:
                     "current": event.current,
                     "total": event.total,
                     "timestamp": _time(event.time),
+                    "started": _time(self._items[event.vertex, event.item][0]),
                 }
+                if 0 < event.total <= event.current:
+                    status["completed"] = _time(event.time)
                 return {"statuses": [status]}
             case Warned():
                 return {"warnings": [_warning(event)]}
+
+    def _due(self, event: VertexProgress) -> bool:
+        """Whether a blob's status is to be told: its first, its last, some between."""
+        key = event.vertex, event.item
+        started, told = self._items.get(key, (event.time, float("-inf")))
+        due = not 0 <= event.time - told < OFTEN or 0 < event.total <= event.current
+        self._items[key] = started, event.time if due else told
+        return due
 
     def _vertex(self, id: str) -> dict[str, Any]:
         name, started = self._started[id]

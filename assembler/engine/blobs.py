@@ -1,0 +1,104 @@
+"""The blobs of changes: fetched when they are needed, and whole when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, TypeVar
+
+from assembler.engine.change import BaseChange, Change, StepChange
+from assembler.engine.locks import Locks
+from assembler.engine.services import Services, unseen
+from assembler.errors import BadArchive, BlobCorrupt, StoreError
+from assembler.events import Warned
+from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
+
+Result = TypeVar("Result")
+
+
+class ChangeBlobs:
+    """Finds and reads blobs of changes; `variant` is what besides its identity decides the bytes of a
+    packed step. Threads share it."""
+
+    def __init__(self, services: Services, variant: Callable[[], str]) -> None:
+        self._services = services
+        self._variant = variant
+        self.locks = Locks()
+
+    def packed(self, change: Change) -> Layer | None:
+        """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
+        if isinstance(change, BaseChange):
+            return Layer(change.descriptor, change.diff_id)
+        return self.of_step(change.identity)
+
+    def of_step(self, identity: Digest) -> Layer | None:
+        """The packed form of the step `identity` if its blob is here."""
+        layer = self._services.packed.packed(identity, self._variant())
+        if layer is None or not self._services.store.blobs.has(layer.descriptor.digest):
+            return None
+        return layer
+
+    def layer(self, change: Change) -> Layer:
+        """See `packed`. Raises StoreError where there is none."""
+        layer = self.packed(change)
+        if layer is None:
+            raise StoreError(f"the result {change.id} of an earlier step is gone", change.id)
+        return layer
+
+    def lacks(self, change: Change) -> bool:
+        """Whether the blob of `change` must be fetched before it is read."""
+        has = self._services.store.blobs.has
+        return isinstance(change, BaseChange) and not has(change.descriptor.digest)
+
+    def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
+        """Bring a base layer's blob into the store unless it is there; `take` is handed its bytes if
+        they come."""
+        if isinstance(change, BaseChange):
+            with self.locks[str(change.descriptor.digest)]:
+                if not self._services.store.blobs.has(change.descriptor.digest):
+                    self._services.fetch(change.image, change.descriptor, take)
+
+    @contextmanager
+    def reading(self, change: Change) -> Iterator[BinaryIO]:
+        """The blob of `change`, fetched if it is not here, for who reads it to its end. Errors about
+        what is in it say which layer it is."""
+        layer = self.layer(change)
+        try:
+            self.fetch(change)
+            with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
+                yield blob
+        except BadArchive as error:
+            raise named(error, layer) from error
+
+    def intact(self, change: Change) -> BinaryIO:
+        """The blob of `change`, fetched if it is not here, for who reads a part of it."""
+        blobs, digest = self._services.store.blobs, self.layer(change).descriptor.digest
+        self.fetch(change)
+        try:
+            blobs.verify(digest)
+        except BlobCorrupt as error:
+            self._refetch(change, error)
+        return blobs.open(digest)
+
+    def with_intact(self, change: Change, work: Callable[[], Result]) -> Result:
+        """What `work`, which reads the blob of `change`, gives: done again where the blob was damaged
+        and is a base layer's. One of a step raises BlobCorrupt: the step is to run again."""
+        try:
+            return work()
+        except BlobCorrupt as error:
+            self._refetch(change, error)
+            return work()
+
+    def _refetch(self, change: Change, damage: BlobCorrupt) -> None:
+        if isinstance(change, StepChange):
+            raise damage
+        services = self._services
+        services.sink(Warned(f"{damage.message}: it is fetched again", services.clock()))
+        self.fetch(change)
+
+
+def named(error: BadArchive, layer: Layer) -> BadArchive:
+    """`error` about what is in `layer`, with the layer's name."""
+    message = f"layer {layer.descriptor.digest}: {error.message}"
+    return BadArchive(message, error.entry, hint=error.hint)

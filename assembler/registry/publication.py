@@ -1,0 +1,115 @@
+"""Manifests and indexes into a repository (distribution-spec "Pushing manifests"): by digest first,
+read back, and then the tags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from assembler.errors import ProtocolViolation, RegistryError
+from assembler.net.client import Request, Response
+from assembler.oci.manifest import Document, Manifest
+from assembler.registry.client import PULL, PUSH, refused
+from assembler.registry.referring import add_referrer
+from assembler.registry.upload import Destination
+
+_AGAIN = 3  # times that missing blobs are sent anew (reliability R11)
+_MISSING = frozenset(("BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"))
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """`document` on its way into a repository. `complete` sends what it needs, as far as that is not
+    there."""
+
+    destination: Destination
+    document: Document
+    complete: Callable[[], None]
+
+    def publish(self) -> None:
+        """Have it there under its digest, byte for byte. Raises RegistryError."""
+        descriptor = self.document.descriptor
+        answer = self._put(str(descriptor.digest))
+        self._read_back()
+        subject = self.document.subject if isinstance(self.document, Manifest) else None
+        if subject is not None and answer.header("oci-subject") != str(subject.digest):
+            add_referrer(self.destination, self.document, subject)
+
+    def tag(self, name: str) -> None:
+        """Have the tag `name` mean it. Raises RegistryError."""
+        self._put(name)
+
+    def _put(self, name: str) -> Response:
+        """Where blobs are said to be missing, their registry is late to know what it took, or has
+        thrown them away: they are looked for again (reliability R11)."""
+        operation = f"the manifest {name}"
+        for attempt in range(_AGAIN + 1):
+            answer = self._once(name, operation)
+            if answer.status in (200, 201, 202, 204):
+                self._check(answer, operation)
+                return answer
+            missing = answer.status in (400, 404) and _codes(answer) & _MISSING
+            if not missing or attempt == _AGAIN:
+                break
+            self.complete()
+            if not self.destination.client.http.pause(attempt):
+                break
+        raise refused(answer, self.destination.repository, operation)
+
+    def _once(self, name: str, operation: str) -> Response:
+        repository = self.destination.repository
+        request = Request(
+            "PUT",
+            f"{repository.url}/manifests/{name}",
+            repository.registry,
+            operation,
+            headers={"Content-Type": self.document.media_type},
+            body=self.document.content,
+            length=len(self.document.content),
+        )
+        return self.destination.client.send(repository, request, PUSH)
+
+    def _check(self, answer: Response, operation: str) -> None:
+        said = answer.header("docker-content-digest")
+        if said and said != str(self.document.descriptor.digest):
+            raise self._violation(operation, f"{operation} was stored under another digest")
+
+    def _read_back(self) -> None:
+        """Success means that the registry gives back what it was given, be it a little later."""
+        repository, digest = self.destination.repository, self.document.descriptor.digest
+        operation = f"the check of manifest {digest}"
+        request = Request(
+            "GET",
+            f"{repository.url}/manifests/{digest}",
+            repository.registry,
+            operation,
+            headers={"Accept": self.document.media_type},
+        )
+        attempt = 0
+        while True:
+            answer = self.destination.client.send(repository, request, PULL)
+            if answer.status != 404 or not self.destination.client.http.pause(attempt):
+                break
+            attempt += 1
+        if answer.status != 200:
+            raise refused(answer, repository, operation)
+        if answer.body != self.document.content:
+            raise self._violation(operation, f"gives back other bytes for {operation}")
+
+    def _violation(self, operation: str, what: str) -> RegistryError:
+        repository = self.destination.repository
+        return ProtocolViolation(
+            f"{repository.registry}/{repository.name}: {what}",
+            registry=repository.registry,
+            operation=operation,
+            hint="a proxy in between changes content, or the registry does",
+        )
+
+
+def _codes(answer: Response) -> set[str]:
+    """The error codes of the distribution spec in a refusal."""
+    try:
+        return {str(one.get("code")) for one in json.loads(answer.body)["errors"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return set()

@@ -1,0 +1,432 @@
+"""One blob to one repository (distribution-spec "Pushing blobs"): looked for, mounted, or sent by
+chunks and taken up where the registry says it stands.
+
+Nothing is sent twice on a guess: after an answer that did not come, the registry is asked. What it
+says of an upload is believed only if it can be true; else the upload is begun anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Protocol
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+from assembler.errors import (
+    BlobCorrupt,
+    ProtocolViolation,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)
+from assembler.net.client import Request, Response
+from assembler.net.origin import Origin
+from assembler.net.retry import RETRYABLE
+from assembler.oci.descriptor import Descriptor
+from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
+from assembler.store.uploads import OpenUpload, Uploads
+
+CHUNK = 32 << 20  # most bytes of one request: what a broken connection may cost
+_READY = 4 << 20  # bytes of a growing source that are worth a request
+_SMALLEST = 1 << 20  # no registry that refuses chunks as small as this is tried with smaller ones
+_PIECE = 256 << 10  # speed.md 8: of all sizes the cheapest for httpx
+_TURNS = 8  # other ways that are tried
+_LOST = 2  # uploads that broke and were gone then, after which a blob is sent by one request
+_ANSWER = 64 << 10
+
+Progress = Callable[[int, int], None]
+"""Told the bytes that are there or on their way, and how many it will be, 0 if nobody knows."""
+
+
+class Source(Protocol):
+    """The bytes of a blob, of which there may be more every moment. Any may be read again."""
+
+    @property
+    def blob(self) -> Descriptor | None:
+        """What it is, None until its last byte is there."""
+        ...
+
+    def available(self, least: int) -> int:
+        """How many bytes there are, as soon as that is `least` or all; `blob` is known if it is
+        all. Raises what keeps its maker from going on."""
+        ...
+
+    def read(self, offset: int, most: int) -> bytes:
+        """Some bytes from `offset`, waited for; none only at the end."""
+        ...
+
+
+class Stored:
+    """A finished blob, opened when it is first read. Use it with `with`."""
+
+    def __init__(self, blob: Descriptor, open: Callable[[Descriptor], BinaryIO]) -> None:
+        self.blob = blob
+        self._open = open
+        self._stream: BinaryIO | None = None
+        self._at = 0
+
+    def __enter__(self) -> Stored:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def available(self, least: int) -> int:
+        """All of it."""
+        return self.blob.size
+
+    def read(self, offset: int, most: int) -> bytes:
+        """See `Source.read`."""
+        if self._stream is None:
+            self._stream = self._open(self.blob)
+        if self._at != offset:
+            self._stream.seek(offset)
+        piece = self._stream.read(most)
+        self._at = offset + len(piece)
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A repository that blobs go to, by requests of at most `chunk` bytes. `uploads` remembers those
+    that are not finished."""
+
+    client: RegistryClient
+    repository: Repository
+    uploads: Uploads | None = None
+    chunk: int = CHUNK
+
+    def has(self, blob: Descriptor) -> bool:
+        """Whether the blob is there. Raises RegistryError."""
+        operation = f"the check for blob {blob.digest}"
+        url = f"{self.repository.url}/blobs/{blob.digest}"
+        request = Request("HEAD", url, self.repository.registry, operation)
+        response = self.client.send(self.repository, request, PULL)
+        if response.status not in (200, 404):
+            raise refused(response, self.repository, operation)
+        return response.status == 200
+
+
+def upload(
+    destination: Destination,
+    source: Source,
+    *,
+    mount_from: Sequence[str] = (),
+    progress: Progress = lambda current, total: None,
+) -> None:
+    """Have the bytes of `source` in the repository, if they are not there already.
+
+    `mount_from` are other repositories of the registry that may have them: from those they are
+    mounted, and nothing is read. A source that still grows is sent as it does. Raises RegistryError,
+    and what reading the source raises.
+    """
+    with ExitStack() as stack:
+        source.available(min(_READY, destination.chunk))
+        if source.blob is not None and destination.has(source.blob):
+            progress(source.blob.size, source.blob.size)
+            return
+        sending = _Sending(destination, source, progress, stack)
+        if not sending.mounted(mount_from):
+            sending.run()
+
+
+class _Sending:
+    """One upload: where it stands, by what the registry said last."""
+
+    def __init__(
+        self, destination: Destination, source: Source, progress: Progress, stack: ExitStack
+    ) -> None:
+        self._to = destination
+        self._client = destination.client
+        self._repository = destination.repository
+        self._source = source
+        self._progress = progress
+        self._stack = stack
+        self._entry: OpenUpload | None = None
+        self._location = ""
+        self._offset = 0  # that the registry has, of this upload
+        self._sent = 0  # that it may have
+        self._least, self._most = 1, destination.chunk
+        self._lost = 0
+        self._resumed = self._whole = False
+
+    @property
+    def _operation(self) -> str:
+        blob = self._source.blob
+        return f"the upload of blob {blob.digest}" if blob else "the upload of a layer"
+
+    def mounted(self, names: Iterable[str]) -> bool:
+        """Whether the blob could be mounted. A registry that begins an upload instead said where."""
+        self._remember()
+        blob = self._source.blob
+        if blob is None:
+            return False
+        for name in self._holders(blob, tuple(names)):
+            query = urlencode({"mount": str(blob.digest), "from": name})
+            operation = f"the mount of blob {blob.digest} from {name}"
+            try:
+                response = self._post(f"?{query}", operation)
+            except Unauthorized:  # to read there, or to mount: not to push here
+                continue
+            if response.status == 201:
+                self._finished()
+                return True
+            if response.status == 202:
+                self._began(response)
+                return False
+        return False
+
+    def _holders(self, blob: Descriptor, names: Sequence[str]) -> Sequence[str]:
+        """Those of `names` that are worth a try: what no repository mounts becomes an upload, so of
+        several only one that has the blob is asked to."""
+        if len(names) < 2:
+            return names
+        for name in names:
+            url = f"{self._repository.url.removesuffix(self._repository.name)}{name}"
+            beside = replace(self._to, repository=replace(self._repository, url=url, name=name))
+            with suppress(RegistryError):  # it may be anything but ours
+                if beside.has(blob):
+                    return (name,)
+        return ()
+
+    def run(self) -> None:
+        """Send what is missing, as often as the policy of the client allows without progress."""
+        if not self._known() and not self._location:
+            self._begin()
+        attempt = turns = reached = 0
+        while True:
+            retry_after, waits, before = "", True, self._offset
+            try:
+                answer = self._step()
+                if answer is None:
+                    break
+                if answer.status < 300 and self._offset > before:
+                    if self._offset > reached:
+                        attempt, reached = 0, self._offset
+                    continue
+                failure: RegistryError = self._failure(answer)
+                retry_after, waits = answer.header("retry-after"), answer.status in RETRYABLE
+                if answer.status >= 300 and not waits and not self._otherwise(answer.status):
+                    raise failure
+            except Unreachable as error:
+                failure = error
+            turns += not waits
+            if turns > _TURNS or (waits and not self._client.http.pause(attempt, retry_after)):
+                raise failure
+            attempt += waits
+            if self._recovered():
+                break
+        self._finished()
+
+    def _failure(self, answer: Response) -> RegistryError:
+        if answer.status < 300:
+            return self._violation("does not go on")
+        return refused(answer, self._repository, self._operation)
+
+    def _step(self) -> Response | None:
+        """One request: the next chunk, or the end. None once the registry has it all."""
+        there = self._source.available(self._offset + max(min(_READY, self._most), self._least))
+        if self._whole:
+            while self._source.blob is None:
+                there = self._source.available(there + CHUNK)
+        blob = self._source.blob
+        self._remember()
+        if blob is None:
+            return self._patch(min(there - self._offset, self._most))
+        rest = blob.size - self._offset
+        if self._whole or rest == 0 or (self._offset == 0 and rest <= self._most):
+            return self._put(blob, rest)
+        return self._patch(min(rest, self._most))
+
+    def _patch(self, length: int) -> Response:
+        end = self._offset + length
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Range": f"{self._offset}-{end - 1}",
+        }
+        answer = self._once("PATCH", self._location, headers, length)
+        if answer.status < 300:
+            self._location = self._absolute(answer, self._location)
+            stands = _stands(answer)
+            self._offset = min(end, stands) if stands else end
+            self._note()
+        return answer
+
+    def _put(self, blob: Descriptor, length: int) -> Response | None:
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = self._once("PUT", _with_digest(self._location, blob), headers, length)
+        if answer.status >= 300:
+            return answer
+        said = answer.header("docker-content-digest")
+        if said and said != str(blob.digest):
+            raise self._violation("was stored under another digest")
+        if answer.status != 201 and not self._to.has(blob):
+            raise self._violation(f"was answered with status {answer.status}, and is not there")
+        return None
+
+    def _otherwise(self, status: int) -> bool:
+        """Whether the upload can be done in another way after the refusal `status`."""
+        length = self._sent - self._offset
+        if status == 413 and length > max(_SMALLEST, self._least):
+            self._most = max(length // 4, _SMALLEST, self._least)
+            return True
+        if status == 400 and self._resumed:  # the registry had other bytes than it said
+            self._location = ""
+            return True
+        if status in (405, 501) or (status in (404, 416) and self._offset == 0):
+            whole, self._whole = self._whole, True  # a registry without chunks
+            return not whole
+        return status in (404, 410, 416)
+
+    def _recovered(self) -> bool:
+        """Find out where the upload stands, or begin anew. True when the blob is there."""
+        if self._location and not self._whole and self._asked(self._sent):
+            return False
+        blob = self._source.blob
+        if blob is not None and self._to.has(blob):  # the answer to the last request was lost
+            return True
+        self._begin()
+        return False
+
+    def _asked(self, most: int) -> bool:
+        """Whether the registry knows the upload, at an offset of at most `most` (end-13)."""
+        request = Request(
+            "GET", self._location, self._repository.registry, f"the state of {self._operation}"
+        )
+        answer = self._client.send(self._repository, request, PUSH)
+        stands = _stands(answer)
+        if answer.status in (200, 202, 204) and stands is not None and stands <= most:
+            self._location = self._absolute(answer, self._location)
+            self._offset = self._sent = stands
+            self._resumed = True
+            return True
+        if answer.status not in (200, 202, 204) or stands is not None:
+            self._lost += 1
+            self._whole = self._whole or self._lost >= _LOST
+        return False
+
+    def _known(self) -> bool:
+        """Whether an earlier command began this upload, and the registry still knows it."""
+        blob, entry = self._source.blob, self._entry
+        if blob is None or entry is None or not entry.location:
+            return False
+        begun, self._location = self._location, entry.location
+        try:
+            if self._asked(blob.size):
+                self._note()
+                return True
+        except RegistryError:  # an old location proves nothing about the registry
+            pass
+        self._location, self._lost = begun, 0
+        return False
+
+    def _begin(self) -> None:
+        operation = self._operation
+        response = self._post("", operation)
+        if response.status != 202:
+            raise refused(response, self._repository, operation)
+        self._began(response)
+
+    def _post(self, query: str, operation: str) -> Response:
+        url = f"{self._repository.url}/blobs/uploads/{query}"
+        request = Request("POST", url, self._repository.registry, operation, length=0)
+        return self._client.send(self._repository, request, PUSH)
+
+    def _began(self, response: Response) -> None:
+        self._location = self._absolute(response, f"{self._repository.url}/blobs/uploads/")
+        if not response.header("location"):
+            raise self._violation("was given no location")
+        least = response.header("oci-chunk-min-length").strip()
+        self._least = int(least[:18]) if least.isdigit() else 1
+        self._most = max(self._most, self._least)
+        self._offset = self._sent = 0
+        self._resumed = False
+        self._note()
+
+    def _once(self, method: str, url: str, headers: dict[str, str], length: int) -> Response:
+        """One attempt: what may have been received is not sent again without asking."""
+        offset, total = self._offset, self._source.blob.size if self._source.blob else 0
+        self._sent = offset + length
+
+        def pieces() -> Iterator[bytes]:
+            at = offset
+            while at < offset + length:
+                self._client.cancellation.check()
+                piece = self._source.read(at, min(_PIECE, offset + length - at))
+                if not piece:
+                    raise BlobCorrupt(f"{self._operation}: only {at} of its bytes are there", "")
+                at += len(piece)
+                yield piece
+                self._progress(at, total)
+
+        body = pieces if length else b""
+        request = Request(
+            method, url, self._repository.registry, self._operation,
+            headers=headers, body=body, length=length,
+        )  # fmt: skip
+        with self._client.stream(self._repository, request, PUSH) as answer:
+            text = b""
+            for piece in answer.pieces:
+                text += piece
+                if len(text) > _ANSWER:
+                    break
+            return Response(answer.status, answer.headers, text[:_ANSWER], url)
+
+    def _absolute(self, answer: Response, base: str) -> str:
+        """The upload's location by `answer`, `base` if it says none. No https becomes http."""
+        location = answer.header("location")
+        if not location:
+            return base
+        try:
+            found = urljoin(base, location)
+            scheme = Origin.of(found).scheme
+        except ValueError as error:
+            raise self._violation("was given a location that is no URL") from error
+        if scheme == "http" and Origin.of(self._repository.url).scheme == "https":
+            raise self._violation("was given a location over plain http; refused")
+        return found
+
+    def _violation(self, what: str) -> ProtocolViolation:
+        return ProtocolViolation(
+            f"{self._repository.registry}/{self._repository.name}: {self._operation} {what}",
+            registry=self._repository.registry,
+            operation=self._operation,
+        )
+
+    def _remember(self) -> None:
+        """Have an entry for the upload in the store, as soon as its digest is known."""
+        blob, uploads = self._source.blob, self._to.uploads
+        if self._entry is None and blob is not None and uploads is not None:
+            self._entry = self._stack.enter_context(
+                uploads.entry(self._repository.registry, self._repository.name, blob.digest)
+            )
+            if self._location:
+                self._note()
+
+    def _note(self) -> None:
+        if self._entry is not None:
+            self._entry.note(self._location, self._offset)
+
+    def _finished(self) -> None:
+        if self._entry is not None:
+            self._entry.finished()
+        if self._source.blob is not None:
+            self._progress(self._source.blob.size, self._source.blob.size)
+
+
+def _stands(answer: Response) -> int | None:
+    """The offset a Range header says, None if that cannot be told: `0-0` is what distribution says
+    of no byte, and others of one."""
+    first, _, last = answer.header("range").removeprefix("bytes=").partition("-")
+    if first != "0" or not last.isdigit() or len(last) > 18 or int(last) == 0:
+        return None
+    return int(last) + 1
+
+
+def _with_digest(location: str, blob: Descriptor) -> str:
+    parts = urlsplit(location)
+    digest = urlencode({"digest": str(blob.digest)})
+    query = f"{parts.query}&{digest}" if parts.query else digest
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
