@@ -14,7 +14,7 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.engine.services import Sandbox, Services
+from assembler.engine.services import Destination, Nowhere, Sandbox, Services
 from assembler.environment import Environment
 from assembler.errors import (
     BlobCorrupt,
@@ -30,6 +30,7 @@ from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
+    from assembler.delivery import Delivery
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
@@ -73,7 +75,7 @@ class BuildRequest:
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
-    whether it will be asked for. With `recompress`, base layers too are in
+    whether it will be asked for; `destination` is told of the image's layers. With `recompress`, base layers too are in
     `compression`; with `docker_types`, the image has Docker's media types instead of OCI's."""
 
     dockerfile: Dockerfile
@@ -91,6 +93,7 @@ class BuildRequest:
     pull: Pull = Pull.MISSING
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
+    destination: Destination = field(default_factory=Nowhere)
     no_cache: frozenset[str] = frozenset()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     recompress: bool = False
@@ -344,6 +347,7 @@ class Builder:
             part=self.images.part,
             whole=request.whole,
             wanted=request.wanted,
+            destination=request.destination,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,
@@ -365,20 +369,33 @@ class Builder:
         """Write `image` to every output. Layers that the store lacks are fetched if an output
         asks for their bytes. Raises RegistryError, StoreError; where that is because a blob is
         damaged, BlobCorrupt, and the blob is removed: what is built again then has it anew."""
-        from assembler.engine.recorder import vertex
+        with self.delivery(outputs) as delivery:
+            self.deliver(image, delivery)
 
+    def delivery(self, outputs: Sequence[Output]) -> Delivery:
+        """What brings an image to `outputs`; layers can go there while the image is built with it as
+        `BuildRequest.destination`."""
+        from assembler.delivery import Delivery
+
+        return Delivery(
+            outputs,
+            self.images.open,
+            sink=self._sink,
+            clock=self._clock,
+            cancellation=self._cancellation,
+        )
+
+    def deliver(self, image: Image, delivery: Delivery) -> None:
+        """See `write`."""
         for layer in image.manifest.layers:
             self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
-        for output in outputs:
-            with vertex(output.name, output.name, self._sink, self._clock) as work:
-                try:
-                    written = output.write(image, self.images.open, self._cancellation.check)
-                except (BlobCorrupt, RegistryError) as error:
-                    if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
-                        for layer in image.manifest.layers:
-                            self.store.blobs.condemn(layer.digest, error)
-                    raise
-                work.detail = str(written.digest)
+        try:
+            delivery.write(image)
+        except (BlobCorrupt, RegistryError) as error:
+            if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
+                for layer in image.manifest.layers:
+                    self.store.blobs.condemn(layer.digest, error)
+            raise
 
     def registry_output(self, names: Sequence[Reference]) -> Output:
         """The output that pushes to `names`."""
@@ -390,10 +407,20 @@ class Builder:
         return RegistryOutput(
             self.images.client,
             names,
-            mount_from=self.images.sources,
+            mount_from=self.images.mountable,
             uploads=self.store.uploads,
             progress=progress,
         )
+
+    def copy(self, source: str, platforms: Sequence[Platform], targets: Sequence[str]) -> Digest:
+        """Copy `source` to every one of `targets`, see `copies`; the digest of what was copied."""
+        from assembler.copies import Copies
+
+        with ExitStack() as stack:
+            copies = Copies(
+                self.store, self.images, self._sink, self._clock, stack, self.archive_limits
+            )
+            return copies.copy(copies.origin(source, len(targets)), platforms, targets)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -108,7 +109,9 @@ class Images:
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
+        self._learning = threading.Lock()
         self._learnt = False
+        self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
 
@@ -195,6 +198,26 @@ class Images:
         names = (image.name for image in self._holders(layer))
         return tuple(Reference.parse(name) for name in names if not name.startswith(LAYOUT))
 
+    def mountable(self, layer: Descriptor) -> tuple[Reference, ...]:
+        """The names of images whose repositories may have the blob of `layer`: besides `sources`,
+        those of the store that have it and may have been pushed."""
+        return (*self.sources(layer), *self._whole().get(layer.digest, ()))
+
+    def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
+        """The names of images whose layers are in the store, by their layers."""
+        with self._learning:
+            if self._kept is None:
+                self._kept = {}
+                for name, entry in self._store.refs.items():
+                    if REMOTE in entry.annotations:
+                        continue
+                    # A name that is none of ours, or an image that is damaged, is no place to look.
+                    with contextlib.suppress(ValueError, AssemblerError):
+                        for one in self._store.image(entry, None).manifest.layers:
+                            names = self._kept.get(one.digest, ())
+                            self._kept[one.digest] = (*names, Reference.parse(name))
+            return self._kept
+
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
@@ -214,12 +237,13 @@ class Images:
     def _holders(self, layer: Descriptor) -> tuple[ResolvedImage, ...]:
         """The images that have `layer`: those of this command, then those of the store that have
         their layers in a registry."""
-        if not self._learnt:
+        with self._learning:
+            if not self._learnt:
+                for name, entry in self._store.refs.items():
+                    if REMOTE in entry.annotations:
+                        with contextlib.suppress(ValueError):  # a name that is none of ours
+                            self.stored(Reference.parse(name), None)
             self._learnt = True
-            for name, entry in self._store.refs.items():
-                if REMOTE in entry.annotations:
-                    with contextlib.suppress(ValueError):  # a name that is none of ours
-                        self.stored(Reference.parse(name), None)
         return tuple(self._sources.get(layer.digest, {}).values())
 
     def _from_layout(self, name: str, platform: Platform) -> Image:
@@ -246,7 +270,7 @@ class Images:
         except AssemblerError:
             return None  # an incomplete image is as good as none: it is pulled anew
         claimed = descriptor.platform or image.config.platform
-        if descriptor.media_type not in INDEXES and platform and not platform.matches(claimed):
+        if descriptor.media_type not in INDEXES and platform and not _same(platform, claimed):
             return None
         self.know(_resolved(str(reference), image))
         return image
@@ -313,7 +337,7 @@ class Images:
                 reference, top, lambda entry: described(self.client, reference, entry), wanted
             )
             work.detail = str(found.digest)
-        self._bring(reference, found.blobs)
+        self.bring(reference, found.blobs)
         for digest, document in found.documents.items():
             self._store.blobs.put(document.content, digest.algorithm)
         self._store.blobs.put(top.content)
@@ -337,8 +361,9 @@ class Images:
             self._transfer("pull", reference, blob, write)  # it compares the digest
             ingest.commit_as(blob.digest, blob.size)
 
-    def _bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
-        """Fetch those of `blobs` that the store lacks, several at once."""
+    def bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
+        """Fetch those of `blobs` that the store lacks from where `reference` is, several at once.
+        Raises RegistryError, StoreError."""
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
@@ -347,7 +372,7 @@ class Images:
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing.values())), self._cancellation)
+        all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -428,7 +453,7 @@ class Images:
         def opening(layer: Descriptor) -> Callable[[Check], None]:
             return lambda check: self.open(layer, lambda piece: check()).close()
 
-        all_at_once(list(map(opening, missing)), self._cancellation)
+        all_at_once(list(map(opening, missing)), self._cancellation.check)
 
 
 def parse_reference(text: str) -> Reference:
@@ -437,6 +462,12 @@ def parse_reference(text: str) -> Reference:
         return Reference.parse(text)
     except ValueError as error:
         raise UsageError(str(error), hint="a name is [registry/]repository[:tag]") from error
+
+
+def _same(wanted: Platform, claimed: Platform) -> bool:
+    """Whether an image that is alone will do: a 32-bit one is for a 64-bit platform only where an
+    index has nothing else."""
+    return wanted.matches(claimed) and wanted.architecture == claimed.architecture
 
 
 def _resolved(name: str, image: Image) -> ResolvedImage:

@@ -357,6 +357,19 @@ class Relay:
         found: dict[str, int] = json.loads(self.process.stdout.readline())
         return found
 
+    def hold(self, method: str, number: int) -> Callable[[], None]:
+        """Keep back the request `number` of `method`, counted from now; what is returned waits
+        until that is there."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"hold {method} {number}\n")
+        self.process.stdin.flush()
+        read = self.process.stdout.readline
+
+        def wait() -> None:
+            assert read() == "held\n"
+
+        return wait
+
 
 @pytest.fixture
 def relay(own_registry: tuple[str, Path]) -> Iterator[Relay]:

@@ -135,16 +135,18 @@ def _build(
             for one in asked
             if one.writes and one.packaging == packaging
         ]
-        packaged = replace(
-            request,
-            compression=compression,
-            recompress=packaging.force,
-            docker_types=packaging.docker,
-            wanted=lambda layer: any(output.reads(layer) for output in outputs),
-        )
-        image = builder.build(packaged, plan)
-        builder.tag(image, tags)
-        builder.write(image, outputs)
+        with builder.delivery(outputs) as delivery:
+            packaged = replace(
+                request,
+                compression=compression,
+                recompress=packaging.force,
+                docker_types=packaging.docker,
+                wanted=lambda layer: any(output.reads(layer) for output in outputs),
+                destination=delivery,
+            )
+            image = builder.build(packaged, plan)
+            builder.tag(image, tags)
+            builder.deliver(image, delivery)
         return image
 
     images: list[Image] = []

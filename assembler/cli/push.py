@@ -39,7 +39,7 @@ def command(
     timeout: str,
     store: str,
 ) -> None:
-    """Push an image to every REF.
+    """Push an image, or an index with all that it leads to, to every REF.
 
     With one word, the image of that name in the store is pushed under its own name.
     """
@@ -52,7 +52,7 @@ def command(
     with cancellable(timeout_of(timeout)) as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
-        from assembler.cli.subjects import find
+        from assembler.cli.subjects import find, index_of
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
 
@@ -66,6 +66,9 @@ def command(
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:
+            if wanted is None and (index := index_of(builder, subject)):
+                click.echo(str(builder.copy(index, (), targets)))
+                return
             image = find(builder, subject)
             if wanted is not None:
                 image = builder.recompressed(image, wanted)

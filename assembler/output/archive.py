@@ -17,7 +17,7 @@ from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
-from assembler.output.base import Blobs, Check
+from assembler.output.base import Blobs, Check, Refused
 from assembler.output.layout import named
 from assembler.store.blobs import Verified
 from assembler.store.disk import translated
@@ -50,6 +50,9 @@ class Archive:
         self._docker = docker
         self._annotations = annotations or {}
         self.name = f"exporting to {'docker' if docker else 'OCI'} archive {path}"
+
+    def begin(self, blobs: Blobs, refused: Refused) -> None:
+        """None: an archive is written in one go."""
 
     def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""

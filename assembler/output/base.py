@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import BinaryIO, Protocol
 
 from assembler.layer.write import nothing
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
+from assembler.store.growing import Growing
 
 Blobs = Callable[[Descriptor], BinaryIO]
 """Opens a blob of the image for reading from the start; the caller closes it."""
 
 Check = Callable[[], None]
+Refused = Callable[[Exception], None]
+"""Told of an error that will not pass, so that nothing can be written there."""
+
+
+class Transfer(Protocol):
+    """An output that has begun before its image is finished. Use it with `with`: no thread is left
+    when that ends, and what is not done is given up."""
+
+    def layer(self, layer: Descriptor) -> None:
+        """Begin with `layer`, which the image will have. Returns at once."""
+        ...
+
+    def growing(self, blob: Growing) -> None:
+        """Begin with a layer that is being packed. Returns at once."""
+        ...
+
+    def write(self, image: Image) -> Descriptor:
+        """See `Output.write`; what has begun is completed first."""
+        ...
+
+    def __enter__(self) -> Transfer: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
 
 class Output(Protocol):
@@ -20,6 +50,10 @@ class Output(Protocol):
 
     name: str
     """What progress shows: `exporting to OCI layout /x`, `pushing 127.0.0.1:5000/a:1`."""
+
+    def begin(self, blobs: Blobs, refused: Refused) -> Transfer | None:
+        """The output, begun; None where nothing can be done without the whole image."""
+        ...
 
     def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """The descriptor of the manifest written. `check` is called for each MiB and while another

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from assembler.errors import RegistryError
 from assembler.layer.write import nothing
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
-from assembler.output.base import Blobs, Check
+from assembler.output.base import Blobs, Check, Refused
+from assembler.output.sending import Sending
 from assembler.registry.client import RegistryClient
-from assembler.registry.push import Sources, push_image, would_send
+from assembler.registry.push import Sent, Sources, one_of, push_image, would_send
+from assembler.store.growing import Growing
 from assembler.store.uploads import Uploads
 
 Progress = Callable[[str, str, int, int], None]
@@ -37,8 +40,36 @@ class RegistryOutput:
         self._progress = progress
         self.name = f"pushing {', '.join(map(str, references))}"
 
+    def begin(self, blobs: Blobs, refused: Refused) -> RegistryTransfer:
+        """See `output.base.Output.begin`: each layer goes to one repository of every registry, from
+        where the others mount it. Only when all registries refuse, it is `refused`."""
+        firsts = {reference.registry: reference for reference in reversed(self._references)}
+        refusals: dict[str, RegistryError] = {}
+
+        def note(reference: Reference, error: RegistryError) -> None:
+            refusals.setdefault(reference.registry, error)
+            if len(refusals) == len(firsts):
+                refused(one_of(list(refusals.values()), len(firsts)))
+
+        sendings = {
+            registry: Sending(
+                self._client,
+                reference,
+                blobs=blobs,
+                mount_from=self._mount_from,
+                uploads=self._uploads,
+                progress=partial(self._progress, self.name),
+                refused=partial(note, reference),
+            )
+            for registry, reference in firsts.items()
+        }
+        return RegistryTransfer(sendings, lambda image, sent: self._push(image, blobs, sent))
+
     def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
+        return self._push(image, blobs, lambda reference, layer: False)
+
+    def _push(self, image: Image, blobs: Blobs, sent: Sent) -> Descriptor:
         return push_image(
             self._client,
             self._references,
@@ -48,6 +79,7 @@ class RegistryOutput:
             progress=self._told,
             cancellation=self._client.cancellation,
             uploads=self._uploads,
+            sent=sent,
         )
 
     def _told(self, blob: Descriptor, current: int, total: int) -> None:
@@ -61,3 +93,40 @@ class RegistryOutput:
             )
         except RegistryError:  # which `write` will meet too, when there is something to write
             return True
+
+
+class RegistryTransfer:
+    """A push that begins while its image is built."""
+
+    def __init__(
+        self, sendings: Mapping[str, Sending], push: Callable[[Image, Sent], Descriptor]
+    ) -> None:
+        self._sendings = sendings
+        self._push = push
+
+    def layer(self, layer: Descriptor) -> None:
+        """See `output.base.Transfer.layer`."""
+        for sending in self._sendings.values():
+            sending.layer(layer)
+
+    def growing(self, blob: Growing) -> None:
+        """See `output.base.Transfer.growing`."""
+        for sending in self._sendings.values():
+            sending.growing(blob)
+
+    def write(self, image: Image) -> Descriptor:
+        """See `output.base.Transfer.write`."""
+        return self._push(image, self._sent)
+
+    def _sent(self, reference: Reference, layer: Descriptor) -> bool:
+        sending = self._sendings[reference.registry]
+        return sending.repository == reference.repository and sending.sent(layer)
+
+    def __enter__(self) -> RegistryTransfer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sending in self._sendings.values():
+            sending.stop()
+        for sending in self._sendings.values():
+            sending.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import ProtocolViolation, Unreachable
+from assembler.errors import AssemblerError, ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
@@ -29,6 +29,7 @@ from assembler.registry.messages import refused as refused
 from assembler.registry.repository import Repository as Repository
 
 PULL, PUSH = "pull", "pull,push"
+FAREWELL = 1.5  # seconds
 
 
 class RegistryClient:
@@ -52,15 +53,7 @@ class RegistryClient:
         if policy is None and self._access.retries is not None:
             policy = RetryPolicy(tries=self._access.retries + 1)
         self._stack = ExitStack()
-        self.http = self._stack.enter_context(
-            HttpClient(
-                cancellation=cancellation,
-                policy=policy,
-                unverified=_Unverified(self._is_unverified),
-                certificates=self._certificates,
-                variables=environment.variables,
-            )
-        )
+        self.http = self._stack.enter_context(self._connected(cancellation, policy))
         self._lock = threading.Lock()
         self._finding = threading.Lock()
         self._insecure: set[str] = set()
@@ -128,6 +121,29 @@ class RegistryClient:
                     stack.close()
                     answer = stack.enter_context(self.http.stream(again))
             yield answer
+
+    def farewell(self, repository: Repository, request: Request) -> None:
+        """Send `request` though the command may be cancelled, for at most `FAREWELL` seconds. Whether
+        it came through makes no difference."""
+        with suppress(AssemblerError), Cancellation() as limit:
+            authorized = self._authorized(repository, request, *_scopes(repository, request, PUSH))
+            timer = threading.Timer(FAREWELL, limit.cancel)
+            timer.start()
+            try:
+                with self._connected(limit, RetryPolicy(tries=1)) as http:
+                    http.request(authorized)
+            finally:
+                timer.cancel()
+                timer.join()
+
+    def _connected(self, cancellation: Cancellation, policy: RetryPolicy | None) -> HttpClient:
+        return HttpClient(
+            cancellation=cancellation,
+            policy=policy,
+            unverified=_Unverified(self._is_unverified),
+            certificates=self._certificates,
+            variables=self._environment.variables,
+        )
 
     def _authorized(
         self, repository: Repository, request: Request, wanted: Scopes, optional: Scopes

@@ -11,8 +11,8 @@ from assembler.errors import ProtocolViolation, RegistryError
 from assembler.net.client import Request, Response
 from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
+from assembler.registry.destination import Destination
 from assembler.registry.referring import add_referrer
-from assembler.registry.upload import Destination
 
 _AGAIN = 3  # times that missing blobs are sent anew (reliability R11)
 _MISSING = frozenset(("BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"))
@@ -111,5 +111,5 @@ def _codes(answer: Response) -> set[str]:
     """The error codes of the distribution spec in a refusal."""
     try:
         return {str(one.get("code")) for one in json.loads(answer.body)["errors"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()

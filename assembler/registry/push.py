@@ -19,8 +19,10 @@ from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
+from assembler.registry.destination import Destination
 from assembler.registry.publication import Publication
-from assembler.registry.upload import Destination, Stored, upload
+from assembler.registry.source import Stored
+from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
 
 JOBS = 4  # blobs at once for each registry (reliability R15)
@@ -34,6 +36,12 @@ Sources = Callable[[Descriptor], Sequence[Reference]]
 """The names in whose repositories a blob may be already."""
 
 Progress = Callable[[Descriptor, int, int], None]
+Sent = Callable[[Reference, Descriptor], bool]
+"""Whether a blob went to the repository of a name already, waiting for it if it is on its way."""
+
+
+def _unsent(reference: Reference, blob: Descriptor) -> bool:
+    return False
 
 
 def push_image(
@@ -46,6 +54,7 @@ def push_image(
     progress: Progress = lambda blob, current, total: None,
     cancellation: Cancellation,
     uploads: Uploads | None = None,
+    sent: Sent = _unsent,
     jobs: int = JOBS,
 ) -> Descriptor:
     """As `push`, for an image."""
@@ -59,6 +68,7 @@ def push_image(
         progress=progress,
         cancellation=cancellation,
         uploads=uploads,
+        sent=sent,
         jobs=jobs,
     )
 
@@ -74,6 +84,7 @@ def push(
     progress: Progress = lambda blob, current, total: None,
     cancellation: Cancellation,
     uploads: Uploads | None = None,
+    sent: Sent = _unsent,
     jobs: int = JOBS,
 ) -> Descriptor:
     """The descriptor of `document`, which every one of `references` means afterwards.
@@ -85,7 +96,7 @@ def push(
     leads to was there.
     """
     parts = tuple(_parts(document, documents))
-    pushed = _Pushed(client, parts, blobs, mount_from, progress, cancellation, uploads, jobs)
+    pushed = _Pushed(client, parts, blobs, mount_from, progress, cancellation, uploads, sent, jobs)
     registries: dict[str, list[list[Reference]]] = {}
     for group in _by_repository(references):
         registries.setdefault(group[0].registry, []).append(group)
@@ -93,7 +104,7 @@ def push(
     tasks = [partial(pushed.registry, groups, failures) for groups in registries.values()]
     _all_at_once(tasks, len(tasks), cancellation)
     if failures:
-        raise _one_of(failures, sum(map(len, registries.values())))
+        raise one_of(failures, sum(map(len, registries.values())))
     return document.descriptor
 
 
@@ -159,6 +170,7 @@ class _Pushed:
     progress: Progress
     cancellation: Cancellation
     uploads: Uploads | None
+    sent: Sent
     jobs: int
 
     def registry(self, groups: Sequence[Sequence[Reference]], failures: list[Exception]) -> None:
@@ -215,7 +227,8 @@ class _Repository:
     def _watched(self, blob: Descriptor) -> None:
         """Send `blob`, unless another one cannot be sent: then nothing needs it any more."""
         try:
-            self._blob(blob)
+            if not self.pushed.sent(self.destination.repository.reference, blob):
+                self._blob(blob)
         except BaseException:
             self.failed.set()
             raise
@@ -226,11 +239,13 @@ class _Repository:
                 raise Cancelled
             self.pushed.progress(blob, current, total)
 
+        def beside() -> Iterator[str]:
+            yield from neighbours(self.destination, self.others)
+            yield from neighbours(self.destination, self.pushed.mount_from(blob))
+
         self.pushed.cancellation.check()
-        sources = (*self.others, *self.pushed.mount_from(blob))
-        names = dict.fromkeys(neighbours(self.destination, sources))
-        with Stored(blob, self.pushed.blobs) as source:
-            upload(self.destination, source, mount_from=tuple(names), progress=progress)
+        source = Stored(blob, self.pushed.blobs)
+        upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
@@ -300,7 +315,7 @@ def _all_at_once(
         raise error
 
 
-def _one_of(failures: Sequence[Exception], among: int) -> Exception:
+def one_of(failures: Sequence[Exception], among: int) -> Exception:
     """`failures` as one error, which names every one of several."""
     first = failures[0]
     if len(failures) == 1 or not isinstance(first, RegistryError):

@@ -11,7 +11,7 @@ from assembler.oci.descriptor import INDEX, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, Manifest, build_index, parse
 from assembler.registry.client import PULL, PUSH, refused
-from assembler.registry.upload import Destination
+from assembler.registry.destination import Destination
 
 MAX_INDEX = 4 << 20  # bytes, as for any manifest
 _TRIES = 3  # another one may write the same index between our reading and writing (reliability M12)

@@ -7,10 +7,9 @@ says of an upload is believed only if it can be true; else the upload is begun a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from assembler.errors import (
@@ -20,14 +19,16 @@ from assembler.errors import (
     Unauthorized,
     Unreachable,
 )
-from assembler.net.client import Request, Response
+from assembler.net.body import FileBody
+from assembler.net.client import Body, Request, Response
 from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
-from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
-from assembler.store.uploads import OpenUpload, Uploads
+from assembler.registry.client import PUSH, refused
+from assembler.registry.destination import CHUNK, Destination
+from assembler.registry.source import Source, Stored
+from assembler.store.uploads import OpenUpload
 
-CHUNK = 32 << 20  # most bytes of one request: what a broken connection may cost
 _READY = 4 << 20  # bytes of a growing source that are worth a request
 _SMALLEST = 1 << 20  # no registry that refuses chunks as small as this is tried with smaller ones
 _PIECE = 256 << 10  # speed.md 8: of all sizes the cheapest for httpx
@@ -39,81 +40,11 @@ Progress = Callable[[int, int], None]
 """Told the bytes that are there or on their way, and how many it will be, 0 if nobody knows."""
 
 
-class Source(Protocol):
-    """The bytes of a blob, of which there may be more every moment. Any may be read again."""
-
-    @property
-    def blob(self) -> Descriptor | None:
-        """What it is, None until its last byte is there."""
-        ...
-
-    def available(self, least: int) -> int:
-        """How many bytes there are, as soon as that is `least` or all; `blob` is known if it is
-        all. Raises what keeps its maker from going on."""
-        ...
-
-    def read(self, offset: int, most: int) -> bytes:
-        """Some bytes from `offset`, waited for; none only at the end."""
-        ...
-
-
-class Stored:
-    """A finished blob, opened when it is first read. Use it with `with`."""
-
-    def __init__(self, blob: Descriptor, open: Callable[[Descriptor], BinaryIO]) -> None:
-        self.blob = blob
-        self._open = open
-        self._stream: BinaryIO | None = None
-        self._at = 0
-
-    def __enter__(self) -> Stored:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def available(self, least: int) -> int:
-        """All of it."""
-        return self.blob.size
-
-    def read(self, offset: int, most: int) -> bytes:
-        """See `Source.read`."""
-        if self._stream is None:
-            self._stream = self._open(self.blob)
-        if self._at != offset:
-            self._stream.seek(offset)
-        piece = self._stream.read(most)
-        self._at = offset + len(piece)
-        return piece
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """A repository that blobs go to, by requests of at most `chunk` bytes. `uploads` remembers those
-    that are not finished."""
-
-    client: RegistryClient
-    repository: Repository
-    uploads: Uploads | None = None
-    chunk: int = CHUNK
-
-    def has(self, blob: Descriptor) -> bool:
-        """Whether the blob is there. Raises RegistryError."""
-        operation = f"the check for blob {blob.digest}"
-        url = f"{self.repository.url}/blobs/{blob.digest}"
-        request = Request("HEAD", url, self.repository.registry, operation)
-        response = self.client.send(self.repository, request, PULL)
-        if response.status not in (200, 404):
-            raise refused(response, self.repository, operation)
-        return response.status == 200
-
-
 def upload(
     destination: Destination,
     source: Source,
     *,
-    mount_from: Sequence[str] = (),
+    mount_from: Iterable[str] = (),
     progress: Progress = lambda current, total: None,
 ) -> None:
     """Have the bytes of `source` in the repository, if they are not there already.
@@ -128,8 +59,12 @@ def upload(
             progress(source.blob.size, source.blob.size)
             return
         sending = _Sending(destination, source, progress, stack)
-        if not sending.mounted(mount_from):
-            sending.run()
+        try:
+            if not sending.mounted(mount_from):
+                sending.run()
+        except BaseException:
+            sending.give_up()
+            raise
 
 
 class _Sending:
@@ -149,6 +84,7 @@ class _Sending:
         self._offset = 0  # that the registry has, of this upload
         self._sent = 0  # that it may have
         self._least, self._most = 1, destination.chunk
+        self._refused = -1  # the offset at which it would take nothing
         self._lost = 0
         self._resumed = self._whole = False
 
@@ -163,7 +99,7 @@ class _Sending:
         blob = self._source.blob
         if blob is None:
             return False
-        for name in self._holders(blob, tuple(names)):
+        for name in self._to.holders(blob, tuple(dict.fromkeys(names))):
             query = urlencode({"mount": str(blob.digest), "from": name})
             operation = f"the mount of blob {blob.digest} from {name}"
             try:
@@ -178,47 +114,49 @@ class _Sending:
                 return False
         return False
 
-    def _holders(self, blob: Descriptor, names: Sequence[str]) -> Sequence[str]:
-        """Those of `names` that are worth a try: what no repository mounts becomes an upload, so of
-        several only one that has the blob is asked to."""
-        if len(names) < 2:
-            return names
-        for name in names:
-            url = f"{self._repository.url.removesuffix(self._repository.name)}{name}"
-            beside = replace(self._to, repository=replace(self._repository, url=url, name=name))
-            with suppress(RegistryError):  # it may be anything but ours
-                if beside.has(blob):
-                    return (name,)
-        return ()
-
     def run(self) -> None:
         """Send what is missing, as often as the policy of the client allows without progress."""
         if not self._known() and not self._location:
             self._begin()
         attempt = turns = reached = 0
+        started = time.monotonic()
         while True:
-            retry_after, waits, before = "", True, self._offset
+            unreachable, retry_after, waits, before = None, "", True, self._offset
             try:
                 answer = self._step()
                 if answer is None:
                     break
                 if answer.status < 300 and self._offset > before:
                     if self._offset > reached:
-                        attempt, reached = 0, self._offset
+                        attempt, reached, started = 0, self._offset, time.monotonic()
                     continue
                 failure: RegistryError = self._failure(answer)
                 retry_after, waits = answer.header("retry-after"), answer.status in RETRYABLE
                 if answer.status >= 300 and not waits and not self._otherwise(answer.status):
                     raise failure
             except Unreachable as error:
-                failure = error
+                failure = unreachable = error
             turns += not waits
-            if turns > _TURNS or (waits and not self._client.http.pause(attempt, retry_after)):
+            if turns > _TURNS:
+                raise failure
+            if waits and not self._client.http.pause(
+                attempt, retry_after, failure=unreachable, started=started
+            ):
                 raise failure
             attempt += waits
             if self._recovered():
                 break
+            if self._offset > reached:  # what broke off had moved bytes all the same
+                attempt, reached, started = 0, self._offset, time.monotonic()
         self._finished()
+
+    def give_up(self) -> None:
+        """Have the registry forget an upload that nobody can go on with: what would have become of
+        it is not known (end-14)."""
+        if self._source.blob is None and self._location:
+            repository, operation = self._repository, f"the end of {self._operation}"
+            request = Request("DELETE", self._location, repository.registry, operation)
+            self._client.farewell(repository, request)
 
     def _failure(self, answer: Response) -> RegistryError:
         if answer.status < 300:
@@ -278,7 +216,17 @@ class _Sending:
         if status in (405, 501) or (status in (404, 416) and self._offset == 0):
             whole, self._whole = self._whole, True  # a registry without chunks
             return not whole
-        return status in (404, 410, 416)
+        if status in (404, 410, 416):
+            if self._refused == self._offset:  # whatever it says of the upload is not so
+                self._abandon()
+            self._refused = self._offset
+            return True
+        return False
+
+    def _abandon(self) -> None:
+        self._location = ""
+        self._lost += 1
+        self._whole = self._whole or self._lost >= _LOST
 
     def _recovered(self) -> bool:
         """Find out where the upload stands, or begin anew. True when the blob is there."""
@@ -301,10 +249,10 @@ class _Sending:
             self._location = self._absolute(answer, self._location)
             self._offset = self._sent = stands
             self._resumed = True
+            self._note()
             return True
         if answer.status not in (200, 202, 204) or stands is not None:
-            self._lost += 1
-            self._whole = self._whole or self._lost >= _LOST
+            self._abandon()
         return False
 
     def _known(self) -> bool:
@@ -315,11 +263,10 @@ class _Sending:
         begun, self._location = self._location, entry.location
         try:
             if self._asked(blob.size):
-                self._note()
                 return True
         except RegistryError:  # an old location proves nothing about the registry
             pass
-        self._location, self._lost = begun, 0
+        self._location, self._lost, self._whole = begun, 0, False
         return False
 
     def _begin(self) -> None:
@@ -347,24 +294,10 @@ class _Sending:
 
     def _once(self, method: str, url: str, headers: dict[str, str], length: int) -> Response:
         """One attempt: what may have been received is not sent again without asking."""
-        offset, total = self._offset, self._source.blob.size if self._source.blob else 0
-        self._sent = offset + length
-
-        def pieces() -> Iterator[bytes]:
-            at = offset
-            while at < offset + length:
-                self._client.cancellation.check()
-                piece = self._source.read(at, min(_PIECE, offset + length - at))
-                if not piece:
-                    raise BlobCorrupt(f"{self._operation}: only {at} of its bytes are there", "")
-                at += len(piece)
-                yield piece
-                self._progress(at, total)
-
-        body = pieces if length else b""
+        self._sent = self._offset + length
         request = Request(
             method, url, self._repository.registry, self._operation,
-            headers=headers, body=body, length=length,
+            headers=headers, body=self._body(length), length=length,
         )  # fmt: skip
         with self._client.stream(self._repository, request, PUSH) as answer:
             text = b""
@@ -373,6 +306,29 @@ class _Sending:
                 if len(text) > _ANSWER:
                     break
             return Response(answer.status, answer.headers, text[:_ANSWER], url)
+
+    def _body(self, length: int) -> Body:
+        source, offset = self._source, self._offset
+        total = source.blob.size if source.blob else 0
+        if not length:
+            return b""
+        if isinstance(source, Stored):
+            return FileBody(
+                source.open, offset, length, lambda sent: self._progress(offset + sent, total)
+            )
+
+        def pieces() -> Iterator[bytes]:
+            at = offset
+            while at < offset + length:
+                self._client.cancellation.check()
+                piece = source.read(at, min(_PIECE, offset + length - at))
+                if not piece:
+                    raise BlobCorrupt(f"{self._operation}: only {at} of its bytes are there", "")
+                at += len(piece)
+                yield piece
+                self._progress(at, total)
+
+        return pieces
 
     def _absolute(self, answer: Response, base: str) -> str:
         """The upload's location by `answer`, `base` if it says none. No https becomes http."""

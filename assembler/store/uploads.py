@@ -110,7 +110,7 @@ class Uploads:
 
     def sweep(self) -> None:
         """Remove what no process has and no registry will know any more."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self._directory):
                 path = os.path.join(self._directory, name)
                 with suppress(OSError):
@@ -123,9 +123,11 @@ class Uploads:
 
 
 def _read(file: int) -> tuple[str, int]:
-    """The last whole line's location and offset, ("", 0) where there is none."""
-    lines = os.pread(file, _MOST, 0).split(b"\n")[:-1]
-    for line in reversed(lines):
+    """The last whole line's location and offset, ("", 0) where there is none. What its writer did
+    not finish is cut off."""
+    whole, end, _ = os.pread(file, _MOST, 0).rpartition(b"\n")
+    os.ftruncate(file, len(whole + end))
+    for line in reversed(whole.split(b"\n")):
         with suppress(ValueError, KeyError, TypeError):
             document = json.loads(line)
             return str(document["location"]), int(document["offset"])

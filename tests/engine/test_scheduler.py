@@ -1,6 +1,8 @@
 """Stages as threads: they run at once, wait for each other, and fail together."""
 
+import os
 import threading
+from functools import partial
 
 import pytest
 
@@ -88,4 +90,76 @@ def test_what_fails_while_a_signal_ends_the_build_is_not_blamed(signal: int) -> 
         scheduler = Scheduler(work, cancellation, slots=1)
         threading.Timer(0.05, cancellation.cancel, [signal]).start()
         with pytest.raises(Cancelled if signal else StepError):
+            scheduler.run([0], target=0)
+
+
+def test_what_is_done_beside_stages_is_one_thing_after_the_other_at_a_lower_priority() -> None:
+    done: list[int] = []
+    priorities: list[int] = []
+    over = threading.Event()
+
+    def task(number: int) -> None:
+        done.append(number)
+        priorities.append(os.getpriority(os.PRIO_PROCESS, 0))
+        if number == 2:
+            over.set()
+
+    def work(index: int) -> int:
+        for number in range(3):
+            scheduler.beside(partial(task, number))
+        assert over.wait(10), "it is done while the stage runs"
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=1)
+        own = scheduler.run([0], target=0)
+    assert done == [0, 1, 2]
+    assert min(priorities) > own, "as nice(2) counts: more is less"
+
+
+def test_what_has_not_begun_beside_stages_when_they_are_done_is_left_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    begun, ended = threading.Event(), threading.Event()
+    original = threading.Thread.join
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name == "beside":  # the stages are done
+            ended.set()
+        original(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+
+    def first() -> None:
+        begun.set()
+        ended.wait(10)
+        done.append("first")
+
+    def work(index: int) -> int:
+        scheduler.beside(first)
+        scheduler.beside(lambda: done.append("second"))
+        assert begun.wait(10)
+        return index
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=1)
+        scheduler.run([0], target=0)
+    assert done == ["first"]
+    assert not [one for one in threading.enumerate() if one.name == "beside"]
+
+
+def test_an_error_beside_stages_is_as_one_of_a_stage() -> None:
+    def fail() -> None:
+        raise StepError("it could not be packed")
+
+    def work(index: int) -> int:
+        scheduler.beside(fail)
+        assert cancellation.wait(10)
+        cancellation.check()
+        return index
+
+    with Cancellation() as cancellation:
+        scheduler = Scheduler(work, cancellation, slots=1)
+        with pytest.raises(StepError, match="could not be packed"):
             scheduler.run([0], target=0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,29 @@ from assembler.oci.digest import Digest
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.upload import Destination, Stored, upload
+from assembler.registry.destination import Destination
+from assembler.registry.source import Stored
+from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
-from assembler.testing import Answer, Asked, MemoryRegistry
+from assembler.testing.server import Answer
+from assembler.testing.tokens import Tokens
+from tests.registry.faulty import FaultyRegistry
+from tests.registry.rules import (
+    START,
+    UPLOAD,
+    Action,
+    Case,
+    amend,
+    lose_upload,
+    reply,
+    reset,
+    unanswered,
+)
 
 CHUNK = 100_000
 BIG = os.urandom(1_000_000)
 BLOB = Descriptor(LAYER_TAR, Digest.of(BIG), len(BIG))
-Fault = Callable[[Asked], Answer | None]
+DIGEST = str(BLOB.digest)
 
 
 @pytest.fixture
@@ -51,7 +65,7 @@ def uploads(tmp_path: Path) -> Uploads:
 
 
 def destination(
-    client: RegistryClient, registry: MemoryRegistry, uploads: Uploads | None = None
+    client: RegistryClient, registry: FaultyRegistry, uploads: Uploads | None = None
 ) -> Destination:
     reference = Reference.parse(f"{registry.host}/app:1")
     repository = client.repository(client.configuration.endpoint(reference), reference)
@@ -64,339 +78,314 @@ def send(
     """Upload `content`; what progress was told."""
     told: list[tuple[int, int]] = []
     blob = Descriptor(LAYER_TAR, Digest.of(content), len(content))
-    with Stored(blob, lambda blob: io.BytesIO(content)) as source:
-        upload(to, source, mount_from=mount_from, progress=lambda *bytes: told.append(bytes))
+    source = Stored(blob, lambda blob: io.BytesIO(content))
+    upload(to, source, mount_from=mount_from, progress=lambda *bytes: told.append(bytes))
     return told
 
 
-def body_bytes(registry: MemoryRegistry) -> int:
-    return sum(len(asked.body) for asked in registry.asked)
+def sizes(registry: FaultyRegistry, method: str = "PATCH") -> list[int]:
+    """The bytes that came with each upload request of that method."""
+    return [seen.received for seen in registry.asked(method, UPLOAD)]
 
 
-def methods(registry: MemoryRegistry) -> str:
-    return " ".join(asked.method for asked in registry.asked)
+def methods(registry: FaultyRegistry) -> str:
+    return " ".join(seen.method for seen in registry.log)
 
 
-@dataclass
-class Once:
-    """Answers the first request that `wanted` is true of by `answer`, and lets all others pass."""
-
-    wanted: Callable[[Asked], bool]
-    answer: Callable[[Asked], Answer]
-    met: list[Asked] = field(default_factory=list)
-
-    def __call__(self, asked: Asked) -> Answer | None:
-        if self.met or not self.wanted(asked):
-            return None
-        self.met.append(asked)
-        return self.answer(asked)
+def fields(answer: Answer) -> dict[str, str]:
+    return dict(answer.fields())
 
 
-def nth(method: str, number: int) -> Callable[[Asked], bool]:
-    """Whether this is the request number `number`, from 1, of that method."""
-    seen: list[Asked] = []
+def test_a_blob_that_is_there_is_not_read(client: RegistryClient, faulty: FaultyRegistry) -> None:
+    faulty.add_blob("app", BIG)
 
-    def wanted(asked: Asked) -> bool:
-        if asked.method == method:
-            seen.append(asked)
-        return asked.method == method and len(seen) == number
+    def unread(blob: Descriptor) -> io.BytesIO:
+        raise AssertionError
 
-    return wanted
+    upload(destination(client, faulty), Stored(BLOB, unread))
+    assert methods(faulty) == "HEAD"
 
 
-def test_a_blob_that_is_there_is_not_read(client: RegistryClient) -> None:
-    with MemoryRegistry() as registry:
-        send(destination(client, registry))
-        registry.asked.clear()
-
-        def unread(blob: Descriptor) -> io.BytesIO:
-            raise AssertionError
-
-        with Stored(BLOB, unread) as source:
-            upload(destination(client, registry), source)
-        assert methods(registry) == "HEAD"
+@pytest.mark.parametrize("content", [b"small", b""])
+def test_a_small_blob_takes_two_requests_beside_the_check(
+    client: RegistryClient, faulty: FaultyRegistry, content: bytes
+) -> None:
+    send(destination(client, faulty), content)
+    assert methods(faulty) == "HEAD POST PUT"
+    assert faulty.blob(str(Digest.of(content))) == content
 
 
-def test_a_small_blob_takes_two_requests_beside_the_check(client: RegistryClient) -> None:
-    with MemoryRegistry() as registry:
-        send(destination(client, registry), b"small")
-        assert methods(registry) == "HEAD POST PUT"
+def test_a_large_blob_goes_by_chunks_that_say_where_they_belong(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    told = send(destination(client, faulty))
+    patches = faulty.asked("PATCH")
+    assert [seen.header("content-range") for seen in patches] == [
+        f"{start}-{start + CHUNK - 1}" for start in range(0, len(BIG), CHUNK)
+    ]
+    assert {seen.header("content-length") for seen in patches} == {str(CHUNK)}
+    assert faulty.blob(DIGEST) == BIG
+    assert told == sorted(told) and told[-1] == (len(BIG), len(BIG))
 
 
-def test_an_empty_blob_is_sent(client: RegistryClient) -> None:
-    with MemoryRegistry() as registry:
-        send(destination(client, registry), b"")
-        assert str(Digest.of(b"")) in registry.blobs
+def test_R8_a_smallest_chunk_is_honoured_by_all_but_the_last(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.minimum = 300_000
+    send(destination(client, faulty))
+    assert sizes(faulty) == [300_000] * 3 + [100_000]
 
 
-def test_a_large_blob_goes_by_chunks_that_say_where_they_belong(client: RegistryClient) -> None:
-    with MemoryRegistry() as registry:
-        told = send(destination(client, registry))
-        patches = [asked for asked in registry.asked if asked.method == "PATCH"]
-        assert [asked.headers["content-range"] for asked in patches] == [
-            f"{start}-{start + CHUNK - 1}" for start in range(0, len(BIG), CHUNK)
-        ]
-        assert {asked.headers["content-length"] for asked in patches} == {str(CHUNK)}
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        assert told == sorted(told) and told[-1] == (len(BIG), len(BIG))
-
-
-def test_R8_a_smallest_chunk_is_honoured_by_all_but_the_last(client: RegistryClient) -> None:
-    least = 300_000
-
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method != "POST":
-            return None
-        registry.uploads["x"] = b""
-        where = {"Location": "/v2/app/blobs/uploads/x", "OCI-Chunk-Min-Length": str(least)}
-        return Answer(202, where)
-
-    with MemoryRegistry(fault) as registry:
-        send(destination(client, registry))
-        lengths = [len(asked.body) for asked in registry.asked if asked.method == "PATCH"]
-        assert all(length >= least for length in lengths[:-1])
-        assert registry.blobs[str(BLOB.digest)] == BIG
+@pytest.mark.parametrize("form", ["relative", "absolute", "plain", "changing"])
+def test_R8_a_location_may_have_any_form(
+    client: RegistryClient, faulty: FaultyRegistry, form: str
+) -> None:
+    faulty.location = form
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG
 
 
 @pytest.mark.parametrize(
-    "location",
-    [
-        "x",
-        "/v2/app/blobs/uploads/x",
-        "/v2/app/blobs/uploads/x?_state=a%3D%3D",
-        "/v2/app/blobs/uploads/x?digest-of=me&empty=",
-        "http://HOST/v2/app/blobs/uploads/x",
-        "http://HOST/v2/other/blobs/uploads/x?_state=b",
-        "//HOST/v2/app/blobs/uploads/x#part",
-    ],
+    "form", ["ID", "ID?_state=a%3D%3D&empty=", "//HOST/v2/app/blobs/uploads/ID#x"]
 )
-def test_R8_a_location_may_have_any_form(client: RegistryClient, location: str) -> None:
-    with MemoryRegistry() as registry:
+def test_R8_a_location_is_resolved_as_a_URL(
+    client: RegistryClient, faulty: FaultyRegistry, form: str
+) -> None:
+    def act(case: Case) -> Answer:
+        answer = case.honest()
+        id = fields(answer)["Location"].rpartition("/")[2].partition("?")[0]
+        location = form.replace("ID", id).replace("HOST", faulty.host)
+        return replace(answer, headers=fields(answer) | {"Location": location})
 
-        def fault(asked: Asked) -> Answer | None:
-            if asked.method != "POST":
-                return None
-            registry.uploads["x"] = b""
-            return Answer(202, {"Location": location.replace("HOST", registry.host)})
-
-        registry.fault = fault
-        send(destination(client, registry), b"small")
-        put = registry.asked[-1]
-        assert put.query["digest"] == str(Digest.of(b"small"))
-        wanted = dict(re.findall(r"[?&](\w[\w-]*)=(\w*)", location))
-        assert {name: put.query.get(name, "")[:1] for name in wanted} == {
-            name: value[:1] for name, value in wanted.items()
-        }
+    faulty.on("POST", START, act)
+    send(destination(client, faulty), b"small")
+    put = faulty.log[-1]
+    assert put.query["digest"] == str(Digest.of(b"small"))
+    assert put.query.get("_state", "") == ("a==" if "_state" in form else "")
 
 
 @pytest.mark.parametrize("percent", [10, 50, 90, 99])
+@pytest.mark.parametrize("kept", [True, False])
 def test_R8_after_a_reset_at_most_one_chunk_is_sent_twice(
-    client: RegistryClient, percent: int
+    client: RegistryClient, faulty: FaultyRegistry, percent: int, kept: bool
 ) -> None:
-    at = len(BIG) * percent // 100
-
-    def half_received(asked: Asked) -> Answer:
-        id = asked.path.rpartition("/")[2]
-        registry.uploads[id] += asked.body[: at - len(registry.uploads[id])]
-        return Answer(503)
-
-    once = Once(nth("PATCH", at // CHUNK + 1), half_received)
-    with MemoryRegistry(once) as registry:
-        send(destination(client, registry))
-        assert once.met and registry.blobs[str(BLOB.digest)] == BIG
-        assert body_bytes(registry) <= len(BIG) + CHUNK
+    faulty.keeps = kept
+    cut = faulty.on("PATCH", UPLOAD, reset(), nth=1, at=len(BIG) * percent // 100)
+    send(destination(client, faulty))
+    assert cut.fired == 1 and faulty.blob(DIGEST) == BIG
+    assert faulty.received() <= len(BIG) + CHUNK
+    assert len(faulty.asked("POST")) == 1
 
 
-def test_R8_a_registry_that_lost_the_broken_chunk_gets_that_one_again(
-    client: RegistryClient,
+@pytest.mark.parametrize(
+    "action", [reply(500), reply(408), reply(429, {"Retry-After": "0"}), reply(503, drain=False)]
+)
+def test_R8_a_refused_chunk_is_sent_again_when_the_registry_was_asked(
+    client: RegistryClient, faulty: FaultyRegistry, action: Action
 ) -> None:
-    with MemoryRegistry(Once(nth("PATCH", 5), lambda asked: Answer(502))) as registry:
-        send(destination(client, registry))
-        assert body_bytes(registry) == len(BIG) + CHUNK
+    faulty.on("PATCH", UPLOAD, action, nth=5)
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG
+    assert len(faulty.asked("PATCH")) == len(BIG) // CHUNK + 1
+    assert len(faulty.asked("GET", UPLOAD)) == 1
 
 
-def test_R8_a_lost_session_is_begun_anew(client: RegistryClient) -> None:
-    def lose(asked: Asked) -> Answer:
-        registry.uploads.clear()
-        return Answer(404)
+def test_R8_when_the_answer_to_a_chunk_is_lost_it_is_not_sent_again(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("PATCH", UPLOAD, unanswered(), nth=5)
+    send(destination(client, faulty))
+    assert faulty.received(DIGEST) == len(BIG)
 
-    with MemoryRegistry(Once(nth("PATCH", 5), lose)) as registry:
-        send(destination(client, registry))
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        assert body_bytes(registry) == len(BIG) + 5 * CHUNK
+
+def test_R8_a_lost_session_is_begun_anew(client: RegistryClient, faulty: FaultyRegistry) -> None:
+    faulty.on("PATCH", UPLOAD, lose_upload(), nth=5)
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 2
 
 
 def test_R8_sessions_that_are_lost_again_and_again_end_in_one_request(
-    client: RegistryClient,
+    client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method == "PATCH" and asked.headers["content-range"].startswith("200000-"):
-            registry.uploads.clear()
-        return None
-
-    with MemoryRegistry(fault) as registry:
-        send(destination(client, registry))
-        assert registry.asked[-1].method == "PUT" and len(registry.asked[-1].body) == len(BIG)
+    faulty.on("PATCH", UPLOAD, lose_upload(), nth=range(3, 100))
+    send(destination(client, faulty))
+    assert sizes(faulty, "PUT")[-1] == len(BIG)
 
 
 @pytest.mark.parametrize("status", [404, 405, 416, 501])
-def test_R8_a_registry_without_chunks_gets_one_request(client: RegistryClient, status: int) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        return Answer(status) if asked.method == "PATCH" else None
+def test_R8_a_registry_without_chunks_gets_one_request(
+    client: RegistryClient, faulty: FaultyRegistry, status: int
+) -> None:
+    faulty.on("PATCH", UPLOAD, reply(status))
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG
+    assert len(faulty.asked("PATCH")) == 1 and sizes(faulty, "PUT") == [len(BIG)]
 
-    with MemoryRegistry(fault) as registry:
-        send(destination(client, registry))
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        assert body_bytes(registry) == len(BIG) + CHUNK
+
+def test_R8_a_chunk_that_is_out_of_place_is_put_into_its_place(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("PATCH", UPLOAD, reply(416), nth=5)
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 1
 
 
 @pytest.mark.parametrize("lie", ["0-", "0-0", "", "bytes", "5-99", "0-99999999"])
-def test_R8_a_range_that_cannot_be_is_not_believed(client: RegistryClient, lie: str) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method == "GET":
-            return Answer(204, {"Range": lie, "Location": asked.path})
-        return broken(asked)
-
-    broken = Once(nth("PATCH", 3), lambda asked: Answer(503))
-    with MemoryRegistry(fault) as registry:
-        send(destination(client, registry))
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        assert body_bytes(registry) == len(BIG) + 3 * CHUNK, "from the beginning, in a new upload"
+def test_R8_a_range_that_cannot_be_is_not_believed(
+    client: RegistryClient, faulty: FaultyRegistry, lie: str
+) -> None:
+    faulty.on("PATCH", UPLOAD, reply(503), nth=3)
+    faulty.on("GET", UPLOAD, amend({"Range": lie}))
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG
+    assert len(faulty.asked("POST")) == 2, "from the beginning, in a new upload"
 
 
 def test_R8_a_range_that_says_more_than_was_kept_costs_one_more_upload(
-    client: RegistryClient,
+    client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method == "GET":
-            return Answer(204, {"Range": f"0-{3 * CHUNK - 1}", "Location": asked.path})
-        return broken(asked)
+    def lying(case: Case) -> Answer:
+        answer = case.honest()
+        return replace(answer, headers=fields(answer) | {"Range": f"0-{3 * CHUNK - 1}"})
 
-    broken = Once(nth("PATCH", 3), lambda asked: Answer(503))
-    with MemoryRegistry(fault) as registry:
-        send(destination(client, registry))
-        assert registry.blobs[str(BLOB.digest)] == BIG
+    def trusting(case: Case) -> Answer:
+        headers = case.exchange.asked.headers
+        headers.pop("content-range")
+        return case.honest()
 
-
-def test_R8_a_single_chunk_that_the_registry_shortens_is_completed(client: RegistryClient) -> None:
-    def shorten(asked: Asked) -> Answer:
-        id = asked.path.rpartition("/")[2]
-        registry.uploads[id] += asked.body[:40_000]
-        return Answer(202, {"Range": "0-39999", "Location": asked.path})
-
-    with MemoryRegistry(Once(nth("PATCH", 1), shorten)) as registry:
-        send(destination(client, registry))
-        assert body_bytes(registry) == len(BIG) + 60_000
+    faulty.on("PATCH", UPLOAD, reply(503), nth=3)
+    faulty.on("PATCH", UPLOAD, trusting)
+    faulty.on("GET", UPLOAD, lying)
+    send(destination(client, faulty))
+    assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 2
 
 
-def test_R8_when_the_last_answer_is_lost_the_blob_is_found(client: RegistryClient) -> None:
-    def done(asked: Asked) -> Answer:
-        registry.fault = None
-        registry.respond(asked)
-        return Answer(504)
+def test_R8_a_chunk_that_the_registry_shortens_is_completed(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    def shortened(case: Case) -> Answer:
+        session = faulty.sessions[case.exchange.asked.path.rpartition("/")[2]]
+        answer = case.honest()
+        session.content = type(session.content)(BIG[:40_000])
+        return replace(answer, headers=fields(answer) | {"Range": "0-39999"})
 
-    with MemoryRegistry(Once(nth("PUT", 1), done)) as registry:
-        send(destination(client, registry))
-        assert body_bytes(registry) == len(BIG), "nothing was sent again"
+    faulty.on("PATCH", UPLOAD, shortened, nth=1)
+    send(destination(client, faulty))
+    assert faulty.received(DIGEST) == len(BIG) + 60_000
 
 
-def test_a_limit_on_the_size_of_requests_makes_chunks_smaller(client: RegistryClient) -> None:
+def test_R8_when_the_last_answer_is_lost_the_blob_is_found(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("PUT", UPLOAD, unanswered(), nth=1)
+    send(destination(client, faulty))
+    assert faulty.received() == len(BIG), "nothing was sent again"
+
+
+def test_a_limit_on_the_size_of_requests_makes_chunks_smaller(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
     content = os.urandom(20 << 20)
 
-    def fault(asked: Asked) -> Answer | None:
-        return Answer(413) if len(asked.body) > 5 << 20 else None
+    def limited(case: Case) -> Answer:
+        if int(case.exchange.asked.header("content-length")) <= 5 << 20:
+            return case.honest()
+        return reply(413, drain=False)(case)
 
-    with MemoryRegistry(fault) as registry:
-        to = destination(client, registry)
-        send(Destination(to.client, to.repository, chunk=32 << 20), content)
-        assert registry.blobs[str(Digest.of(content))] == content
+    faulty.on("PATCH|PUT", UPLOAD, limited)
+    send(replace(destination(client, faulty), chunk=32 << 20), content)
+    assert faulty.blob(str(Digest.of(content))) == content
 
 
-def test_a_blob_that_is_not_what_it_says_is_refused_once(client: RegistryClient) -> None:
+def test_a_blob_that_is_not_what_it_says_is_refused_once(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
     wrong = Descriptor(LAYER_TAR, Digest.of(b"other"), len(BIG))
-    with MemoryRegistry() as registry:
-        with (
-            Stored(wrong, lambda blob: io.BytesIO(BIG)) as source,
-            pytest.raises(ProtocolViolation) as caught,
-        ):
-            upload(destination(client, registry), source)
-        assert caught.value.status == 400
-        assert body_bytes(registry) == len(BIG)
+    with pytest.raises(ProtocolViolation) as caught:
+        upload(destination(client, faulty), Stored(wrong, lambda blob: io.BytesIO(BIG)))
+    assert caught.value.status == 400
+    assert faulty.received() == len(BIG)
 
 
-def test_R5_failures_without_progress_end(client: RegistryClient) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        return Answer(503) if asked.method == "PATCH" else None
+def test_R5_failures_without_progress_end(client: RegistryClient, faulty: FaultyRegistry) -> None:
+    faulty.on("PATCH", UPLOAD, reply(503))
+    with pytest.raises(Unreachable, match="503"):
+        send(destination(client, faulty))
 
-    with MemoryRegistry(fault) as registry, pytest.raises(Unreachable, match="503"):
+
+def test_R5_progress_begins_the_count_of_failures_anew(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("PATCH", UPLOAD, reply(503), nth=range(1, 1000, 2))
+    send(destination(client, faulty))
+    assert len(faulty.asked("PATCH")) == 2 * len(BIG) // CHUNK
+
+
+def test_R10_a_token_that_ends_amid_an_upload_costs_no_byte_of_what_is_there(
+    client: RegistryClient,
+) -> None:
+    with FaultyRegistry(tokens=Tokens(uses=4)) as registry:
         send(destination(client, registry))
+        assert registry.blob(DIGEST) == BIG
+        assert len(registry.asked("POST", START)) <= 2, "one is the challenge's"
 
 
-def test_R5_progress_begins_the_count_of_failures_anew(client: RegistryClient) -> None:
-    def every_other(asked: Asked) -> Answer | None:
-        count.append(asked) if asked.method == "PATCH" else None
-        return Answer(503) if asked.method == "PATCH" and len(count) % 2 else None
-
-    count: list[Asked] = []
-    with MemoryRegistry(every_other) as registry:
-        send(destination(client, registry))
-        assert len(count) == 2 * len(BIG) // CHUNK
-
-
-def test_R12_a_blob_that_was_stored_as_another_is_refused(client: RegistryClient) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method != "PUT":
-            return None
-        return Answer(201, {"Docker-Content-Digest": str(Digest.of(b"other"))})
-
-    with (
-        MemoryRegistry(fault) as registry,
-        pytest.raises(ProtocolViolation, match="another digest"),
-    ):
-        send(destination(client, registry), b"small")
+def test_R12_a_blob_that_was_stored_as_another_is_refused(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("PUT", UPLOAD, amend({"Docker-Content-Digest": str(Digest.of(b"other"))}))
+    with pytest.raises(ProtocolViolation, match="another digest"):
+        send(destination(client, faulty), b"small")
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_R12_another_success_is_one_if_the_blob_is_there(
-    client: RegistryClient, status: int
+    client: RegistryClient, faulty: FaultyRegistry, status: int
 ) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method != "PUT" or not kept:
-            return Answer(status) if asked.method == "PUT" else None
-        registry.fault = None
-        registry.respond(asked)
-        return Answer(status)
-
-    kept = True
-    with MemoryRegistry(fault) as registry:
-        send(destination(client, registry), b"small")
-        kept, registry.fault = False, fault
-        with pytest.raises(RegistryError, match="not there"):
-            send(destination(client, registry), b"other")
+    faulty.on("PUT", UPLOAD, amend(status=status), nth=1)
+    faulty.on("PUT", UPLOAD, reply(status), nth=2)
+    send(destination(client, faulty), b"small")
+    with pytest.raises(RegistryError, match="not there"):
+        send(destination(client, faulty), b"other")
 
 
-def test_R9_a_blob_of_another_repository_is_mounted(client: RegistryClient) -> None:
-    with MemoryRegistry() as registry:
-        there = Reference.parse(f"{registry.host}/base:1")
-        base = client.repository(client.configuration.endpoint(there), there)
-        send(Destination(client, base))
-        registry.asked.clear()
-        send(destination(client, registry), mount_from=["base"])
-        assert body_bytes(registry) == 0
+def test_R9_a_blob_of_another_repository_is_mounted(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.add_blob("base", BIG)
+    send(destination(client, faulty), mount_from=["base"])
+    assert faulty.received() == 0
+
+
+def test_R9_of_several_repositories_the_one_that_has_the_blob_gives_it(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.add_blob("third", BIG)
+    faulty.on("HEAD", "/v2/second/*", reply(403))
+    send(destination(client, faulty), mount_from=["first", "second", "third"])
+    assert faulty.received() == 0 and len(faulty.asked("POST")) == 1
 
 
 @pytest.mark.parametrize("status", [202, 400, 401, 403, 404, 405])
-def test_R9_a_mount_that_is_refused_becomes_an_upload(client: RegistryClient, status: int) -> None:
-    def fault(asked: Asked) -> Answer | None:
-        if "mount" in asked.query and status != 202:
-            return Answer(status, {"WWW-Authenticate": 'Basic realm="x"'})
-        return None
+def test_R9_a_mount_that_is_refused_becomes_an_upload(
+    client: RegistryClient, faulty: FaultyRegistry, status: int
+) -> None:
+    if status != 202:
+        faulty.on("POST", START, reply(status, {"WWW-Authenticate": 'Basic realm="x"'}), nth=1)
+    send(destination(client, faulty), mount_from=["base"])
+    assert faulty.blob(DIGEST) == BIG
+    assert len(faulty.asked("POST")) == (1 if status == 202 else 2)
 
-    with MemoryRegistry(fault) as registry:
+
+def test_R9_a_mount_asks_for_a_token_that_reads_the_other_repository(
+    client: RegistryClient,
+) -> None:
+    tokens = Tokens()
+    with FaultyRegistry(tokens=tokens) as registry:
+        registry.add_blob("base", BIG)
         send(destination(client, registry), mount_from=["base"])
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        posts = [asked for asked in registry.asked if asked.method == "POST"]
-        assert len(posts) == (1 if status == 202 else 2)
+        assert registry.received() == 0
+        assert any("repository:base:pull" in " ".join(scopes) for scopes in tokens.asked)
 
 
 class Growing:
@@ -428,14 +417,15 @@ class Growing:
         return self._content[offset : offset + most]
 
 
-def test_a_growing_blob_is_sent_while_it_grows(client: RegistryClient) -> None:
+def test_a_growing_blob_is_sent_while_it_grows(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
     source = Growing()
     began = threading.Event()
 
-    def fault(asked: Asked) -> Answer | None:
-        if asked.method == "PATCH":
-            began.set()
-        return None
+    def noticed(case: Case) -> Answer:
+        began.set()
+        return case.honest()
 
     def make() -> None:
         source.write(BIG[:500_000])
@@ -443,53 +433,59 @@ def test_a_growing_blob_is_sent_while_it_grows(client: RegistryClient) -> None:
         source.write(BIG[500_000:])
         source.finish()
 
-    with MemoryRegistry(fault) as registry:
-        maker = threading.Thread(target=make)
-        maker.start()
-        upload(destination(client, registry), source)
-        maker.join()
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        assert body_bytes(registry) == len(BIG)
+    faulty.on("PATCH", UPLOAD, noticed)
+    maker = threading.Thread(target=make)
+    maker.start()
+    upload(destination(client, faulty), source)
+    maker.join()
+    assert faulty.blob(DIGEST) == BIG and faulty.received() == len(BIG)
 
 
-def test_a_growing_blob_that_is_small_is_looked_for_first(client: RegistryClient) -> None:
-    with MemoryRegistry() as registry:
-        send(destination(client, registry), b"small")
-        source = Growing()
-        source.write(b"small")
-        source.finish()
-        registry.asked.clear()
-        upload(destination(client, registry), source)
-        assert methods(registry) == "HEAD"
+def test_a_growing_blob_that_is_small_is_looked_for_first(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.add_blob("app", b"small")
+    source = Growing()
+    source.write(b"small")
+    source.finish()
+    upload(destination(client, faulty), source)
+    assert methods(faulty) == "HEAD"
 
 
 def test_an_upload_that_a_dead_command_began_is_gone_on_with(
-    client: RegistryClient, uploads: Uploads
+    client: RegistryClient, faulty: FaultyRegistry, uploads: Uploads
 ) -> None:
-    def dead(asked: Asked) -> Answer | None:
-        return (
-            Answer(403)
-            if asked.method == "PATCH" and asked.headers["content-range"].startswith("500000-")
-            else None
-        )
-
-    with MemoryRegistry(dead) as registry:
-        with pytest.raises(RegistryError):
-            send(destination(client, registry, uploads))
-        registry.fault = None
-        send(destination(client, registry, uploads))
-        assert registry.blobs[str(BLOB.digest)] == BIG
-        assert body_bytes(registry) == len(BIG) + CHUNK
-        assert methods(registry).count("POST") == 1
+    faulty.on("PATCH", UPLOAD, reply(403), nth=6)
+    with pytest.raises(RegistryError):
+        send(destination(client, faulty, uploads))
+    send(destination(client, faulty, uploads))
+    assert faulty.blob(DIGEST) == BIG
+    assert faulty.received() <= len(BIG) + CHUNK
+    assert len(faulty.asked("POST")) == 1
 
 
+@pytest.mark.parametrize("action", [lose_upload(), reply(500), reply(200, {"Range": "0-5"})])
 def test_an_upload_that_the_registry_forgot_is_begun_anew(
-    client: RegistryClient, uploads: Uploads
+    client: RegistryClient, faulty: FaultyRegistry, uploads: Uploads, action: Action
 ) -> None:
-    with MemoryRegistry(lambda asked: Answer(403) if asked.method == "PATCH" else None) as registry:
-        with pytest.raises(RegistryError):
-            send(destination(client, registry, uploads))
-        registry.fault = None
-        registry.uploads.clear()
-        send(destination(client, registry, uploads))
-        assert registry.blobs[str(BLOB.digest)] == BIG
+    faulty.on("PATCH", UPLOAD, reply(403), nth=3)
+    with pytest.raises(RegistryError):
+        send(destination(client, faulty, uploads))
+    faulty.on("GET", UPLOAD, action)
+    send(destination(client, faulty, uploads))
+    assert faulty.blob(DIGEST) == BIG
+
+
+def test_two_uploads_of_a_blob_at_once_do_not_share_a_session(
+    client: RegistryClient, faulty: FaultyRegistry, uploads: Uploads
+) -> None:
+    threads = [
+        threading.Thread(target=send, args=(destination(client, faulty, uploads),))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faulty.blob(DIGEST) == BIG
+    assert all(seen.status in (200, 201, 202, 404) for seen in faulty.log)

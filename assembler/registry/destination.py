@@ -1,0 +1,51 @@
+"""A repository that blobs go to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from assembler.errors import RegistryError
+from assembler.net.client import Request
+from assembler.oci.descriptor import Descriptor
+from assembler.registry.client import PULL, RegistryClient, Repository, refused
+from assembler.store.uploads import Uploads
+
+CHUNK = 32 << 20  # most bytes of one request: what a broken connection may cost
+_ASKED = 8  # other repositories that are asked whether they have a blob
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Blobs go to `repository` by requests of at most `chunk` bytes. `uploads` remembers those that
+    are not finished."""
+
+    client: RegistryClient
+    repository: Repository
+    uploads: Uploads | None = None
+    chunk: int = CHUNK
+
+    def has(self, blob: Descriptor) -> bool:
+        """Whether the blob is there. Raises RegistryError."""
+        operation = f"the check for blob {blob.digest}"
+        url = f"{self.repository.url}/blobs/{blob.digest}"
+        request = Request("HEAD", url, self.repository.registry, operation)
+        response = self.client.send(self.repository, request, PULL)
+        if response.status not in (200, 404):
+            raise refused(response, self.repository, operation)
+        return response.status == 200
+
+    def holders(self, blob: Descriptor, names: Sequence[str]) -> Sequence[str]:
+        """Those of the repositories `names` of the same registry that are worth asking to mount the
+        blob from. What cannot be mounted becomes an upload, so that a second one costs an upload
+        that nobody finishes: of several only one that has the blob will do."""
+        if len(names) < 2:
+            return names
+        for name in names[:_ASKED]:
+            url = f"{self.repository.url.removesuffix(self.repository.name)}{name}"
+            beside = replace(self, repository=replace(self.repository, url=url, name=name))
+            with suppress(RegistryError):  # it may be anything but ours to read
+                if beside.has(blob):
+                    return (name,)
+        return ()
