@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +204,34 @@ def test_logout_all(user: User, registry: MemoryRegistry) -> None:
 def test_a_password_in_the_arguments_is_warned_of(user: User, registry: MemoryRegistry) -> None:
     said = user.said("login", "-u", "me", "-p", PASSWORD, registry.host)
     assert "WARNING! Using --password via the CLI is insecure" in said
+
+
+def test_on_a_terminal_the_password_is_asked_for_without_an_echo(
+    user: User, registry: MemoryRegistry
+) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "assembler", "login", registry.host],
+            stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            env=os.environ | user.env, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        with process:
+            assert process.stderr is not None and process.stdout is not None
+            for prompt, answer in [(b"Username: ", "me"), (b"Password: ", PASSWORD)]:
+                asked = b""
+                while not asked.endswith(prompt):
+                    asked += process.stderr.read(1) or pytest.fail(asked.decode())
+                terminal.write(f"{answer}\n".encode())
+            assert process.stdout.read() == b"Login Succeeded\n"
+            assert PASSWORD.encode() not in process.stderr.read()
+        os.set_blocking(ours, False)
+        shown = b""
+        with suppress(OSError):  # EIO: nobody holds the other end
+            shown = terminal.read(4096) or b""
+        assert b"me" in shown and PASSWORD.encode() not in shown
+    assert list(user.auths()) == [registry.host]
 
 
 @pytest.mark.parametrize(
