@@ -11,7 +11,7 @@ from assembler.environment import Environment
 from assembler.errors import Unauthorized, UsageError
 from assembler.net.client import Request
 from assembler.net.origin import Origin
-from assembler.oci.reference import Reference
+from assembler.oci.reference import Reference, has_registry
 from assembler.registry import messages, realms, token_servers
 from assembler.registry.auth import Tokens
 from assembler.registry.auth_files import (
@@ -24,7 +24,6 @@ from assembler.registry.auth_files import (
     primary,
 )
 from assembler.registry.client import RegistryClient
-from assembler.registry.configuration import has_registry
 from assembler.registry.credential import Credential, Found
 from assembler.registry.credential_helpers import CredentialHelper
 from assembler.registry.credentials import Credentials, Destination
