@@ -26,7 +26,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress
+from assembler.events import Sink, VertexProgress, Warned
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -137,6 +137,7 @@ class Images:
                     configuration,
                     access=self._access,
                     cancellation=self._cancellation,
+                    warn=lambda text: self._sink(Warned(text, self._clock())),
                 )
             )
         return self._client

@@ -25,7 +25,6 @@ COMMANDS = {
     "push": "Push an image from the store, an OCI layout or an archive",
     "pull": "Pull images into the store",
     "copy": "Copy images between registries, layouts, archives and the store",
-    "pull": "Pull an image into the store",
     "login": "Log in to a registry",
     "logout": "Log out of a registry",
     "import": "Put an OCI layout or archive into the store under a name",
