@@ -205,16 +205,17 @@ class Images:
         return (*self.sources(layer), *self._whole().get(layer.digest, ()))
 
     def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
-        """The names of images whose layers are in the store, by their layers."""
+        """The names of images whose blobs are in the store, by their blobs. Of those that were pulled
+        `sources` knows the layers."""
         with self._learning:
             if self._kept is None:
                 self._kept = {}
                 for name, entry in self._store.refs.items():
-                    if REMOTE in entry.annotations:
-                        continue
                     # A name that is none of ours, or an image that is damaged, is no place to look.
                     with contextlib.suppress(ValueError, AssemblerError):
-                        for one in self._store.image(entry, None).manifest.layers:
+                        manifest = self._store.image(entry, None).manifest
+                        layers = () if REMOTE in entry.annotations else manifest.layers
+                        for one in (manifest.config, *layers):
                             names = self._kept.get(one.digest, ())
                             self._kept[one.digest] = (*names, Reference.parse(name))
             return self._kept
