@@ -86,7 +86,7 @@ class RegistryClient:
         """`https://host` of `endpoint`."""
         if endpoint.insecure:
             with self._lock:
-                self._insecure.add(endpoint.address)
+                self._insecure.add(Origin.of(f"https://{endpoint.address}").name)
         return f"{self._scheme(endpoint)}://{endpoint.address}"
 
     def send(

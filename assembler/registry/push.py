@@ -306,7 +306,7 @@ def _all_at_once(
         waiting: set[Future[None]] = set(futures)
         while waiting:
             done, waiting = wait(waiting, NOTICING, FIRST_EXCEPTION)
-            if any(future.exception() for future in done):
+            if any(not one.cancelled() and one.exception() for one in done):
                 for future in waiting:
                     future.cancel()
     cancellation.check()

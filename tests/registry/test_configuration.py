@@ -315,6 +315,8 @@ def test_certificates_are_those_of_the_first_directory_for_the_host(tmp_path: Pa
     assert [os.path.basename(one) for one in port.authorities] == ["port.crt"]
     assert certificates(environment, "a.com:443") == plain
     assert certificates(environment, "b.com") == Certificates()
+    (places / "docker.io").symlink_to("a.com")
+    assert len(certificates(environment, "registry-1.docker.io").authorities) == 2
     assert certificates(environment, "b.com", str(places / "a.com")) == plain
 
 
