@@ -26,7 +26,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress
+from assembler.events import Sink, VertexProgress, Warned
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -139,6 +139,7 @@ class Images:
                     configuration,
                     access=self._access,
                     cancellation=self._cancellation,
+                    warn=lambda text: self._sink(Warned(text, self._clock())),
                 )
             )
         return self._client
@@ -236,16 +237,17 @@ class Images:
         return (*self.sources(layer), *self._whole().get(layer.digest, ()))
 
     def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
-        """The names of images whose layers are in the store, by their layers."""
+        """The names of images whose blobs are in the store, by their blobs. Of those that were pulled
+        `sources` knows the layers."""
         with self._learning:
             if self._kept is None:
                 self._kept = {}
                 for name, entry in self._store.refs.items():
-                    if REMOTE in entry.annotations:
-                        continue
                     # A name that is none of ours, or an image that is damaged, is no place to look.
                     with contextlib.suppress(ValueError, AssemblerError):
-                        for one in self._store.image(entry, None).manifest.layers:
+                        manifest = self._store.image(entry, None).manifest
+                        layers = () if REMOTE in entry.annotations else manifest.layers
+                        for one in (manifest.config, *layers):
                             names = self._kept.get(one.digest, ())
                             self._kept[one.digest] = (*names, Reference.parse(name))
             return self._kept

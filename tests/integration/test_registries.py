@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.registry.certificates import Authority
+from tests.registry.faulty import FaultyRegistry
 from tests.registry.real import (
     PASSWORD,
     USER,
@@ -184,3 +185,18 @@ def test_a_read_only_mirror_is_pulled_from_and_not_pushed_to(
             )
             offline = replace(through, env={**through.env, "ASSEMBLE_STORE": str(tmp_path / "off")})
             assert offline("pull", f"{host}/team/app:2").stdout.strip() == digest
+
+
+def test_R9_what_was_pulled_is_in_another_repository_without_a_byte_of_a_blob(
+    assemble: Any, tmp_path: Path
+) -> None:
+    with FaultyRegistry() as registry:
+        first, second = f"{registry.host}/first:1", f"{registry.host}/second:1"
+        digest = assemble("push", "busybox", first).stdout.strip()
+        other = replace(assemble, env={**assemble.env, "ASSEMBLE_STORE": str(tmp_path / "other")})
+        other("pull", first)
+        before = registry.received()
+        assert before > 0
+        assert other("push", first, second).stdout.strip() == digest
+        assert registry.received() == before
+        assert registry.tags("second") == ["1"]
