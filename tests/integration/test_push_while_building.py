@@ -1,0 +1,89 @@
+"""Layers that are in a registry before their build is over, and builds that never get there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assembler.testing import Answer, MemoryRegistry
+
+pytestmark = pytest.mark.integration
+
+BIG = "RUN head -c 20000000 /dev/urandom > /big\n"
+SECONDS = 60.0
+
+
+def eventually(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def start(assemble: Any, tmp_path: Path) -> Any:
+    """Starts a build that is pushed; its stderr is in `tmp_path / "err"`."""
+
+    def start(text: str, name: str) -> subprocess.Popen[bytes]:
+        context = tmp_path / "context"
+        context.mkdir()
+        (context / "Dockerfile").write_text(text)
+        command = assemble.command("build", "--push", "-t", name, context)
+        with (tmp_path / "err").open("wb") as errors:
+            return subprocess.Popen(command, env=assemble.env, stderr=errors)
+
+    return start
+
+
+def leftovers(store: Path) -> list[str]:
+    return [str(path) for name in ("ingest", "scratch") for path in (store / name).iterdir()]
+
+
+def test_a_layer_is_there_while_the_next_step_runs_and_stays_when_that_is_cancelled(
+    start: Any, assemble: Any, tmp_path: Path
+) -> None:
+    def has_it() -> bool:
+        return any(len(one) > 20_000_000 for one in registry.blobs.values())
+
+    with MemoryRegistry() as registry:
+        process = start(f"FROM busybox\n{BIG}RUN sleep 1000\n", f"{registry.host}/app:1")
+        eventually(has_it, process)
+        assert not registry.tags("app")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+        sent = len(registry.asked)
+        (tmp_path / "context/Dockerfile").write_text(f"FROM busybox\n{BIG}")
+        assemble("build", "--push", "-t", f"{registry.host}/app:1", tmp_path / "context")
+        assert registry.tags("app") == ["1"]
+        later = [one for one in registry.asked[sent:] if one.method in ("PATCH", "PUT")]
+        assert sum(len(one.body) for one in later) < 100_000, "configuration and manifest"
+
+
+def test_CN01_ctrl_c_leaves_no_upload_and_no_file(start: Any, tmp_path: Path) -> None:
+    with MemoryRegistry() as registry:
+        text = f"FROM busybox\n{BIG.replace('20000000', '300000000')}RUN sleep 1000\n"
+        process = start(text, f"{registry.host}/app:1")
+        eventually(lambda: any(len(one) > 4 << 20 for one in registry.uploads.values()), process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert "DELETE" in {one.method for one in registry.asked}
+        assert not registry.uploads and not registry.tags("app")
+    assert leftovers(tmp_path / "store") == []
+
+
+def test_a_registry_that_refuses_ends_the_build_before_its_last_step(
+    start: Any, tmp_path: Path
+) -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"not yours"}]}'
+    with MemoryRegistry() as registry:
+        registry.fault = lambda asked: Answer(403, {}, body) if asked.method == "POST" else None
+        process = start(f"FROM busybox\n{BIG}RUN sleep 1000\n", f"{registry.host}/app:1")
+        assert process.wait(SECONDS) == 1
+        last = (tmp_path / "err").read_text().splitlines()[-1]
+        assert last.startswith("ERROR: ") and "not yours" in last and registry.host in last
