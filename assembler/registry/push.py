@@ -223,6 +223,11 @@ class _Repository:
         if isinstance(part.document, Manifest):
             for blob in part.document.blobs:
                 self._blob(blob)
+        elif part.document is not None:
+            below = {entry.digest for entry in part.document.manifests}
+            for one in self.pushed.parts:
+                if one.entry.digest in below and one.document is not None:
+                    self._publication(one, one.document).publish()
 
     def _watched(self, blob: Descriptor) -> None:
         """Send `blob`, unless another one cannot be sent: then nothing needs it any more."""
