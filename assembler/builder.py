@@ -30,6 +30,7 @@ from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
@@ -410,6 +411,16 @@ class Builder:
             uploads=self.store.uploads,
             progress=progress,
         )
+
+    def copy(self, source: str, platforms: Sequence[Platform], targets: Sequence[str]) -> Digest:
+        """Copy `source` to every one of `targets`, see `copies`; the digest of what was copied."""
+        from assembler.copies import Copies
+
+        with ExitStack() as stack:
+            copies = Copies(
+                self.store, self.images, self._sink, self._clock, stack, self.archive_limits
+            )
+            return copies.copy(copies.origin(source, len(targets)), platforms, targets)
 
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING
 
 from assembler.errors import Cancelled, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from socket import socket
 
 NOTICING = 0.2
 """Seconds that a main thread may wait for others without a look: signals that came while the process
 was stopped may be taken by any thread, and Python's handlers run in the main one, which is not woken
 by that."""
-_BOTH_WAYS = 2  # SHUT_RDWR
 _MANY = 64
 
 
@@ -26,8 +23,7 @@ class Cancellation:
     """A flag with a file descriptor, so that `poll(2)` loops and plain code both see it.
 
     `fileno()` becomes readable (for ever) once `cancel` was called, `urgent_fileno()` once `hurry`
-    was. Close it by `with`. Both are safe in a signal handler: one `write(2)` each, and `cancel`
-    shuts connections down.
+    was. Close it by `with`. Both are safe in a signal handler: one `write(2)` each.
     """
 
     def __init__(self) -> None:
@@ -38,7 +34,6 @@ class Cancellation:
         self._signal = 0
         self._seconds: float | None = None
         self._later: Callable[[], None] | None = None
-        self._sockets: list[weakref.ref[socket]] = []
         self._last_acts: list[Callable[[], None]] = []
 
     def cancel(self, signal: int = 0) -> None:
@@ -47,18 +42,8 @@ class Cancellation:
             self._signal = signal
             self._event.set()
             self._wake(self._writer)
-            for reference in tuple(self._sockets):
-                _shut(reference())
         elif signal and self._later is None:
             self._later = lambda: self.cancel(signal)
-
-    def interrupts(self, connection: socket) -> None:
-        """Let `cancel` end what waits for `connection`: a read(2) is not woken by anything else."""
-        if len(self._sockets) >= _MANY:
-            self._sockets = [one for one in self._sockets if one() is not None]
-        self._sockets.append(weakref.ref(connection))
-        if self._event.is_set():
-            _shut(connection)
 
     def expire(self, seconds: float) -> None:
         """Ask everything to stop because the build has had its `seconds`."""
@@ -147,11 +132,3 @@ class Cancellation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _shut(connection: socket | None) -> None:
-    if connection is not None:
-        from socket import socket  # there is one: this imports nothing
-
-        with contextlib.suppress(OSError):  # closed, or never connected
-            socket.shutdown(connection, _BOTH_WAYS)  # TLS: its own would pull the rug from readers

@@ -270,7 +270,7 @@ class Images:
         except AssemblerError:
             return None  # an incomplete image is as good as none: it is pulled anew
         claimed = descriptor.platform or image.config.platform
-        if descriptor.media_type not in INDEXES and platform and not platform.matches(claimed):
+        if descriptor.media_type not in INDEXES and platform and not _same(platform, claimed):
             return None
         self.know(_resolved(str(reference), image))
         return image
@@ -337,7 +337,7 @@ class Images:
                 reference, top, lambda entry: described(self.client, reference, entry), wanted
             )
             work.detail = str(found.digest)
-        self._bring(reference, found.blobs)
+        self.bring(reference, found.blobs)
         for digest, document in found.documents.items():
             self._store.blobs.put(document.content, digest.algorithm)
         self._store.blobs.put(top.content)
@@ -361,8 +361,9 @@ class Images:
             self._transfer("pull", reference, blob, write)  # it compares the digest
             ingest.commit_as(blob.digest, blob.size)
 
-    def _bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
-        """Fetch those of `blobs` that the store lacks, several at once."""
+    def bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
+        """Fetch those of `blobs` that the store lacks from where `reference` is, several at once.
+        Raises RegistryError, StoreError."""
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
@@ -371,7 +372,7 @@ class Images:
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing.values())), self._cancellation)
+        all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -452,7 +453,7 @@ class Images:
         def opening(layer: Descriptor) -> Callable[[Check], None]:
             return lambda check: self.open(layer, lambda piece: check()).close()
 
-        all_at_once(list(map(opening, missing)), self._cancellation)
+        all_at_once(list(map(opening, missing)), self._cancellation.check)
 
 
 def parse_reference(text: str) -> Reference:
@@ -461,6 +462,12 @@ def parse_reference(text: str) -> Reference:
         return Reference.parse(text)
     except ValueError as error:
         raise UsageError(str(error), hint="a name is [registry/]repository[:tag]") from error
+
+
+def _same(wanted: Platform, claimed: Platform) -> bool:
+    """Whether an image that is alone will do: a 32-bit one is for a 64-bit platform only where an
+    index has nothing else."""
+    return wanted.matches(claimed) and wanted.architecture == claimed.architecture
 
 
 def _resolved(name: str, image: Image) -> ResolvedImage:

@@ -199,7 +199,7 @@ def pack(compression: str, tree: str, store: str) -> None:
         def write(self, data: bytes, /) -> int:
             return len(data)
 
-    gc.set_threshold(50_000)  # as the command does
+    gc.set_threshold(200_000)  # as the command does
     if store:
         Path(store).mkdir()
     started, used = time.monotonic(), time.process_time()

@@ -1,12 +1,14 @@
 """Unpacking a base layer (.tar.gz): ours, GNU tar, umoci and buildah, side by side.
 
-    .venv/bin/python benchmarks/unpack.py [FILES] [ROUNDS] [--on DIRECTORY]
+    .venv/bin/python benchmarks/unpack.py [FILES] [ROUNDS] [--layers N] [--on DIRECTORY]
 
 As an unprivileged user with subordinate ids. The layer is made of files of this host, about 10,000
 if it has as many. Ours is what a build does: the blob, verified by its diff_id, into a layer
 directory in our user namespace, and the directory published; it is timed alone (`assembler`) and
 with the interpreter's start and the namespace (`... as a process`). GNU tar reads the same .tar.gz,
-verifies nothing, and starts a gzip; once more with the tar already decompressed. umoci and buildah
+verifies nothing, and starts a gzip; once more with the tar already decompressed. With `--layers` the
+files are in so many layers: ours takes them apart at once, in forks of the zygote as a build does, and
+once more one after the other; GNU tar has them one after the other. umoci and buildah
 (storage driver as shown) take it from an OCI layout. Prints medians of wall and CPU seconds,
 children included, ratios to GNU tar, and the peak memory of the largest process.
 
@@ -43,16 +45,42 @@ from assembler.layer.apply import unpack
 from assembler.linux import userns
 from assembler.oci.digest import Digest
 from assembler.snapshot.overlay import OverlaySnapshotter
-blob, directory, diff_id = sys.argv[1:]
+from assembler.layer.apart import Apart
+from assembler.layer.compression import processors
+from assembler.layer.tar_reader import DEFAULT_LIMITS
+from assembler.linux import zygote
+how, directory, *rest = sys.argv[1:]
+layers = [(blob, Digest.parse(diff_id)) for blob, diff_id in zip(rest[::2], rest[1::2])]
 userns.enter()
 def used():
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    return own.ru_utime + own.ru_stime
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
+def here(layer):
+    blob, diff_id = layer
+    with snapshotter.create(diff_id.hex) as into, open(blob, "rb") as stream:
+        unpack(stream, into, diff_id=diff_id)
+def beside(layer):
+    blob, diff_id = layer
+    with snapshotter.create(diff_id.hex) as into:
+        apart.unpack(blob, into, diff_id=diff_id, check=lambda: None, lower=lambda path: None,
+                     limits=DEFAULT_LIMITS)
 with OverlaySnapshotter(directory) as snapshotter:
-    started, before = time.monotonic(), used()
-    with snapshotter.create("layer") as into, open(blob, "rb") as stream:
-        unpack(stream, into, diff_id=Digest.parse(diff_id))
-    print(time.monotonic() - started, used() - before)
+    before = used()
+    if how == "here":
+        started = time.monotonic()
+        for layer in layers:
+            here(layer)
+        wall = time.monotonic() - started
+    else:
+        forks = zygote.start()
+        apart = Apart(forks)
+        started = time.monotonic()
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(processors()) as pool:
+            list(pool.map(beside, layers))
+        wall = time.monotonic() - started
+        forks.close()  # what was used there counts from now on
+    print(wall, used() - before)
 """
 CLEAN = """
 import sys
@@ -102,24 +130,34 @@ def readable() -> Iterator[str]:
                     yield path[1:]
 
 
-def make_layer(directory: Path, count: int) -> tuple[Path, Path]:
-    """A tar of `count` files with their directories, and the same compressed."""
+Layer = tuple[Path, Path]
+"""A tar, and the same compressed."""
+
+
+def make_layers(directory: Path, count: int, layers: int) -> list[Layer]:
+    """`count` files with their directories, in so many layers."""
     chosen = [path for path, _ in zip(readable(), range(count), strict=False)]
-    above = {str(parent) for path in chosen for parent in Path(path).parents} - {"."}
-    listed = "\0".join(sorted([*chosen, *above]))
-    plain, packed = directory / "layer.tar", directory / "layer.tar.gz"
-    subprocess.run(
-        ["tar", "-C", "/", "--null", "--no-recursion", "--files-from=-", "--owner=0", "--group=0",
-         "--numeric-owner", "-cf", str(plain)],
-        input=listed, text=True, check=True,
-    )  # fmt: skip
-    with plain.open("rb") as source, gzip.open(packed, "wb", 6) as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-    return plain, packed
+    each = -(-len(chosen) // layers)
+    made = []
+    for number in range(layers):
+        some = chosen[number * each : (number + 1) * each]
+        above = {str(parent) for path in some for parent in Path(path).parents} - {"."}
+        listed = "\0".join(sorted([*some, *above]))
+        plain = directory / f"layer-{number}.tar"
+        subprocess.run(
+            ["tar", "-C", "/", "--null", "--no-recursion", "--files-from=-", "--owner=0",
+             "--group=0", "--numeric-owner", "-cf", str(plain)],
+            input=listed, text=True, check=True,
+        )  # fmt: skip
+        packed = plain.with_suffix(".tar.gz")
+        with plain.open("rb") as source, gzip.open(packed, "wb", 6) as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+        made.append((plain, packed))
+    return made
 
 
-def make_layout(directory: Path, plain: Path, packed: Path) -> Path:
-    """An OCI layout of one image, `base`, with that layer."""
+def make_layout(directory: Path, made: list[Layer]) -> Path:
+    """An OCI layout of one image, `base`, with these layers."""
     layout = directory / "layout"
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
@@ -135,15 +173,15 @@ def make_layout(directory: Path, plain: Path, packed: Path) -> Path:
         path.write_text(json.dumps(document))
         return described(path, kind)
 
-    layer = described(packed, "layer.v1.tar+gzip")
-    rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest_of(plain)}"]}
+    layers = [described(packed, "layer.v1.tar+gzip") for _, packed in made]
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest_of(plain)}" for plain, _ in made]}
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     config = put(
         {"architecture": machine, "os": "linux", "config": {}, "rootfs": rootfs}, "config.v1+json"
     )
     kind = "manifest.v1+json"
     manifest = {"schemaVersion": 2, "mediaType": f"application/vnd.oci.image.{kind}"}
-    named = put({**manifest, "config": config, "layers": [layer]}, kind)
+    named = put({**manifest, "config": config, "layers": layers}, kind)
     named["annotations"] = {"org.opencontainers.image.ref.name": "base"}
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -168,27 +206,42 @@ def buildah(directory: Path, layout: Path) -> tuple[str, list[str]]:
     raise SystemExit("buildah works with neither overlay nor vfs")
 
 
-def contenders(directory: Path, count: int) -> dict[str, Callable[[Path], list[Sample]]]:
-    """What unpacks the layer into a new directory; ours gives two samples."""
-    plain, packed = make_layer(directory, count)
-    layout = make_layout(directory, plain, packed)
-    diff_id = f"sha256:{digest_of(plain)}"
-    print(f"{count} files, {plain.stat().st_size >> 20} MiB, .gz {packed.stat().st_size >> 20} MiB")
+def contenders(
+    directory: Path, count: int, number: int
+) -> dict[str, Callable[[Path], list[Sample]]]:
+    """What unpacks the layers into a new directory; ours gives two samples."""
+    layers = make_layers(directory, count, number)
+    layout = make_layout(directory, layers)
+    blobs = [word for one, packed in layers for word in (str(packed), f"sha256:{digest_of(one)}")]
+    sizes = [
+        sum(one.stat().st_size for one in column) >> 20 for column in zip(*layers, strict=True)
+    ]
+    print(f"{count} files in {number} layers, {sizes[0]} MiB, .gz {sizes[1]} MiB")
 
-    def ours(into: Path) -> list[Sample]:
-        whole, output = run([sys.executable, "-c", OURS, str(packed), str(into), diff_id])
-        wall, cpu = map(float, output.split())
-        return [Sample(wall, cpu, whole.peak), whole]
+    def ours(how: str) -> Callable[[Path], list[Sample]]:
+        def unpack(into: Path) -> list[Sample]:
+            whole, output = run([sys.executable, "-c", OURS, how, str(into), *blobs])
+            wall, cpu = map(float, output.split())
+            return [Sample(wall, cpu, whole.peak), whole]
 
-    def tar(archive: Path) -> Callable[[Path], list[Sample]]:
+        return unpack
+
+    def tar(column: int) -> Callable[[Path], list[Sample]]:
         def extract(into: Path) -> list[Sample]:
             into.mkdir()
-            return [run(["tar", "-C", str(into), "-xf", str(archive)])[0]]
+            each = 'into=$1; shift; for one; do tar -C "$into" -xf "$one" || exit; done'
+            archives = [str(layer[column]) for layer in layers]
+            return [run(["sh", "-c", each, "sh", str(into), *archives])[0]]
 
         return extract
 
-    all: dict[str, Callable[[Path], list[Sample]]] = {"GNU tar": tar(packed), "assembler": ours}
-    all["GNU tar, no gzip"] = tar(plain)
+    all: dict[str, Callable[[Path], list[Sample]]] = {"GNU tar": tar(1)}
+    if number > 1:
+        all["assembler"] = ours("beside")
+        all["one by one, assembler"] = ours("here")
+    else:
+        all["assembler"] = ours("here")
+    all["GNU tar, no gzip"] = tar(0)
     if shutil.which("umoci"):
         argv = ["umoci", "unpack", "--rootless", "--image", f"{layout}:base"]
         all["umoci"] = lambda into: [run([*argv, str(into)])[0]]
@@ -209,12 +262,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("files", type=int, nargs="?", default=10_000)
     arguments.add_argument("rounds", type=int, nargs="?", default=5)
+    arguments.add_argument("--layers", type=int, default=1)
     arguments.add_argument("--on", default="/var/tmp", metavar="DIRECTORY")
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="unpack", dir=asked.on) as name:
         directory = Path(name)
         samples: dict[str, list[list[Sample]]] = {}
-        found = contenders(directory, asked.files)
+        found = contenders(directory, asked.files, asked.layers)
         for number in range(asked.rounds + 1):
             for one, unpack in found.items():
                 taken = unpack(directory / f"{one.split(',')[0].split()[0]}-{len(one)}-{number}")

@@ -17,6 +17,7 @@ from assembler.cli.options import (
     network_options,
     progress_option,
     store_option,
+    timeout_option,
 )
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
@@ -57,9 +58,7 @@ if TYPE_CHECKING:
     default="auto",
 )
 @cdi_option
-@click.option(
-    "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
-)
+@timeout_option
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")

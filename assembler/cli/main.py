@@ -23,7 +23,10 @@ COMMANDS = {
     "check": "Lint a Dockerfile without building it",
     "plan": "Show what a build would do, without doing it",
     "push": "Push an image from the store, an OCI layout or an archive",
-    "pull": "Pull an image into the store",
+    "pull": "Pull images into the store",
+    "copy": "Copy images between registries, layouts, archives and the store",
+    "login": "Log in to a registry",
+    "logout": "Log out of a registry",
     "import": "Put an OCI layout or archive into the store under a name",
     "images": "List the images in the store",
     "tag": "Give an image of the store another name",
@@ -91,7 +94,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def run() -> int:
     """Run the command line of this process; the exit status is returned."""
     # Nearly all that a start makes lives as long as the process: it need not be looked through.
-    gc.set_threshold(50_000)
+    gc.set_threshold(200_000)
     try:
         return _run("--debug" in sys.argv)
     finally:

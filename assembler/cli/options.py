@@ -43,6 +43,13 @@ def network_options(command: Command) -> Command:
     return cast(Command, wrapped)
 
 
+def timeout_option(command: Command) -> Command:
+    """`--timeout DURATION`: when the whole command is given up."""
+    return click.option(
+        "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
+    )(command)
+
+
 _Setting = tuple[str, tuple[str, ...], dict[str, Any]]
 _NETWORK: tuple[_Setting, ...] = (
     (

@@ -12,6 +12,7 @@ from assembler.cli.options import (
     progress_option,
     sink_for,
     store_option,
+    timeout_option,
 )
 from assembler.environment import Environment
 from assembler.errors import UsageError
@@ -28,6 +29,7 @@ from assembler.errors import UsageError
 @click.option("--all-platforms", is_flag=True, help="The whole index, attestations too.")
 @progress_option
 @network_options
+@timeout_option
 @store_option
 @click.argument("names", metavar="REF...", nargs=-1, required=True)
 def command(
@@ -36,14 +38,17 @@ def command(
     all_platforms: bool,
     progress: str,
     access: Access,
+    timeout: str,
     store: str,
 ) -> None:
     """Pull every REF into the store, all of its layers, and print the digests."""
+    from assembler.cli.limits import timeout_of
+
     environment = Environment.read()
     words = [word for text in platforms for word in text.split(",")]
     if words and all_platforms:
         raise UsageError("--all-platforms with --platform: say which")
-    with cancellable() as cancellation:
+    with cancellable(timeout_of(timeout)) as cancellation:
         from assembler.builder import Builder, host_platform
         from assembler.images import parse_reference
 

@@ -6,7 +6,13 @@ import click
 
 from assembler.access import Access
 from assembler.cli.main import cancellable
-from assembler.cli.options import network_options, progress_option, sink_for, store_option
+from assembler.cli.options import (
+    network_options,
+    progress_option,
+    sink_for,
+    store_option,
+    timeout_option,
+)
 from assembler.environment import Environment
 from assembler.errors import UsageError
 
@@ -21,6 +27,7 @@ from assembler.errors import UsageError
 @click.option("--compression-level", metavar="N", type=int, default=None, help="Its level.")
 @progress_option
 @network_options
+@timeout_option
 @store_option
 @click.argument("words", metavar="[IMAGE|LAYOUT|ARCHIVE] REF...", nargs=-1, required=True)
 def command(
@@ -29,20 +36,23 @@ def command(
     compression_level: int | None,
     progress: str,
     access: Access,
+    timeout: str,
     store: str,
 ) -> None:
-    """Push an image to every REF.
+    """Push an image, or an index with all that it leads to, to every REF.
 
     With one word, the image of that name in the store is pushed under its own name.
     """
+    from assembler.cli.limits import timeout_of
+
     environment = Environment.read()
     subject, targets = words[0], words[1:] or words[:1]
     if compression_level is not None and not compression:
         raise UsageError("--compression-level needs --compression")
-    with cancellable() as cancellation:
+    with cancellable(timeout_of(timeout)) as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
-        from assembler.cli.subjects import find
+        from assembler.cli.subjects import find, index_of
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
 
@@ -56,6 +66,9 @@ def command(
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:
+            if wanted is None and (index := index_of(builder, subject)):
+                click.echo(str(builder.copy(index, (), targets)))
+                return
             image = find(builder, subject)
             if wanted is not None:
                 image = builder.recompressed(image, wanted)

@@ -19,6 +19,26 @@ def is_path(subject: str) -> bool:
     return os.path.isfile(os.path.join(subject, "oci-layout")) or os.path.isfile(subject)
 
 
+def index_of(builder: Builder, subject: str) -> str:
+    """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
+    empty when it means no index. Raises UsageError, StoreError, BadArchive."""
+    from assembler.images import LAYOUT, LayoutName, parse_reference
+    from assembler.oci.descriptor import INDEXES
+    from assembler.store.importing import LayoutFiles
+
+    if not is_path(subject):
+        found = builder.store.refs.get(str(parse_reference(subject)))
+        return f"store:{subject}" if found and found.media_type in INDEXES else ""
+    place = LayoutName(subject) if os.path.exists(subject) else LayoutName.parse(subject)
+    if not os.path.isdir(place.path):
+        return ""
+    try:
+        entry = LayoutFiles(place.path).entry(place.digest or place.tag)
+    except NotFound:  # of several, one may be for this platform
+        return ""
+    return f"{LAYOUT}{subject}" if entry.media_type in INDEXES else ""
+
+
 def find(builder: Builder, subject: str) -> Image:
     """The image `subject` means, in the store (a layout or archive is read into it).
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from assembler.cancellation import Cancellation
 from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized, Unreachable
-from assembler.net.client import CONNECTIONS, HttpClient, Request, Stream
+from assembler.net.client import HttpClient, Request, Stream
 from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.digest import Digest
@@ -141,20 +141,18 @@ class _Transfer:
 
     def _retried(self, checksum: str) -> Download:
         client = self._fetcher.http()
-        attempt = silent = 0
+        attempt = 0
         while True:
             self._fetcher.cancellation.check()
-            wait, received, answered = "", self._received, False
+            wait, received = "", self._received
             try:
                 with client.stream(self._request()) as answer:
-                    answered = True
                     if answer.status not in RETRYABLE:
                         return self._taken(answer, checksum)
                     wait, status = answer.header("retry-after"), answer.status
-            except Unreachable:
-                silent = 0 if answered else silent + 1
+            except Unreachable as error:
                 attempt = 0 if self._received > received else attempt
-                if silent >= CONNECTIONS or not client.pause(attempt):
+                if not client.pause(attempt, failure=error):
                     raise
             else:
                 if not client.pause(attempt, wait):

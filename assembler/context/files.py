@@ -32,6 +32,8 @@ KINDS = MappingProxyType(
 """What a context holds: sockets and devices of the host are no files of it."""
 _FILE = os.O_RDONLY | os.O_NONBLOCK
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_PLAIN_FILE = 0o170111  # of a mode: it is a file, and no program
+_FILE_KIND, _NONE = Kind.FILE, (0, 0)
 _CAPABILITY = "security.capability"
 
 Identity = tuple[int, int, int]
@@ -134,8 +136,15 @@ def open_directory(root: str, path: str) -> int:
 def entry_of(root: str, path: str, directory: int, found: os.stat_result) -> Entry | None:
     """What is at `path` of the context at `root`, in the directory open as `directory`; None where
     that is no file of a context. Raises OSError."""
-    shared = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
     mode, details = found.st_mode, PLAIN
+    if mode & _PLAIN_FILE == stat.S_IFREG and found.st_nlink == 1:  # as most are
+        seen = identity(found)
+        source = tuple.__new__(ContextBytes, (root, path, seen))
+        return tuple.__new__(
+            Entry,
+            (path, _FILE_KIND, mode & 0o7777, 0, 0, seen[2], seen[1], "", _NONE, (), source, None),
+        )
+    shared = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
     if mode & 0o111 or stat.S_ISLNK(mode):
         details = details_of(path.rpartition("/")[2], directory, mode)
     return entry_as_seen(root, path, mode, identity(found), details, shared)

@@ -39,7 +39,7 @@ from assembler.context.files import (
 from assembler.context.stat_cache import KEY, LINKED, PARENT, Directory, Group, StatCache, stat_key
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.changeset import Entry
-from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, record
+from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, plain_file, record
 from assembler.layer.tree import join
 from assembler.linux.beneath import Openings
 
@@ -456,21 +456,25 @@ class _Pass:
             self.check()
             seen, more = (inode, size, mtime), details.get(name, PLAIN)
             below, shared = join(path, name), links.get(name)
-            entry = entry_as_seen(self.root, below, mode, seen, more, shared)
-            if entry is None:
-                continue
             young = max(mtime, ctime) >= self.young
-            content = b""
-            if isinstance(entry.source, ContextBytes):
+            content, source = b"", None
+            if mode & _FORMAT == stat.S_IFREG:
+                source = ContextBytes(self.root, below, seen)
                 was = stat_key(inode, size, mtime, ctime)
-                found = known.get(entry.source) or before.get(was)
-                content = found or self.content(entry.source, shared, known, near)
+                found = known.get(source) or before.get(was)
+                content = found or self.content(source, shared, known, near)
                 if was not in before:
                     self.size += size
                     read = read or not young
                 if not young:
                     group[was] = content
-            hasher.update(record(name, entry, content))
+            if source is not None and more is PLAIN:
+                hasher.update(plain_file(name, mode & 0o7777, content))
+            else:
+                entry = entry_as_seen(self.root, below, mode, seen, more, shared)
+                if entry is None:
+                    continue
+                hasher.update(record(name, entry, content))
             settled = settled and not young
         digest = hasher.digest()
         part = digest + bytes((files.flags,)) if settled else b""

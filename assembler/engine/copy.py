@@ -116,7 +116,7 @@ class _Writer:
         inodes: dict[tuple[int, int], tuple[int, int]] = {}
         for below in selection.below(item):
             self.check()
-            entry = below.entry._replace(path=join(self.base, below.path))
+            entry = below.entry.at(join(self.base, below.path))
             if entry.inode is not None:
                 entry = entry._replace(inode=inodes.setdefault(entry.inode, self._new_inode()))
             if below.implied:
@@ -158,7 +158,10 @@ class _Writer:
         root = _Inside(self)
         linked = {entry.link for entry in entries if entry.kind is Kind.HARDLINK}
         placed: dict[str, Entry] = {}
-        for entry in entries:
+        pending = list(entries)[::-1]
+        del entries  # each is let go when it is placed: there may be a million
+        while pending:
+            entry = pending.pop()
             self.check()
             if entry.path == "":
                 continue
@@ -167,7 +170,9 @@ class _Writer:
                 entry = placed[entry.link]
             elif entry.path in linked:
                 entry = entry._replace(inode=self._new_inode())
-            placed[entry.path] = entry = shown(entry)
+            source, entry = entry.path, shown(entry)
+            if source in linked:
+                placed[source] = entry
             if self.owner is not None:
                 entry = entry._replace(uid=self.owner[0], gid=self.owner[1])
             if entry.kind is not Kind.DIRECTORY:
@@ -175,7 +180,7 @@ class _Writer:
             if entry.kind is Kind.SYMLINK:
                 root.followed.clear()
             self.make(target.rpartition("/")[0], mode=0o755)
-            self.entries[target] = entry._replace(path=target)
+            self.entries[target] = entry.at(target)
 
     def clear(self, path: str) -> None:
         """Drop the directory that was placed at `path`, with everything in it."""
@@ -249,7 +254,7 @@ class _Writer:
                     links.append(entry._replace(kind=Kind.HARDLINK, link=name, size=0, source=None))
                     continue
             files.append(entry)
-        return (*files, *links)
+        return (*files, *links) if links else tuple(files)
 
 
 @dataclass(frozen=True, slots=True)

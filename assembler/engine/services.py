@@ -41,7 +41,9 @@ def unseen(piece: bytes) -> None:
 
 
 class Unpacker(Protocol):
-    """Takes layers apart beside this process."""
+    """Takes layers apart beside this process, which is worth it for blobs of `least` bytes."""
+
+    least: int
 
     def unpack(
         self,

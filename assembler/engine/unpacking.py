@@ -180,7 +180,7 @@ class LayerDirectories:
         layer, limits = self._blobs.layer(change), self._services.archive_limits
         diff_id = layer.diff_id
         with self._blobs.reading(change) as blob:
-            if apart is None:
+            if apart is None or layer.descriptor.size < apart.least:
                 unpack(blob, into, diff_id=diff_id, check=check, lower=lower, limits=limits)
             else:
                 path = self._services.store.blobs.path(layer.descriptor.digest)

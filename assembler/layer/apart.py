@@ -32,11 +32,16 @@ from assembler.oci.digest import Digest
 _LOWER, _FAILED, _DONE = range(3)
 
 
-class Apart:
-    """Unpacks layers in forks of the zygote `started`. Threads share it."""
+_WORTH = 256 << 10
 
-    def __init__(self, started: zygote.Zygote) -> None:
+
+class Apart:
+    """Unpacks layers in forks of the zygote `started`. Threads share it. `least` are the bytes of a
+    blob from which on that is worth a process."""
+
+    def __init__(self, started: zygote.Zygote, least: int = _WORTH) -> None:
         self._zygote = started
+        self.least = least
 
     def unpack(
         self,

@@ -12,7 +12,7 @@ from assembler.layer.changeset import ByteSource, Changeset, Entry, Kind, RangeB
 from assembler.layer.decompression import reader
 from assembler.layer.sparse import SparseBody
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
-from assembler.layer.write import canonical, nothing
+from assembler.layer.write import nothing, walk_order
 
 __all__ = ["RangeBytes", "expand", "is_archive"]
 
@@ -78,6 +78,8 @@ class _Expansion:
         self._found: dict[str, Entry] = {}
         self._below: dict[str, set[str]] = {}
         self._followed: dict[str, str] = {}
+        self._shared: set[int] = set()
+        """The entries that several names have had; one that none has may be another's by now."""
         self._implied = 0
 
     def take(self, entry: Entry, body: BinaryIO, check: Callable[[], None]) -> None:
@@ -96,6 +98,7 @@ class _Expansion:
                     entry.path,
                 )
             entry = target
+            self._shared.add(id(target))
         elif entry.kind is Kind.CHARACTER and entry.device == (0, 0):
             raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
         elif entry.kind is Kind.FILE:
@@ -105,18 +108,23 @@ class _Expansion:
         self._put(path, entry)
 
     def changeset(self) -> Changeset:
-        """The entries; of a file's names the first in order carries it."""
+        """The entries, after which nothing is left here; of a file's names the first in order carries
+        it."""
+        self._below.clear()
+        self._followed.clear()
         first: dict[int, str] = {}
         result: list[Entry] = []
-        ordered = canonical(entry._replace(path=path) for path, entry in self._found.items())
-        for entry in ordered:
-            shared = self._found[entry.path]
-            name = first.setdefault(id(shared), entry.path)
-            if name != entry.path:
-                entry = entry._replace(
-                    kind=Kind.HARDLINK, link=name, size=0, xattrs=(), source=None
-                )
+        for path in sorted(self._found, key=walk_order):
+            entry = self._found[path]
+            if id(entry) in self._shared:
+                name = first.setdefault(id(entry), path)
+                entry = entry._replace(path=path)
+                if name != path:
+                    entry = entry._replace(
+                        kind=Kind.HARDLINK, link=name, size=0, xattrs=(), source=None
+                    )
             result.append(entry)
+        self._found.clear()
         return tuple(result)
 
     def _put(self, path: str, entry: Entry) -> None:

@@ -164,7 +164,8 @@ def _errors_of(name: str) -> tuple[type[Exception], ...]:
     if name == "gzip":
         import zlib
 
-        return (zlib.error, _inflater().error)
+        igzip = _igzip()
+        return (zlib.error,) if igzip is None else (zlib.error, igzip.error)
     if name == "zstd":
         import zstandard
 
@@ -183,38 +184,45 @@ def _pass(source: _Source) -> Iterator[bytes]:
         yield bytes(data)
 
 
-def _inflater() -> Any:
+def _igzip() -> Any:
     try:
-        from isal import isal_zlib
+        from isal import igzip_lib
     except ImportError:
-        import zlib
-
-        return zlib
-    return isal_zlib
+        return None
+    return igzip_lib
 
 
 def _gunzip(source: _Source) -> Iterator[bytes]:
-    engine = _inflater()
+    import zlib
+
+    igzip = _igzip()
     while (head := source.peek(4))[:2] == b"\x1f\x8b":
         if head[3:] >= b"\x20":  # RFC 1952 2.3.1.2, which igzip does not look at
             raise BadArchive("damaged gzip stream: reserved flags are set")
-        stream = engine.decompressobj(31)
-        most = _SHORT
-        while not stream.eof:
-            data = stream.unconsumed_tail
-            if not data:  # little at first: what a short member leaves is copied
-                data = source.piece(most)
-                most = min(2 * most, _PIECE)
-            output = stream.decompress(data, _OUTPUT)
-            if not data and not output and not stream.eof:
-                raise EOFError
-            yield output
-        source.unread(len(stream.unused_data))
+        if igzip is None:
+            yield from _inflated(zlib.decompressobj(31), source)
+        else:
+            yield from _member(igzip.IgzipDecompressor(igzip.DECOMP_GZIP), source)
     _only_padding(source)
 
 
+def _inflated(stream: Any, source: _Source) -> Iterator[bytes]:
+    """A gzip member by zlib's own interface."""
+    most = _SHORT
+    while not stream.eof:
+        data = stream.unconsumed_tail
+        if not data:  # little at first: what a short member leaves is copied
+            data = source.piece(most)
+            most = min(2 * most, _PIECE)
+        output = stream.decompress(data, _OUTPUT)
+        if not data and not output and not stream.eof:
+            raise EOFError
+        yield output
+    source.unread(len(stream.unused_data))
+
+
 class _Member(Protocol):
-    """What bz2 and lzma decompressors have in common."""
+    """What igzip's, bz2's and lzma's decompressors have in common."""
 
     @property
     def eof(self) -> bool: ...

@@ -66,8 +66,6 @@ class LayerDirectory(Following):
         """How many directories were made that no entry had named."""
         self._hidden: set[str] = set()
         """The paths that files hide, being whiteouts (`overlay.AS_FILES`)."""
-        self._opaque: set[str] = set()
-        """The directories in which nothing of the layers below shows."""
         self._followed: set[str] = set()
         """The links of layers below through which names were followed."""
         self._recorded: dict[str, Owner] | None = {} if recorded else None
@@ -214,12 +212,7 @@ class LayerDirectory(Following):
 
     def _shown_below(self, path: str) -> Entry | None:
         """What the layers below have at the real path `path`, unless this layer hides it."""
-        above = path
-        while self._opaque and above:
-            above = above.rpartition("/")[0]
-            if above in self._opaque:
-                return None
-        return None if path in self._hidden else self._lower(path)
+        return None if path in self._hidden or self._covered(path) else self._lower(path)
 
     def _status(self, above: str, name: str) -> os.stat_result | None:
         try:
@@ -279,7 +272,7 @@ class LayerDirectory(Following):
 
     def _make_opaque(self, path: str) -> None:
         overlay.mark(self._descriptor(path), overlay.OPAQUE)
-        self._opaque.add(path)
+        self.opaque.add(path)
         if self._followed:
             self._known.clear()
 

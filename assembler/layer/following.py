@@ -6,6 +6,7 @@ from assembler.errors import BadArchive
 from assembler.layer.tree import join
 
 _MAX_LINKS = 40
+_MOST = 50_000  # paths that are remembered
 
 
 class Following:
@@ -14,6 +15,18 @@ class Following:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self.opaque: set[str] = set()
+        """The directories in which nothing of the layers below shows."""
+
+    def _covered(self, path: str) -> bool:
+        """Whether nothing of the layers below shows at the real path `path`, as one of the
+        directories above it is opaque."""
+        above = path
+        while self.opaque and above:
+            above = above.rpartition("/")[0]
+            if above in self.opaque:
+                return True
+        return False
 
     def _step(self, above: str, name: str, links: int) -> str:
         """The real path of the directory `name` in the real directory `above`, made if missing."""
@@ -22,6 +35,8 @@ class Following:
     def _resolve(self, path: str, links: int = 0) -> str:
         """The real path of the directory at `path`, which is made where it is missing."""
         missing: list[tuple[str, str]] = []
+        if len(self._known) > _MOST:
+            self._known.clear()
         known = "" if not path else self._known.get(path)
         while known is None:
             above, _, name = path.rpartition("/")

@@ -26,7 +26,8 @@ from assembler.layer.decompression import Readable, pieces
 from assembler.layer.directory import nowhere
 from assembler.layer.members import MemberBytes, Members
 from assembler.layer.pipe import DEPTH, Ahead, Beside
-from assembler.layer.placement import Directories, Placement
+from assembler.layer.placement import Placement
+from assembler.layer.shelf import Names, Shelf
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.tree import Lookup, join
 from assembler.layer.write import nothing
@@ -36,6 +37,8 @@ from assembler.values import value
 _MAGIC = b"assemble layer index 1\n"
 _GATHERED = 256 << 10
 _LARGEST = 1 << 30  # bytes of an index that is not compressed
+_HELD = 100_000  # entries, about, that are held as such
+_STRETCH = 4 << 20  # bytes, more than any row has
 
 _KEPT = frozenset(("etc/passwd", "etc/group"))
 """Files whose bytes are in the index: what an owner by name needs (rules C17, K1)."""
@@ -79,7 +82,9 @@ class LayerIndex:
             "blocks": self.blocks,
         }
         text = _json(head)
-        content = zlib.compress(b"%d\n%s%s" % (len(text), text, self.rows), 1)
+        packer = zlib.compressobj(1)
+        parts = [packer.compress(b"%d\n%s" % (len(text), text)), packer.compress(self.rows)]
+        content = b"".join((*parts, packer.flush()))
         return _MAGIC + hashlib.sha256(content).digest() + content
 
     @classmethod
@@ -89,22 +94,24 @@ class LayerIndex:
         packed = memoryview(content)[len(_MAGIC) + 32 :]
         if magic != _MAGIC or hashlib.sha256(packed).digest() != digest:
             raise ValueError(f"no index of the layer {diff_id}")
-        plain = zlib.decompressobj().decompress(packed, _LARGEST)
-        size, _, _ = plain[:20].partition(b"\n")
-        start = len(size) + 1
-        head = json.loads(plain[start : start + int(size)])
+        unpacker = zlib.decompressobj()
+        begin = unpacker.decompress(packed, 20)
+        size, _, begin = begin.partition(b"\n")
+        left = int(size) - len(begin)
+        if left > 0:
+            begin += unpacker.decompress(unpacker.unconsumed_tail, min(left, _LARGEST))
+        head = json.loads(begin[: int(size)])
         if head["diff_id"] != str(diff_id):
             raise ValueError(f"the index of another layer than {diff_id}")
         root = None if head["root"] is None else _entry("", head["root"], None)
         blocks = {path: (first, last) for path, (first, last) in head["blocks"].items()}
         opaque = frozenset(head["opaque"])
-        rows = plain[start + int(size) :]
+        rows = begin[int(size) :] + unpacker.decompress(unpacker.unconsumed_tail, _LARGEST)
         return cls(diff_id, head["settled"], root, opaque, blocks, rows)
 
     def below(self, directory: str, members: Members | None) -> dict[str, Entry]:
         """What the settled layer has in `directory`, by name."""
-        first, last = self.blocks.get(directory, (0, 0))
-        rows = json.loads(self.rows[first:last]) if last else ()
+        rows = _parsed(self.rows, *self.blocks.get(directory, (0, 0)))
         return {row[0]: _entry(join(directory, row[0]), row, members) for row in rows}
 
     def path_of(self, number: int) -> str:
@@ -121,7 +128,7 @@ class LayerIndex:
 
     def entries(self, members: Members | None) -> Iterator[Entry]:
         """The members of a layer that is not settled, in the order of its tar."""
-        for row in json.loads(self.rows):
+        for row in _parsed(self.rows, 0, len(self.rows)):
             yield _entry(row[0], row, members)
 
 
@@ -132,7 +139,10 @@ class IndexTree:
         self._index = index
         self._members = members
         self._lower = lower
-        self._directories: Directories = {}
+        self._guard = threading.Lock()
+        self._directories: Shelf | None = None
+        self._read: dict[str, Names] = {}
+        self._held = 0
         self._opaque: frozenset[str] | set[str] = index.opaque
         self._root = index.root
         if not index.settled:
@@ -157,12 +167,18 @@ class IndexTree:
         """See `LayerTree.opaque`."""
         return path in self._opaque
 
-    def _below(self, directory: str) -> dict[str, Entry]:
-        found = self._directories.get(directory)
-        if found is None:
-            found = self._index.below(directory, self._members) if self._index.settled else {}
-            self._directories[directory] = found
-        return found
+    def _below(self, directory: str) -> Names:
+        with self._guard:
+            if self._directories is not None:
+                return self._directories.get(directory) or {}
+            found = self._read.get(directory)
+            if found is None:
+                if self._held > _HELD:
+                    self._read.clear()
+                    self._held = 0
+                found = self._read[directory] = self._index.below(directory, self._members)
+                self._held += 1 + len(found)
+            return found
 
 
 def index(
@@ -202,20 +218,22 @@ def of_members(
 ) -> LayerIndex:
     """The index, kept by `id`, of a layer with these members in the order of its tar, each as
     `overlay.shown` has it. Raises BadArchive."""
-    placement = Placement(nowhere)
-    entries: list[Entry] = []
+    placement: Placement | None = Placement(nowhere)
+    log = _Rows()
     for entry in members:
         check()
-        entries.append(entry)
-        if placement.settled:
+        log.add(entry)
+        if placement is not None:
             try:
                 placement.place(entry)
             except BadArchive:  # where it matters what is below, it may be no mistake
                 if placement.settled:
                     raise
-    if not placement.settled:
-        rows = _rows(entries)
+            placement = placement if placement.settled else None
+    if placement is None:
+        rows = log.whole()
         return LayerIndex(id, False, None, frozenset(), {"": (0, len(rows))}, rows)
+    del log
     blocks, rows = _blocks(placement.directories)
     return LayerIndex(id, True, placement.root, frozenset(placement.opaque), blocks, rows)
 
@@ -334,24 +352,70 @@ def _described(entry: Entry, number: int, body: BinaryIO) -> Entry:
     return entry._replace(source=MemberBytes(number, entry.size))
 
 
-def _blocks(directories: Directories) -> tuple[dict[str, tuple[int, int]], bytes]:
+def _blocks(directories: Shelf) -> tuple[dict[str, tuple[int, int]], bytes]:
     blocks: dict[str, tuple[int, int]] = {}
     content = bytearray()
-    for path, below in sorted(directories.items()):
+    for path, below in directories.items():
         if below:
-            text = _json([_row(entry, name) for name, entry in sorted(below.items())])
-            blocks[path] = (len(content), len(content) + len(text))
-            content += text
+            rows, start = _Rows(), len(content)
+            for name in sorted(below):
+                rows.add(below[name], name)
+            content += rows.whole()
+            blocks[path] = (start, len(content))
     return blocks, bytes(content)
 
 
-def _rows(entries: list[Entry]) -> bytes:
-    """All of them as one list, encoded in pieces: as JSON they take more memory than as entries."""
-    pieces = []
-    for start in range(0, len(entries), 1_000):
-        piece = _json([_row(entry, entry.path) for entry in entries[start : start + 1_000]])
-        pieces.append(piece[1:-1])
-    return b"[" + b",".join(pieces) + b"]"
+class _Rows:
+    """Entries that become one list of JSON; many are kept as such, and packed: as entries they take
+    ten times as much memory."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Entry, str]] = []
+        self._pieces: list[bytes] = []
+
+    def add(self, entry: Entry, name: str | None = None) -> None:
+        self._entries.append((entry, entry.path if name is None else name))
+        if len(self._entries) >= _HELD:
+            self._pack()
+
+    def _pack(self) -> None:
+        for start in range(0, len(self._entries), 1_000):
+            some = self._entries[start : start + 1_000]
+            self._pieces.append(zlib.compress(_json([_row(*one) for one in some])[1:-1], 1))
+        self._entries.clear()
+
+    def whole(self) -> bytes:
+        """All of them; none is added any more."""
+        if not self._pieces:
+            return _json([_row(*one) for one in self._entries])
+        self._pack()
+        content = bytearray(b"[")
+        for piece in self._pieces:
+            content += zlib.decompress(piece)
+            content += b","
+        content[-1:] = b"]"
+        return bytes(content)
+
+
+def _parsed(rows: bytes, first: int, last: int) -> Iterator[list[Any]]:
+    """The rows of the list at `rows[first:last]`, one by one: parsed at once, they take more memory
+    than their entries. Raises ValueError."""
+    decode = json.JSONDecoder().raw_decode
+    at = first + 1
+    while at < last - 1:
+        end = min(at + _STRETCH, last - 1)
+        text = rows[at:end].decode("ascii")
+        within = 0
+        while within < len(text):
+            try:
+                row, within = decode(text, within)
+            except ValueError:
+                if end == last - 1 or not within:
+                    raise
+                break  # the rest of it is in the next stretch
+            yield row
+            within += 1  # the comma
+        at += within
 
 
 def _row(entry: Entry, name: str = "") -> list[object]:

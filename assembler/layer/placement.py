@@ -7,10 +7,8 @@ from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.directory import Lower, nowhere
 from assembler.layer.following import Following
+from assembler.layer.shelf import Shelf
 from assembler.layer.tree import join
-
-Directories = dict[str, dict[str, Entry]]
-"""What each directory has, by name."""
 
 
 class Placement(Following):
@@ -24,8 +22,8 @@ class Placement(Following):
         super().__init__()
         self._followed: set[str] = set()
         self._inodes = 0
-        self.directories: Directories = {"": {}}
-        self.opaque: set[str] = set()
+        self.directories = Shelf()
+        self.directories.add("")
         self.root: Entry | None = None
         self.settled = True
 
@@ -49,23 +47,22 @@ class Placement(Following):
 
     def _place(self, above: str, name: str, entry: Entry) -> None:
         path = join(above, name)
-        here = self.directories[above]
         if path in self._followed:  # and is there no more
             self._known.clear()
         if entry.kind is Kind.DIRECTORY:
             self._make_directory(above, name, entry)
             self._known[entry.path] = path
         elif entry.kind is Kind.WHITEOUT:
-            found = here.get(name)
+            found = self.directories[above].get(name)
             if found is None:
-                here[name] = _at(path, entry)
+                self.directories[above][name] = _at(path, entry)
             elif found.kind is Kind.DIRECTORY:
                 self._make_opaque(path)
         elif entry.kind is Kind.HARDLINK:
             self._link(above, name, entry)
         else:
             self._clear(above, name)
-            here[name] = _at(path, entry)
+            self.directories[above][name] = _at(path, entry)
 
     def _link(self, above: str, name: str, entry: Entry) -> None:
         target_above, _, target_name = entry.link.rpartition("/")
@@ -107,7 +104,7 @@ class Placement(Following):
             if replaced:
                 self._make_opaque(path)
         self.directories[above][name] = _at(path, entry)
-        self.directories.setdefault(path, {})
+        self.directories.add(path)
 
     def _make_opaque(self, path: str) -> None:
         self.opaque.add(path)
@@ -116,11 +113,8 @@ class Placement(Following):
 
     def _shown_below(self, path: str) -> Entry | None:
         """What the layers below have at the real path `path`, unless this layer hides it."""
-        above = path
-        while self.opaque and above:
-            above = above.rpartition("/")[0]
-            if above in self.opaque:
-                return None
+        if self._covered(path):
+            return None
         self.settled = False
         return self._lower(path)
 

@@ -62,6 +62,13 @@ def record(name: str, entry: Entry, content: bytes = b"", *, implied: bool = Fal
     )
 
 
+def plain_file(name: str, mode: int, content: bytes) -> bytes:
+    """The `record` of a file that belongs to 0:0 and has no attributes."""
+    called = name.encode("utf-8", "surrogateescape")
+    size = len(content)
+    return b"f %o 0:0 0:0 %d:%s0:0:%d:%s" % (mode, len(called), called, size, content)
+
+
 def plain_directory(name: str, mode: int) -> bytes:
     """The `record` of a directory that belongs to 0:0 and has no attributes."""
     called = name.encode("utf-8", "surrogateescape")

@@ -7,7 +7,7 @@ on the host by name. `resolve` walks symlinks inside a tree and cannot leave it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from assembler.errors import StepError
@@ -234,21 +234,28 @@ def resolve(tree: Lookup, path: str, *, follow_last: bool = True) -> str:
     return "/".join(done)
 
 
-def everything(tree: Tree, *, linked: bool = True) -> Iterator[Entry]:
+def everything(tree: Tree, *, linked: bool = True) -> Generator[Entry, None, None]:
     """All entries of `tree`, parents first, further names of one inode as hard links, or as files of
     their own where not `linked`."""
     first: dict[tuple[int, int], str] = {}
     root = tree.lookup("")
     if root is not None:
         yield root
+    below: Callable[[], Iterable[Entry]] | None = getattr(tree, "below", None)
+    for entry in _below(tree) if below is None else below():
+        if entry.inode is not None and linked:
+            known = first.setdefault(entry.inode, entry.path)
+            if known != entry.path:
+                yield _further_name(entry, known)
+                continue
+        yield entry
+
+
+def _below(tree: Tree) -> Iterator[Entry]:
+    """All entries but the root, parents first; a tree may have a `below` that does it quicker."""
     pending = [iter(tree.children(""))]
     while pending:
         for entry in pending[-1]:
-            if entry.inode is not None and linked:
-                known = first.setdefault(entry.inode, entry.path)
-                if known != entry.path:
-                    yield _further_name(entry, known)
-                    continue
             yield entry
             if entry.kind is Kind.DIRECTORY:
                 pending.append(iter(tree.children(entry.path)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from assembler.cancellation import Cancellation
-from assembler.errors import ProtocolViolation, RateLimited, Unreachable
+from assembler.errors import ProtocolViolation, RateLimited, Unreachable, UsageError
 from assembler.net.body import FileBody, decoded, parsed
 from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
@@ -33,16 +33,18 @@ if TYPE_CHECKING:
     from assembler.net.transport import Answer, Transport
 
 MAX_REDIRECTS = 10
-CONNECTIONS = 3  # tries of a request that gets no answer at all: a refused port stays refused
 MAX_ERROR_BODY = 64 << 10
 DIRECT = 8 << 20  # bytes of an answer from which on httpx is passed by (speed.md 8)
 _DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GO_ALONG = frozenset(
-    "accept accept-encoding content-type if-match if-modified-since if-none-match if-range"
+    "accept accept-encoding content-range content-type if-match if-modified-since if-none-match if-range"
     " if-unmodified-since range user-agent".split()
 )
 """Headers that say what is asked for. All others stay with the origin that they were meant for."""
+_USUAL = (
+    ("User-Agent", f"assemble/{__version__}"), ("Accept", "*/*"), ("Accept-Encoding", "identity")
+)  # fmt: skip
 _PLAIN_TO_TLS = (b"HTTP request to an HTTPS server", b"plain HTTP request was sent to HTTPS port")
 
 Body = bytes | FileBody | Callable[[], Iterable[bytes]]
@@ -185,6 +187,10 @@ class HttpClient:
             pieces = self._pieces(answer)
             yield Stream(response.status_code, _headers(response), pieces, answer.inside)
 
+    def now(self) -> float:
+        """The moment on the clock of `pause`."""
+        return self._clock()
+
     def pause(
         self,
         attempt: int,
@@ -279,25 +285,23 @@ class HttpClient:
 
     def _sent(self, request: Request, until: float | None) -> Answer:
         from assembler.net.dial import AddressRefused
-        from assembler.net.transport import ERRORS, Call
+        from assembler.net.transport import ERRORS, Call, InvalidURL, Unsent
         from assembler.net.transport import request as message
 
         self._cancellation.check()
-        headers = [
-            ("User-Agent", f"assemble/{__version__}"),
-            *(() if "Accept" in request.headers else (("Accept", "*/*"),)),
-            *(() if "Accept-Encoding" in request.headers else (("Accept-Encoding", "identity"),)),
-            *request.headers.items(),
-            *request.private.items(),
-        ]
+        said = {name.lower() for name in request.headers}
+        headers = [(name, text) for name, text in _USUAL if name.lower() not in said]
+        headers += [*request.headers.items(), *request.private.items()]
+        for name, text in headers:
+            if not (text.isascii() and text.isprintable()):  # h11 would show it whole
+                raise UsageError(
+                    f"the header {name} for {request.registry} has characters that no header may have",
+                    hint="is there a line break or an accent in a password, a token or a file name?",
+                )
         body = request.body
-        length = (
-            request.length
-            if callable(body)
-            else len(body)
-            if isinstance(body, bytes)
-            else body.length
-        )
+        length = request.length
+        if not callable(body):
+            length = len(body) if isinstance(body, bytes) else body.length
         if length is None:
             headers.append(("Transfer-Encoding", "chunked"))
         elif length or request.method in ("POST", "PUT", "PATCH"):
@@ -311,6 +315,11 @@ class HttpClient:
             raise _violation(
                 request, "leads", f"to an address inside ({error}); refused"
             ) from error
+        except InvalidURL as error:
+            raise _violation(request, "has no valid URL for") from error
+        except Unsent as error:
+            assert error.__cause__ is not None
+            raise error.__cause__ from None
         except ERRORS as error:
             self._cancellation.check()
             raise self._failed(request, error) from error
@@ -323,14 +332,13 @@ class HttpClient:
             rest = _direct(response, answer.request.method)
             received = response.iter_raw()
             for piece in received:
-                self._cancellation.check()
                 yield piece
                 if rest:
                     # h11 has handed on all that it had read; its connection is not used again.
                     stream = response.extensions["network_stream"]
                     yield from stream.pieces(rest - len(piece))
                     return
-        except (*ERRORS, EOFError) as error:
+        except ERRORS as error:
             self._cancellation.check()
             raise self._failed(answer.request, error) from error
 
@@ -339,13 +347,10 @@ class HttpClient:
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= _DRAINED:
             for _ in response.iter_raw():
-                self._cancellation.check()
+                pass
 
     def _failed(self, request: Request, error: BaseException) -> Unreachable:
-        cause = classify(error)
-        if cause is Cause.MALFORMED and b"\x15\x03".decode("latin-1") in str(error):
-            cause = Cause.SPEAKS_TLS
-        return self._unreachable(request, cause, str(error))
+        return self._unreachable(request, classify(error), str(error))
 
     def _unreachable(self, request: Request, cause: Cause, detail: str) -> Unreachable:
         return unreachable(

@@ -52,7 +52,6 @@ class SocketStream(httpcore.NetworkStream):
         self._writing = False
         self.received = 0
         self.busy_at = clock()  # when the network was last used; infinite while it is
-        self.spoke_tls = False
 
     def begin(self, head: float | None = None, until: float | None = None) -> None:
         """A request is about to be sent: its answer may take `head` seconds, and all must be over
@@ -78,8 +77,8 @@ class SocketStream(httpcore.NetworkStream):
                 self._wait(error, select.POLLIN)
             except OSError as error:
                 raise httpcore.ReadError(str(error)) from error
-        if not self.received and data[:2] == b"\x15\x03" and not self._is_tls:
-            self.spoke_tls = True  # an alert record (RFC 8446 5.1)
+        if not self.received and data[:2] == b"\x15\x03" and not self._is_tls:  # RFC 8446 5.1
+            raise httpcore.RemoteProtocolError("a TLS alert")
         self._count(len(data))
         if self._head is not None and self.received > _MAX_HEAD:
             raise httpcore.RemoteProtocolError("the head of the answer does not end")
@@ -194,6 +193,8 @@ class SocketStream(httpcore.NetworkStream):
             self._waited = self._moved = 0.0
 
     def _count(self, moved: int) -> None:
+        if self._cancellation.cancelled:
+            self._cancellation.check()
         self._moved += moved
         if not self._writing:
             self.received += moved

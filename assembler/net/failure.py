@@ -70,6 +70,8 @@ def classify(error: BaseException) -> Cause:
     """The kind of failure that `error`, as `net.transport.ERRORS` has them, stands for."""
     for one in _chain(error):
         name = type(one).__name__
+        if name == "ProxyError":
+            return Cause.PROXY
         if isinstance(one, ssl.SSLCertVerificationError):
             return _VERIFICATION.get(one.verify_code, Cause.UNKNOWN_AUTHORITY)
         if isinstance(one, ssl.SSLError):
@@ -81,11 +83,11 @@ def classify(error: BaseException) -> Cause:
             return Cause.REFUSED
         if isinstance(one, OSError) and one.errno in _UNANSWERED:
             return Cause.UNANSWERED
-        if name == "ProxyError":
-            return Cause.PROXY
         if name.endswith("Timeout"):
             return Cause.SLOW
         if name == "RemoteProtocolError" and "disconnected" not in str(one):
+            if "TLS alert" in str(one):
+                return Cause.SPEAKS_TLS
             return Cause.BROKEN if "peer closed" in str(one) else Cause.MALFORMED
     return Cause.BROKEN
 

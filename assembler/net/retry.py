@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
 LONGEST_WAIT = 300.0  # seconds that are waited for a server that asks for more
-_FAR = 10**9  # seconds; what a header asks beyond is the same
+_FAR = 10**10  # seconds; what a header asks beyond is the same
 
 
 @dataclass(frozen=True, slots=True)

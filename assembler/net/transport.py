@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, cast
 
 import httpcore
@@ -27,6 +28,7 @@ from assembler.net.proxy import Proxies, Proxy
 from assembler.net.tls import Contexts
 
 Answer = httpx.Response
+InvalidURL = httpx.InvalidURL
 
 PER_HOST = 4
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
@@ -38,7 +40,6 @@ ERRORS = (
     httpcore.TimeoutException,
     httpcore.ProtocolError,
     httpcore.ProxyError,
-    httpx.InvalidURL,
     OSError,  # ssl.SSLError is one
 )
 """What `Transport` and its answers raise when the network, or the other end, fails."""
@@ -57,6 +58,10 @@ class Call:
     until: float | None = None
 
 
+class Unsent(Exception):
+    """The body of a request could not be read; its cause says why. The network is not to blame."""
+
+
 class _Body(httpx.SyncByteStream):
     """The body of a request, sent from its beginning each time that it is iterated over."""
 
@@ -65,7 +70,7 @@ class _Body(httpx.SyncByteStream):
         self.file = file
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._make())
+        return _blamed(self._make)
 
 
 class _Sent(bytes):
@@ -229,7 +234,7 @@ class Transport(httpx.BaseTransport):
         else:
             if call.public and _is_inside(origin.host):
                 only_public([(0, (origin.host, origin.port))])
-            stream = self._socket(proxy.host, proxy.port, public=False)
+            stream = self._to_proxy(proxy)
             stream.inside = _is_inside(origin.host)
         try:
             if origin.scheme == "https":
@@ -241,6 +246,12 @@ class Transport(httpx.BaseTransport):
             raise
         engine = httpcore.HTTP11Connection(_engine_origin(origin), stream, KEEP_ALIVE)
         return _Connection(stream, engine, proxy if origin.scheme == "http" else None)
+
+    def _to_proxy(self, proxy: Proxy) -> SocketStream:
+        try:
+            return self._socket(proxy.host, proxy.port, public=False)
+        except OSError as error:
+            raise httpcore.ProxyError(f"{proxy} of {proxy.variable}: {error}") from error
 
     def _socket(self, host: str, port: int, public: bool) -> SocketStream:
         seconds, cancellation = self._limits.connect, self._cancellation
@@ -293,7 +304,7 @@ def _for_engine(
     body = request.stream
     content = cast(Iterable[bytes], body)
     if isinstance(body, _Body) and body.file is not None and connection.stream.sends_files:
-        content = _send(body.file, connection.stream)
+        content = _blamed(partial(_send, body.file, connection.stream))
     where = _engine_origin(origin)
     return httpcore.Request(
         request.method,
@@ -302,6 +313,13 @@ def _for_engine(
         content=content,
         extensions={},
     )
+
+
+def _blamed(make: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+    try:
+        yield from make()
+    except OSError as error:
+        raise Unsent from error
 
 
 def _send(body: FileBody, stream: SocketStream) -> Iterator[bytes]:
@@ -356,7 +374,9 @@ def _tunnel(stream: SocketStream, proxy: Proxy, origin: Origin) -> None:
     engine = httpcore.HTTP11Connection(at, stream)
     answer = engine.handle_request(httpcore.Request("CONNECT", url, headers=headers, extensions={}))
     if not 200 <= answer.status < 300:
-        raise httpcore.ProxyError(f"status {answer.status}")
+        raise httpcore.ProxyError(
+            f"{proxy} of {proxy.variable} answers with status {answer.status}"
+        )
 
 
 def _is_inside(host: str) -> bool:

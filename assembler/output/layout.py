@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from assembler.layer.write import nothing
 from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
@@ -16,7 +18,16 @@ from assembler.store.blobs import Blobs as BlobDirectory
 from assembler.store.disk import Disk, Fsync, translated
 from assembler.store.refs import read_index, replace_file, write_index
 
+AllOf = Callable[[Sequence[Callable[[Check], None]], Check], None]
+"""Does several things that check, in whatever order."""
+
 FULL_NAME = "io.containerd.image.name"
+
+
+def one_by_one(tasks: Sequence[Callable[[Check], None]], check: Check) -> None:
+    """Do `tasks` in order."""
+    for task in tasks:
+        task(check)
 
 
 class LayoutDirectory:
@@ -45,39 +56,54 @@ class LayoutDirectory:
         return True
 
     def _write(self, image: Image, blobs: Blobs, check: Check) -> Descriptor:
-        os.makedirs(os.path.join(self._path, "blobs", "sha256"), exist_ok=True)
-        with held(self._path, check):  # writers take turns: a reader sees one after the other
-            self._put_blobs(image, blobs, check)
-            replace_file(os.path.join(self._path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
-            entry = named(image, self._reference, self._annotations)
-            index = os.path.join(self._path, "index.json")
-            tag = entry.annotations.get(REF_NAME)
-            kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
-            write_index(index, [*kept, entry])
+        entry = named(image, self._reference, self._annotations)
+        documents = {
+            image.manifest.config.digest: image.config_content,
+            entry.digest: image.manifest.content,
+        }
+        write_layout(self._path, entry, image.manifest.layers, blobs, documents, check)
         return entry
 
-    def _put_blobs(self, image: Image, blobs: Blobs, check: Check) -> None:
-        """Blobs that are whole stay when one cannot be written, for the next writer to find."""
-        target = BlobDirectory(self._path, check, disk=Disk(Fsync.BATCH))
-        work = os.path.join(self._path, "ingest")
-        try:
-            self._put_layers(image, blobs, target)
-            target.put(image.config_content, image.manifest.config.digest.algorithm)
-            target.put(image.manifest.content)
+
+def write_layout(
+    path: str,
+    entry: Descriptor,
+    blobs: Sequence[Descriptor],
+    open: Blobs,
+    documents: Mapping[Digest, bytes],
+    check: Check = nothing,
+    all_of: AllOf = one_by_one,
+) -> None:
+    """Have `entry` in the layout at `path`, with the `blobs` and `documents` that it leads to; it
+    takes the place of what had its tag. `all_of` brings the blobs. Raises OSError, BlobCorrupt, and
+    what `open` raises."""
+    os.makedirs(os.path.join(path, "blobs", "sha256"), exist_ok=True)
+    with held(path, check):  # writers take turns: a reader sees one after the other
+        target = BlobDirectory(path, check, disk=Disk(Fsync.BATCH))
+        work = os.path.join(path, "ingest")
+        try:  # blobs that are whole stay when one cannot be written, for the next writer to find
+            all_of([partial(_put, target, blob, open) for blob in blobs], check)
+            for digest, content in documents.items():
+                target.put(content, digest.algorithm)
             target.sync()
         finally:
             if os.path.isdir(work):
                 sweep(work)
                 os.rmdir(work)
+        replace_file(os.path.join(path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
+        index, tag = os.path.join(path, "index.json"), entry.annotations.get(REF_NAME)
+        kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
+        write_index(index, [*kept, entry])
 
-    def _put_layers(self, image: Image, blobs: Blobs, target: BlobDirectory) -> None:
-        for layer in image.manifest.layers:
-            if not target.has(layer.digest):
-                algorithm = layer.digest.algorithm
-                with blobs(layer) as source, target.ingest(algorithm=algorithm) as ingest:
-                    while chunk := source.read(1 << 20):
-                        ingest.write(chunk)
-                    ingest.commit(layer)
+
+def _put(target: BlobDirectory, blob: Descriptor, open: Blobs, check: Check) -> None:
+    if target.has(blob.digest):
+        return
+    with open(blob) as source, target.ingest(algorithm=blob.digest.algorithm) as ingest:
+        while chunk := source.read(1 << 20):
+            check()
+            ingest.write(chunk)
+        ingest.commit(blob)
 
 
 def named(image: Image, reference: str, asked: Mapping[str, str]) -> Descriptor:

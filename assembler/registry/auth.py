@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -48,7 +48,7 @@ class Tokens:
         origin: Origin,
         find: Callable[[], Found],
         *,
-        learnt: Callable[[], frozenset[str]] = frozenset,
+        learnt: Callable[[], Container[str]] = frozenset,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http

@@ -71,10 +71,7 @@ class RegistryClient:
 
     def repository(self, endpoint: Endpoint, reference: Reference) -> Repository:
         """The repository at `endpoint`; the scheme is found out once for each host."""
-        with self._lock:
-            if endpoint.insecure:
-                self._insecure.add(endpoint.address)
-        url = f"{self._scheme(endpoint)}://{endpoint.address}/v2/{endpoint.repository}"
+        url = f"{self.base(endpoint)}/v2/{endpoint.repository}"
         return Repository(
             url,
             endpoint.host,
@@ -83,6 +80,13 @@ class RegistryClient:
             self._tokens_of(url, endpoint.host, endpoint.repository),
             endpoint.mirror,
         )
+
+    def base(self, endpoint: Endpoint) -> str:
+        """`https://host` of `endpoint`."""
+        if endpoint.insecure:
+            with self._lock:
+                self._insecure.add(endpoint.address)
+        return f"{self._scheme(endpoint)}://{endpoint.address}"
 
     def send(
         self,

@@ -95,6 +95,13 @@ class RegistryConfiguration:
         """Where to write `reference`: never a mirror."""
         return self.endpoints(reference)[-1]
 
+    def registry(self, host: str) -> Endpoint:
+        """The registry `host` itself, as the rules for all of it have it; for logins."""
+        rule = self._rule(host)
+        insecure = rule is not None and rule.insecure and not self.tls_verify
+        allowed = insecure or self.is_insecure(host)
+        return Endpoint(host, "", allowed, secure=bool(self.tls_verify))
+
     def short(self, name: str) -> tuple[Reference, ...]:
         """What the name `name` may mean, in the order to try: its alias, else one of each
         unqualified-search registry, else Docker Hub's. A name with a registry means itself.
@@ -129,7 +136,10 @@ class RegistryConfiguration:
 
     def _rule(self, name: str) -> Rule | None:
         covering = [rule for rule in self.registries.rules if _matched(rule.prefix, name)]
-        return max(covering, key=lambda one: len(one.prefix), default=None)
+        # of two as long, the one that says the name
+        return max(
+            covering, key=lambda one: (len(one.prefix), one.prefix[:2] != "*."), default=None
+        )
 
     def _endpoint(
         self, reference: Reference, name: str, insecure: bool, mirror: bool = False

@@ -99,6 +99,7 @@ class _Passing(Exception):
     def __init__(self, error: Exception, wait: str = "") -> None:
         super().__init__(str(error))
         self.error = error
+        self.unreachable = error if isinstance(error, Unreachable) else None
         self.wait = wait
 
 
@@ -126,7 +127,7 @@ class _Download:
 
     def run(self, repository: Repository) -> None:
         """Take the rest of the blob from `repository`."""
-        attempt, mark = 0, self._received
+        attempt, mark, started = 0, self._received, self._client.http.now()
         self._ranges, self._restarts = True, 1
         while self._received < self._blob.size:
             try:
@@ -135,8 +136,10 @@ class _Download:
                 if self._received == self._blob.size:
                     break  # all came, and then the end was missing
                 if self._received - mark >= PROGRESS:
-                    attempt, mark = 0, self._received
-                if not self._client.http.pause(attempt, failure.wait):
+                    attempt, mark, started = 0, self._received, self._client.http.now()
+                if not self._client.http.pause(
+                    attempt, failure.wait, failure=failure.unreachable, started=started
+                ):
                     raise failure.error from failure
                 attempt += 1
         if self._hasher.hexdigest() != self._blob.digest.hex:

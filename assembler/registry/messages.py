@@ -25,6 +25,7 @@ from assembler.source import printable
 LONGEST = 200  # characters of a server's text that are shown
 _WRITES = ("upload", "push", "blob upload", "mount")
 _MOST_PARSED = 64 << 10
+_SKEW = 5  # minutes
 
 
 def refused(response: Response, repository: Repository, operation: str) -> RegistryError:
@@ -33,7 +34,7 @@ def refused(response: Response, repository: Repository, operation: str) -> Regis
     tokens = repository.tokens
     secrets = tuple(tokens.secrets()) if tokens is not None else ()
     found = tokens.found if tokens is not None else None
-    status, where = response.status, f"{repository.registry}/{repository.name}"
+    status, where = response.status, f"{repository.registry}/{repository.name}".rstrip("/")
     mirror = f" (a mirror of {repository.reference.registry})" if repository.mirror else ""
     said = quoted(response, secrets)
     text = f"{where}{mirror}: {operation} was answered with status {status}{said}"
@@ -44,7 +45,7 @@ def refused(response: Response, repository: Repository, operation: str) -> Regis
     elif status in (401, 403):
         kind = Unauthorized
         text += f"; {_who(found)}"
-        hint = _rights(status, repository.registry, found)
+        hint = _rights(status, repository.registry, found) + _clock(response, time.time())
     elif status == 404:
         kind = NotFound
         text = f"{where}{mirror}: {operation}: not found{said}"
@@ -136,6 +137,19 @@ def _rights(status: int, registry: str, found: Found | None) -> str:
         "ask for the right to do this, check the name, or log in as somebody else with"
         f" `assemble login {registry}`"
     )
+
+
+def _clock(response: Response, now: float) -> str:
+    """What to add where the clocks differ so much that tokens and signatures are not taken."""
+    try:
+        there = parsedate_to_datetime(response.header("date")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return ""
+    minutes = round((now - there) / 60)
+    if abs(minutes) < _SKEW:
+        return ""
+    how = "ahead of" if minutes > 0 else "behind"
+    return f"; this machine's clock is {abs(minutes)} minutes {how} the registry's"
 
 
 def _missing(operation: str, registry: str, found: Found | None) -> str:

@@ -111,5 +111,5 @@ def _codes(answer: Response) -> set[str]:
     """The error codes of the distribution spec in a refusal."""
     try:
         return {str(one.get("code")) for one in json.loads(answer.body)["errors"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()

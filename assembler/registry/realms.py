@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Container
 
 from assembler.net.origin import Origin
 
@@ -63,7 +64,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def belongs(realm: Origin, registry: Origin, learnt: frozenset[str]) -> bool:
+def belongs(realm: Origin, registry: Origin, learnt: Container[str]) -> bool:
     """Whether a credential for `registry` may go to `realm`; `learnt` are the token servers that
     its logins were verified with."""
     if realm.host == registry.host or realm.host in learnt:

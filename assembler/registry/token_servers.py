@@ -35,4 +35,5 @@ def learn(environment: Environment, registry: str, host: str) -> None:
 
 def forget(environment: Environment, registry: str) -> None:
     """Know no token server of `registry`."""
-    edit(path(environment), lambda document: document.pop(registry, None) is not None)
+    if os.path.exists(path(environment)):
+        edit(path(environment), lambda document: document.pop(registry, None) is not None)

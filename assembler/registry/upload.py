@@ -146,6 +146,8 @@ class _Sending:
             attempt += waits
             if self._recovered():
                 break
+            if self._offset > reached:  # what broke off had moved bytes all the same
+                attempt, reached, started = 0, self._offset, time.monotonic()
         self._finished()
 
     def give_up(self) -> None:

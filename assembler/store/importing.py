@@ -20,7 +20,7 @@ from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, REF_NAME, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
-from assembler.oci.manifest import Index, build, parse
+from assembler.oci.manifest import Document, Index, build, parse
 from assembler.oci.platform import Platform
 from assembler.store.store import Store
 
@@ -44,23 +44,74 @@ def import_image(
         raise BadArchive(f"{path}: {error}") from error
 
 
+def import_top(store: Store, path: str, name: str, limits: Limits = DEFAULT_LIMITS) -> Descriptor:
+    """What `name` means in the archive at `path`, be it an index; everything of the archive is in
+    the store. Raises as `import_image` does."""
+    try:
+        members, documents = _members(store, path, limits)
+        if "index.json" in documents:
+            index = parse(documents["index.json"])
+            if isinstance(index, Index):
+                return _choose(index, name, None, path)
+        return _unpacked(store, members, documents, name, path).manifest.descriptor
+    except (ValueError, RecursionError) as error:
+        raise BadArchive(f"{path}: {error}") from error
+
+
+class LayoutFiles:
+    """The layout directory at `path`, read in place. Links are not followed (rule M10)."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def entry(self, name: str) -> Descriptor:
+        """What `name` means, be it an index. Raises NotFound, BadArchive, StoreError."""
+        try:
+            index = self.index()
+            found = _of_digest(self._path, name, index)
+            return found or _choose(index, name, None, self._path)
+        except ValueError as error:
+            raise BadArchive(f"{self._path}: {error}") from error
+
+    def index(self) -> Index:
+        """What the layout holds. Raises BadArchive, StoreError, ValueError."""
+        with _open_regular(os.path.join(self._path, "index.json")) as stream:
+            index = parse(_bounded(stream))
+        if not isinstance(index, Index):
+            raise BadArchive(f"{self._path}: index.json is not an image index")
+        return index
+
+    def document(self, entry: Descriptor) -> Document:
+        """The manifest or index that `entry` describes, verified. Raises BadArchive, StoreError."""
+        with self.open(entry) as stream:
+            content = _bounded(stream)
+        if len(content) != entry.size or not entry.digest.matches(content):
+            raise BadArchive(f"{self._path}: {entry.digest} has other bytes than its digest says")
+        try:
+            return parse(content, entry.media_type)
+        except ValueError as error:
+            raise BadArchive(f"{self._path}: {entry.digest}: {error}") from error
+
+    def open(self, blob: Descriptor) -> BinaryIO:
+        """The file of a blob, for reading. Raises StoreError."""
+        return _open_regular(
+            os.path.join(self._path, "blobs", blob.digest.algorithm, blob.digest.hex)
+        )
+
+
 def _import_layout(store: Store, path: str, name: str, platform: Platform) -> Image:
-    with _open_regular(os.path.join(path, "index.json")) as stream:
-        index = parse(_bounded(stream))
-    if not isinstance(index, Index):
-        raise BadArchive(f"{path}: index.json is not an image index")
+    layout = LayoutFiles(path)
 
     def fetch(descriptor: Descriptor) -> None:
         if store.blobs.has(descriptor.digest):
             return
-        digest = descriptor.digest
-        source = os.path.join(path, "blobs", digest.algorithm, digest.hex)
-        ingesting = store.blobs.ingest(algorithm=digest.algorithm)
-        with _open_regular(source) as stream, ingesting as ingest:
+        ingesting = store.blobs.ingest(algorithm=descriptor.digest.algorithm)
+        with layout.open(descriptor) as stream, ingesting as ingest:
             while chunk := stream.read(1 << 20):
                 ingest.write(chunk)
             ingest.commit(descriptor)
 
+    index = layout.index()
     found = _of_digest(path, name, index) or _choose(index, name, platform, path)
     return _from_descriptor(store, found, platform, path, fetch)
 
@@ -93,7 +144,7 @@ def _from_descriptor(
     raise BadArchive(f"{path}: indexes nested deeper than {MAX_INDEX_DEPTH}")
 
 
-def _choose(index: Index, name: str, platform: Platform, path: str) -> Descriptor:
+def _choose(index: Index, name: str, platform: Platform | None, path: str) -> Descriptor:
     names = {entry.annotations.get(REF_NAME, ""): entry for entry in index.manifests}
     full = {
         entry.annotations.get("io.containerd.image.name", ""): entry for entry in index.manifests
@@ -109,7 +160,7 @@ def _choose(index: Index, name: str, platform: Platform, path: str) -> Descripto
         return found
     if len(index.manifests) == 1:
         return index.manifests[0]
-    selected = index.select(platform)
+    selected = index.select(platform) if platform else None
     if selected is None or len(set(names)) > 1:
         raise NotFound(
             f"{path} holds {len(index.manifests)} images; say which",
@@ -121,6 +172,34 @@ def _choose(index: Index, name: str, platform: Platform, path: str) -> Descripto
 def _import_archive(
     store: Store, path: str, name: str, platform: Platform, limits: Limits
 ) -> Image:
+    members, documents = _members(store, path, limits)
+    if "index.json" in documents:
+        index = parse(documents["index.json"])
+        if isinstance(index, Index):
+            found = _choose(index, name, platform, path)
+            return _from_descriptor(
+                store, found, platform, path, lambda d: _present(store, d, path)
+            )
+    return _unpacked(store, members, documents, name, path)
+
+
+def _unpacked(
+    store: Store,
+    members: Mapping[str, Descriptor],
+    documents: Mapping[str, bytes],
+    name: str,
+    path: str,
+) -> Image:
+    if "manifest.json" in documents:
+        return _docker_archive(store, json.loads(documents["manifest.json"]), members, name, path)
+    raise BadArchive(f"{path}: neither an OCI layout nor a docker archive")
+
+
+def _members(
+    store: Store, path: str, limits: Limits
+) -> tuple[dict[str, Descriptor], dict[str, bytes]]:
+    """The files of the archive at `path`, all in the store, and those at its top that are JSON.
+    Names mean what is in the archive only (rule M11)."""
     members: dict[str, Descriptor] = {}
     documents: dict[str, bytes] = {}
     with _open_regular(path) as stream:
@@ -140,38 +219,31 @@ def _import_archive(
                 target = entry.link if entry.kind is Kind.HARDLINK else target
                 if target in members:
                     members[entry.path] = members[target]
-    if "index.json" in documents:
-        index = parse(documents["index.json"])
-        if isinstance(index, Index):
-            found = _choose(index, name, platform, path)
-            return _from_descriptor(
-                store, found, platform, path, lambda d: _present(store, d, path)
-            )
-    if "manifest.json" in documents:
-        return _docker_archive(store, json.loads(documents["manifest.json"]), members, name, path)
-    raise BadArchive(f"{path}: neither an OCI layout nor a docker archive")
+    return members, documents
 
 
 def _docker_archive(
     store: Store, document: Any, members: Mapping[str, Descriptor], name: str, path: str
 ) -> Image:
-    images = (
-        [one for one in document if isinstance(one, dict)] if isinstance(document, list) else []
-    )
+    images = [one for one in _list(document) if isinstance(one, dict)]
     if name:
-        images = [one for one in images if name in (one.get("RepoTags") or ())]
+        images = [one for one in images if name in _list(one.get("RepoTags"))]
     if len(images) != 1:
         raise NotFound(f"{path} holds {len(images)} images that match; say which by its full name")
     config = _member(members, images[0].get("Config"), path)
     content = store.blobs.read(Descriptor(CONFIG, config.digest, config.size), MAX_DOCUMENT)
     ImageConfig.parse(content)
     layers = [
-        _layer(store, _member(members, layer, path)) for layer in images[0].get("Layers") or ()
+        _layer(store, _member(members, layer, path)) for layer in _list(images[0].get("Layers"))
     ]
     manifest = build(Descriptor(CONFIG, config.digest, config.size), layers)
     image = Image.read(manifest, content)
     store.put_image(image)
     return image
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _layer(store: Store, member: Descriptor) -> Descriptor:

@@ -78,7 +78,7 @@ def read_index(path: str) -> list[Descriptor]:
         return [Descriptor.from_document(entry) for entry in document.get("manifests") or ()]
     except FileNotFoundError:
         return []
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{path} is not an image index: {error}", path, hint="move the file away"
         ) from error

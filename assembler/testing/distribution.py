@@ -133,6 +133,10 @@ class Distribution:
         """The bytes of a blob."""
         return b"".join(self.contents[digest].read())
 
+    def repositories(self) -> set[str]:
+        """The repositories that hold a manifest."""
+        return {name for name, _ in self.manifests}
+
     def tags(self, repository: str) -> list[str]:
         """The tags of a repository, sorted."""
         return sorted(tag for name, tag in self.manifests if name == repository and ":" not in tag)
@@ -212,8 +216,9 @@ class Distribution:
             return self._start(asked, name, body)
         with self._lock:
             session = self.sessions.get(id)
-        if session is None or session.repository != name:
+        if session is None or session.repository not in ("", name):
             return error(404, "BLOB_UPLOAD_UNKNOWN")
+        session.repository = name
         asked.upload = session.upload
         with session.lock:
             if asked.method == "DELETE":

@@ -41,7 +41,7 @@ class MemoryRegistry(Distribution):
         self.tokens = tokens
         self.blobs: MutableMapping[str, bytes] = _Blobs(self.contents)
         self.uploads: MutableMapping[str, bytes] = _Uploads(self.sessions)
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()
         self._server = Server(self._serve, tls=tls)
         self.asked = self._server.log
         self.origin = f"{'https' if tls else 'http'}://{self.host}"
@@ -61,7 +61,7 @@ class MemoryRegistry(Distribution):
 
     def respond(self, asked: Asked) -> Answer:
         """The answer to one request."""
-        with self._one_at_a_time:  # what faults remember needs no lock of its own
+        with self._one_at_a_time:  # what faults remember needs no lock; they may ask themselves
             if self.fault is not None and (answer := self.fault(asked)) is not None:
                 return answer
         if asked.path == "/token" and self.token:
@@ -128,7 +128,8 @@ class _Uploads(_Bytes):
         self._sessions = sessions
 
     def __setitem__(self, id: str, content: bytes) -> None:
-        self._sessions[id].content = Content(content)
+        session = self._sessions.setdefault(id, Session("", id))  # of whichever asks for it first
+        session.content = Content(content)
 
     def _content(self, name: str) -> Content:
         return self._sessions[name].content

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from assembler.cli.inputs import directory_context, inputs_of
+from assembler.context.base import Summarised
 from assembler.context.directory import DirectoryContext, find_ignore_file
 from assembler.errors import ContextChanged, StepError, UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import by_name
 from assembler.layer.realise import realise
+from assembler.layer.tree import everything
 from assembler.layer.write import pack
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
@@ -324,3 +326,63 @@ def test_G7_a_local_named_context_has_an_ignore_file_of_its_own(root: Path) -> N
     assert [one.path for one in inputs.context.tree().children("")] == [
         ".dockerignore", "Dockerfile", "d",
     ]  # fmt: skip
+
+
+def deep(root: Path, levels: int) -> None:
+    """Directories in each other, more than are kept open, a file beside each."""
+    top = here = root / "deep"
+    for number in range(levels):
+        here.mkdir()
+        (here / "a").write_text(str(number))
+        (here / "z").write_text(str(number))
+        here = here / "m"
+    assert top.is_dir()
+
+
+def test_everything_is_what_the_directories_one_by_one_have(root: Path) -> None:
+    deep(root, 70)
+    (root / "d/l").symlink_to("g")
+    os.link(root / "d/g", root / "d/h")
+    (root / "d-e").mkdir()
+    (root / "program").write_text("P")
+    (root / "program").chmod(0o755)
+    whole = DirectoryContext(str(root), None).tree()
+
+    class OneByOne:
+        lookup, children = whole.lookup, whole.children
+
+    found = list(everything(whole))
+    assert found == list(everything(OneByOne()))
+    assert len(found) == 1 + 3 * 70 + 7
+    assert [entry for entry in found if entry.kind is Kind.HARDLINK] != []
+    assert [read(entry) for entry in found if entry.path.endswith("m/m/z")][:1] == [b"69"]
+
+
+def test_everything_is_as_it_was_when_the_context_was_listed(root: Path) -> None:
+    tree = DirectoryContext(str(root), None).tree()
+    assert isinstance(tree, Summarised)
+    tree.unread("", lambda: None)
+    before = list(everything(DirectoryContext(str(root), None).tree()))
+    (root / "d/new").write_text("N")
+    assert list(everything(tree)) == before
+
+
+def test_B2_a_directory_that_became_a_link_is_not_entered(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/secret").write_text("S")
+    walk = everything(DirectoryContext(str(root), None).tree())
+    assert [next(walk).path, next(walk).path] == ["", "d"]
+    shutil.rmtree(root / "d")
+    (root / "d").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ContextChanged, match="d in the build context changed"):
+        list(walk)
+
+
+def test_a_walk_that_is_given_up_leaves_nothing_open(root: Path) -> None:
+    deep(root, 5)
+    before = os.listdir("/proc/self/fd")
+    walk = everything(DirectoryContext(str(root), None).tree())
+    while not next(walk).path.endswith("m/m"):
+        pass
+    walk.close()
+    assert os.listdir("/proc/self/fd") == before

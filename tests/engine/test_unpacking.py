@@ -78,7 +78,7 @@ class Bench:
             store=self.store, cancellation=self.cancellation, jobs=4, archive_limits=DEFAULT_LIMITS
         )
         snapshotter: Any = Directories(self.place / f"layers-{self.number}")
-        unpacker = Apart(self.started)
+        unpacker = Apart(self.started, least=0)
         return Realisation(cast(Services, services), snapshotter, None, apart=unpacker)
 
     def snapshot(self, *archives: bytes) -> tuple[BaseChange, ...]:

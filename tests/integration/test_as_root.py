@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,33 @@ def test_root_builds_with_its_own_ids(assemble: Any, tmp_path: Path) -> None:
     first = assemble("build", tmp_path)
     assert "12345:70000" in first.stderr
     assert assemble("build", tmp_path).stdout == first.stdout
+
+
+@pytest.mark.parametrize("runtime", ["native", "chroot"])
+def test_the_layers_of_a_base_are_unpacked_at_once_whatever_forks(
+    assemble: Any, tmp_path: Path, runtime: str
+) -> None:
+    """Both have a zygote: in a namespace of its own, and in none."""
+    context = tmp_path / "context"
+    context.mkdir()
+    names = ("one", "two", "three")
+    sums = ""
+    for name in names:
+        (context / name).write_bytes(os.urandom(600_000))
+        sums += f"{hashlib.sha256((context / name).read_bytes()).hexdigest()}  {name}\n"
+    (context / "sums").write_text(sums)
+    text = "FROM busybox\n" + "".join(f"COPY --chown=7:8 {name} /d/\n" for name in names)
+    (context / "Dockerfile").write_text(text)
+    assemble("build", "-o", f"type=oci,tar=false,dest={tmp_path}/base", context)
+    (context / "Dockerfile").write_text(
+        "FROM base\nRUN --mount=type=bind,target=/c cd /d && sha256sum -c /c/sums"
+        " && test $(stat -c %u:%g one) = 7:8\n"
+    )
+    store = {"ASSEMBLE_STORE": str(tmp_path / "second")}
+    base = ("--build-context", f"base=oci-layout://{tmp_path}/base")
+    done = assemble("build", "--runtime", runtime, *base, context, **store)
+    assert all(f"{name}: OK" in done.stderr for name in names)
+    assemble("store", "check", **store)
 
 
 DOCKERFILE = """\

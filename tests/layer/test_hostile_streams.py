@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -61,17 +62,27 @@ BAD_GZIP = {
 }
 
 
+@pytest.fixture(params=["isal", ""], ids=["zlib", "igzip"])
+def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without what inflates faster."""
+    if request.param:
+        monkeypatch.setitem(sys.modules, request.param, None)
+
+
+@pytest.mark.usefixtures("missing")
 @pytest.mark.parametrize("name", ODD_GZIP)
 def test_T13_gzip_that_is_read(name: str) -> None:
     assert plain(ODD_GZIP[name]) == TEXT
 
 
+@pytest.mark.usefixtures("missing")
 @pytest.mark.parametrize("name", BAD_GZIP)
 def test_T13_gzip_that_is_refused(name: str) -> None:
     with pytest.raises(BadArchive):
         plain(BAD_GZIP[name])
 
 
+@pytest.mark.usefixtures("missing")
 @pytest.mark.parametrize("blob", [GZIP, ODD_GZIP["members"]], ids=["one", "several"])
 def test_T13_gzip_cut_anywhere(blob: bytes) -> None:
     whole = {cut for cut in range(2, len(blob)) if not refused(blob[:cut])}

@@ -96,16 +96,18 @@ class Server:
 
 
 def _request(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes, bytes]:
-    while b"\r\n\r\n" not in rest:
-        rest += _some(connection)
-    head, _, rest = rest.partition(b"\r\n\r\n")
+    data = bytearray(rest)
+    while b"\r\n\r\n" not in data:
+        data += _some(connection)
+    head, _, rest = bytes(data).partition(b"\r\n\r\n")
     length = next(
         (int(line[15:]) for line in head.split(b"\r\n") if line.lower()[:15] == b"content-length:"),
         0,
     )
-    while len(rest) < length:
-        rest += _some(connection)
-    return head, rest[:length], rest[length:]
+    data = bytearray(rest)
+    while len(data) < length:
+        data += _some(connection)
+    return head, bytes(data[:length]), bytes(data[length:])
 
 
 def _some(connection: socket.socket) -> bytes:
@@ -163,6 +165,12 @@ class Authority:
         """Its own certificate, in PEM."""
         return str(self.directory / "ca.crt")
 
+    def hashed(self, directory: Path) -> str:
+        """`directory` with the certificate under the name that OpenSSL looks for."""
+        name = _openssl("x509", "-in", self.certificate, "-noout", "-subject_hash").strip()
+        (directory / f"{name}.0").write_bytes(Path(self.certificate).read_bytes())
+        return str(directory)
+
     def server(
         self, names: str = "IP:127.0.0.1", *, days: int = 2, start: str = "", alone: bool = False
     ) -> ssl.SSLContext:
@@ -212,5 +220,6 @@ class Authority:
         return path
 
 
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+def _openssl(*arguments: str) -> str:
+    done = subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout

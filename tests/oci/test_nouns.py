@@ -10,7 +10,7 @@ from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import CONFIG, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
-from assembler.oci.manifest import Index, Manifest, build, parse
+from assembler.oci.manifest import Index, Manifest, build, build_index, parse
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 
@@ -147,3 +147,88 @@ def test_T17_an_image_whose_layers_disagree_is_refused() -> None:
 def test_a_configuration_is_utf8_whatever_a_dockerfile_holds() -> None:
     config = ImageConfig(Platform("linux", "amd64"), author="\udcff ä \udc80")
     assert json.loads(config.serialise())["author"] == "\ufffd ä \ufffd"
+
+
+def test_a_descriptor_keeps_what_it_does_not_know() -> None:
+    document = {
+        "mediaType": MANIFEST, "digest": str(D), "size": 1, "annotations": {"a": "b"},
+        "platform": {"architecture": "arm64", "os": "linux", "variant": "v8", "os.features": ["x"]},
+        "urls": ["https://example.com"], "artifactType": "application/x", "data": "eA==",
+    }  # fmt: skip
+    read = Descriptor.from_document(document)
+    assert read.to_document() == document
+    assert (read.artifact_type, read.data) == ("application/x", b"x")
+    assert read.platform == Platform("linux", "arm64")
+
+
+def test_M9_data_that_is_not_what_is_described_is_ignored() -> None:
+    good = {"mediaType": LAYER_TAR, "digest": str(D), "size": 1}
+    for data in ("eQ==", "eA", "eHg=", "\N{SNOWMAN}", None, 5, "A" * 1_000_000):
+        assert Descriptor.from_document(good | {"data": data}).data is None
+    huge = b"x" * 100_000
+    described = {"mediaType": LAYER_TAR, "digest": str(Digest.of(huge)), "size": len(huge)}
+    assert Descriptor.from_document(described | {"data": "eHh4" * 33_334}).data is None
+
+
+def test_M5_an_entry_for_no_platform_is_never_selected() -> None:
+    odd: list[object] = [
+        {"os": "unknown", "architecture": "unknown"}, {"os": "linux", "architecture": ""},
+        {"os": "a b", "architecture": "c/d"}, {"os": ["linux"], "architecture": {}},
+    ]  # fmt: skip
+    entries = [
+        {"mediaType": MANIFEST, "digest": str(D), "size": 1, "platform": platform}
+        for platform in odd
+    ]
+    content = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    index = parse(content)
+    assert isinstance(index, Index) and index.platforms == ()
+    assert index.select(Platform("linux", "amd64")) is None
+    assert [entry.to_document()["platform"] for entry in index.manifests] == odd
+
+
+def test_indexes_hold_indexes_and_are_serialised_once() -> None:
+    inner = build_index([Descriptor(MANIFEST, D, 1, platform=Platform("linux", "amd64"))])
+    outer = build_index([inner.descriptor], {"b": "1", "a": "2"})
+    read = parse(outer.content, INDEX)
+    assert read == outer and outer.manifests == (inner.descriptor,)
+    assert json.loads(outer.content)["annotations"] == {"a": "2", "b": "1"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "runs"),
+    [
+        ("linux/amd64/v3", ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64", "linux/386"]),
+        ("linux/amd64", ["linux/amd64", "linux/386"]),
+        ("linux/arm/v7", ["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"]),
+        ("linux/arm/v6", ["linux/arm/v6", "linux/arm/v5"]),
+        (
+            "linux/arm64/v8.1",
+            ["linux/arm64/v8.1", "linux/arm64"] + [f"linux/arm/v{n}" for n in (8, 7, 6, 5)],
+        ),
+        ("linux/s390x", ["linux/s390x"]),
+        ("linux/ppc64le/power9", ["linux/ppc64le/power9", "linux/ppc64le"]),
+    ],
+)
+def test_A10_what_runs_on_a_platform_is_what_containerd_says(
+    platform: str, runs: list[str]
+) -> None:
+    assert list(map(str, Platform.parse(platform).runs)) == runs
+
+
+def test_A10_only_windows_has_a_version() -> None:
+    assert str(Platform.parse("windows(10.0.17763)/amd64")) == "windows(10.0.17763)/amd64"
+    assert Platform.parse("linux(5.10)/amd64") == Platform("linux", "amd64")
+    server = Platform.parse("windows(10.0.17763.1)/amd64")
+    assert server.matches(Platform.parse("windows(10.0.17763.999)/amd64"))
+    assert not server.matches(Platform.parse("windows(10.0.20348.1)/amd64"))
+    assert Platform.parse("windows/amd64").matches(server)
+
+
+def test_RG13_documents_are_read_within_bounds() -> None:
+    for content in (b"[" * 100_000, b'{"a":' * 100_000, b'{"a":[' + b"[]," * 130_000 + b"1]}"):
+        with pytest.raises(ValueError, match="manifest"):
+            parse(content)
+        with pytest.raises(ValueError, match="config"):
+            ImageConfig.parse(content)
+    with pytest.raises(ValueError, match="bytes"):
+        ImageConfig.parse(b" " * (9 << 20))

@@ -7,6 +7,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_KEYS = {
+    "ec": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+    "rsa": ("-newkey", "rsa:2048"),
+}
+
 
 @dataclass(frozen=True)
 class Authority:
@@ -18,8 +23,8 @@ class Authority:
     def create(cls, directory: Path) -> Authority:
         """A new one."""
         _openssl(
-            directory, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority of the tests",
+            directory, "req", "-x509", *_KEYS["ec"], "-nodes", "-days", "2", "-keyout", "ca.key",
+            "-out", "ca.crt", "-subj", "/CN=authority of the tests",
             "-addext", "basicConstraints=critical,CA:TRUE",
         )  # fmt: skip
         return cls(directory)
@@ -29,15 +34,15 @@ class Authority:
         """The authority's own certificate."""
         return self.directory / "ca.crt"
 
-    def issue(self, name: str, *hosts: str, days: int = 2) -> tuple[Path, Path]:
+    def issue(self, name: str, *hosts: str, days: int = 2, kind: str = "ec") -> tuple[Path, Path]:
         """Certificate and key for `hosts` (`IP:127.0.0.1`, `DNS:localhost`), without hosts for a
-        client. With `days=0` it has ended when it is read."""
+        client. With `days=0` it has ended when it is read. `kind` is of the key: ec or rsa."""
         usage = "serverAuth" if hosts else "clientAuth"
         extensions = [f"extendedKeyUsage={usage}", "basicConstraints=CA:FALSE"]
         extensions += [f"subjectAltName={','.join(hosts)}"] if hosts else []
         (self.directory / f"{name}.ext").write_text("\n".join(extensions) + "\n")
         _openssl(
-            self.directory, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key",
+            self.directory, "req", *_KEYS[kind], "-nodes", "-keyout", f"{name}.key",
             "-out", f"{name}.csr", "-subj", f"/CN={name}",
         )  # fmt: skip
         _openssl(

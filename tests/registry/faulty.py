@@ -154,6 +154,8 @@ class FaultyRegistry(Distribution):
                 if 0 <= before < len(piece) and rule.now():
                     if before:
                         yield piece[:before]
+                    if case.exchange.asked.method != "GET":  # the rest was read and not taken
+                        case.exchange.asked.received -= len(piece) - before
                     raise Early(rule.action(case))
             at += len(piece)
             yield piece

@@ -91,7 +91,7 @@ class TokenServer:
     asked: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._certificate, self._key = self.authority.issue("tokens", "IP:127.0.0.1")
+        self._certificate, self._key = self.authority.issue("tokens", "IP:127.0.0.1", kind="rsa")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._certificate, self._key)
         self._server = Server(self._serve, tls=context)

@@ -209,22 +209,28 @@ def _whole(body: bytes | Iterable[bytes]) -> bytes:
 @dataclass
 class Chaos:
     """Every request fails with this probability, in one of the ways that networks and registries
-    have: a reset before, amid or after it was read, 500, 503, 429, a body that ends early."""
+    have: a reset before, amid or after it was read, 500, 503, 429, a body that ends early. None
+    fails more than `most` times in a row."""
 
     probability: float
     seed: int = 0
+    most: int = 1 << 30
     retry_after: tuple[str, ...] = ("0",)
     failures: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._lock = threading.Lock()
+        self._in_a_row: dict[tuple[str, str], int] = {}
 
     def __call__(self, asked: Asked) -> Action | None:
         """What happens to the request, None when nothing does."""
         with self._lock:
-            if self._random.random() >= self.probability:
+            key = asked.method, asked.path
+            failed = self._in_a_row.pop(key, 0)
+            if failed >= self.most or self._random.random() >= self.probability:
                 return None
+            self._in_a_row[key] = failed + 1
             length = int(asked.header("content-length") or 0)
             ways: dict[str, Action] = {
                 "reset": reset(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -10,13 +11,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
-from assembler.net.client import Request, Response
+from assembler.net.client import HttpClient, Request, Response
 from assembler.net.origin import Origin
+from assembler.net.retry import RetryPolicy
 from assembler.registry import auth, challenges, realms
 from assembler.registry.auth import Tokens
 from assembler.registry.challenges import Scopes
 from assembler.registry.credential import Credential, Found
+from assembler.testing import MemoryRegistry
 
 PULL: Scopes = challenges.scopes("repository:team/app:pull")
 PUSH: Scopes = challenges.scopes("repository:team/app:pull,push")
@@ -391,3 +395,21 @@ def test_a_token_server_that_refuses_is_quoted_without_secrets(status: int) -> N
     if status in (400, 401, 403):
         assert isinstance(caught.value, Unauthorized) and "assemble login" in text
         assert "the credential from a file was refused" in text
+
+
+@pytest.mark.parametrize("target", ["name", "address"])
+def test_R2_a_name_that_leads_inside_is_not_connected_to(target: str) -> None:
+    """The realm's own name, or an address, is private although the registry's is not (GGCR#2440)."""
+    with Cancellation() as cancellation, MemoryRegistry() as inside:
+        port = inside.host.rpartition(":")[2]
+        http = HttpClient(
+            cancellation=cancellation,
+            policy=RetryPolicy(tries=1),
+            look_up=lambda host, port: [(socket.AF_INET, ("127.0.0.1", port))],
+        )
+        ours = Tokens(http, "example.com", Origin.of("http://example.com"), Found)
+        host = "auth.example.com" if target == "name" else "127.0.0.1"
+        with http, pytest.raises(RegistryError, match="an address inside"):
+            challenge = f'Bearer realm="http://{host}:{port}/token"'
+            ours.renew(PULL, challenge=challenge, inside=False)
+        assert not inside.asked

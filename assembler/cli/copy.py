@@ -1,0 +1,68 @@
+"""`assemble copy`: images and indexes between registries, layouts, archives and the store."""
+
+from __future__ import annotations
+
+import click
+
+from assembler.access import Access
+from assembler.cli.main import cancellable
+from assembler.cli.options import (
+    network_options,
+    platform_of,
+    progress_option,
+    sink_for,
+    store_option,
+)
+from assembler.environment import Environment
+from assembler.errors import UsageError
+
+
+@click.command("copy")
+@click.option(
+    "--platform",
+    "platforms",
+    metavar="OS/ARCH[,...]",
+    multiple=True,
+    help="Copy what is for these only; one is copied without the index.",
+)
+@progress_option
+@network_options
+@store_option
+@click.argument("source", metavar="SRC")
+@click.argument("targets", metavar="DST...", nargs=-1, required=True)
+def command(
+    source: str,
+    targets: tuple[str, ...],
+    platforms: tuple[str, ...],
+    progress: str,
+    access: Access,
+    store: str,
+) -> None:
+    """Copy SRC to every DST, for all of its platforms and byte for byte.
+
+    SRC is a name in a registry, store:NAME, or the path of a layout or archive; DST is a name in a
+    registry or PATH[:TAG] of a layout, spelled /PATH, ./PATH or oci-layout://PATH.
+    """
+    environment = Environment.read()
+    words = [word for text in platforms for word in text.split(",")]
+    wanted = [one for word in words if (one := platform_of(word, environment)) is not None]
+    with cancellable() as cancellation:
+        from assembler.builder import Builder
+        from assembler.cli.limits import archive_limits_of
+        from assembler.copies import registries
+
+        hosts = registries(source, targets)
+        if access.creds and len(hosts) > 1:
+            raise UsageError(
+                f"--creds: for which of {', '.join(hosts)}?",
+                hint="log in to each with `assemble login`, or use --authfile",
+            )
+        with Builder(
+            environment,
+            store=store,
+            access=access.creds_to(*hosts),
+            archive_limits=archive_limits_of(environment),
+            sink=sink_for(progress, environment),
+            cancellation=cancellation,
+        ) as builder:
+            click.echo(str(builder.copy(source, wanted, targets)))
