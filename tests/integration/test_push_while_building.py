@@ -45,15 +45,15 @@ def leftovers(store: Path) -> list[str]:
     return [str(path) for name in ("ingest", "scratch") for path in (store / name).iterdir()]
 
 
-def test_a_layer_is_there_while_the_next_step_runs_and_stays_when_that_is_cancelled(
+def test_layers_and_the_base_are_there_while_a_step_runs_and_stay_when_that_is_cancelled(
     start: Any, assemble: Any, tmp_path: Path
 ) -> None:
-    def has_it() -> bool:
-        return any(len(one) > 20_000_000 for one in registry.blobs.values())
+    def has_both() -> bool:
+        return len(registry.blobs) == 2 and max(map(len, registry.blobs.values())) > 20_000_000
 
     with MemoryRegistry() as registry:
         process = start(f"FROM busybox\n{BIG}RUN sleep 1000\n", f"{registry.host}/app:1")
-        eventually(has_it, process)
+        eventually(has_both, process)
         assert not registry.tags("app")
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
