@@ -14,7 +14,6 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.registry.documents import MAX_MANIFEST, UNCHANGED, named, violation
 from assembler.registry.endpoints import from_any
-from assembler.registry.referring import referrers_tag
 
 MAX_PAGES = 100
 _ABSENT = frozenset({400, 404, 405, 501})
@@ -36,6 +35,11 @@ def referrers(
     if artifact_type:
         found = tuple(one for one in found if one.artifact_type == artifact_type)
     return tuple({one.digest: one for one in found}.values())
+
+
+def referrers_tag(subject: Digest) -> str:
+    """The tag of the index of referrers where a registry does not list them."""
+    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
 def _listed(

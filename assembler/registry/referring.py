@@ -11,7 +11,7 @@ from assembler.oci.descriptor import INDEX, Descriptor
 from assembler.oci.manifest import Document, Index, Manifest, build_index, parse
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
-from assembler.registry.referrers import fallback_tag
+from assembler.registry.referrers import referrers_tag
 
 MAX_INDEX = 4 << 20  # bytes, as for any manifest
 _TRIES = 3  # another one may write the same index between our reading and writing (reliability M12)
@@ -19,7 +19,7 @@ _TRIES = 3  # another one may write the same index between our reading and writi
 
 def add_referrer(destination: Destination, document: Document, subject: Descriptor) -> None:
     """Have the index of what refers to `subject` list `document`. Raises RegistryError."""
-    tag, entry = fallback_tag(subject.digest), _entry(document)
+    tag, entry = referrers_tag(subject.digest), _entry(document)
     for _ in range(_TRIES):
         listed = _listed(destination, tag)
         if any(one.digest == entry.digest for one in listed):

@@ -27,8 +27,7 @@ from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.documents import current, described, named
 from assembler.registry.pull import MAX_DEPTH, closure, resolve, selection
-from assembler.registry.referrers import referrers
-from assembler.registry.referring import referrers_tag
+from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import amend, reply

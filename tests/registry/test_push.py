@@ -27,7 +27,7 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.push import push, push_image
-from assembler.registry.referrers import fallback_tag
+from assembler.registry.referrers import referrers_tag
 from assembler.testing.server import Answer
 from assembler.testing.tokens import Tokens
 from tests.registry.faulty import FaultyRegistry
@@ -358,7 +358,7 @@ def refer(client: RegistryClient, registry: FaultyRegistry, document: Document) 
 
 def listed(registry: FaultyRegistry) -> list[tuple[str, str]]:
     """What the fall-back index says: types and digests."""
-    _, content = registry.manifests["app", fallback_tag(IMAGE.digest)]
+    _, content = registry.manifests["app", referrers_tag(IMAGE.digest)]
     entries = json.loads(content)["manifests"]
     return [(entry["artifactType"], entry["digest"]) for entry in entries]
 
@@ -388,7 +388,7 @@ def test_M12_when_another_one_wrote_the_index_between_both_are_in_it(
     client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
     faulty.referrers = False
-    tag, other = fallback_tag(IMAGE.digest), made(b"other")[0].manifest.descriptor
+    tag, other = referrers_tag(IMAGE.digest), made(b"other")[0].manifest.descriptor
 
     def overwritten(case: Case) -> Answer:
         answer = case.honest()
@@ -411,7 +411,7 @@ def test_M12_an_index_that_is_too_large_is_refused(
     faulty.referrers = False
     send(client, f"{faulty.host}/app:1")
     faulty.on(
-        "GET", f"/v2/app/manifests/{fallback_tag(IMAGE.digest)}", reply(200, {}, b" " * (5 << 20))
+        "GET", f"/v2/app/manifests/{referrers_tag(IMAGE.digest)}", reply(200, {}, b" " * (5 << 20))
     )
     with pytest.raises(ProtocolViolation):
         refer(client, faulty, artifact(IMAGE.manifest.descriptor, "example/one"))
