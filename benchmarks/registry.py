@@ -9,8 +9,9 @@ docker-registry on loopback, in turn; medians of wall and CPU seconds (children 
 largest memory of a process. buildah keeps images unpacked, which for a thousand layers it cannot
 within reason: it pushes the one blob only. `faults`: a reset at 10, 50, 90 and 99 % of a blob, in a
 push and in a pull, a push cut by kill -9 and finished by the same command, a mount from another
-repository: bytes that were sent more than once. `rounds`: pushes and pulls of which every request
-fails with probability 0.3, waits made short.
+repository: bytes that were sent more than once; of a pull no more than that, for what a reset leaves
+in the sender's buffer counts as sent. `rounds`: pushes and pulls of which every request fails with
+probability 0.3, waits made short.
 """
 
 from __future__ import annotations
