@@ -305,7 +305,7 @@ class _Sending:
                 text += piece
                 if len(text) > _ANSWER:
                     break
-            return Response(answer.status, answer.headers, text[:_ANSWER], url)
+            return Response(answer.status, answer.headers, text[:_ANSWER], answer.url)
 
     def _body(self, length: int) -> Body:
         source, offset = self._source, self._offset

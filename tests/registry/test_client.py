@@ -1,0 +1,111 @@
+"""Requests to a registry: whose challenges are answered, and with what."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from assembler.cancellation import Cancellation
+from assembler.environment import Environment
+from assembler.errors import Unauthorized
+from assembler.net.retry import RetryPolicy
+from assembler.oci.descriptor import LAYER_TAR, Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.reference import Reference
+from assembler.registry.client import RegistryClient
+from assembler.registry.configuration import RegistryConfiguration
+from assembler.registry.credential import Credential
+from assembler.registry.documents import named
+from assembler.registry.download import fetch_blob
+from assembler.registry.login import Subject, verify
+from assembler.testing import Answer, Asked, MemoryRegistry
+
+BLOB = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
+PASSWORD = "canary-password"
+
+
+class Home:
+    """A user's home: its logins and certificates, and clients that wait for nothing long."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path = path
+        self._stack = stack
+
+    def log_in(self, host: str, **entry: str) -> None:
+        """Have what `docker login` leaves."""
+        pair = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+        file = self.path / ".docker/config.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"auths": {host: entry or {"auth": pair}}}))
+
+    def client(self) -> RegistryClient:
+        environment = Environment.read({"HOME": str(self.path)})
+        configuration = RegistryConfiguration.read(environment, frozenset())
+        cancellation = self._stack.enter_context(Cancellation())
+        policy = RetryPolicy(tries=2, first=0.001, cap=0.002)
+        return self._stack.enter_context(
+            RegistryClient(environment, configuration, cancellation=cancellation, policy=policy)
+        )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with ExitStack() as stack:
+        yield Home(tmp_path, stack)
+
+
+def localhost(registry: MemoryRegistry) -> str:
+    """Its URL by a name: another origin than that of its address."""
+    return registry.origin.replace("127.0.0.1", "localhost")
+
+
+def leads_to(url: str) -> Callable[[Asked], Answer | None]:
+    """Redirects whoever is authorized."""
+
+    def fault(asked: Asked) -> Answer | None:
+        known = asked.path != "/token" and asked.header("authorization")
+        return Answer(307, {"Location": f"{url}{asked.path}"}) if known else None
+
+    return fault
+
+
+def fetch_manifest(client: RegistryClient, name: Reference) -> None:
+    named(client, name)
+
+
+def fetch_layer(client: RegistryClient, name: Reference) -> None:
+    fetch_blob(client, name, BLOB, lambda piece: None, cancellation=client.cancellation)
+
+
+@pytest.mark.parametrize("fetch", [fetch_manifest, fetch_layer])
+def test_R1_a_challenge_of_another_origin_is_not_the_registrys(
+    home: Home, fetch: Callable[[RegistryClient, Reference], None]
+) -> None:
+    with MemoryRegistry(users={"me": PASSWORD}) as registry, MemoryRegistry() as storage:
+        home.log_in(registry.host)
+        challenge = f'Bearer realm="{registry.origin}/token",service="x", Basic realm="y"'
+        storage.fault = lambda asked: Answer(401, {"WWW-Authenticate": challenge})
+        registry.fault = leads_to(localhost(storage))
+        with pytest.raises(Unauthorized) as caught:
+            fetch(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+        there = localhost(storage).removeprefix("http://")
+        assert f"status 401 by {there}, where the registry led" in caught.value.message
+        assert f"{registry.host}/team/app" in caught.value.message
+        assert there in caught.value.hint and "assemble login" not in caught.value.hint
+        assert len(storage.asked) == 1 and "authorization" not in storage.asked[0].headers
+        assert len(registry.asked) == 2, "without and with the credential, and no token"
+
+
+def test_R1_a_login_answers_no_challenge_of_another_origin(home: Home) -> None:
+    with MemoryRegistry() as registry, MemoryRegistry(token="given") as other:
+        registry.fault = lambda asked: Answer(307, {"Location": f"{localhost(other)}/v2/"})
+        with pytest.raises(Unauthorized, match="where the registry led") as caught:
+            verify(home.client(), Subject(registry.host), Credential("me", PASSWORD))
+        assert "canary" not in f"{caught.value.message} {caught.value.hint}"
+        assert [asked.path for asked in other.asked] == ["/v2/"]
+        assert "authorization" not in other.asked[0].headers
