@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import Unauthorized
+from assembler.errors import NotFound, ProtocolViolation, Unauthorized
+from assembler.net import dial, transport
 from assembler.net.retry import RetryPolicy
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -23,7 +25,10 @@ from assembler.registry.credential import Credential
 from assembler.registry.documents import named
 from assembler.registry.download import fetch_blob
 from assembler.registry.login import Subject, verify
-from assembler.testing import Answer, Asked, MemoryRegistry
+from assembler.testing import Answer, Asked, MemoryRegistry, Tokens
+from tests.registry.certificates import Authority
+from tests.registry.faulty import FaultyRegistry
+from tests.registry.rules import TOKEN, reply
 
 BLOB = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
 PASSWORD = "canary-password"
@@ -43,6 +48,13 @@ class Home:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps({"auths": {host: entry or {"auth": pair}}}))
 
+    def trust(self, host: str, authority: Authority) -> Path:
+        """The directory of certs.d that trusts it."""
+        directory = self.path / ".config/containers/certs.d" / host
+        directory.mkdir(parents=True)
+        shutil.copy(authority.certificate, directory / "ca.crt")
+        return directory
+
     def client(self) -> RegistryClient:
         environment = Environment.read({"HOME": str(self.path)})
         configuration = RegistryConfiguration.read(environment, frozenset())
@@ -57,6 +69,11 @@ class Home:
 def home(tmp_path: Path) -> Iterator[Home]:
     with ExitStack() as stack:
         yield Home(tmp_path, stack)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.create(tmp_path_factory.mktemp("authority"))
 
 
 def localhost(registry: MemoryRegistry) -> str:
@@ -109,3 +126,59 @@ def test_R1_a_login_answers_no_challenge_of_another_origin(home: Home) -> None:
         assert "canary" not in f"{caught.value.message} {caught.value.hint}"
         assert [asked.path for asked in other.asked] == ["/v2/"]
         assert "authorization" not in other.asked[0].headers
+
+
+def tokens_at(registry: MemoryRegistry, answer: Callable[[Asked], Answer | None]) -> None:
+    """Have `answer` speak for the token server at the registry."""
+    registry.fault = lambda asked: answer(asked) if asked.path == "/token" else None
+
+
+def test_R1_a_redirect_of_the_token_server_takes_no_credential_along(home: Home) -> None:
+    with MemoryRegistry(token="given") as registry, MemoryRegistry(token="given") as other:
+        home.log_in(registry.host)
+        tokens_at(registry, lambda asked: Answer(307, {"Location": f"{localhost(other)}/token"}))
+        with pytest.raises(NotFound):
+            fetch_manifest(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+        (asked,) = other.asked
+        assert "authorization" not in asked.headers and "canary" not in repr(asked)
+        pairs = [one.header("authorization") for one in registry.asked if one.path == "/token"]
+        assert len(pairs) == 1 and pairs[0].startswith("Basic ")
+
+
+def test_R1_an_identity_token_follows_no_redirect(home: Home) -> None:
+    with MemoryRegistry(token="given") as registry, MemoryRegistry(token="given") as other:
+        home.log_in(registry.host, identitytoken=PASSWORD)
+        tokens_at(registry, lambda asked: Answer(307, {"Location": f"{localhost(other)}/token"}))
+        with pytest.raises(ProtocolViolation, match="answered with status 307"):
+            fetch_manifest(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+        assert not other.asked
+
+
+def test_R3_a_redirect_of_the_token_server_leads_from_https_to_no_http(
+    home: Home, authority: Authority
+) -> None:
+    tls = authority.server(name="redirecting")
+    with MemoryRegistry(token="given", tls=tls) as registry, MemoryRegistry() as plain:
+        home.trust(registry.host, authority)
+        home.log_in(registry.host)
+        tokens_at(registry, lambda asked: Answer(307, {"Location": f"{plain.origin}/token"}))
+        with pytest.raises(ProtocolViolation, match="from https to http") as caught:
+            fetch_manifest(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+        assert "canary" not in caught.value.message and not plain.asked
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost"])
+def test_R2_a_redirect_of_the_token_server_leads_to_no_address_inside(
+    home: Home, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """127.0.0.2 stands for a public address."""
+    for module in (dial, transport):
+        monkeypatch.setattr(module, "is_public", lambda address: address == "127.0.0.2")
+    registry = FaultyRegistry(address="127.0.0.2", tokens=Tokens(users={"me": PASSWORD}))
+    with registry, MemoryRegistry() as inside:
+        home.log_in(registry.host)
+        url = f"http://{target}:{inside.host.rpartition(':')[2]}/token"
+        registry.on("GET", TOKEN, reply(307, {"Location": url}))
+        with pytest.raises(ProtocolViolation, match="to an address inside"):
+            fetch_manifest(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+        assert registry.asked("GET", TOKEN) and not inside.asked
