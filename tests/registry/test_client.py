@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import NotFound, ProtocolViolation, Unauthorized
+from assembler.errors import NotFound, ProtocolViolation, Unauthorized, Unreachable
 from assembler.net import dial, transport
 from assembler.net.retry import RetryPolicy
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
@@ -182,3 +183,23 @@ def test_R2_a_redirect_of_the_token_server_leads_to_no_address_inside(
         with pytest.raises(ProtocolViolation, match="to an address inside"):
             fetch_manifest(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
         assert registry.asked("GET", TOKEN) and not inside.asked
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_R16_a_registry_that_wants_a_client_certificate_gets_that_of_certs_d(
+    home: Home, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    tls = authority.server(name=version.name, client=True)
+    tls.maximum_version = version
+    with MemoryRegistry(tls=tls) as registry:
+        registry.add_blob("app", b"a layer")
+        name = Reference.parse(f"{registry.host}/app:1")
+        directory = home.trust(registry.host, authority)
+        with pytest.raises(Unreachable, match="it wants a client certificate") as caught:
+            fetch_layer(home.client(), name)
+        assert f"certs.d/{registry.host}/client.cert" in caught.value.hint
+        assert not registry.asked
+        for path in authority.issue("me"):
+            shutil.copy(path, directory / path.name.replace("me.crt", "client.cert"))
+        (directory / "me.key").rename(directory / "client.key")
+        fetch_layer(home.client(), name)
