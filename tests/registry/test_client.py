@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import os
 import shutil
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -23,9 +26,12 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.credential import Credential
+from assembler.registry.destination import Destination
 from assembler.registry.documents import named
 from assembler.registry.download import fetch_blob
 from assembler.registry.login import Subject, verify
+from assembler.registry.source import Stored
+from assembler.registry.upload import upload
 from assembler.testing import Answer, Asked, MemoryRegistry, Tokens
 from tests.registry.certificates import Authority
 from tests.registry.faulty import FaultyRegistry
@@ -203,3 +209,48 @@ def test_R16_a_registry_that_wants_a_client_certificate_gets_that_of_certs_d(
             shutil.copy(path, directory / path.name.replace("me.crt", "client.cert"))
         (directory / "me.key").rename(directory / "client.key")
         fetch_layer(home.client(), name)
+
+
+def test_R10_an_identity_token_is_exchanged_as_often_as_tokens_of_two_seconds_end(
+    home: Home,
+) -> None:
+    moment = 0.0
+
+    def clock() -> float:  # of the token server: each look at it is 0.7 s later
+        nonlocal moment
+        moment += 0.7
+        return moment
+
+    layer = os.urandom(1_000_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    tokens = Tokens(users={"me": "x"}, refresh={PASSWORD}, ttl=2, clock=clock)
+    with MemoryRegistry(tokens=tokens) as registry:
+        home.log_in(registry.host, identitytoken=PASSWORD)
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        destination = Destination(client, repository, None, chunk=100_000)
+        upload(destination, Stored(blob, lambda blob: io.BytesIO(layer)))
+        received = bytearray()
+        fetch_blob(client, name, blob, received.extend, cancellation=client.cancellation)
+        assert bytes(received) == registry.blobs[str(blob.digest)] == layer
+        asked = [one for one in registry.asked if one.path == "/token"]
+        assert len(asked) == len(tokens.given) >= 4
+        for one in asked:
+            form = parse_qs(one.body.decode())
+            assert one.method == "POST" and not one.query and "authorization" not in one.headers
+            assert form["grant_type"] == ["refresh_token"] and form["refresh_token"] == [PASSWORD]
+            assert form["service"] == ["faulty"] and form["client_id"] == ["assemble"]
+            assert form["scope"] in (["repository:app:pull,push"], ["repository:app:pull"])
+        refused = [one for one in registry.asked if one.status == 401]
+        assert len(refused) <= len(asked), "each refusal brings one token"
+        assert not any(PASSWORD in repr(one) for one in registry.asked if one.path != "/token")
+
+
+def test_R10_an_identity_token_that_was_revoked_is_named_and_not_shown(home: Home) -> None:
+    tokens = Tokens(users={"me": "x"}, refresh={"another"}, anonymous=frozenset())
+    with MemoryRegistry(tokens=tokens) as registry:
+        home.log_in(registry.host, identitytoken=PASSWORD)
+        with pytest.raises(Unauthorized, match=r"the credential from .* was refused") as caught:
+            fetch_manifest(home.client(), Reference.parse(f"{registry.host}/app:1"))
+        assert PASSWORD not in f"{caught.value.message} {caught.value.hint}"
+        assert f"assemble login {registry.host}" in caught.value.hint
