@@ -417,7 +417,9 @@ class Builder:
             progress=progress,
         )
 
-    def copy(self, source: str, platforms: Sequence[Platform], targets: Sequence[str]) -> Digest:
+    def copy(
+        self, source: str | Descriptor, platforms: Sequence[Platform], targets: Sequence[str]
+    ) -> Digest:
         """Copy `source` to every one of `targets`, see `copies`; the digest of what was copied."""
         from assembler.copies import Copies
 

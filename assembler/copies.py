@@ -60,9 +60,12 @@ class Copies:
     stack: ExitStack
     limits: Limits = DEFAULT_LIMITS
 
-    def origin(self, subject: str, destinations: int) -> Origin:
+    def origin(self, subject: str | Descriptor, destinations: int) -> Origin:
         """What `subject` means: `store:NAME` in the store, a path or `oci-layout://PATH` a layout or
-        archive, else a name in its registry. Raises NotFound, RegistryError, BadArchive."""
+        archive, else a name in its registry; a descriptor one of the store without a name. Raises
+        NotFound, RegistryError, BadArchive."""
+        if isinstance(subject, Descriptor):
+            return self._kept(_NOWHERE, subject)
         if subject.startswith(STORE):
             return self._stored(parse_reference(subject.removeprefix(STORE)))
         if not registries(subject, ()):
@@ -126,7 +129,7 @@ class Copies:
             layout = LayoutFiles(place.path)
             top = layout.document(layout.entry(choice))
             return Origin(_NOWHERE, top, layout.document, layout.open)
-        return self._kept(_NOWHERE, import_top(self.store, place.path, choice, self.limits))
+        return self._kept(_NOWHERE, import_top(self.store, place.path, choice, None, self.limits))
 
     def copy(self, origin: Origin, platforms: Sequence[Platform], targets: Sequence[str]) -> Digest:
         """Have it, or what of it is for `platforms`, at every one of `targets`; its digest. Raises

@@ -11,9 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from assembler.builder import Builder
+from assembler.builder import Builder, host_platform
 from assembler.cancellation import Cancellation
+from assembler.cli.main import cli
+from assembler.cli.subjects import whole
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError
 from assembler.images import parse_reference
@@ -230,12 +233,50 @@ def test_an_archive_and_a_name_of_the_store_are_copied_whole(
     builder.copy(f"{faulty.host}/app:1", [], [f"{layout}:one"])
     archive(layout, tar)
     assert builder.copy(str(tar), [], [f"{other.host}/tar:1"]) == index.descriptor.digest
-    builder.store.refs.set("example.com/app:1", import_top(builder.store, str(tar), "one"))
+    builder.store.refs.set("example.com/app:1", import_top(builder.store, str(tar), "one", None))
     name = "store:example.com/app:1"
     assert builder.copy(name, [], [f"{other.host}/store:1"]) == index.descriptor.digest
     assert other.manifests["store", "1"][1] == other.manifests["tar", "1"][1] == index.content
     with pytest.raises(NotFound, match="no image named"):
         builder.copy("store:example.com/no:1", [], [f"{other.host}/store:1"])
+
+
+def test_push_takes_an_archive_as_copy_does(
+    builder: Builder, faulty: FaultyRegistry, other: FaultyRegistry, tmp_path: Path
+) -> None:
+    index = provide(faulty)
+    layout, tar = tmp_path / "layout", tmp_path / "a.tar"
+    builder.copy(f"{faulty.host}/app:1", [], [f"{layout}:one"])
+    archive(layout, tar)
+    for subject in (tar, f"{tar}:one", layout):
+        arguments = ("push", "--store", str(tmp_path / "pushed"), str(subject))
+        done = CliRunner().invoke(
+            cli, [*arguments, f"{other.host}/tar:1"], env={"HOME": str(tmp_path)}
+        )
+        assert done.exception is None, done.exception
+        assert str(index.descriptor.digest) in done.output
+        assert other.manifests.pop(("tar", "1"))[1] == index.content
+    assert set(other.contents) == set(faulty.contents), "every platform's"
+
+
+def test_of_an_archive_of_several_images_push_takes_this_hosts(
+    builder: Builder, other: FaultyRegistry, tmp_path: Path
+) -> None:
+    ours = image(host_platform(), b"ours")
+    foreign = image(Platform("linux", "s390x"), b"theirs")
+    index = build_index(
+        [replace(one.manifest.descriptor, platform=one.config.platform) for one in (ours, foreign)]
+    )
+    blobs = tmp_path / "layout/blobs/sha256"
+    blobs.mkdir(parents=True)
+    for one, content in ((ours, b"ours"), (foreign, b"theirs")):
+        for data in (content, one.config_content, one.manifest.content):
+            (blobs / Digest.of(data).hex).write_bytes(data)
+    (tmp_path / "layout/index.json").write_bytes(index.content)
+    (tmp_path / "layout/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    archive(tmp_path / "layout", tmp_path / "a.tar")
+    found = whole(builder, str(tmp_path / "a.tar"))
+    assert isinstance(found, Image) and found.digest == ours.digest
 
 
 def test_what_the_store_lacks_of_an_index_comes_from_its_registry(

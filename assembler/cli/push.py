@@ -41,7 +41,8 @@ def command(
 ) -> None:
     """Push an image, or an index with all that it leads to, to every REF.
 
-    With one word, the image of that name in the store is pushed under its own name.
+    With one word, the image of that name in the store is pushed under its own name. With
+    --compression it is the image for this host, without an index.
     """
     from assembler.cli.limits import timeout_of
 
@@ -52,9 +53,10 @@ def command(
     with cancellable(timeout_of(timeout)) as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
-        from assembler.cli.subjects import find, index_of
+        from assembler.cli.subjects import find, whole
         from assembler.images import parse_reference
         from assembler.layer.compression import by_name
+        from assembler.oci.image import Image
 
         wanted = by_name(compression, compression_level) if compression else None
         references = tuple(map(parse_reference, targets))
@@ -66,11 +68,12 @@ def command(
             sink=sink_for(progress, environment),
             cancellation=cancellation,
         ) as builder:
-            if wanted is None and (index := index_of(builder, subject)):
-                click.echo(str(builder.copy(index, (), targets)))
-                return
-            image = find(builder, subject)
-            if wanted is not None:
-                image = builder.recompressed(image, wanted)
-            builder.write(image, [builder.registry_output(references)])
-            click.echo(str(image.digest))
+            if wanted is None:
+                found = whole(builder, subject)
+            else:
+                found = builder.recompressed(find(builder, subject), wanted)
+            if isinstance(found, Image):
+                builder.write(found, [builder.registry_output(references)])
+                click.echo(str(found.digest))
+            else:
+                click.echo(str(builder.copy(found, (), targets)))

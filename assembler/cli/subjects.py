@@ -9,6 +9,7 @@ from assembler.errors import NotFound
 
 if TYPE_CHECKING:
     from assembler.builder import Builder
+    from assembler.oci.descriptor import Descriptor
     from assembler.oci.image import Image
 
 
@@ -19,9 +20,29 @@ def is_path(subject: str) -> bool:
     return os.path.isfile(os.path.join(subject, "oci-layout")) or os.path.isfile(subject)
 
 
-def index_of(builder: Builder, subject: str) -> str:
+def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
+    """What `subject` means: an image, as `find` does, or an index with all that it leads to, as
+    `Builder.copy` takes it. Raises NotFound, UsageError, StoreError, BadArchive."""
+    from assembler.builder import host_platform
+    from assembler.images import LayoutName
+    from assembler.oci.descriptor import INDEXES
+    from assembler.store.importing import image_of, import_top
+
+    if index := _index_of(builder, subject):
+        return index
+    place = LayoutName(subject) if os.path.exists(subject) else LayoutName.parse(subject)
+    if not (is_path(subject) and os.path.isfile(place.path)):
+        return find(builder, subject)
+    name, limits = place.digest or place.tag, builder.archive_limits
+    entry = import_top(builder.store, place.path, name, host_platform(), limits)
+    if entry.media_type in INDEXES:
+        return entry
+    return image_of(builder.store, place.path, entry, host_platform())
+
+
+def _index_of(builder: Builder, subject: str) -> str:
     """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
-    empty when it means no index. Raises UsageError, StoreError, BadArchive."""
+    empty when it means no index there."""
     from assembler.images import LAYOUT, LayoutName, parse_reference
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import LayoutFiles

@@ -75,8 +75,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer whose body was read, up to a limit. `inside` says that it came from an address that
-    is not public."""
+    """An answer whose body was read, up to a limit. `url` is where it came from, behind all redirects,
+    and `inside` says that this is an address that is not public."""
 
     status: int
     headers: Mapping[str, str]
@@ -95,11 +95,12 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer whose body is being read."""
+    """An answer whose body is being read; `url` and `inside` as of a Response."""
 
     status: int
     headers: Mapping[str, str]
     pieces: Iterator[bytes] = field(repr=False)
+    url: str = field(repr=False)
     inside: bool = False
 
     def header(self, name: str) -> str:
@@ -187,8 +188,8 @@ class HttpClient:
         from the pieces, when the connection breaks or is slower than the floor."""
         with self._send(request, None) as answer:
             response = answer.response
-            pieces = self._pieces(answer)
-            yield Stream(response.status_code, _headers(response), pieces, answer.inside)
+            headers, url = _headers(response), answer.request.url
+            yield Stream(response.status_code, headers, self._pieces(answer), url, answer.inside)
 
     def now(self) -> float:
         """The moment on the clock of `pause`."""

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     SELF_SIGNED = "its certificate is signed by itself"
     UNKNOWN_AUTHORITY = "its certificate is signed by an authority that is not known here"
     CLIENT_CERTIFICATE = "it wants a client certificate"
+    HANDSHAKE = "it refuses to shake hands: it wants a client certificate, or no cipher is shared"
     SPEAKS_PLAIN = "it speaks plain http there, not TLS"
     SPEAKS_TLS = "it speaks TLS there, not plain http"
     TLS = "no TLS connection came about"
@@ -37,7 +38,7 @@ class Cause(StrEnum):
     @property
     def tries(self) -> int:
         """At most so many: a port that refuses stays so for a while, a certificate for longer."""
-        if self in (Cause.NAME_UNKNOWN, Cause.REFUSED, Cause.UNANSWERED):
+        if self in (Cause.NAME_UNKNOWN, Cause.REFUSED, Cause.UNANSWERED, Cause.HANDSHAKE):
             return 3
         lasting = self.is_certificate or self in (
             Cause.CLIENT_CERTIFICATE, Cause.SPEAKS_PLAIN, Cause.SPEAKS_TLS
@@ -98,6 +99,8 @@ def _of_tls(error: ssl.SSLError) -> Cause:
         return Cause.SPEAKS_PLAIN
     if "CERTIFICATE_REQUIRED" in reason or "ALERT_BAD_CERTIFICATE" in reason:
         return Cause.CLIENT_CERTIFICATE
+    if "ALERT_HANDSHAKE_FAILURE" in reason:  # all that TLS 1.2 has for it (RFC 5246 7.4.6)
+        return Cause.HANDSHAKE
     return Cause.BROKEN if isinstance(error, ssl.SSLEOFError) else Cause.TLS
 
 
@@ -132,6 +135,7 @@ def remedy(cause: Cause, origin: Origin) -> str:
     """What to do about a failure of kind `cause` at `origin`."""
     here = f"~/.config/containers/certs.d/{origin.name}"
     insecure = f"allow it with --insecure-registry {origin.name}"
+    ours = f"put a certificate and its key into {here}/client.cert and {here}/client.key"
     hints = {
         Cause.WRONG_NAME: "use the name that the certificate is for, or have one made for"
         f" {origin.host}; or {insecure}",
@@ -139,8 +143,8 @@ def remedy(cause: Cause, origin: Origin) -> str:
         Cause.NOT_YET_VALID: "is this machine's clock right?",
         Cause.SELF_SIGNED: f"put the certificate itself into {here}/ca.crt, or {insecure}",
         Cause.UNKNOWN_AUTHORITY: f"put its certificate authority into {here}/ca.crt, or {insecure}",
-        Cause.CLIENT_CERTIFICATE: f"put a certificate and its key into {here}/client.cert and"
-        f" {here}/client.key",
+        Cause.CLIENT_CERTIFICATE: ours,
+        Cause.HANDSHAKE: ours,
         Cause.SPEAKS_PLAIN: insecure,
         Cause.SPEAKS_TLS: "use https for it, without --insecure-registry",
         Cause.TLS: f"which TLS does it speak? certificates for it belong into {here}",

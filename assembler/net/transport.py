@@ -173,6 +173,8 @@ class Transport(httpx.BaseTransport):
         stream.begin(call.head, call.until)
         try:
             answer = connection.engine.handle_request(_for_engine(origin, connection, request))
+            if answer.status == 407 and connection.proxy is not None:  # the host never says it
+                raise _refusal(connection.proxy, answer.status)
         except BaseException:
             self._release(origin, connection)
             raise
@@ -374,9 +376,11 @@ def _tunnel(stream: SocketStream, proxy: Proxy, origin: Origin) -> None:
     engine = httpcore.HTTP11Connection(at, stream)
     answer = engine.handle_request(httpcore.Request("CONNECT", url, headers=headers, extensions={}))
     if not 200 <= answer.status < 300:
-        raise httpcore.ProxyError(
-            f"{proxy} of {proxy.variable} answers with status {answer.status}"
-        )
+        raise _refusal(proxy, answer.status)
+
+
+def _refusal(proxy: Proxy, status: int) -> httpcore.ProxyError:
+    return httpcore.ProxyError(f"{proxy} of {proxy.variable} answers with status {status}")
 
 
 def _is_inside(host: str) -> bool:

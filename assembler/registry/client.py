@@ -98,8 +98,9 @@ class RegistryClient:
     ) -> Response:
         """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository.
 
-        A 401 is answered with a new token once, also in the middle of a push (R10). A mount is
-        authorized to read from the repository that it names, if that can be had (R9).
+        A 401 is answered with a new token once, also in the middle of a push (R10), unless another
+        origin sent it, to which a redirect led (R1). A mount is authorized to read from the
+        repository that it names, if that can be had (R9).
         """
         scopes = _scopes(repository, request, actions)
         authorized = self._authorized(repository, request, *scopes)
@@ -155,7 +156,7 @@ class RegistryClient:
     def _authorized(
         self, repository: Repository, request: Request, wanted: Scopes, optional: Scopes
     ) -> Request:
-        tokens = _tokens_for(repository, request)
+        tokens = _tokens_for(repository, request.url)
         header = tokens.header(wanted, optional) if tokens is not None else ""
         return replace(request, private={"Authorization": header}) if header else request
 
@@ -168,7 +169,7 @@ class RegistryClient:
         optional: Scopes,
     ) -> Request | None:
         """The request with another header, None when there is no other to be had."""
-        tokens = _tokens_for(repository, request)
+        tokens = _tokens_for(repository, request.url, answer.url)
         if tokens is None:
             return None
         used = request.private.get("Authorization", "")
@@ -255,7 +256,8 @@ def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Sco
     return wanted, frozenset((f"repository:{name}", "pull") for name in query.get("from", ()))
 
 
-def _tokens_for(repository: Repository, request: Request) -> Tokens | None:
-    """None for another origin: nothing of ours goes there."""
-    same = Origin.of(request.url) == Origin.of(repository.url)
-    return repository.tokens if same else None
+def _tokens_for(repository: Repository, *urls: str) -> Tokens | None:
+    """None where one of `urls` is at another origin: nothing of ours goes there, and nothing that is
+    said there is the registry's word."""
+    here = Origin.of(repository.url)
+    return repository.tokens if all(Origin.of(url) == here for url in urls) else None

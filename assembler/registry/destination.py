@@ -26,13 +26,16 @@ class Destination:
     uploads: Uploads | None = None
     chunk: int = CHUNK
 
-    def has(self, blob: Descriptor, actions: str = PUSH) -> bool:
+    def has(self, blob: Descriptor, actions: str = PUSH) -> bool | None:
         """Whether the blob is there, asked as one who may do `actions`: whoever is about to push
-        needs no other token for it. Raises RegistryError."""
+        needs no other token for it. None where one may not ask: who may only write can push all the
+        same, and who may not is told so by the upload. Raises RegistryError."""
         operation = f"the check for blob {blob.digest}"
         url = f"{self.repository.url}/blobs/{blob.digest}"
         request = Request("HEAD", url, self.repository.registry, operation)
         response = self.client.send(self.repository, request, actions)
+        if response.status in (401, 403):
+            return None
         if response.status not in (200, 404):
             raise refused(response, self.repository, operation)
         return response.status == 200

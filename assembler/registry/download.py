@@ -252,4 +252,4 @@ def read_error(answer: Stream) -> Response:
         body += piece
         if len(body) > MAX_ERROR_BODY:
             break
-    return Response(answer.status, answer.headers, bytes(body[:MAX_ERROR_BODY]), "")
+    return Response(answer.status, answer.headers, bytes(body[:MAX_ERROR_BODY]), answer.url)

@@ -66,7 +66,8 @@ class _Anybody:
 
 def verify(client: RegistryClient, subject: Subject, credential: Credential) -> str:
     """Show `credential` to the registry, as docker does: by GET /v2/ and the challenge it answers.
-    The host of its token server, where that is of another site, else an empty text.
+    The host of its token server, where that is of another site, else an empty text. Where /v2/ leads
+    to another origin, that one's challenge is not the registry's (R1).
 
     Raises Unauthorized when it is refused, RegistryError.
     """
@@ -78,7 +79,8 @@ def verify(client: RegistryClient, subject: Subject, credential: Credential) -> 
     there = Repository(f"{base}/v2", subject.registry, "", reference, tokens)
     request = Request("GET", f"{base}/v2/", subject.registry, "the login")
     response = client.http.request(request)
-    if response.status == 401:
+    here = Origin.of(response.url) == origin
+    if response.status == 401 and here:
         challenge = response.header("www-authenticate")
         try:
             header = tokens.renew(frozenset(), challenge=challenge, inside=response.inside)
@@ -89,7 +91,7 @@ def verify(client: RegistryClient, subject: Subject, credential: Credential) -> 
             response = client.http.request(replace(request, private={"Authorization": header}))
     if response.status in (401, 403, 429) or response.status >= 500:
         refusal = messages.refused(response, there, request.operation)
-        refusal.hint = _CHECK if isinstance(refusal, Unauthorized) else refusal.hint
+        refusal.hint = _CHECK if here and isinstance(refusal, Unauthorized) else refusal.hint
         raise refusal
     html = "html" in response.header("content-type")
     if response.status != 200 or html:

@@ -17,6 +17,7 @@ from assembler.errors import (
     Unreachable,
 )
 from assembler.net.client import Response
+from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.registry.credential import Found
 from assembler.registry.repository import Repository
@@ -37,18 +38,26 @@ def refused(response: Response, repository: Repository, operation: str) -> Regis
     status, where = response.status, f"{repository.registry}/{repository.name}".rstrip("/")
     mirror = f" (a mirror of {repository.reference.registry})" if repository.mirror else ""
     said = quoted(response, secrets)
-    text = f"{where}{mirror}: {operation} was answered with status {status}{said}"
+    other = _elsewhere(response, repository)
+    by = f" by {other}, where the registry led" if other else ""
+    text = f"{where}{mirror}: {operation} was answered with status {status}{by}{said}"
     kind: type[RegistryError] = ProtocolViolation
     hint = ""
     if 200 <= status < 400:
         hint = _unexpected(response)
+    elif status in (401, 403) and other:
+        kind = Unauthorized
+        hint = (
+            f"{other} refuses, not the registry, and is shown no credential: try again, or ask who"
+            f" runs the registry{_clock(response, time.time())}"
+        )
     elif status in (401, 403):
         kind = Unauthorized
         text += f"; {_who(found)}"
         hint = _rights(status, repository.registry, found) + _clock(response, time.time())
     elif status == 404:
         kind = NotFound
-        text = f"{where}{mirror}: {operation}: not found{said}"
+        text = f"{where}{mirror}: {operation}: not found{by}{said}"
         hint = _missing(operation, repository.registry, found)
     elif status == 413:
         hint = (
@@ -117,6 +126,13 @@ def shown(text: str, secrets: Iterable[str] = ()) -> str:
         if secret:
             text = text.replace(secret, "xxxxx").replace(quote(secret, safe=""), "xxxxx")
     return printable(" ".join(text.split()))[:LONGEST]
+
+
+def _elsewhere(response: Response, repository: Repository) -> str:
+    """The host that answered, empty where it is the registry's own origin or nobody says."""
+    if not response.url or Origin.of(response.url) == Origin.of(repository.url):
+        return ""
+    return shown(Origin.of(response.url).name)
 
 
 def _who(found: Found | None) -> str:

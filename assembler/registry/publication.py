@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from assembler.errors import ProtocolViolation, RegistryError
+from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request, Response
 from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
@@ -31,7 +31,7 @@ class Publication:
         """Have it there under its digest, byte for byte. Raises RegistryError."""
         descriptor = self.document.descriptor
         answer = self._put(str(descriptor.digest))
-        self._read_back()
+        self._read_back(answer)
         subject = self.document.subject if isinstance(self.document, Manifest) else None
         if subject is not None and answer.header("oci-subject") != str(subject.digest):
             add_referrer(self.destination, self.document, subject)
@@ -75,8 +75,9 @@ class Publication:
         if said and said != str(self.document.descriptor.digest):
             raise self._violation(operation, f"{operation} was stored under another digest")
 
-    def _read_back(self) -> None:
-        """Success means that the registry gives back what it was given, be it a little later."""
+    def _read_back(self, put: Response) -> None:
+        """Success means that the registry gives back what it was given, be it a little later; to who
+        may only write, that it says so (`put`)."""
         repository, digest = self.destination.repository, self.document.descriptor.digest
         operation = f"the check of manifest {digest}"
         request = Request(
@@ -88,10 +89,17 @@ class Publication:
         )
         attempt = 0
         while True:
-            answer = self.destination.client.send(repository, request, PULL)
+            try:
+                answer = self.destination.client.send(repository, request, PULL)
+            except Unauthorized:  # by the token server
+                if put.status != 201:
+                    raise
+                return
             if answer.status != 404 or not self.destination.client.http.pause(attempt):
                 break
             attempt += 1
+        if answer.status in (401, 403) and put.status == 201:
+            return
         if answer.status != 200:
             raise refused(answer, repository, operation)
         if answer.body != self.document.content:

@@ -200,7 +200,7 @@ class _Sending:
         said = answer.header("docker-content-digest")
         if said and said != str(blob.digest):
             raise self._violation("was stored under another digest")
-        if answer.status != 201 and not self._to.has(blob):
+        if answer.status != 201 and self._to.has(blob) is False:
             raise self._violation(f"was answered with status {answer.status}, and is not there")
         return None
 
@@ -305,7 +305,7 @@ class _Sending:
                 text += piece
                 if len(text) > _ANSWER:
                     break
-            return Response(answer.status, answer.headers, text[:_ANSWER], url)
+            return Response(answer.status, answer.headers, text[:_ANSWER], answer.url)
 
     def _body(self, length: int) -> Body:
         source, offset = self._source, self._offset

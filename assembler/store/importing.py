@@ -39,21 +39,35 @@ def import_image(
     try:
         if os.path.isdir(path):
             return _import_layout(store, path, name, platform)
-        return _import_archive(store, path, name, platform, limits)
     except (ValueError, RecursionError) as error:  # of documents that are none
         raise BadArchive(f"{path}: {error}") from error
+    return image_of(store, path, import_top(store, path, name, platform, limits), platform)
 
 
-def import_top(store: Store, path: str, name: str, limits: Limits = DEFAULT_LIMITS) -> Descriptor:
+def import_top(
+    store: Store, path: str, name: str, platform: Platform | None, limits: Limits = DEFAULT_LIMITS
+) -> Descriptor:
     """What `name` means in the archive at `path`, be it an index; everything of the archive is in
-    the store. Raises as `import_image` does."""
+    the store. Of several images without a name it is the one for `platform`. Raises as `import_image`
+    does."""
     try:
         members, documents = _members(store, path, limits)
         if "index.json" in documents:
             index = parse(documents["index.json"])
             if isinstance(index, Index):
-                return _choose(index, name, None, path)
+                return _choose(index, name, platform, path)
         return _unpacked(store, members, documents, name, path).manifest.descriptor
+    except (ValueError, RecursionError) as error:
+        raise BadArchive(f"{path}: {error}") from error
+
+
+def image_of(store: Store, path: str, entry: Descriptor, platform: Platform) -> Image:
+    """The image for `platform` of what `import_top` found in the archive at `path`. Raises NotFound,
+    BadArchive, StoreError."""
+    try:
+        return _from_descriptor(
+            store, entry, platform, path, lambda blob: _present(store, blob, path)
+        )
     except (ValueError, RecursionError) as error:
         raise BadArchive(f"{path}: {error}") from error
 
@@ -167,20 +181,6 @@ def _choose(index: Index, name: str, platform: Platform | None, path: str) -> De
             hint=", ".join(sorted(filter(None, names))),
         )
     return selected
-
-
-def _import_archive(
-    store: Store, path: str, name: str, platform: Platform, limits: Limits
-) -> Image:
-    members, documents = _members(store, path, limits)
-    if "index.json" in documents:
-        index = parse(documents["index.json"])
-        if isinstance(index, Index):
-            found = _choose(index, name, platform, path)
-            return _from_descriptor(
-                store, found, platform, path, lambda d: _present(store, d, path)
-            )
-    return _unpacked(store, members, documents, name, path)
 
 
 def _unpacked(

@@ -288,6 +288,15 @@ def test_RG16_a_proxy_that_refuses(
     assert "HTTPS_PROXY" in error.hint and "s3cret" not in shown and shown.isprintable()
 
 
+def test_RG16_a_proxy_that_refuses_plain_http_is_not_taken_for_the_host(
+    serve: Callable[..., Server], client: Callable[..., HttpClient]
+) -> None:
+    proxy = serve(answer(407, b"who is dXNlcjpzM2NyZXQ=?"))
+    error = failed(client(variables=proxied(proxy), look_up=names()), "http://r.example:81/")
+    assert error.cause == Cause.PROXY and "http_proxy answers with status 407" in error.message
+    assert "HTTPS_PROXY" in error.hint and "dXNlcj" not in f"{error.message} {error.hint}"
+
+
 def test_RG16_a_proxy_that_is_not_there(client: Callable[..., HttpClient], free_port: int) -> None:
     variables = {"ALL_PROXY": f"http://user:s3cret@127.0.0.1:{free_port}"}
     error = failed(client(variables=variables), "https://r.example/")

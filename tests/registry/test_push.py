@@ -15,7 +15,7 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import NotFound, ProtocolViolation, RegistryError
+from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.retry import RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, MANIFEST, Descriptor
@@ -35,6 +35,7 @@ from tests.registry.rules import (
     MANIFEST as MANIFESTS,
 )
 from tests.registry.rules import (
+    TOKEN,
     Action,
     Case,
     Chaos,
@@ -114,6 +115,39 @@ def test_a_second_push_sends_no_blob(client: RegistryClient, faulty: FaultyRegis
     faulty.log.clear()
     send(client, f"{faulty.host}/app:2")
     assert faulty.asked("POST") == []
+
+
+def test_who_may_only_write_pushes_all_the_same(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("HEAD|GET", "*", reply(403))
+    send(client, f"{faulty.host}/app:1")
+    assert holds(faulty, "app:1")
+
+
+def test_R10_a_token_server_that_lets_nobody_read_lets_push(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    def no_reading(case: Case) -> Answer:
+        reads = case.exchange.asked.query["scope"].endswith(":pull")
+        return Answer(403) if reads else case.honest()
+
+    faulty.tokens = Tokens()
+    faulty.on("GET", TOKEN, no_reading)
+    challenge = f'Bearer realm="{faulty.origin}/token",error="insufficient_scope"'
+    faulty.on("HEAD|GET", "/v2/*", reply(401, {"WWW-Authenticate": challenge}))
+    send(client, f"{faulty.host}/app:1")
+    assert holds(faulty, "app:1")
+
+
+def test_R12_an_odd_success_that_nobody_may_look_at_is_none(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("PUT", MANIFESTS, amend(status=202))
+    faulty.on("GET", MANIFESTS, reply(403))
+    with pytest.raises(Unauthorized, match="the check of manifest"):
+        send(client, f"{faulty.host}/app:1")
+    assert not faulty.tags("app")
 
 
 def test_R11_a_registry_that_is_late_is_waited_for(

@@ -17,7 +17,7 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unreachable
+from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauthorized, Unreachable
 from assembler.net.retry import RetryPolicy
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -31,6 +31,9 @@ from assembler.store.uploads import Uploads
 from assembler.testing.server import Answer
 from assembler.testing.tokens import Tokens
 from tests.registry.faulty import FaultyRegistry
+from tests.registry.rules import (
+    BLOB as BLOB_PATH,
+)
 from tests.registry.rules import (
     START,
     UPLOAD,
@@ -115,6 +118,26 @@ def test_a_blob_that_is_there_is_not_read(client: RegistryClient, faulty: Faulty
 
     upload(destination(client, faulty), Stored(BLOB, unread))
     assert methods(faulty) == "HEAD"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_may_only_write_pushes_without_asking_what_is_there(
+    client: RegistryClient, faulty: FaultyRegistry, status: int
+) -> None:
+    faulty.on("HEAD", BLOB_PATH, reply(status))
+    faulty.on("PUT", UPLOAD, amend(status=202))
+    send(destination(client, faulty), b"small")
+    assert methods(faulty) == "HEAD POST PUT HEAD"
+    assert faulty.blob(str(Digest.of(b"small"))) == b"small"
+
+
+def test_who_may_not_write_is_told_so_by_the_upload(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("*", "/v2/*/blobs/*", reply(403))
+    with pytest.raises(Unauthorized, match=r"the upload of blob .* was answered with status 403"):
+        send(destination(client, faulty), b"small")
+    assert methods(faulty) == "HEAD POST"
 
 
 @pytest.mark.parametrize("content", [b"small", b""])
