@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from assembler.cli.main import COMMANDS, cli
 from assembler.version import __version__
 
 
@@ -50,6 +52,12 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     heavy = {"httpx", "ssl", "asyncio", "zstandard", "pyoci", "rich", "sqlite3", "urllib.request"}
     heavy |= {"yaml", "assembler.cdi"}
     assert not heavy & imported(*arguments)
+
+
+def test_help_lists_every_command_without_importing_any() -> None:
+    assert not {f"assembler.cli.{name}" for name in COMMANDS} & imported("--help")
+    lines = CliRunner().invoke(cli, ["--help"]).output.splitlines()
+    assert [f"  {name:<9}{text}" for name, text in COMMANDS.items()] == lines[-len(COMMANDS) :]
 
 
 def test_a_build_that_finds_all_in_the_cache_imports_nothing_heavy(tmp_path: Path) -> None:

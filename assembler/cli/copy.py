@@ -24,7 +24,7 @@ from assembler.errors import UsageError
     "platforms",
     metavar="OS/ARCH[,...]",
     multiple=True,
-    help="Copy what is for these only; one is copied without the index.",
+    help="Copy these only; for one it is the image, without the index.",
 )
 @progress_option
 @network_options

@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Log in to REGISTRY, Docker Hub without one.
 
-    The credential is verified by the registry, and kept in podman's auth.json, or by the credential
-    helper that is configured for the registry.
+    The registry verifies the login. It is kept by the credential helper that is configured for the
+    registry, else in --authfile, else in podman's auth.json.
     """
     from assembler.cli.limits import timeout_of
 

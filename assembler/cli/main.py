@@ -65,6 +65,10 @@ class Commands(click.Group):
         end = rest.index("--") if "--" in rest else len(rest)
         return found, command, [bare.get(word, word) for word in rest[:end]] + rest[end:]
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 def _bare_values(command: click.Command) -> dict[str, str]:
     """Options that may stand without a value, as words that have one: click takes the next word for
@@ -76,10 +80,6 @@ def _bare_values(command: click.Command) -> dict[str, str]:
         for name in option.opts
         if isinstance(option.flag_value, str) and name.startswith("--")
     }
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

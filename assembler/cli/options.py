@@ -69,7 +69,8 @@ _NETWORK: tuple[_Setting, ...] = (
             "is_flag": False,
             "flag_value": "true",
             "metavar": "BOOL",
-            "help": "Whether certificates are verified; given as true, of insecure registries too.",
+            "help": "With false every registry of the command may be plain http or have any certificate; with"
+            " true only what --insecure-registry names.",
         },
     ),
     (
@@ -78,7 +79,7 @@ _NETWORK: tuple[_Setting, ...] = (
         {
             "metavar": "FILE",
             "default": "",
-            "help": "Read credentials from here only.",
+            "help": "Take logins from this file only, of podman's or docker's form.",
         },
     ),
     (
@@ -87,7 +88,7 @@ _NETWORK: tuple[_Setting, ...] = (
         {
             "metavar": "USER[:PASSWORD]",
             "default": "",
-            "help": "A credential for the registries that are named on the command line.",
+            "help": "The login for the registries named on the command line; other users can see it.",
         },
     ),
     (
@@ -107,7 +108,7 @@ _NETWORK: tuple[_Setting, ...] = (
             "metavar": "N",
             "type": click.IntRange(min=0, max=1000),
             "default": None,
-            "help": "Try a request that fails as often again.",
+            "help": "Try a request that failed up to N times more; without it 5.",
         },
     ),
 )

@@ -24,9 +24,9 @@ from assembler.errors import UsageError
     "platforms",
     metavar="OS/ARCH[,...]",
     multiple=True,
-    help="The platform of the image; several keep the index.",
+    help="Pull for this platform; for several the index is kept.",
 )
-@click.option("--all-platforms", is_flag=True, help="The whole index, attestations too.")
+@click.option("--all-platforms", is_flag=True, help="Pull the whole index, attestations too.")
 @progress_option
 @network_options
 @timeout_option

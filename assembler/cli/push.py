@@ -22,9 +22,11 @@ from assembler.errors import UsageError
     "--compression",
     metavar="NAME",
     default="",
-    help="Recompress layers that are not: gzip, zstd, estargz, zstd:chunked, uncompressed.",
+    help="Recompress layers that have another: gzip, zstd, estargz, zstd:chunked, uncompressed.",
 )
-@click.option("--compression-level", metavar="N", type=int, default=None, help="Its level.")
+@click.option(
+    "--compression-level", metavar="N", type=int, default=None, help="The level of --compression."
+)
 @progress_option
 @network_options
 @timeout_option

@@ -88,7 +88,8 @@ def user(tmp_path: Path) -> User:
     store = tmp_path / "store"
     env = environment(store)
     home = Path(env["HOME"])
-    return User(home, store, Assemble({**env, "PATH": f"{home}/bin:{env['PATH']}"}))
+    more = {"PATH": f"{home}/bin:{env['PATH']}", "XDG_RUNTIME_DIR": f"{home}/run"}
+    return User(home, store, Assemble({**env, **more}))
 
 
 @pytest.fixture(params=["password", "identity token", "helper"])
@@ -139,6 +140,7 @@ def test_R1_no_secret_comes_out_of_logins(user: User) -> None:
     arguments = ("login", "-u", "me", "--password-stdin")
     with Telling(users={"me": PASSWORD}) as registry:
         assert user.run(*arguments, registry.host, stdin=PASSWORD) == 0
+        assert (user.home / "run/containers/auth.json").exists()
         assert user.run("login", "--get-login", registry.host) == 0
         registry.on("GET", PING, echo)
         assert user.run(*arguments, registry.host, stdin=PASSWORD) != 0
