@@ -279,7 +279,7 @@ class Builder:
         self, need: Need, request: BuildRequest, offline: bool, lenient: bool
     ) -> ResolvedImage | None:
         if offline:
-            return self.images.known(need.image, need.platform, exact=need.exact)
+            return self.images.known(need.image, need.platform, exact=need.exact, short=need.short)
         try:
             return self._resolve(need, request)
         except DockerfileError as error:
@@ -291,7 +291,12 @@ class Builder:
     def _resolve(self, need: Need, request: BuildRequest) -> ResolvedImage:
         try:
             return self.images.resolve(
-                need.image, need.platform, pull=request.pull, span=need.span, exact=need.exact
+                need.image,
+                need.platform,
+                pull=request.pull,
+                span=need.span,
+                exact=need.exact,
+                short=need.short,
             )
         except DockerfileError as error:
             # A misspelt stage is taken for an image (rules S7, S15): say what was meant.

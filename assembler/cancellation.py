@@ -59,7 +59,7 @@ class Cancellation:
         if self.asked:
             self.check()
         with contextlib.suppress(BlockingIOError):
-            os.read(self._reader, _MANY)
+            os.read(self._reader, 8)
         self._event.clear()
         if self._later is not None:  # looked at last: a signal from here on is the first one
             self._later()

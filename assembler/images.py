@@ -26,7 +26,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress
+from assembler.events import Sink, VertexProgress, Warned
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -41,6 +41,7 @@ from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient
+    from assembler.registry.registries_conf import Registries
 
 
 LAYOUT = "oci-layout://"
@@ -108,6 +109,7 @@ class Images:
         self._clock = clock
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
+        self._registries: Registries | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
         self._learning = threading.Lock()
         self._learnt = False
@@ -137,6 +139,7 @@ class Images:
                     configuration,
                     access=self._access,
                     cancellation=self._cancellation,
+                    warn=lambda text: self._sink(Warned(text, self._clock())),
                 )
             )
         return self._client
@@ -149,28 +152,32 @@ class Images:
         pull: Pull = Pull.MISSING,
         span: Span | None = None,
         exact: bool = True,
+        short: str = "",
     ) -> ResolvedImage:
         """The image `name` for `platform`: what the store has, or the registry's as `pull` says.
 
         A name `oci-layout://PATH[:TAG|@DIGEST]` is an image of a layout on disk. Without `exact`,
         an image the store has for another platform will do (rule S14). Its manifest and
-        configuration are in the store afterwards. Raises RegistryError, as a DockerfileError at
-        `span` when there is one.
+        configuration are in the store afterwards. Where the name was written without a registry,
+        `short`, registries.conf may say what it means. Raises RegistryError, as a DockerfileError
+        at `span` when there is one.
         """
-        known = None if pull is Pull.ALWAYS else self.known(name, platform, exact=exact)
-        if known is not None and (pull is not Pull.NEWER or name.startswith(LAYOUT)):
-            return known
-        if name.startswith(LAYOUT):
-            return _resolved(name, self._from_layout(name, platform))
-        reference = Reference.parse(name)
+        known = None
         try:
+            if pull is not Pull.ALWAYS:
+                known = self.known(name, platform, exact=exact, short=short)
+            if known is not None and (pull is not Pull.NEWER or name.startswith(LAYOUT)):
+                return known
+            if name.startswith(LAYOUT):
+                return _resolved(name, self._from_layout(name, platform))
+            names = self._meanings(name, short) if known is None else (known.name,)
             if pull is Pull.NEVER:
                 raise NotFound(
-                    f"the store has no image {reference.familiar} for {platform}",
-                    registry=reference.registry,
+                    f"the store has no image {Reference.parse(names[0]).familiar} for {platform}",
+                    registry=Reference.parse(names[0]).registry,
                     hint="with --pull=missing it is pulled",
                 )
-            return _resolved(name, self.pull_manifest(reference, platform))
+            return self._first_pulled(names, platform)
         except RegistryError as error:
             if known is not None:
                 return known
@@ -178,15 +185,41 @@ class Images:
                 raise
             raise DockerfileError(error.message, span, hint=error.hint) from error
 
-    def known(self, name: str, platform: Platform, *, exact: bool) -> ResolvedImage | None:
-        """The image `name` if no registry need be asked for it."""
+    def known(
+        self, name: str, platform: Platform, *, exact: bool, short: str = ""
+    ) -> ResolvedImage | None:
+        """The image `name` if no registry need be asked for it; see `resolve`."""
         if name.startswith(LAYOUT):
             return _resolved(name, self._from_layout(name, platform))
-        reference = Reference.parse(name)
-        image = self.stored(reference, platform)
-        if image is None and not exact:
-            image = self.stored(reference, None)
-        return None if image is None else _resolved(name, image)
+        for meaning in self._meanings(name, short):
+            reference = Reference.parse(meaning)
+            image = self.stored(reference, platform)
+            if image is None and not exact:
+                image = self.stored(reference, None)
+            if image is not None:
+                return _resolved(meaning, image)
+        return None
+
+    def _meanings(self, name: str, short: str) -> tuple[str, ...]:
+        """The full names that an image may have, in the order to try (registries.conf(5))."""
+        if not short:
+            return (name,)
+        from assembler.registry.registries_conf import read
+
+        if self._registries is None:
+            self._registries = read(self._environment)
+        return self._registries.short(short)
+
+    def _first_pulled(self, names: tuple[str, ...], platform: Platform) -> ResolvedImage:
+        """The first of `names` that its registry has. Raises what the first one raised."""
+        failure: RegistryError | None = None
+        for name in names:
+            try:
+                return _resolved(name, self.pull_manifest(Reference.parse(name), platform))
+            except RegistryError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
 
     def know(self, image: ResolvedImage) -> None:
         """Take note that the layers of `image` can be fetched by its name."""
@@ -204,16 +237,17 @@ class Images:
         return (*self.sources(layer), *self._whole().get(layer.digest, ()))
 
     def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
-        """The names of images whose layers are in the store, by their layers."""
+        """The names of images whose blobs are in the store, by their blobs. Of those that were pulled
+        `sources` knows the layers."""
         with self._learning:
             if self._kept is None:
                 self._kept = {}
                 for name, entry in self._store.refs.items():
-                    if REMOTE in entry.annotations:
-                        continue
                     # A name that is none of ours, or an image that is damaged, is no place to look.
                     with contextlib.suppress(ValueError, AssemblerError):
-                        for one in self._store.image(entry, None).manifest.layers:
+                        manifest = self._store.image(entry, None).manifest
+                        layers = () if REMOTE in entry.annotations else manifest.layers
+                        for one in (manifest.config, *layers):
                             names = self._kept.get(one.digest, ())
                             self._kept[one.digest] = (*names, Reference.parse(name))
             return self._kept

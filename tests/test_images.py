@@ -161,6 +161,27 @@ def test_a_32_bit_image_of_the_store_is_not_taken_for_a_64_bit_one(
         assert found.config.platform == AMD64
 
 
+def test_a_name_without_a_registry_is_what_registries_conf_makes_of_it(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    made = image(AMD64)
+    provide(faulty, made, tag="1")
+    hub = Reference.parse("app:1")
+    for text in (
+        f'[aliases]\napp = "{faulty.host}/app"\n',
+        f'unqualified-search-registries = ["{faulty.host}/none", "{faulty.host}"]\n',
+    ):
+        home = tmp_path / str(len(text))
+        (home / ".config/containers").mkdir(parents=True)
+        (home / ".config/containers/registries.conf").write_text(text)
+        with command(home) as builder:
+            found = builder.images.resolve(str(hub), AMD64, short="app:1")
+            assert (found.name, found.config) == (f"{faulty.host}/app:1", made.config)
+        with command(home) as builder:
+            found = builder.images.resolve(str(hub), AMD64, short="app:1", pull=Pull.NEVER)
+            assert found.name == f"{faulty.host}/app:1"
+
+
 def test_pull_modes(faulty: FaultyRegistry, tmp_path: Path) -> None:
     name = str(reference(faulty))
     provide(faulty, image(AMD64, n="1"), tag="1")

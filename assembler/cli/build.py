@@ -90,6 +90,11 @@ def command(**options: Any) -> None:
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
         access: Access = options["access"]
+        if access.creds and not names:
+            raise UsageError(
+                "--creds is for the registries of the image's names, and it has none",
+                hint="`assemble login REGISTRY` for that of a base image",
+            )
         options["access"] = access.creds_to(*(name.registry for name in names))
         try:
             with builder_for(options, environment, cancellation, sink) as builder:

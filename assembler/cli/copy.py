@@ -12,6 +12,7 @@ from assembler.cli.options import (
     progress_option,
     sink_for,
     store_option,
+    timeout_option,
 )
 from assembler.environment import Environment
 from assembler.errors import UsageError
@@ -27,6 +28,7 @@ from assembler.errors import UsageError
 )
 @progress_option
 @network_options
+@timeout_option
 @store_option
 @click.argument("source", metavar="SRC")
 @click.argument("targets", metavar="DST...", nargs=-1, required=True)
@@ -36,6 +38,7 @@ def command(
     platforms: tuple[str, ...],
     progress: str,
     access: Access,
+    timeout: str,
     store: str,
 ) -> None:
     """Copy SRC to every DST, for all of its platforms and byte for byte.
@@ -43,10 +46,12 @@ def command(
     SRC is a name in a registry, store:NAME, or the path of a layout or archive; DST is a name in a
     registry or PATH[:TAG] of a layout, spelled /PATH, ./PATH or oci-layout://PATH.
     """
+    from assembler.cli.limits import timeout_of
+
     environment = Environment.read()
     words = [word for text in platforms for word in text.split(",")]
     wanted = [one for word in words if (one := platform_of(word, environment)) is not None]
-    with cancellable() as cancellation:
+    with cancellable(timeout_of(timeout)) as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
         from assembler.copies import registries

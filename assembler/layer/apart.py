@@ -69,10 +69,12 @@ class Apart:
             finally:
                 theirs.close()
                 replies.close()
-            _, pidfd = zygote.receive_pidfd(reply)
-            if pidfd >= 0:
-                stack.callback(os.close, pidfd)
-                stack.callback(zygote.kill, pidfd)
+            message, pidfd = zygote.receive_pidfd(reply)
+            if pidfd < 0:
+                reason = message.removeprefix(b"failed ").decode("utf-8", "replace")
+                raise HostError(f"no process to unpack a layer: {reason}", "processes")
+            stack.callback(os.close, pidfd)
+            stack.callback(zygote.kill, pidfd)
             _follow(stack.enter_context(ours.makefile("rwb")), ours, check, lower)
 
 

@@ -119,7 +119,8 @@ class HttpClient:
 
     `certificates` gives the files for the connections to a host; hosts in `unverified` have their
     certificate not checked. Proxies and authorities are those
-    of the environment `variables`. `warn` is told what registries warn of, each once.
+    of the environment `variables`. `warn` is told what registries warn of, each once, and of
+    every request that is tried again.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class HttpClient:
         self._certificates = certificates
         self._variables = {} if variables is None else variables
         self._limits = limits or Limits()
+        self._warn = warn
         self._warnings = Warnings(warn)
         self._look_up = look_up
         self._clock = clock
@@ -174,7 +176,8 @@ class HttpClient:
                     return response
                 retry_after = response.header("retry-after")
                 self._refuse_to_wait(request, response.status, retry_after, started)
-                if not self.pause(attempt, retry_after, started=started):
+                why = f"{request.registry}: {request.operation} was answered with {response.status}"
+                if not self.pause(attempt, retry_after, started=started, why=why):
                     return response
             attempt += 1
 
@@ -198,15 +201,19 @@ class HttpClient:
         *,
         failure: Unreachable | None = None,
         started: float | None = None,
+        why: str = "",
     ) -> bool:
         """Wait before attempt `attempt` + 1; false when the policy allows no more, or `failure` is of
-        a kind that stays. `started` is when the first attempt was, on the clock."""
+        a kind that stays. `started` is when the first attempt was, on the clock. The user is told
+        `why`, else the failure."""
         if failure is not None and failure.cause and attempt >= Cause(failure.cause).tries - 1:
             return False
         spent = 0.0 if started is None else self._clock() - started
         seconds = self._policy.wait(attempt, retry_after, spent)
         if seconds is None:
             return False
+        if why or failure is not None:
+            self._warn(f"{why or failure}; trying again in {seconds:.1f} s")
         self._cancellation.wait(seconds)
         self._cancellation.check()
         return True

@@ -16,6 +16,14 @@ _HOST = re.compile(
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
+def has_registry(name: str) -> bool:
+    """Whether the first part of `name` is a registry, by Docker's rule (S16)."""
+    head, slash, _ = name.partition("/")
+    return bool(slash) and (
+        "." in head or ":" in head or head == "localhost" or head.lower() != head
+    )
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Reference:
     """A normalised image name. `tag` and `digest` may both be absent."""
@@ -32,9 +40,8 @@ class Reference:
         digest = Digest.parse(digest_text) if digest_text else None
         if "@" in text and digest is None:
             raise ValueError(f"invalid reference {text!r}: empty digest")
-        head, slash, rest = name.partition("/")
-        if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head):
-            registry, path = head, rest
+        if has_registry(name):
+            registry, _, path = name.partition("/")
         else:
             registry, path = "docker.io", name
         path, colon, tag = path.partition(":")

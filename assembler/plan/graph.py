@@ -25,7 +25,7 @@ from assembler.dockerfile.suggest import completed, did_you_mean
 from assembler.dockerfile.words import expand, quoted
 from assembler.errors import BadFlag, DockerfileError, StageCycle, UndefinedStage
 from assembler.oci.platform import Platform
-from assembler.oci.reference import Reference
+from assembler.oci.reference import Reference, has_registry
 from assembler.plan.contexts import Contexts, FilesContext, ImageContext
 from assembler.plan.mounts import mount_source
 from assembler.plan.plan import Base, ContextBase, ImageBase, ResolvedImage, ScratchBase, StageBase
@@ -228,7 +228,9 @@ class Names:
 
     def _need(self, name: str, platform: Platform, span: Span, given: bool) -> Need:
         try:
-            return Need(str(Reference.parse(name)), platform, span, exact=given or self.exact)
+            short = "" if has_registry(name) else name
+            image, exact = str(Reference.parse(name)), given or self.exact
+            return Need(image, platform, span, exact=exact, short=short)
         except ValueError as error:
             suggestion = did_you_mean(name, self.known)
             raise DockerfileError(

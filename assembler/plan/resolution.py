@@ -28,6 +28,8 @@ class Need:
     span: Span = field(compare=False, repr=False)
     exact: bool = field(default=False, compare=False)
     """The platform was asked for; else an image of another one will do (rule S14)."""
+    short: str = field(default="", compare=False)
+    """The name as it was written, where it names no registry: hosts may have their own idea of it."""
 
     @property
     def key(self) -> str:

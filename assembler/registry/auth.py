@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from itertools import takewhile
 from urllib.parse import quote, urlencode
 
 from assembler.errors import ProtocolViolation, Unauthorized
@@ -113,7 +114,8 @@ class Tokens:
         """
         with self._asking:
             with self._lock:
-                self._held = [held for held in self._held if not used or held.header != used]
+                # The newest is the first: what is older than a token that ended has ended, too.
+                self._held = list(takewhile(lambda held: held.header != used, self._held))
                 self._challenges = challenges.parse(challenge) or self._challenges
                 self._inside = self._inside if inside is None else inside
             held = self._usable(wanted | self._allowed(optional))

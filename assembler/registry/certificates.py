@@ -31,7 +31,9 @@ def certificates(environment: Environment, host: str, named: str = "") -> Certif
 
 
 def places(environment: Environment, host: str) -> Iterator[str]:
-    """The directories that may hold the certificates for `host`, in order."""
+    """The directories that may hold the certificates for `host`, in order. Docker Hub's are called
+    by its own name, not that of the host that serves it."""
+    host = "docker.io" if host == "registry-1.docker.io" else host
     for above in (
         os.path.join(environment.config_home, "containers", "certs.d"),
         "/etc/containers/certs.d",

@@ -43,6 +43,7 @@ class RegistryClient:
         access: Access | None = None,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._environment = environment
         self._access = access or Access()
@@ -53,7 +54,7 @@ class RegistryClient:
         if policy is None and self._access.retries is not None:
             policy = RetryPolicy(tries=self._access.retries + 1)
         self._stack = ExitStack()
-        self.http = self._stack.enter_context(self._connected(cancellation, policy))
+        self.http = self._stack.enter_context(self._connected(cancellation, policy, warn))
         self._lock = threading.Lock()
         self._finding = threading.Lock()
         self._insecure: set[str] = set()
@@ -85,7 +86,7 @@ class RegistryClient:
         """`https://host` of `endpoint`."""
         if endpoint.insecure:
             with self._lock:
-                self._insecure.add(endpoint.address)
+                self._insecure.add(Origin.of(f"https://{endpoint.address}").name)
         return f"{self._scheme(endpoint)}://{endpoint.address}"
 
     def send(
@@ -136,13 +137,19 @@ class RegistryClient:
                 timer.cancel()
                 timer.join()
 
-    def _connected(self, cancellation: Cancellation, policy: RetryPolicy | None) -> HttpClient:
+    def _connected(
+        self,
+        cancellation: Cancellation,
+        policy: RetryPolicy | None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> HttpClient:
         return HttpClient(
             cancellation=cancellation,
             policy=policy,
             unverified=_Unverified(self._is_unverified),
             certificates=self._certificates,
             variables=self._environment.variables,
+            warn=warn,
         )
 
     def _authorized(

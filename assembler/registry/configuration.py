@@ -102,28 +102,6 @@ class RegistryConfiguration:
         allowed = insecure or self.is_insecure(host)
         return Endpoint(host, "", allowed, secure=bool(self.tls_verify))
 
-    def short(self, name: str) -> tuple[Reference, ...]:
-        """What the name `name` may mean, in the order to try: its alias, else one of each
-        unqualified-search registry, else Docker Hub's. A name with a registry means itself.
-
-        Nobody is asked: where `enforcing` leaves a choice, RegistryError is raised. Raises
-        ValueError for a name that is none.
-        """
-        plain = Reference.parse(name)
-        if has_registry(name):
-            return (plain,)
-        path = name.partition("@")[0].partition(":")[0]
-        suffix = name[len(path) :]
-        if alias := self.registries.aliases.get(path):
-            return (Reference.parse(alias + suffix),)
-        search = self.registries.search
-        if self.registries.mode == "enforcing" and len(search) > 1:
-            raise RegistryError(
-                f"{name} may be of any of {', '.join(search)}",
-                hint="short-name-mode is enforcing in registries.conf: say which registry",
-            )
-        return tuple(Reference.parse(f"{host}/{name}") for host in search) or (plain,)
-
     def is_insecure(self, host: str) -> bool:
         """Whether the command line lets `host` (HOST[:PORT]) be plain or unverified."""
         if self.tls_verify is not None and not self.tls_verify:
@@ -160,14 +138,6 @@ class RegistryConfiguration:
         allowed = (insecure and not self.tls_verify) or self.is_insecure(there.registry)
         secure = bool(self.tls_verify)
         return Endpoint(there.registry, there.repository, allowed, mirror, secure)
-
-
-def has_registry(name: str) -> bool:
-    """Whether the first part of `name` is a registry, by Docker's rule (S16)."""
-    head, slash, _ = name.partition("/")
-    return bool(slash) and (
-        "." in head or ":" in head or head == "localhost" or head.lower() != head
-    )
 
 
 def _matched(prefix: str, name: str) -> int:

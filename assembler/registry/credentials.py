@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,10 @@ class Credentials:
         if self.access.creds and registry in self.access.creds_for:
             username, _, password = self.access.creds.partition(":")
             return Found(Credential(username, password), "--creds")
+        if self.access.authfile and not os.path.exists(self.access.authfile):
+            raise RegistryError(
+                f"--authfile {self.access.authfile}: no such file", registry=registry
+            )
         looked: list[str] = []
         for helper in self.helpers:
             if helper == FILES:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from assembler.errors import RegistryError
 from assembler.net.client import Request
 from assembler.oci.descriptor import Descriptor
-from assembler.registry.client import PULL, RegistryClient, Repository, refused
+from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
 from assembler.store.uploads import Uploads
 
 CHUNK = 32 << 20  # most bytes of one request: what a broken connection may cost
@@ -26,12 +26,13 @@ class Destination:
     uploads: Uploads | None = None
     chunk: int = CHUNK
 
-    def has(self, blob: Descriptor) -> bool:
-        """Whether the blob is there. Raises RegistryError."""
+    def has(self, blob: Descriptor, actions: str = PUSH) -> bool:
+        """Whether the blob is there, asked as one who may do `actions`: whoever is about to push
+        needs no other token for it. Raises RegistryError."""
         operation = f"the check for blob {blob.digest}"
         url = f"{self.repository.url}/blobs/{blob.digest}"
         request = Request("HEAD", url, self.repository.registry, operation)
-        response = self.client.send(self.repository, request, PULL)
+        response = self.client.send(self.repository, request, actions)
         if response.status not in (200, 404):
             raise refused(response, self.repository, operation)
         return response.status == 200
@@ -46,6 +47,6 @@ class Destination:
             url = f"{self.repository.url.removesuffix(self.repository.name)}{name}"
             beside = replace(self, repository=replace(self.repository, url=url, name=name))
             with suppress(RegistryError):  # it may be anything but ours to read
-                if beside.has(blob):
+                if beside.has(blob, PULL):
                     return (name,)
         return ()

@@ -138,7 +138,11 @@ class _Download:
                 if self._received - mark >= PROGRESS:
                     attempt, mark, started = 0, self._received, self._client.http.now()
                 if not self._client.http.pause(
-                    attempt, failure.wait, failure=failure.unreachable, started=started
+                    attempt,
+                    failure.wait,
+                    failure=failure.unreachable,
+                    started=started,
+                    why=str(failure.error),
                 ):
                     raise failure.error from failure
                 attempt += 1

@@ -8,10 +8,10 @@ from functools import partial
 from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import UsageError
+from assembler.errors import Unauthorized, UsageError
 from assembler.net.client import Request
 from assembler.net.origin import Origin
-from assembler.oci.reference import Reference
+from assembler.oci.reference import Reference, has_registry
 from assembler.registry import messages, realms, token_servers
 from assembler.registry.auth import Tokens
 from assembler.registry.auth_files import (
@@ -24,11 +24,12 @@ from assembler.registry.auth_files import (
     primary,
 )
 from assembler.registry.client import RegistryClient
-from assembler.registry.configuration import has_registry
 from assembler.registry.credential import Credential, Found
 from assembler.registry.credential_helpers import CredentialHelper
 from assembler.registry.credentials import Credentials, Destination
 from assembler.registry.repository import Repository
+
+_CHECK = "check the user name and the password; some registries want a token in its place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def verify(client: RegistryClient, subject: Subject, credential: Credential) -> 
     """
     base = client.base(client.configuration.registry(subject.registry))
     origin = Origin.of(base)
-    found = Found(credential, "what was entered")
+    found = Found(credential, "this login")
     tokens = Tokens(client.http, subject.registry, origin, lambda: found, learnt=_Anybody)
     reference = Reference(subject.registry, subject.namespace)
     there = Repository(f"{base}/v2", subject.registry, "", reference, tokens)
@@ -79,11 +80,17 @@ def verify(client: RegistryClient, subject: Subject, credential: Credential) -> 
     response = client.http.request(request)
     if response.status == 401:
         challenge = response.header("www-authenticate")
-        header = tokens.renew(frozenset(), challenge=challenge, inside=response.inside)
+        try:
+            header = tokens.renew(frozenset(), challenge=challenge, inside=response.inside)
+        except Unauthorized as error:
+            error.hint = _CHECK
+            raise
         if header:
             response = client.http.request(replace(request, private={"Authorization": header}))
     if response.status in (401, 403, 429) or response.status >= 500:
-        raise messages.refused(response, there, request.operation)
+        refusal = messages.refused(response, there, request.operation)
+        refusal.hint = _CHECK if isinstance(refusal, Unauthorized) else refusal.hint
+        raise refusal
     html = "html" in response.header("content-type")
     if response.status != 200 or html:
         raise messages.not_a_registry(response, subject.registry)

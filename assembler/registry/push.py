@@ -223,6 +223,11 @@ class _Repository:
         if isinstance(part.document, Manifest):
             for blob in part.document.blobs:
                 self._blob(blob)
+        elif part.document is not None:
+            below = {entry.digest for entry in part.document.manifests}
+            for one in self.pushed.parts:
+                if one.entry.digest in below and one.document is not None:
+                    self._publication(one, one.document).publish()
 
     def _watched(self, blob: Descriptor) -> None:
         """Send `blob`, unless another one cannot be sent: then nothing needs it any more."""
@@ -306,7 +311,7 @@ def _all_at_once(
         waiting: set[Future[None]] = set(futures)
         while waiting:
             done, waiting = wait(waiting, NOTICING, FIRST_EXCEPTION)
-            if any(future.exception() for future in done):
+            if any(not one.cancelled() and one.exception() for one in done):
                 for future in waiting:
                     future.cancel()
     cancellation.check()

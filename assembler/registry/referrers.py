@@ -37,7 +37,7 @@ def referrers(
     return tuple({one.digest: one for one in found}.values())
 
 
-def fallback_tag(subject: Digest) -> str:
+def referrers_tag(subject: Digest) -> str:
     """The tag of the index of referrers where a registry does not list them."""
     return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
@@ -84,7 +84,7 @@ def _listed(
 def _of_tag(
     client: RegistryClient, reference: Reference, subject: Digest
 ) -> tuple[Descriptor, ...]:
-    tagged = Reference(reference.registry, reference.repository, fallback_tag(subject))
+    tagged = Reference(reference.registry, reference.repository, referrers_tag(subject))
     try:
         document = named(client, tagged)
     except NotFound:

@@ -8,18 +8,13 @@ from dataclasses import replace
 from assembler.errors import ProtocolViolation
 from assembler.net.client import Request
 from assembler.oci.descriptor import INDEX, Descriptor
-from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, Manifest, build_index, parse
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
+from assembler.registry.referrers import referrers_tag
 
 MAX_INDEX = 4 << 20  # bytes, as for any manifest
 _TRIES = 3  # another one may write the same index between our reading and writing (reliability M12)
-
-
-def referrers_tag(subject: Digest) -> str:
-    """The tag of the index that lists what refers to `subject`."""
-    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
 
 
 def add_referrer(destination: Destination, document: Document, subject: Descriptor) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assembler.environment import Environment
-from assembler.errors import UsageError
+from assembler.errors import RegistryError, UsageError
+from assembler.oci.reference import Reference, has_registry
 
 ALL, DIGEST_ONLY, TAG_ONLY = "all", "digest-only", "tag-only"
 MODES = ("enforcing", "permissive", "disabled")
@@ -45,6 +46,28 @@ class Registries:
     aliases: Mapping[str, str] = field(default_factory=dict)
     mode: str = "permissive"
     helpers: tuple[str, ...] = ()
+
+    def short(self, name: str) -> tuple[str, ...]:
+        """What the name `name` may mean, in the order to try: its alias, else one of each
+        unqualified-search registry, else Docker Hub's. A name with a registry means itself.
+
+        Nobody is asked: where `enforcing` leaves a choice, RegistryError is raised. Raises
+        ValueError for a name that is none.
+        """
+        plain = str(Reference.parse(name))
+        if has_registry(name):
+            return (plain,)
+        path = name.partition("@")[0].partition(":")[0]
+        suffix = name[len(path) :]
+        if alias := self.aliases.get(path):
+            return (str(Reference.parse(alias + suffix)),)
+        if self.mode == "enforcing" and len(self.search) > 1:
+            raise RegistryError(
+                f"{name} may be of any of {', '.join(self.search)}",
+                hint="short-name-mode is enforcing in registries.conf: say which registry",
+            )
+        found = (str(Reference.parse(f"{host}/{name}")) for host in self.search)
+        return tuple(found) or (plain,)
 
 
 def read(environment: Environment) -> Registries:

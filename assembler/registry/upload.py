@@ -140,7 +140,7 @@ class _Sending:
             if turns > _TURNS:
                 raise failure
             if waits and not self._client.http.pause(
-                attempt, retry_after, failure=unreachable, started=started
+                attempt, retry_after, failure=unreachable, started=started, why=str(failure)
             ):
                 raise failure
             attempt += waits

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +93,10 @@ def test_a_login_is_verified_and_kept_privately(user: User, registry: MemoryRegi
 def test_a_wrong_password_is_not_kept(user: User, registry: MemoryRegistry) -> None:
     arguments = ("login", "-u", "me", "--password-stdin", registry.host)
     error = user.error(*arguments, stdin="wrong-canary")
-    assert isinstance(error, Unauthorized) and "what was entered was refused" in error.message
+    assert (
+        isinstance(error, Unauthorized)
+        and "the credential from this login was refused" in error.message
+    )
     assert "canary" not in error.message
     assert not user.auth_file.exists()
     assert isinstance(user.error("login", "--get-login", registry.host), RegistryError)
@@ -197,6 +204,34 @@ def test_logout_all(user: User, registry: MemoryRegistry) -> None:
 def test_a_password_in_the_arguments_is_warned_of(user: User, registry: MemoryRegistry) -> None:
     said = user.said("login", "-u", "me", "-p", PASSWORD, registry.host)
     assert "WARNING! Using --password via the CLI is insecure" in said
+
+
+def test_on_a_terminal_the_password_is_asked_for_without_an_echo(
+    user: User, registry: MemoryRegistry
+) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "assembler", "login", registry.host],
+            stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            env=os.environ | user.env, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        with process:
+            assert process.stderr is not None and process.stdout is not None
+            for prompt, answer in [(b"Username: ", "me"), (b"Password: ", PASSWORD)]:
+                asked = b""
+                while not asked.endswith(prompt):
+                    asked += process.stderr.read(1) or pytest.fail(asked.decode())
+                terminal.write(f"{answer}\n".encode())
+            assert process.stdout.read() == b"Login Succeeded\n"
+            assert PASSWORD.encode() not in process.stderr.read()
+        os.set_blocking(ours, False)
+        shown = b""
+        with suppress(OSError):  # EIO: nobody holds the other end
+            shown = terminal.read(4096) or b""
+        assert b"me" in shown and PASSWORD.encode() not in shown
+    assert list(user.auths()) == [registry.host]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from assembler.oci.descriptor import INDEX, MANIFEST
+from assembler.testing.distribution import sha256
 from tests.registry.certificates import Authority
+from tests.registry.faulty import FaultyRegistry
 from tests.registry.real import (
     PASSWORD,
     USER,
@@ -97,6 +100,26 @@ def built(site: Site, tmp_path: Path, *options: str) -> str:
     return found
 
 
+def indexed(layout: Path, digest: str) -> bytes:
+    """Tag `both` of a layout: an index that has the image `digest` for two platforms."""
+    content = (layout / "blobs/sha256" / digest.partition(":")[2]).read_bytes()
+    entry = {"mediaType": MANIFEST, "digest": digest, "size": len(content)}
+    platforms = [{"os": "linux", "architecture": name} for name in ("amd64", "arm64")]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [entry | {"platform": platform} for platform in platforms],
+    }
+    index = json.dumps(document).encode()
+    (layout / "blobs/sha256" / sha256(index).partition(":")[2]).write_bytes(index)
+    top = json.loads((layout / "index.json").read_text())
+    named = {"org.opencontainers.image.ref.name": "both"}
+    described = {"mediaType": INDEX, "digest": sha256(index), "size": len(index)}
+    top["manifests"].append(described | {"annotations": named})
+    (layout / "index.json").write_text(json.dumps(top))
+    return index
+
+
 def test_an_image_is_built_pushed_and_read_by_everybody(
     site: Site, podman: Any, tmp_path: Path
 ) -> None:
@@ -124,6 +147,12 @@ def test_an_image_is_built_pushed_and_read_by_everybody(
     podman.skopeo("copy", *site.options("src-"), f"docker://{name}", f"oci:{layout}:1")
     podman.umoci_unpack(layout, "1", tmp_path / "bundle")  # umoci 0.4 knows no zstd
     assert (tmp_path / "bundle/rootfs/made/one").read_text() == "one\n"
+    index = indexed(layout, gzip)
+    both = f"{site.host}/team/both:1"
+    assert site.assemble("push", f"{layout}:both", both).stdout.strip() == sha256(index)
+    assert podman.skopeo("inspect", "--raw", *site.options(), f"docker://{both}") == index.decode()
+    podman.skopeo("copy", "--all", *site.options("src-"), f"docker://{both}", f"oci:{layout}:all")
+    assert cold("pull", "--platform", "linux/arm64", both).stdout.strip()
     for read in (podman, podman.buildah):
         read("pull", *site.options(), mixed)
         assert mixed.partition(":2")[0] in read("images")
@@ -184,3 +213,18 @@ def test_a_read_only_mirror_is_pulled_from_and_not_pushed_to(
             )
             offline = replace(through, env={**through.env, "ASSEMBLE_STORE": str(tmp_path / "off")})
             assert offline("pull", f"{host}/team/app:2").stdout.strip() == digest
+
+
+def test_R9_what_was_pulled_is_in_another_repository_without_a_byte_of_a_blob(
+    assemble: Any, tmp_path: Path
+) -> None:
+    with FaultyRegistry() as registry:
+        first, second = f"{registry.host}/first:1", f"{registry.host}/second:1"
+        digest = assemble("push", "busybox", first).stdout.strip()
+        other = replace(assemble, env={**assemble.env, "ASSEMBLE_STORE": str(tmp_path / "other")})
+        other("pull", first)
+        before = registry.received()
+        assert before > 0
+        assert other("push", first, second).stdout.strip() == digest
+        assert registry.received() == before
+        assert registry.tags("second") == ["1"]

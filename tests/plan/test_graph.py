@@ -497,3 +497,10 @@ def test_S18_triggers_are_shown_as_such() -> None:
 def test_S18_a_trigger_that_makes_nothing_counts_for_no_other() -> None:
     config = ImageConfig(AMD64, Execution(on_build=("WORKDIR $UNSET",)))
     assert titles(plan("FROM t / RUN x", images={"t": config}))[0].endswith("] RUN x")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"), [("app:1", "app:1"), ("team/app", "team/app"), ("docker.io/app", "")]
+)
+def test_S16_a_name_without_a_registry_is_kept_as_it_was_written(name: str, short: str) -> None:
+    assert [need.short for need in needs(request(f"FROM {name}"), {})] == [short]

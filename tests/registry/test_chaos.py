@@ -28,7 +28,7 @@ from assembler.registry.download import fetch_blob
 from assembler.registry.pull import resolve
 from assembler.registry.push import push_image
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import UPLOAD, Chaos, reset
+from tests.registry.rules import BLOB, UPLOAD, Chaos, reply, reset
 
 LINUX = Platform("linux", "amd64")
 SIZES = (10, 100_000, 300_000, 1_000_000)
@@ -47,9 +47,10 @@ def image(*contents: bytes) -> tuple[Image, dict[Digest, bytes]]:
 
 
 @contextmanager
-def site(chaos: Chaos | None = None) -> Iterator[tuple[RegistryClient, FaultyRegistry]]:
-    """A registry, and a client that waits for no time that counts."""
+def site(chaos: Chaos | None = None) -> Iterator[tuple[RegistryClient, FaultyRegistry, list[str]]]:
+    """A registry, a client that waits for no time that counts, and what it tells of that."""
     policy = RetryPolicy(first=0.001, cap=0.002)
+    told: list[str] = []
     with (
         tempfile.TemporaryDirectory() as home,
         FaultyRegistry(chaos=chaos) as registry,
@@ -58,9 +59,9 @@ def site(chaos: Chaos | None = None) -> Iterator[tuple[RegistryClient, FaultyReg
         environment = Environment.read({"HOME": home})
         configuration = RegistryConfiguration.read(environment, frozenset())
         with RegistryClient(
-            environment, configuration, cancellation=cancellation, policy=policy
+            environment, configuration, cancellation=cancellation, policy=policy, warn=told.append
         ) as client:
-            yield client, registry
+            yield client, registry, told
 
 
 def one_round(seed: int, most: int = 1 << 30) -> int:
@@ -68,7 +69,7 @@ def one_round(seed: int, most: int = 1 << 30) -> int:
     `most` times in a row; how many requests failed. Raises what the client raises."""
     made, blobs = image(*map(random.Random(seed).randbytes, SIZES))
     chaos = Chaos(PROBABILITY, seed, most)
-    with site(chaos) as (client, registry):
+    with site(chaos) as (client, registry, _):
         reference = Reference.parse(f"{registry.host}/team/app:1")
         push_image(
             client, [reference], made, lambda blob: io.BytesIO(blobs[blob.digest]),
@@ -96,7 +97,7 @@ def test_a_push_and_a_pull_end_right_though_every_request_may_fail(seed: int) ->
 def test_R8_an_upload_that_breaks_again_and_again_but_moves_on_comes_to_its_end() -> None:
     breaks = [reset() for _ in range(4 * RetryPolicy().tries)]
     content = random.Random(0).randbytes(1_000_000)
-    with site() as (client, registry):
+    with site() as (client, registry, _):
         for number, action in enumerate(breaks, 1):
             registry.on("PATCH|PUT", UPLOAD, action, at=number * 30_000, nth=1)
         reference = Reference.parse(f"{registry.host}/team/app:1")
@@ -108,3 +109,27 @@ def test_R8_an_upload_that_breaks_again_and_again_but_moves_on_comes_to_its_end(
         assert all(rule.fired == 1 for rule in registry.rules)
         assert registry.blob(str(Digest.of(content))) == content
         assert registry.received(str(Digest.of(content))) == len(content)
+
+
+def test_what_is_tried_again_is_told_with_the_reason() -> None:
+    content = b"a layer"
+    with site() as (client, registry, told):
+        registry.on("HEAD", BLOB, reply(503, {"Retry-After": "0"}), nth=1)
+        registry.on("PUT", UPLOAD, reset(), nth=1)
+        reference = Reference.parse(f"{registry.host}/team/app:1")
+        made, blobs = image(content)
+        push_image(
+            client, [reference], made, lambda blob: io.BytesIO(blobs[blob.digest]),
+            cancellation=client.cancellation,
+        )  # fmt: skip
+        registry.on("GET", BLOB, reply(429, {"Retry-After": "0"}), nth=1)
+        (layer,) = made.manifest.layers
+        fetch_blob(
+            client, reference, layer, lambda piece: None,
+            progress=lambda current, total: None, cancellation=client.cancellation,
+        )  # fmt: skip
+    check, upload, pull = told
+    assert registry.host in check and "the check for blob" in check and "503" in check
+    assert check.endswith("; trying again in 0.0 s")
+    assert "the upload of blob" in upload and "the connection broke" in upload
+    assert "blob" in pull and "429" in pull

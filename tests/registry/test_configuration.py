@@ -225,7 +225,7 @@ def test_RG15_version_1_is_read(tmp_path: Path) -> None:
         registries = ["bad.org"]
         """,
     )
-    assert [one.registry for one in rules.short("app")] == ["one.org", "two.org"]
+    assert rules.registries.short("app") == ("one.org/app:latest", "two.org/app:latest")
     assert rules.endpoint(Reference.parse("plain.org/x")).insecure
     with pytest.raises(RegistryError, match="blocked"):
         rules.endpoints(Reference.parse("bad.org/x"))
@@ -248,8 +248,8 @@ def test_RG15_drop_ins_override_by_prefix_and_alias_in_their_order(tmp_path: Pat
     read = RegistryConfiguration.read(Environment.read({"HOME": str(tmp_path)}))
     assert names(read, "a.com/x") == ["b.com/x"]
     assert not read.endpoint(Reference.parse("a.com/x")).insecure, "the whole table is replaced"
-    assert [str(one) for one in read.short("x:2")] == ["b.com/x:2"]
-    assert [str(one) for one in read.short("y")] == ["second.org/y:latest"], "it was erased"
+    assert read.registries.short("x:2") == ("b.com/x:2",)
+    assert read.registries.short("y") == ("second.org/y:latest",), "it was erased"
 
 
 SHORT = '[aliases]\n"app" = "alias.org/team/app"\n'
@@ -271,13 +271,13 @@ SEARCH = 'unqualified-search-registries = ["one.org", "two.org"]\n'
     ],
 )  # fmt: skip
 def test_short_names(tmp_path: Path, text: str, name: str, expected: list[str]) -> None:
-    assert [str(one) for one in configuration(tmp_path, text).short(name)] == expected
+    assert list(configuration(tmp_path, text).registries.short(name)) == expected
 
 
 def test_an_enforced_choice_is_asked_of_nobody(tmp_path: Path) -> None:
     rules = configuration(tmp_path, 'short-name-mode = "enforcing"\n' + SEARCH)
     with pytest.raises(RegistryError, match=r"any of one\.org, two\.org"):
-        rules.short("app")
+        rules.registries.short("app")
 
 
 def test_networks_may_be_insecure_as_for_dockerd(tmp_path: Path) -> None:
@@ -315,6 +315,8 @@ def test_certificates_are_those_of_the_first_directory_for_the_host(tmp_path: Pa
     assert [os.path.basename(one) for one in port.authorities] == ["port.crt"]
     assert certificates(environment, "a.com:443") == plain
     assert certificates(environment, "b.com") == Certificates()
+    (places / "docker.io").symlink_to("a.com")
+    assert len(certificates(environment, "registry-1.docker.io").authorities) == 2
     assert certificates(environment, "b.com", str(places / "a.com")) == plain
 
 

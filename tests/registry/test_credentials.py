@@ -109,6 +109,12 @@ def test_RG14_a_named_file_is_the_only_one(home: Home) -> None:
     assert found.find("example.com").looked == (named,)
 
 
+def test_RG14_a_file_that_was_named_and_is_missing_is_an_error(home: Home) -> None:
+    with pytest.raises(RegistryError, match="--authfile /nowhere: no such file"):
+        home.credentials(Access(authfile="/nowhere")).find("example.com")
+    assert home.find("example.com", REGISTRY_AUTH_FILE="/nowhere").credential is None
+
+
 def test_RG14_DOCKER_CONFIG_is_a_directory(home: Home) -> None:
     home.write("elsewhere/config.json", {"auths": {"example.com": auth("there")}})
     assert home.user("example.com", DOCKER_CONFIG=str(home.path / "elsewhere")) == "there"

@@ -27,7 +27,7 @@ from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.documents import current, described, named
 from assembler.registry.pull import MAX_DEPTH, closure, resolve, selection
-from assembler.registry.referrers import fallback_tag, referrers
+from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import amend, reply
@@ -622,9 +622,9 @@ def test_M12_the_fallback_tag_stands_in_for_the_list(
     where = Reference.parse(f"{faulty.host}/app:1")
     assert referrers(client, where, subject.digest) == ()
     entry = refer(faulty, subject, SIGNATURE)
-    have_index(faulty, entry, tag=fallback_tag(subject.digest))
+    have_index(faulty, entry, tag=referrers_tag(subject.digest))
     assert referrers(client, where, subject.digest) == (entry,)
-    assert fallback_tag(subject.digest) == f"sha256-{subject.digest.hex}"
+    assert referrers_tag(subject.digest) == f"sha256-{subject.digest.hex}"
 
 
 @pytest.mark.parametrize("elsewhere", ["http://127.0.0.1:1/x", "https://example.com/y"])

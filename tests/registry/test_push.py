@@ -27,8 +27,9 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.push import push, push_image
-from assembler.registry.referring import referrers_tag
+from assembler.registry.referrers import referrers_tag
 from assembler.testing.server import Answer
+from assembler.testing.tokens import Tokens
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import (
     MANIFEST as MANIFESTS,
@@ -139,6 +140,22 @@ def test_R11_blobs_that_went_missing_are_sent_again(
     assert holds(faulty, "app:1") and ("app", gone) in faulty.where
 
 
+def test_R11_manifests_that_an_index_misses_are_sent_again(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    images = [made(CONTENTS[0], architecture="amd64"), made(CONTENTS[1], architecture="arm64")]
+    index = index_of(*(image for image, _ in images))
+    gone = ("app", str(images[0][0].digest))
+
+    def lost(case: Case) -> Answer:
+        faulty.manifests.pop(gone)
+        return case.honest()
+
+    faulty.on("PUT", f"/v2/app/manifests/{index.descriptor.digest}", lost, nth=1)
+    send_index(client, faulty, index, images)
+    assert gone in faulty.manifests and faulty.tags("app") == ["multi"]
+
+
 def test_R11_a_registry_that_never_knows_its_blobs_is_given_up(
     client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
@@ -173,6 +190,25 @@ def test_R12_a_manifest_that_comes_back_changed_moves_no_tag(
     with pytest.raises(ProtocolViolation, match="other bytes"):
         send(client, f"{faulty.host}/app:1")
     assert faulty.tags("app") == []
+
+
+def test_R10_tokens_that_end_after_every_second_request_stop_nothing(
+    client: RegistryClient,
+) -> None:
+    tokens = Tokens(uses=2)
+    with FaultyRegistry(tokens=tokens) as registry:
+        push_image(
+            client,
+            [Reference.parse(f"{registry.host}/app:1")],
+            IMAGE,
+            opened,
+            cancellation=client.cancellation,
+            jobs=1,
+        )
+        assert holds(registry, "app:1")
+        refused = [seen for seen in registry.log if seen.status == 401]
+        assert refused and len(tokens.asked) <= len(refused) + 1, "one new token for each refusal"
+        assert registry.received() < 2 * sum(map(len, BLOBS.values()))
 
 
 def test_R9_further_repositories_of_a_registry_mount_from_the_first(

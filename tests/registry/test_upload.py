@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import ProtocolViolation, RegistryError, Unreachable
+from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unreachable
 from assembler.net.retry import RetryPolicy
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -45,9 +49,10 @@ BLOB = Descriptor(LAYER_TAR, Digest.of(BIG), len(BIG))
 DIGEST = str(BLOB.digest)
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    environment = Environment.read({"HOME": str(tmp_path)})
+@contextmanager
+def connected(home: Path) -> Iterator[RegistryClient]:
+    """A client that waits for nothing long."""
+    environment = Environment.read({"HOME": str(home)})
     configuration = RegistryConfiguration.read(environment, frozenset())
     quick = RetryPolicy(first=0.001, cap=0.002)
     with (
@@ -56,6 +61,12 @@ def client(tmp_path: Path) -> Iterator[RegistryClient]:
             environment, configuration, cancellation=cancellation, policy=quick
         ) as found,
     ):
+        yield found
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[RegistryClient]:
+    with connected(tmp_path) as found:
         yield found
 
 
@@ -462,6 +473,36 @@ def test_an_upload_that_a_dead_command_began_is_gone_on_with(
     assert faulty.blob(DIGEST) == BIG
     assert faulty.received() <= len(BIG) + CHUNK
     assert len(faulty.asked("POST")) == 1
+
+
+def test_an_upload_that_was_cancelled_is_gone_on_with(
+    client: RegistryClient, faulty: FaultyRegistry, uploads: Uploads, tmp_path: Path
+) -> None:
+    def cancelled(case: Case) -> Answer:
+        answer = case.honest()
+        client.cancellation.cancel(signal.SIGINT)
+        return answer
+
+    faulty.on("PATCH", UPLOAD, cancelled, nth=5)
+    with pytest.raises(Cancelled):
+        send(destination(client, faulty, uploads))
+    with connected(tmp_path) as another:
+        send(destination(another, faulty, uploads))
+    assert faulty.blob(DIGEST) == BIG and faulty.received(DIGEST) == len(BIG)
+
+
+def test_no_credential_is_remembered(tmp_path: Path, uploads: Uploads) -> None:
+    auth = base64.b64encode(b"me:secret-canary").decode()
+    with FaultyRegistry(users={"me": "secret-canary"}) as registry:
+        (tmp_path / ".docker").mkdir()
+        document = {"auths": {registry.host: {"auth": auth}}}
+        (tmp_path / ".docker/config.json").write_text(json.dumps(document))
+        registry.on("PATCH", UPLOAD, reply(403), nth=3)
+        with connected(tmp_path) as client, pytest.raises(RegistryError):
+            send(destination(client, registry, uploads))
+    [entry] = (tmp_path / "uploads").iterdir()
+    text = entry.read_text()
+    assert registry.host in text and "canary" not in text and auth not in text
 
 
 @pytest.mark.parametrize("action", [lose_upload(), reply(500), reply(200, {"Range": "0-5"})])

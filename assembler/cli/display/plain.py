@@ -128,9 +128,9 @@ class Plain:
             transfer.take(event)
         if transfer.over:
             del self._transfers[key]
+        self._draw(event.time)
         if transfer.due() and (self._footer is None or transfer.over):
             self._line(self._vertexes[event.vertex], printable(transfer.line()))
-        self._draw(event.time)
 
     def _draw(self, now: float) -> None:
         if self._footer is None:
