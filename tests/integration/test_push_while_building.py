@@ -77,6 +77,22 @@ def test_CN01_ctrl_c_leaves_no_upload_and_no_file(start: Any, tmp_path: Path) ->
     assert leftovers(tmp_path / "store") == []
 
 
+def test_CN02_after_kill_9_the_same_command_gives_the_image(
+    start: Any, assemble: Any, tmp_path: Path
+) -> None:
+    with MemoryRegistry() as registry:
+        text = f"FROM busybox\n{BIG.replace('20000000', '60000000')}RUN sleep 1000\n"
+        process = start(text, f"{registry.host}/app:1")
+        eventually(lambda: any(len(one) for one in registry.uploads.values()), process)
+        process.kill()
+        process.wait(SECONDS)
+        (tmp_path / "context/Dockerfile").write_text(text.replace("RUN sleep 1000\n", ""))
+        assemble("build", "--push", "-t", f"{registry.host}/app:1", tmp_path / "context")
+        assert registry.tags("app") == ["1"]
+        assert leftovers(tmp_path / "store") == []
+        assemble("store", "check")
+
+
 def test_a_registry_that_refuses_ends_the_build_before_its_last_step(
     start: Any, tmp_path: Path
 ) -> None:
