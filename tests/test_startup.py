@@ -10,18 +10,19 @@ import pytest
 from click.testing import CliRunner
 
 from assembler.cli.main import COMMANDS, cli
+from assembler.testing import MemoryRegistry
 from assembler.version import __version__
 
 
-def imported(*arguments: str) -> set[str]:
-    """The modules that a run of the command line imports."""
+def imported(*arguments: str, status: int = 0) -> set[str]:
+    """The modules that a run of the command line imports, which ends with `status`."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "assembler", *arguments],
         capture_output=True,
         text=True,
-        check=True,
         timeout=60,
     )
+    assert done.returncode == status, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip() for line in lines}
 
@@ -69,6 +70,15 @@ def test_a_build_that_finds_all_in_the_cache_imports_nothing_heavy(tmp_path: Pat
     heavy |= {"subprocess", "tempfile", "logging", "concurrent.futures"}
     heavy |= {"assembler.engine.stage", "assembler.linux.userns", "assembler.net.client"}
     assert heavy.isdisjoint(found := imported(*build)), heavy & found
+
+
+def test_a_command_that_speaks_to_a_registry_imports_no_display_and_no_event_loop(
+    tmp_path: Path,
+) -> None:
+    with MemoryRegistry() as registry:
+        found = imported("pull", f"{registry.host}/x", "--store", str(tmp_path), status=1)
+    assert "httpx" in found
+    assert found.isdisjoint({"rich", "asyncio", "pyoci", "isal"})
 
 
 def test_version_is_printed() -> None:

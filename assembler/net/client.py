@@ -292,11 +292,12 @@ class HttpClient:
                 response.close()
 
     def _sent(self, request: Request, until: float | None) -> Answer:
+        self._cancellation.check()
+        transport = self._transport()
         from assembler.net.dial import AddressRefused
         from assembler.net.transport import ERRORS, Call, InvalidURL, Unsent
         from assembler.net.transport import request as message
 
-        self._cancellation.check()
         said = {name.lower() for name in request.headers}
         headers = [(name, text) for name, text in _USUAL if name.lower() not in said]
         headers += [*request.headers.items(), *request.private.items()]
@@ -316,7 +317,7 @@ class HttpClient:
             headers.append(("Content-Length", str(length)))
         call = Call(request.public, request.patience, until)
         try:
-            return self._transport().handle_request(
+            return transport.handle_request(
                 message(request.method, request.url, headers, body, call)
             )
         except AddressRefused as error:
