@@ -5,7 +5,6 @@ An entry takes some 600 bytes; packed with its siblings it takes about twenty.
 
 from __future__ import annotations
 
-import pickle
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -102,6 +101,8 @@ class Shelf:
             self._cold[path] = self._packed(names)
 
     def _packed(self, names: Names) -> bytes:
+        import pickle  # the common index is never packed
+
         return zlib.compress(pickle.dumps([self._told(one) for one in names.values()], 5), 1)
 
     def _told(self, entry: Entry) -> tuple[Any, ...]:
@@ -112,6 +113,8 @@ class Shelf:
         return tuple(entry)
 
     def _unpacked(self, packed: bytes) -> Names:
+        import pickle
+
         found: Names = {}
         for told in pickle.loads(zlib.decompress(packed)):
             entry = Entry(*told)

@@ -351,8 +351,12 @@ class Ingest:
         """Go on in a file, if that is not so already."""
         if self._claim is not None:
             return
-        os.makedirs(os.path.join(self._directory, "ingest"), mode=0o700, exist_ok=True)
-        self._claim = claim(os.path.join(self._directory, "ingest"))
+        ingests = os.path.join(self._directory, "ingest")
+        try:
+            self._claim = claim(ingests)
+        except FileNotFoundError:
+            os.makedirs(ingests, mode=0o700, exist_ok=True)
+            self._claim = claim(ingests)
         self._path = os.path.join(self._claim.path, "data")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
