@@ -75,8 +75,9 @@ class BuildRequest:
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
-    whether it will be asked for; `destination` is told of the image's layers. With `recompress`, base layers too are in
-    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's."""
+    whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
+    base layers too are in `compression`; with `docker_types`, the image has Docker's media types
+    instead of OCI's."""
 
     dockerfile: Dockerfile
     context: Context | None = None

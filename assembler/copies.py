@@ -15,7 +15,7 @@ from typing import BinaryIO
 from assembler.engine.recorder import vertex
 from assembler.errors import BadArchive, NotFound, UsageError
 from assembler.events import Sink, VertexProgress
-from assembler.images import LAYOUT, Images, LayoutName, parse_reference
+from assembler.images import LAYOUT, Images, LayoutName, parse_layout, parse_reference
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -119,7 +119,7 @@ class Copies:
         return Origin(name, document(descriptor), document, self.images.open)
 
     def _file(self, subject: str) -> Origin:
-        place = LayoutName.parse(subject)
+        place = parse_layout(subject)
         if os.path.exists(subject.removeprefix(LAYOUT)):
             place = LayoutName(subject.removeprefix(LAYOUT))
         if not os.path.exists(place.path):
@@ -134,14 +134,15 @@ class Copies:
     def copy(self, origin: Origin, platforms: Sequence[Platform], targets: Sequence[str]) -> Digest:
         """Have it, or what of it is for `platforms`, at every one of `targets`; its digest. Raises
         RegistryError, StoreError."""
-        found = chosen(origin, platforms)
-        references = [parse_reference(target) for target in targets if not is_place(target)]
-        if references:
-            self._push(origin, found, references)
-        for target in filter(is_place, targets):
-            place = LayoutName.parse(target)
+        places = {target: parse_layout(target) for target in targets if is_place(target)}
+        for target, place in places.items():
             if place.digest:
                 raise UsageError(f"{target}: a digest cannot be chosen for what is written")
+        references = [parse_reference(target) for target in targets if target not in places]
+        found = chosen(origin, platforms)
+        if references:
+            self._push(origin, found, references)
+        for target, place in places.items():
             with vertex(target, f"copying to {target}", self.sink, self.clock) as work:
                 entry = found.top.descriptor
                 if place.tag:
@@ -166,8 +167,8 @@ class Copies:
                 client,
                 references,
                 found.top,
-                lambda entry: found.documents[entry.digest],
                 origin.open,
+                documents=lambda entry: found.documents[entry.digest],
                 mount_from=origin.sources,
                 progress=progress,
                 cancellation=client.cancellation,

@@ -504,5 +504,13 @@ def _same(wanted: Platform, claimed: Platform) -> bool:
     return wanted.matches(claimed) and wanted.architecture == claimed.architecture
 
 
+def parse_layout(text: str) -> LayoutName:
+    """The layout `text` spells. Raises UsageError."""
+    try:
+        return LayoutName.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{text}: {error}", hint="it is PATH[:TAG][@DIGEST]") from error
+
+
 def _resolved(name: str, image: Image) -> ResolvedImage:
     return ResolvedImage(name, image.manifest.descriptor, image.config, image.manifest.layers)

@@ -18,7 +18,7 @@ from assembler.cancellation import Cancellation
 from assembler.cli.main import cli
 from assembler.cli.subjects import whole
 from assembler.environment import Environment
-from assembler.errors import AssemblerError, NotFound, StoreError
+from assembler.errors import AssemblerError, NotFound, StoreError, UsageError
 from assembler.images import parse_reference
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, REF_NAME, Descriptor
@@ -343,3 +343,16 @@ def test_RG13_a_layout_of_nonsense_is_an_error_of_one_line(
     if content not in (b"{}",):
         with pytest.raises(AssemblerError):
             builder.copy(f"{faulty.host}/app:1", [], [f"{tmp_path}:new"])
+
+
+@pytest.mark.parametrize("subject", ["oci-layout:///nowhere", "./nowhere"])
+def test_M4_a_digest_of_a_layout_that_is_none_is_a_mistake_of_the_command_line(
+    builder: Builder, faulty: FaultyRegistry, subject: str
+) -> None:
+    provide(faulty)
+    name = f"{subject}@md5:{'0' * 32}"
+    for source, target in ((name, f"{faulty.host}/app:1"), (f"{faulty.host}/app:1", name)):
+        with pytest.raises(UsageError, match="invalid digest"):
+            builder.copy(source, (), [target])
+    with pytest.raises(UsageError, match="invalid digest"):
+        whole(builder, name)

@@ -24,13 +24,13 @@ def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
     """What `subject` means: an image, as `find` does, or an index with all that it leads to, as
     `Builder.copy` takes it. Raises NotFound, UsageError, StoreError, BadArchive."""
     from assembler.builder import host_platform
-    from assembler.images import LayoutName
+    from assembler.images import LayoutName, parse_layout
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import image_of, import_top
 
     if index := _index_of(builder, subject):
         return index
-    place = LayoutName(subject) if os.path.exists(subject) else LayoutName.parse(subject)
+    place = LayoutName(subject) if os.path.exists(subject) else parse_layout(subject)
     if not (is_path(subject) and os.path.isfile(place.path)):
         return find(builder, subject)
     name, limits = place.digest or place.tag, builder.archive_limits
@@ -43,14 +43,14 @@ def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
 def _index_of(builder: Builder, subject: str) -> str:
     """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
     empty when it means no index there."""
-    from assembler.images import LAYOUT, LayoutName, parse_reference
+    from assembler.images import LAYOUT, LayoutName, parse_layout, parse_reference
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import LayoutFiles
 
     if not is_path(subject):
         found = builder.store.refs.get(str(parse_reference(subject)))
         return f"store:{subject}" if found and found.media_type in INDEXES else ""
-    place = LayoutName(subject) if os.path.exists(subject) else LayoutName.parse(subject)
+    place = LayoutName(subject) if os.path.exists(subject) else parse_layout(subject)
     if not os.path.isdir(place.path):
         return ""
     try:

@@ -13,7 +13,7 @@ from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
 from assembler.output.sending import Sending
 from assembler.registry.client import RegistryClient
-from assembler.registry.push import Sent, Sources, one_of, push_image, would_send
+from assembler.registry.push import Sent, Sources, one_of, push, would_send
 from assembler.store.growing import Growing
 from assembler.store.uploads import Uploads
 
@@ -70,10 +70,10 @@ class RegistryOutput:
         return self._push(image, blobs, lambda reference, layer: False)
 
     def _push(self, image: Image, blobs: Blobs, sent: Sent) -> Descriptor:
-        return push_image(
+        return push(
             self._client,
             self._references,
-            image,
+            image.manifest,
             blobs,
             mount_from=self._mount_from,
             progress=self._told,

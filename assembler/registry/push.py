@@ -15,7 +15,6 @@ from assembler.errors import Cancelled, ProtocolViolation, RegistryError
 from assembler.net.client import Request
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
@@ -44,42 +43,17 @@ def _unsent(reference: Reference, blob: Descriptor) -> bool:
     return False
 
 
-def push_image(
-    client: RegistryClient,
-    references: Sequence[Reference],
-    image: Image,
-    blobs: Blobs,
-    *,
-    mount_from: Sources = lambda blob: (),
-    progress: Progress = lambda blob, current, total: None,
-    cancellation: Cancellation,
-    uploads: Uploads | None = None,
-    sent: Sent = _unsent,
-    jobs: int = JOBS,
-) -> Descriptor:
-    """As `push`, for an image."""
-    return push(
-        client,
-        references,
-        image.manifest,
-        _nothing_below,
-        blobs,
-        mount_from=mount_from,
-        progress=progress,
-        cancellation=cancellation,
-        uploads=uploads,
-        sent=sent,
-        jobs=jobs,
-    )
+def _nothing_below(entry: Descriptor) -> Document | None:
+    raise AssertionError(f"an image has no {entry.digest} below it")
 
 
 def push(
     client: RegistryClient,
     references: Sequence[Reference],
     document: Document,
-    documents: Documents,
     blobs: Blobs,
     *,
+    documents: Documents = _nothing_below,
     mount_from: Sources = lambda blob: (),
     progress: Progress = lambda blob, current, total: None,
     cancellation: Cancellation,
@@ -87,7 +61,8 @@ def push(
     sent: Sent = _unsent,
     jobs: int = JOBS,
 ) -> Descriptor:
-    """The descriptor of `document`, which every one of `references` means afterwards.
+    """The descriptor of `document`, which every one of `references` means afterwards. `documents`
+    are needed for an index only.
 
     A blob is read only when it is not in the repository and cannot be mounted from one that
     `mount_from` names. Registries are pushed to at once, repositories of one after the other, so
@@ -269,10 +244,6 @@ def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
         yield _Part(entry, document)
 
     yield from below(document.descriptor, document, 1)
-
-
-def _nothing_below(entry: Descriptor) -> Document | None:
-    raise AssertionError(f"an image has no {entry.digest} below it")
 
 
 def _expect(destination: Destination, entry: Descriptor) -> None:

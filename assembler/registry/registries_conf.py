@@ -83,9 +83,13 @@ def read(environment: Environment) -> Registries:
             rules[rule.prefix] = rule
         for name, value in document.table("aliases").items():
             aliases[name] = document.text(value, f"aliases.{name}")
+            if aliases[name]:
+                document.check_name(aliases[name], f"aliases.{name}")
         if "unqualified-search-registries" in document.content:
             search = document.texts("unqualified-search-registries")
         search = search + document.version_1("search")
+        for host in search:
+            document.check_name(f"{host}/x", "unqualified-search-registries", host)
         mode = _mode(document) or mode
         helpers = document.texts("credential-helpers") or helpers
     known = {name: value for name, value in aliases.items() if value}  # an empty one erases
@@ -131,6 +135,15 @@ class _File:
         if not isinstance(value, str):
             raise self.wrong(f"{key} must be a string")
         return value
+
+    def check_name(self, name: str, key: str, said: str = "") -> None:
+        """Raise UsageError unless `name`, which is in the file as `said`, begins with a registry."""
+        try:
+            Reference.parse(name)
+        except ValueError as error:
+            raise self.wrong(f"{key}: {said or repr(name)} is none: {error}") from error
+        if not has_registry(name):
+            raise self.wrong(f"{key}: {said or name} names no registry: it has no dot and no port")
 
     def flag(self, table: Mapping[str, Any], key: str, where: str) -> bool:
         value = table.get(key, False)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from assembler.cancellation import Cancellation
+from assembler.net.client import HttpClient
+from assembler.net.retry import RetryPolicy
 from tests.net.servers import Authority, Server
 
 
@@ -15,6 +18,18 @@ from tests.net.servers import Authority, Server
 def cancellation() -> Iterator[Cancellation]:
     with Cancellation() as wish:
         yield wish
+
+
+@pytest.fixture
+def client(cancellation: Cancellation) -> Iterator[Callable[..., HttpClient]]:
+    """Makes clients that try once, unless told otherwise; they end with the test."""
+    with ExitStack() as stack:
+
+        def make(**how: Any) -> HttpClient:
+            how.setdefault("policy", RetryPolicy(tries=1))
+            return stack.enter_context(HttpClient(cancellation=cancellation, **how))
+
+        yield make
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gzip
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, Unreachable, UsageError
 from assembler.net.client import MAX_ERROR_BODY, HttpClient, Request, Response
 from assembler.net.failure import Cause
@@ -19,17 +17,6 @@ from assembler.net.retry import RetryPolicy
 from tests.net.servers import Reply, Server, answer
 
 ROOM = 20 << 10  # KiB that a garbage answer may add to the memory of this process
-
-
-@pytest.fixture
-def client(cancellation: Cancellation) -> Iterator[Callable[..., HttpClient]]:
-    with ExitStack() as stack:
-
-        def make(**how: Any) -> HttpClient:
-            how.setdefault("policy", RetryPolicy(tries=1))
-            return stack.enter_context(HttpClient(cancellation=cancellation, **how))
-
-        yield make
 
 
 def get(server: Server) -> Request:

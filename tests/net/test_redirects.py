@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request
-from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
 
@@ -26,17 +23,6 @@ PRIVATE = {"Authorization": "Bearer s3cret"}
 
 def moved(url: str, status: int = 307) -> bytes:
     return answer(status, b"elsewhere", f"Location: {url}")
-
-
-@pytest.fixture
-def client(cancellation: Cancellation) -> Iterator[Callable[..., HttpClient]]:
-    with ExitStack() as stack:
-
-        def make(**how: Any) -> HttpClient:
-            how.setdefault("policy", RetryPolicy(tries=1))
-            return stack.enter_context(HttpClient(cancellation=cancellation, **how))
-
-        yield make
 
 
 def get(url: str, **how: Any) -> Request:

@@ -5,31 +5,19 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, Unreachable, UsageError
 from assembler.net.client import HttpClient, Request
 from assembler.net.failure import Cause
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
-
-
-@pytest.fixture
-def client(cancellation: Cancellation) -> Iterator[Callable[..., HttpClient]]:
-    with ExitStack() as stack:
-
-        def make(**how: Any) -> HttpClient:
-            how.setdefault("policy", RetryPolicy(tries=1))
-            return stack.enter_context(HttpClient(cancellation=cancellation, **how))
-
-        yield make
 
 
 def get(url: str) -> Request:

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,9 @@ LARGE = os.urandom(1 << 20) * 9 + b"and a bit"
 
 
 @pytest.fixture
-def client(cancellation: Cancellation, authority: Authority) -> Iterator[Callable[..., HttpClient]]:
-    with ExitStack() as stack:
-
-        def make(**how: Any) -> HttpClient:
-            how.setdefault("policy", RetryPolicy(tries=1))
-            how.setdefault("certificates", lambda host: Certificates((authority.certificate,)))
-            return stack.enter_context(HttpClient(cancellation=cancellation, **how))
-
-        yield make
+def client(client: Callable[..., HttpClient], authority: Authority) -> Callable[..., HttpClient]:
+    trusted = Certificates((authority.certificate,))
+    return lambda **how: client(**{"certificates": lambda host: trusted, **how})
 
 
 @pytest.fixture(params=["http", "https"])

@@ -26,7 +26,7 @@ from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.download import fetch_blob
 from assembler.registry.pull import resolve
-from assembler.registry.push import push_image
+from assembler.registry.push import push
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import BLOB, UPLOAD, Chaos, reply, reset
 
@@ -71,8 +71,8 @@ def one_round(seed: int, most: int = 1 << 30) -> int:
     chaos = Chaos(PROBABILITY, seed, most)
     with site(chaos) as (client, registry, _):
         reference = Reference.parse(f"{registry.host}/team/app:1")
-        push_image(
-            client, [reference], made, lambda blob: io.BytesIO(blobs[blob.digest]),
+        push(
+            client, [reference], made.manifest, lambda blob: io.BytesIO(blobs[blob.digest]),
             cancellation=client.cancellation,
         )  # fmt: skip
         assert registry.blob(str(made.manifest.config.digest)) == made.config_content
@@ -102,8 +102,8 @@ def test_R8_an_upload_that_breaks_again_and_again_but_moves_on_comes_to_its_end(
             registry.on("PATCH|PUT", UPLOAD, action, at=number * 30_000, nth=1)
         reference = Reference.parse(f"{registry.host}/team/app:1")
         made, blobs = image(content)
-        push_image(
-            client, [reference], made, lambda blob: io.BytesIO(blobs[blob.digest]),
+        push(
+            client, [reference], made.manifest, lambda blob: io.BytesIO(blobs[blob.digest]),
             cancellation=client.cancellation,
         )  # fmt: skip
         assert all(rule.fired == 1 for rule in registry.rules)
@@ -118,8 +118,8 @@ def test_what_is_tried_again_is_told_with_the_reason() -> None:
         registry.on("PUT", UPLOAD, reset(), nth=1)
         reference = Reference.parse(f"{registry.host}/team/app:1")
         made, blobs = image(content)
-        push_image(
-            client, [reference], made, lambda blob: io.BytesIO(blobs[blob.digest]),
+        push(
+            client, [reference], made.manifest, lambda blob: io.BytesIO(blobs[blob.digest]),
             cancellation=client.cancellation,
         )  # fmt: skip
         registry.on("GET", BLOB, reply(429, {"Retry-After": "0"}), nth=1)

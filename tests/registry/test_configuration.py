@@ -198,6 +198,12 @@ def test_RG15_a_location_may_not_change_the_tag(tmp_path: Path) -> None:
         ('short-name-mode = "ask"', "short-name-mode must be one of"),
         ("aliases = 1", "aliases must be a table"),
         ("[aliases]\na = 1", "aliases.a must be a string"),
+        ('[aliases]\na = "x.org/A b"', "aliases.a: 'x.org/A b' is none"),
+        ('[aliases]\na = "b"', "aliases.a: b names no registry"),
+        (
+            'unqualified-search-registries = ["https://x.org"]',
+            "unqualified-search-registries: https://x.org is none"),
+        ('unqualified-search-registries = ["x"]', "x names no registry"),
         ("credential-helpers = [1]", "credential-helpers must be an array"),
         ('[registries.search]\nregistries = "a"', "registries.search.registries must be"),
         (

@@ -26,7 +26,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.push import push, push_image
+from assembler.registry.push import push
 from assembler.registry.referrers import referrers_tag
 from assembler.testing.server import Answer
 from assembler.testing.tokens import Tokens
@@ -88,7 +88,7 @@ def client(new_client: Callable[[], RegistryClient]) -> Iterator[RegistryClient]
 
 def send(client: RegistryClient, *names: str) -> Descriptor:
     references = [Reference.parse(name) for name in names]
-    return push_image(client, references, IMAGE, opened, cancellation=client.cancellation)
+    return push(client, references, IMAGE.manifest, opened, cancellation=client.cancellation)
 
 
 def holds(registry: FaultyRegistry, name: str) -> bool:
@@ -231,10 +231,10 @@ def test_R10_tokens_that_end_after_every_second_request_stop_nothing(
 ) -> None:
     tokens = Tokens(uses=2)
     with FaultyRegistry(tokens=tokens) as registry:
-        push_image(
+        push(
             client,
             [Reference.parse(f"{registry.host}/app:1")],
-            IMAGE,
+            IMAGE.manifest,
             opened,
             cancellation=client.cancellation,
             jobs=1,
@@ -279,10 +279,10 @@ def test_R15_no_more_than_four_blobs_go_to_a_registry_at_once(
     client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
     image, blobs = made(*(os.urandom(1000) for _ in range(40)))
-    push_image(
+    push(
         client,
         [Reference.parse(f"{faulty.host}/app:1")],
-        image,
+        image.manifest,
         lambda blob: io.BytesIO(blobs[blob.digest]),
         cancellation=client.cancellation,
     )
@@ -305,8 +305,8 @@ def send_index(
         client,
         [Reference.parse(f"{registry.host}/app:multi")],
         index,
-        lambda entry: manifests.get(entry.digest),
         lambda blob: io.BytesIO(blobs[blob.digest]),
+        documents=lambda entry: manifests.get(entry.digest),
         cancellation=client.cancellation,
     )
 
@@ -369,8 +369,8 @@ def test_M5_an_index_in_itself_ends(client: RegistryClient, faulty: FaultyRegist
             client,
             [Reference.parse(f"{faulty.host}/app:1")],
             nested,
-            lambda entry: documents[entry.digest],
             opened,
+            documents=lambda entry: documents[entry.digest],
             cancellation=client.cancellation,
         )
 
@@ -385,7 +385,7 @@ def artifact(subject: Descriptor, kind: str) -> Document:
 def refer(client: RegistryClient, registry: FaultyRegistry, document: Document) -> None:
     reference = Reference.parse(f"{registry.host}/app@{document.descriptor.digest}")
     push(
-        client, [reference], document, lambda entry: None, opened,
+        client, [reference], document, opened, documents=lambda entry: None,
         cancellation=client.cancellation,
     )  # fmt: skip
 
@@ -475,14 +475,14 @@ def test_R17_eight_pushers_of_one_tag_all_succeed(tmp_path: Path, faulty: Faulty
         "from assembler.oci.reference import Reference\n"
         "from assembler.registry.client import RegistryClient\n"
         "from assembler.registry.configuration import RegistryConfiguration\n"
-        "from assembler.registry.push import push_image\n"
+        "from assembler.registry.push import push\n"
         "from assembler.store.uploads import Uploads\n"
         "image, blobs = pickle.load(open(sys.argv[1], 'rb'))\n"
         "environment = Environment.read({'HOME': sys.argv[3]})\n"
         "configuration = RegistryConfiguration.read(environment, frozenset())\n"
         "with Cancellation() as wish, RegistryClient(environment, configuration,"
         " cancellation=wish) as client:\n"
-        "    push_image(client, [Reference.parse(sys.argv[2])], image,"
+        "    push(client, [Reference.parse(sys.argv[2])], image.manifest,"
         " lambda blob: io.BytesIO(blobs[blob.digest]), cancellation=wish,"
         " uploads=Uploads(sys.argv[3] + '/uploads'))\n"
     )

@@ -26,7 +26,8 @@ from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.download import fetch_blob
 from assembler.registry.pull import resolve
-from assembler.registry.push import push_image, would_send
+from assembler.registry.push import push as publish
+from assembler.registry.push import would_send
 from assembler.testing import Answer, Asked, MemoryRegistry
 
 LINUX = Platform("linux", "amd64")
@@ -70,10 +71,10 @@ def client(environment: Environment, cancellation: Cancellation) -> Iterator[Reg
 
 def push(client: RegistryClient, name: str, *contents: bytes, mount_from: str = "") -> Image:
     made, blobs = image(*contents)
-    push_image(
+    publish(
         client,
         [Reference.parse(name)],
-        made,
+        made.manifest,
         lambda blob: io.BytesIO(blobs[blob.digest]),
         mount_from=lambda blob: [Reference.parse(mount_from)] if mount_from else [],
         cancellation=client.cancellation,
@@ -128,10 +129,10 @@ def test_R9_a_blob_is_read_only_when_no_repository_has_it(client: RegistryClient
     with MemoryRegistry() as registry:
         push(client, f"{registry.host}/base:1", BIG)
         base = Reference.parse(f"{registry.host}/base:1")
-        push_image(
+        publish(
             client,
             [Reference.parse(f"{registry.host}/{name}:1") for name in ("app", "copy")],
-            made,
+            made.manifest,
             lambda blob: io.BytesIO(blobs[blob.digest]),
             mount_from=lambda blob: [base] if blob.digest == Digest.of(BIG) else [],
             cancellation=client.cancellation,
@@ -156,10 +157,10 @@ def test_R9_a_blob_is_mounted_from_the_mirror_that_it_came_from(
         with RegistryClient(there, configuration, cancellation=cancellation) as client:
             push(client, f"{registry.host}/library/base:1", BIG)
             registry.asked.clear()
-            push_image(
+            publish(
                 client,
                 [Reference.parse(f"{registry.host}/app:1")],
-                made,
+                made.manifest,
                 lambda blob: io.BytesIO(blobs[blob.digest]),
                 mount_from=lambda blob: [Reference.parse("docker.io/library/base:1")],
                 cancellation=cancellation,
