@@ -61,7 +61,9 @@ class Store:
         self._lease = Lease(path, check)
         self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
-        self.indexes = Indexes(os.path.join(path, "indexes"))
+        self.indexes = Indexes(
+            os.path.join(path, "indexes"), lambda name: self._lease.hold(f"indexes/{name}")
+        )
         self.uploads = Uploads(
             os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
         )
