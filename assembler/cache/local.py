@@ -235,6 +235,7 @@ class LocalCache:
 
         def forget() -> None:
             execute = self._database.execute
+            execute("BEGIN IMMEDIATE")  # what is recorded meanwhile is not what was looked at
             for table in ("layers", "images", "downloads", "annotations"):
                 rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
                 lost = [row for row in rows if _of(gone, row[0])]

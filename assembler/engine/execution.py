@@ -43,6 +43,9 @@ def execute(plan: Plan, services: Services) -> Image:
         return _finish(
             plan, services, realisation, known[plan.target].snapshot, changes, cached=True
         )
+    for image in plan.images.values():  # whatever is done to its name meanwhile
+        for layer in image.layers:
+            services.store.hold(f"blobs/{layer.digest.algorithm}/{layer.digest.hex}")
     needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
         sandbox = stack.enter_context(services.sandbox()) if needed else None
