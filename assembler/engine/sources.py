@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from assembler.context.base import NOTHING, Context, Digests, Summarised
 from assembler.engine import content
@@ -34,6 +34,9 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
+
+if TYPE_CHECKING:
+    from assembler.plan.differences import Listing
 
 Result = TypeVar("Result")
 
@@ -122,14 +125,31 @@ class Sources:
             raise
         return selection if any(unread) else None
 
-    def digest(self, step: Copy, selection: Selection, known: Digests = NOTHING) -> Digest:
-        """What identifies `selection`, of whose files some are `known`. Raises StepError at `step`
-        for a file that cannot be read, ContextChanged for one that is changing."""
+    def digest(
+        self,
+        step: Copy,
+        selection: Selection,
+        known: Digests = NOTHING,
+        seen: content.Seen | None = None,
+    ) -> Digest:
+        """What identifies `selection`, of whose files some are `known`, and all are `seen`. Raises
+        StepError at `step` for a file that cannot be read, ContextChanged for one that is changing."""
         try:
-            return content.digest(selection, self._services.cancellation.check, known)
+            return content.digest(selection, self._services.cancellation.check, known, seen)
         except StepError as error:
             error.place_at(step.span)
             raise
+
+    def shown(self, step: Run) -> dict[str, Listing]:
+        """What the bind mounts of `step` show of contexts, by the digests of what they select."""
+        from assembler.engine.files import Files
+
+        found: dict[str, Listing] = {}
+        for origin, reader in _readers(step):
+            if isinstance(origin, ContextOrigin):
+                selection, files = self.select(reader, self.context(origin, step).tree()), Files()
+                found[str(self.digest(reader, selection, seen=files.see))] = files.listing
+        return found
 
     def _place(self, origin: Origin) -> str:
         """What errors call the tree of `origin`; empty for the context, which goes without saying."""

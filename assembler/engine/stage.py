@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
+from assembler.engine.files import Files
 from assembler.engine.lookup import KnownStage, known_change, read_once, recorded
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
@@ -24,6 +25,7 @@ from assembler.layer.changeset import Changeset
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
+from assembler.plan.differences import Listing
 from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
@@ -129,9 +131,28 @@ class StageBuilder:
         with vertex(f"{stage.index}/{number}", step.name, sink, clock) as work:
             change = self._known(key, task)
             if change is not None:
-                work.cached = True
+                self._taken(work, task, key, change)
                 return change
             return self._execute(work, task, key, reads, scheduler)
+
+    def _taken(self, work: Vertex, task: Task, key: Digest, change: StepChange) -> None:
+        """Tell that `change`, found by `key`, is what the step would give."""
+        work.known(change.source, change.ran)
+        self.services.ledger.known(task.stage, task.number, key, change.ran, change.source)
+
+    def _missed(
+        self,
+        work: Vertex,
+        task: Task,
+        key: Digest,
+        reads: tuple[Read, ...],
+        files: Mapping[str, Listing],
+    ) -> None:
+        """Tell that the step is done, and why."""
+        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
+        reason = "no-cache" if task.stage.fresh else ""
+        missed = self.services.ledger.missed
+        work.missed(missed(task.stage, task.number, key, document, reason, files))
 
     def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
@@ -181,13 +202,14 @@ class StageBuilder:
             nonce = uuid.uuid4().hex
             identity = keys.fresh_key(key, nonce) if task.stage.fresh else key
             change = replace(made(identity), from_run=True)
+            self._missed(work, task, key, reads, self.sources.shown(step))
             self._run(work, task, step, identity, scheduler)
         elif isinstance(step, MakeDirectory):
+            self._missed(work, task, key, reads, {})
             tree = self._destination(task)
             change = made(key, directories.make_directory(step, tree, self._now_ns()))
         else:
-            change, known = self._copy(task, step, scheduler)
-            work.cached = known
+            change = self._copy(work, task, step, key, reads, scheduler)
         self._record(key, change, task, reads)
         return change
 
@@ -234,17 +256,27 @@ class StageBuilder:
         )
 
     def _copy(
-        self, task: Task, step: Copy, scheduler: Scheduler[BuiltStage]
-    ) -> tuple[StepChange, bool]:
+        self,
+        work: Vertex,
+        task: Task,
+        step: Copy,
+        key: Digest,
+        reads: tuple[Read, ...],
+        scheduler: Scheduler[BuiltStage],
+    ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
-            selection = self.sources.select(step, source)
-            selected = self.sources.digest(step, selection)
+            selection, files = self.sources.select(step, source), Files()
+            selected = self.sources.digest(step, selection, seen=files.see)
             identity = keys.content_key(task.parent, step, selected)
             known = self._known(identity, task)
             if known is not None:
-                return known, True
-            return self._made(identity, self._copied(task, step, selection)), False
+                self._taken(work, task, key, known)
+                return known
+            if not step.fetched:  # what is compared is what it selects, wherever from
+                reads = (replace(reads[0], identity=selected),)
+            self._missed(work, task, key, reads, {str(selected): files.listing})
+            return self._made(identity, self._copied(task, step, selection))
 
     def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
         return copy.changeset(
@@ -265,16 +297,19 @@ class StageBuilder:
         except StepError as error:
             error.place_at(step.span)
             raise
-        selected = self.sources.digest(step, selection, contents)
+        files = Files()
+        selected = self.sources.digest(step, selection, contents, files.see)
         identity = keys.content_key(task.parent, step, selected)
+        key = keys.step_key(task.parent, step, (selected,))
+        reads = (Read(step.origin, step.paths, selected),)
         change = self._known(identity, task)  # of the same files from elsewhere
         if change is None:
+            self._missed(work, task, key, reads, {str(selected): files.listing})
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset)
         else:
-            work.cached = True
-        key = keys.step_key(task.parent, step, (selected,))
-        self._record(key, change, task, (Read(step.origin, step.paths, selected),))
+            self._taken(work, task, key, change)
+        self._record(key, change, task, reads)
         return change
 
     def _destination(self, task: Task) -> Tree:
