@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _WIDEST = 60  # characters of a step's name in a table
+_NUMBER = re.compile(r"\[(?:.*\s)?([0-9]+)/")
 _PLACE = re.compile(r"(?:([^:/\s]+)[:/ ])?([0-9]+)(?:/[0-9]+)?")
 
 
@@ -54,7 +55,7 @@ def command(build: str, wanted: str, against: str, as_json: bool, store: str) ->
             other = build_named(builder.store.builds, against) if against else None
             if other is not None:
                 found = _compared(builder, found, other)
-    steps = [step for step in found.steps if _is_wanted(step, wanted)]
+    steps = _wanted(found.steps, wanted)
     if wanted and not steps:
         names = ", ".join(sorted({step.stage for step in found.steps}))
         raise NotFound(
@@ -68,11 +69,17 @@ def command(build: str, wanted: str, against: str, as_json: bool, store: str) ->
         click.echo(line)
 
 
-def _is_wanted(step: StepRecord, wanted: str) -> bool:
-    if not wanted or wanted == step.stage or wanted.lower() in step.name.lower():
-        return True
+def _wanted(steps: Sequence[StepRecord], wanted: str) -> list[StepRecord]:
+    """The steps of the stage `wanted`, else with that number, else with these words in their name."""
+    stage = [step for step in steps if wanted in ("", step.stage)]
+    numbered = [step for step in steps if _is_at(step, wanted)]
+    words = wanted.lower()
+    return stage or numbered or [step for step in steps if words in step.name.lower()]
+
+
+def _is_at(step: StepRecord, wanted: str) -> bool:
     match = _PLACE.fullmatch(wanted)
-    shown = re.match(r"\[(?:.*\s)?\s*([0-9]+)/", step.name)
+    shown = _NUMBER.match(step.name)
     if match is None or shown is None or match[2] != shown[1]:
         return False
     return match[1] in (None, step.stage)

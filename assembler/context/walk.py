@@ -168,7 +168,7 @@ class Walk:
     def listed(self, path: str, check: Callable[[], None]) -> Iterator[tuple[Entry, bytes]]:
         """See `context.base.Summarised`."""
         with self._cache(path, _rules_key(self._rules)) as cache:
-            pending = [(path, 0)]
+            pending = [(path, self._inode(path))]
             while pending:
                 check()
                 at, inode = pending.pop()
@@ -176,13 +176,20 @@ class Walk:
                 digests = self._seen.contents.get(at)
                 if digests is None and entries:
                     names, stats = loads(self._seen.listings[at])
-                    known = cache.group(inode or os.stat(self._root).st_ino)
+                    known = cache.group(inode)
                     both = zip(names, stats, strict=True)
                     digests = {name: known.get(stat_key(*seen[1:]), b"") for name, seen in both}
                 for entry in entries or ():
                     yield entry, (digests or {}).get(entry.name, b"")
                 below = self._inodes(at)
                 pending += [(join(at, name), below[name]) for name in sorted(below, reverse=True)]
+
+    def _inode(self, path: str) -> int:
+        descriptor = open_directory(self._root, path)
+        try:
+            return os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
 
     def _inodes(self, path: str) -> dict[str, int]:
         """The inodes of directories in the directory at `path`."""
