@@ -77,13 +77,14 @@ def _digest(
     summary: Callable[[Selected], Summary],
     seen: Seen | None,
 ) -> Digest:
-    hasher = hashlib.sha256(b"assemble/selection/3")
+    hasher = hashlib.sha256(b"assemble/selection/4")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
-            found_content = content(item)(item.entry)
+            bytes_digest = content(item)(item.entry)
             if seen is not None:
-                seen(item.entry.path, item.entry, found_content)
-            _frame(hasher, b"file", record(item.name, item.entry, found_content))
+                seen(item.entry.path, item.entry, bytes_digest)
+            kind = b"archive" if item.unpack else b"file"  # if it is one
+            _frame(hasher, kind, record(item.name, item.entry, bytes_digest))
             continue
         # neither its name nor its own metadata reaches the destination (rules C8, C13)
         found = summary(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from assembler.cache.base import Record
@@ -19,7 +19,7 @@ from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.selection import Selection
 from assembler.engine.services import Sandbox, Services
-from assembler.engine.sources import Sources, origin_tree
+from assembler.engine.sources import Bound, Sources, origin_tree
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset
 from assembler.layer.tree import EmptyTree, Tree
@@ -30,7 +30,7 @@ from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import Copy, MakeDirectory, Origin, Run, Step
+from assembler.plan.steps import BindMount, ContextOrigin, Copy, Origin, Run, Step
 from assembler.values import value
 
 
@@ -127,7 +127,7 @@ class StageBuilder:
                 return self._copy_once(work, task, step, unread)
         reads = self.sources.reads(step, lambda index: self._identity_of(index, scheduler))
         assert reads is not None  # every stage is finished once `identity_of` returned
-        key = keys.step_key(task.parent, step, [read.identity for read in reads])
+        key = keys.definition_key(task.parent, step, [read.identity for read in reads])
         with vertex(f"{stage.index}/{number}", step.name, sink, clock) as work:
             change = self._known(key, task)
             if change is not None:
@@ -196,21 +196,17 @@ class StageBuilder:
         reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
     ) -> StepChange:
-        step, made = task.step, self._made
+        step = task.step
         if isinstance(step, Run):
-            # A RUN asked for anew may give other files: its result gets an identity of its own.
-            nonce = uuid.uuid4().hex
-            identity = keys.fresh_key(key, nonce) if task.stage.fresh else key
-            change = replace(made(identity), from_run=True)
-            self._missed(work, task, key, reads, self.sources.shown(step))
-            self._run(work, task, step, identity, scheduler)
-        elif isinstance(step, MakeDirectory):
-            self._missed(work, task, key, reads, {})
-            tree = self._destination(task)
-            change = made(key, directories.make_directory(step, tree, self._now_ns()))
+            change, content, reads = self._run(work, task, step, key, reads, scheduler)
+        elif isinstance(step, Copy):
+            change, reads = self._copy(work, task, step, key, reads, scheduler)
+            content = change.identity
         else:
-            change = self._copy(work, task, step, key, reads, scheduler)
-        self._record(key, change, task, reads)
+            self._missed(work, task, key, reads, {})
+            made = directories.make_directory(step, self._destination(task), self._now_ns())
+            change, content = self._made(key, made), key
+        self._record(key, content, change, task, reads)
         return change
 
     def _made(self, identity: Digest, changeset: Changeset | None = None) -> StepChange:
@@ -222,7 +218,46 @@ class StageBuilder:
         work: Vertex,
         task: Task,
         step: Run,
-        identity: Digest,
+        key: Digest,
+        reads: tuple[Read, ...],
+        scheduler: Scheduler[BuiltStage],
+    ) -> tuple[StepChange, Digest, tuple[Read, ...]]:
+        """What a RUN gives, its content key, and what it read; known where its mounts show what they
+        did once."""
+        bound = self._bound(step, reads, scheduler)
+        reads = _selected(reads, [each.digest for _, each in bound])
+        content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
+        known = self._known(content, task) if content != key else None
+        if known is not None:
+            self._taken(work, task, key, known)
+            return known, content, reads
+        self._missed(work, task, key, reads, self.sources.listed(each for _, each in bound))
+        # A RUN asked for anew may give other files: its result gets an identity of its own.
+        fresh = keys.fresh_key(content, uuid.uuid4().hex) if task.stage.fresh else content
+        change = replace(self._made(fresh), from_run=True)
+        self._run_process(work, task, step, change, dict(bound), scheduler)
+        return change, content, reads
+
+    def _bound(
+        self, step: Run, reads: tuple[Read, ...], scheduler: Scheduler[BuiltStage]
+    ) -> list[tuple[BindMount, Bound]]:
+        trees = [self._tree(bind.origin, step, scheduler) for bind in step.binds]
+        found: list[tuple[BindMount, Bound]] = []
+        if not trees:
+            return found
+        with scheduler.working:
+            for bind, tree, read in zip(step.binds, trees, reads, strict=True):
+                told = read.identity if isinstance(bind.origin, ContextOrigin) else None
+                found.append((bind, self.sources.bound(bind, step, tree, told)))
+        return found
+
+    def _run_process(
+        self,
+        work: Vertex,
+        task: Task,
+        step: Run,
+        change: StepChange,
+        binds: Mapping[BindMount, Bound],
         scheduler: Scheduler[BuiltStage],
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
@@ -232,11 +267,11 @@ class StageBuilder:
         def open_tree(origin: Origin, reader: Step) -> Tree:
             return self._tree(origin, reader, scheduler)
 
-        given = MountSources(self.services, self.sandbox, self.sources, open_tree)
+        given = MountSources(self.services, self.sandbox, self.sources, open_tree, binds)
         with mounted(step, given) as mounts, scheduler.working:
             execute(
                 step,
-                identity.hex,
+                change.id,
                 lowers,
                 sandbox=self.sandbox,
                 services=self.services,
@@ -263,20 +298,21 @@ class StageBuilder:
         key: Digest,
         reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
-    ) -> StepChange:
+    ) -> tuple[StepChange, tuple[Read, ...]]:
+        """What a COPY gives, and what it read."""
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
             selection, files = self.sources.select(step, source), Files()
             selected = self.sources.digest(step, selection, seen=files.see)
-            identity = keys.content_key(task.parent, step, selected)
+            if not step.fetched:
+                reads = _selected(reads, [selected])
+            identity = keys.content_key(task.parent, step, [selected])
             known = self._known(identity, task)
             if known is not None:
                 self._taken(work, task, key, known)
-                return known
-            if not step.fetched:  # what is compared is what it selects, wherever from
-                reads = (replace(reads[0], identity=selected),)
+                return known, reads
             self._missed(work, task, key, reads, {str(selected): files.listing})
-            return self._made(identity, self._copied(task, step, selection))
+            return self._made(identity, self._copied(task, step, selection)), reads
 
     def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
         return copy.changeset(
@@ -299,36 +335,38 @@ class StageBuilder:
             raise
         files = Files()
         selected = self.sources.digest(step, selection, contents, files.see)
-        identity = keys.content_key(task.parent, step, selected)
-        key = keys.step_key(task.parent, step, (selected,))
+        identity = keys.content_key(task.parent, step, [selected])
         reads = (Read(step.origin, step.paths, selected),)
         change = self._known(identity, task)  # of the same files from elsewhere
         if change is None:
-            self._missed(work, task, key, reads, {str(selected): files.listing})
+            self._missed(work, task, identity, reads, {str(selected): files.listing})
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset)
         else:
-            self._taken(work, task, key, change)
-        self._record(key, change, task, reads)
+            self._taken(work, task, identity, change)
+        self._record(identity, identity, change, task, reads)
         return change
 
     def _destination(self, task: Task) -> Tree:
         return self.realisation.tree(task.below, unpack=task.stage.index in self.running)
 
-    def _record(self, key: Digest, change: StepChange, task: Task, reads: tuple[Read, ...]) -> None:
-        """Remember `change` by every key that leads to it; by `key` with what went into it."""
+    def _record(
+        self,
+        key: Digest,
+        content: Digest,
+        change: StepChange,
+        task: Task,
+        reads: tuple[Read, ...],
+    ) -> None:
+        """Remember `change` by every key that leads to it; by its definition's, `key`, with what
+        went into it."""
         document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        record = Record(
-            change.identity,
-            change.created,
-            json.dumps(document, separators=(",", ":")),
-            change.ran,
-            change.source,
-        )
+        told = json.dumps(document, separators=(",", ":"))
+        record = Record(change.identity, change.created, told, change.ran, change.source)
         self.services.cache.record(key, record)
-        step, also = task.step, {change.identity}
+        step, also = task.step, {content, change.identity}
         if isinstance(step, Copy):
-            also.add(keys.definition_key(task.parent, step))
+            also.add(keys.mark_key(task.parent, step))
         for one in also - {key}:
             self.services.cache.record(one, replace(record, inputs="{}"))
 
@@ -337,3 +375,9 @@ class StageBuilder:
 
     def _now_ns(self) -> int:
         return int(self._now() * 1_000_000_000)
+
+
+def _selected(reads: tuple[Read, ...], digests: Sequence[Digest]) -> tuple[Read, ...]:
+    """`reads` with the digests of what is selected, wherever that is from: these are compared."""
+    pairs = zip(reads, digests, strict=True)
+    return tuple(replace(read, identity=digest) for read, digest in pairs)
