@@ -24,12 +24,13 @@ from assembler.values import value
 
 @value
 class KnownStage:
-    """The part of a stage that the cache knows: `changes` of its first steps, with their keys."""
+    """The part of a stage that the cache knows: `changes` of its first steps, found by `keys`."""
 
     stage: PlannedStage
     base: Snapshot | None
     changes: tuple[StepChange, ...]
     identity: Digest | None
+    keys: tuple[Digest, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -112,6 +113,7 @@ def _look_up_stage(
     identity = base_identity(plan, stage, lambda index: known[index].identity)
     base = _base(plan, stage, known)
     changes: list[StepChange] = []
+    found: list[Digest] = []
     for number, step in enumerate(stage.steps):
         if identity is None:
             break
@@ -126,7 +128,8 @@ def _look_up_stage(
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
             changes.append(known_change(record, step))
-    return KnownStage(stage, base, tuple(changes), identity)
+            found.append(key)
+    return KnownStage(stage, base, tuple(changes), identity, tuple(found))
 
 
 def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snapshot | None:

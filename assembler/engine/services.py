@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
+from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
@@ -156,6 +157,7 @@ class Services:
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
+    `ledger` notes what becomes of steps, and tells why.
     """
 
     store: Store
@@ -185,3 +187,4 @@ class Services:
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
+    ledger: Ledger = field(default_factory=Ledger)
