@@ -17,7 +17,9 @@ from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import Destination, Nowhere, Sandbox, Services
 from assembler.environment import Environment
 from assembler.errors import (
+    AssemblerError,
     BlobCorrupt,
+    Cancelled,
     DockerfileError,
     HostError,
     NamespacesForbidden,
@@ -49,6 +51,7 @@ from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.cache.bounds import Bounds
     from assembler.cache.local import LocalCache
     from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
@@ -451,6 +454,23 @@ class Builder:
 
         self._enter_for_files()
         prune(self.store, self.cache, policy, self._clock(), self._cancellation, moved)
+
+    def collect(self, bounds: Bounds, *, before: bool = False) -> None:
+        """Remove what `bounds` do not allow of the store, if there is any; `before` a build only for
+        space that is to be free. What keeps it from that is told. Raises Cancelled."""
+        from assembler.cache import collection
+
+        path, now = self.store.path, self._clock()
+        try:
+            wanted = collection.lacks_space(path, bounds) if before else True
+            if wanted and collection.due(path, bounds, now):
+                self._enter_for_files()
+                collection.collect(self.store, self.cache, bounds, now, self._cancellation)
+        except Cancelled:
+            raise
+        except (AssemblerError, OSError) as error:
+            reason = error.message if isinstance(error, AssemblerError) else error.strerror
+            self.warn(f"the store could not be brought within its limits: {reason}")
 
     def _enter_for_files(self) -> None:
         """Layers and cache mounts have files of other ids, which are ours inside only."""

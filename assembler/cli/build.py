@@ -78,9 +78,9 @@ def command(**options: Any) -> None:
         from assembler.cli.call import call
 
         raise click.exceptions.Exit(call(method, options, environment))
-    from assembler.cli.limits import space_of, timeout_of
+    from assembler.cli.configuration import bounds_of
+    from assembler.cli.limits import timeout_of
 
-    most = space_of("ASSEMBLE_MAX_USED_SPACE", environment.max_used_space)
     with cancellable(timeout_of(options["timeout"])) as cancellation:
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
@@ -98,13 +98,14 @@ def command(**options: Any) -> None:
         options["access"] = access.creds_to(*(name.registry for name in names))
         try:
             with builder_for(options, environment, cancellation, sink) as builder:
+                bounds = bounds_of(environment, builder.warn)
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
+                if bounds:
+                    builder.collect(bounds, before=True)
                 image = _build(builder, request, names, asked, cancellation)
-                if most:
-                    from assembler.cache.pruning import Policy
-
-                    builder.prune(Policy(max_used=most), lambda moved: None)
+                if bounds:
+                    builder.collect(bounds)
         except Cancelled as error:
             error.running = sink.names
             raise
