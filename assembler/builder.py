@@ -76,6 +76,8 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
+    no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
@@ -99,6 +101,8 @@ class BuildRequest:
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
     no_cache: frozenset[str] = frozenset()
+    since: float | None = None
+    require_cached: bool = False
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     recompress: bool = False
     docker_types: bool = False
@@ -219,10 +223,19 @@ class Builder:
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
         time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
+        self._warn_of_stages(request)
         asked = plan_request(request)
         if not offline:
             asked = self.timed(asked)
         return make(asked, self.resolved(request, asked, offline=offline))
+
+    def _warn_of_stages(self, request: BuildRequest) -> None:
+        """Tell of names in `no_cache` that no stage has (rule S12)."""
+        stages = request.dockerfile.stages
+        names = [stage.name or str(stage.index) for stage in stages]
+        for name in sorted(request.no_cache - {"*", *names}):
+            meant = did_you_mean(name, names)
+            self.warn(f"--no-cache-filter {name}: the Dockerfile has no such stage{meant}")
 
     def examine(
         self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
@@ -310,12 +323,24 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
+        Raises NotCached where `request.require_cached` says so, and what steps raise."""
         from assembler.engine.execution import execute
 
         for image in plan.images.values():
             self.images.know(image)
-        return execute(plan, self.services(request))
+        services = self.services(request)
+        if request.require_cached:
+            self._require_cached(plan, services)
+        return execute(plan, services)
+
+    def _require_cached(self, plan: Plan, services: Services) -> None:
+        from assembler.engine.requirement import require_cached
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        require_cached(plan, services, published, Unfetched())
 
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
@@ -372,6 +397,7 @@ class Builder:
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
+            since=request.since,
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
 @click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
+@click.option(
+    "--require-cached", is_flag=True, help="Fail, before anything is done, if a step is not cached."
+)
 @click.option("--check", is_flag=True, help="Lint the Dockerfile; build nothing.")
 @click.option(
     "--call",

@@ -154,6 +154,7 @@ class Services:
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
+    Results of steps that ran before `since`, in seconds since the epoch, are not used.
     """
 
     store: Store
@@ -183,3 +184,4 @@ class Services:
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
+    since: float | None = None

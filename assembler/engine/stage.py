@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
-from assembler.engine.lookup import KnownStage, known_change, read_once, recorded
+from assembler.engine.lookup import KnownStage, known_change, read_once, recorded, renewed
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
@@ -179,7 +179,7 @@ class StageBuilder:
         if isinstance(step, Run):
             # A RUN asked for anew may give other files: its result gets an identity of its own.
             nonce = uuid.uuid4().hex
-            identity = keys.fresh_key(key, nonce) if task.stage.fresh else key
+            identity = keys.fresh_key(key, nonce) if renewed(self.services, task.stage) else key
             change = replace(made(identity), from_run=True)
             self._run(work, task, step, identity, scheduler)
         elif isinstance(step, MakeDirectory):
