@@ -18,7 +18,6 @@ from assembler.plan import keys
 from assembler.plan.forecast import Fate, Forecast, Hit
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import (
-    ContextOrigin,
     Copy,
     ImageOrigin,
     Run,
@@ -88,20 +87,19 @@ class _Walk:
         reads = None if parent is None else self.sources.reads(step, self.identities.get)
         if parent is None or reads is None:
             told = _Told(Fate.PENDING, self._unread(step, parent))
-            return self._unless_fresh(stage, told), _new() if _makes_new(stage, step) else None
-        key = keys.step_key(parent, step, [read.identity for read in reads])
+            new = stage.fresh and isinstance(step, Run)
+            return self._unless_fresh(stage, told), _new() if new else None
+        key = keys.definition_key(parent, step, [read.identity for read in reads])
         told, identity = self._recorded(stage, step, key)
-        if identity is None and isinstance(step, Copy):
-            if step.fetched or not isinstance(step.origin, ContextOrigin):
+        if identity is None:
+            by_content, sure = keys.told_by_content(step), told.reason != _UNKNOWN
+            if not by_content and not sure:
                 # another way to files that are known is found when they are read
-                told = _Told(Fate.PENDING, self._unread(step, parent))
-                return self._unless_fresh(stage, told), None
-            identity = keys.content_key(parent, step, reads[0].identity)
-            told, _ = self._recorded(stage, step, identity)
-        elif identity is None:
-            new = isinstance(step, Run) and renewed(self.services, stage)
-            return told, _new() if new else key
-        return told, keys.above(parent, step, identity)
+                return _Told(Fate.PENDING, self._unread(step, parent)), None
+            identity = key if by_content else None
+            if isinstance(step, Run) and renewed(self.services, stage):
+                identity = _new()
+        return told, None if identity is None else keys.above(parent, step, identity)
 
     def _recorded(
         self, stage: PlannedStage, step: Step, key: Digest
@@ -131,24 +129,19 @@ class _Walk:
         """Why it cannot be told yet whether `step` is known."""
         if parent is None:
             return "that is known when the steps below it are done"
-        origins = dict.fromkeys(origins_of(step))
-        names = [
-            f"stage {self.plan.stage(one.index).title}"
-            for one in origins
-            if isinstance(one, StageOrigin)
-        ]
-        names += ["an image" for one in origins if isinstance(one, ImageOrigin)]
+        binds = step.binds if isinstance(step, Run) else ()
+        names = []
+        for origin in dict.fromkeys(origins_of(step) if not binds else (b.origin for b in binds)):
+            if isinstance(origin, StageOrigin):
+                names.append(f"stage {self.plan.stage(origin.index).title}")
+            elif isinstance(origin, ImageOrigin):
+                names.append(f"image {origin.image.partition(' ')[0]}")
         names += ["what it fetches"] if isinstance(step, Copy) and step.fetched else []
         return f"that is known when the files of {' and '.join(names)} are there"
 
 
 def _hit(record: Record, now: float) -> Hit:
     return Hit(record.source, max(0.0, now - record.ran) if record.ran else None)
-
-
-def _makes_new(stage: PlannedStage, step: Step) -> bool:
-    """Whether `step` gives a result that no key leads to yet, whatever it reads."""
-    return stage.fresh and isinstance(step, Run)
 
 
 def _new() -> Digest:

@@ -98,7 +98,7 @@ def read_once(
     step = stage.steps[number]
     if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
         return None
-    if recorded(services, stage, keys.definition_key(parent, step)) is not None:
+    if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
@@ -133,7 +133,7 @@ def _look_up_stage(
         reads = sources.reads(step, lambda index: known[index].identity)
         record = None
         if reads is not None:
-            key = keys.step_key(identity, step, [read.identity for read in reads])
+            key = keys.definition_key(identity, step, [read.identity for read in reads])
             record = recorded(services, stage, key)
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:

@@ -21,8 +21,8 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.entitlements import DeviceAllowance
 from assembler.plan.plan import ResolvedImage
-from assembler.plan.steps import GitSource, UrlSource
-from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.plan.steps import GitSource, Limit, UrlSource
+from assembler.runtime.base import Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.growing import Growing
 from assembler.store.store import Store
@@ -62,7 +62,7 @@ class Unpacker(Protocol):
 @value
 class Sandbox:
     """Where directories can be made and processes run: inside the user namespace, if any. `apart`
-    takes layers apart several at once."""
+    takes layers apart several at once. `limits` hold for steps that ask for no others."""
 
     snapshotter: Snapshotter
     runtime: Runtime
@@ -180,7 +180,6 @@ class Services:
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent
     add_hosts: tuple[tuple[str, str], ...] = ()
-    shared_memory: int = SHARED_MEMORY
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS

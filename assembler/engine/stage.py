@@ -18,7 +18,7 @@ from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.selection import Selection
 from assembler.engine.services import Sandbox, Services
-from assembler.engine.sources import Sources, origin_tree
+from assembler.engine.sources import Bound, Sources, origin_tree
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset
 from assembler.layer.tree import EmptyTree, Tree
@@ -28,7 +28,7 @@ from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import Copy, MakeDirectory, Origin, Run, Step
+from assembler.plan.steps import BindMount, ContextOrigin, Copy, Origin, Run, Step
 from assembler.values import value
 
 
@@ -125,7 +125,7 @@ class StageBuilder:
                 return self._copy_once(work, task, step, unread)
         reads = self.sources.reads(step, lambda index: self._identity_of(index, scheduler))
         assert reads is not None  # every stage is finished once `identity_of` returned
-        key = keys.step_key(task.parent, step, [read.identity for read in reads])
+        key = keys.definition_key(task.parent, step, [read.identity for read in reads])
         with vertex(f"{stage.index}/{number}", step.name, sink, clock) as work:
             change = self._known(key, task)
             if change is not None:
@@ -175,20 +175,16 @@ class StageBuilder:
         reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
     ) -> StepChange:
-        step, made = task.step, self._made
+        step = task.step
         if isinstance(step, Run):
-            # A RUN asked for anew may give other files: its result gets an identity of its own.
-            nonce = uuid.uuid4().hex
-            identity = keys.fresh_key(key, nonce) if renewed(self.services, task.stage) else key
-            change = replace(made(identity), from_run=True)
-            self._run(work, task, step, identity, scheduler)
-        elif isinstance(step, MakeDirectory):
-            tree = self._destination(task)
-            change = made(key, directories.make_directory(step, tree, self._now_ns()))
+            change, content = self._run(work, task, step, key, reads, scheduler)
+        elif isinstance(step, Copy):
+            change = self._copy(work, task, step, scheduler)
+            content = change.identity
         else:
-            change, known = self._copy(task, step, scheduler)
-            work.cached = known
-        self._record(key, change, task, reads)
+            made = directories.make_directory(step, self._destination(task), self._now_ns())
+            change, content = self._made(key, made), key
+        self._record(key, content, change, task, reads)
         return change
 
     def _made(self, identity: Digest, changeset: Changeset | None = None) -> StepChange:
@@ -200,7 +196,44 @@ class StageBuilder:
         work: Vertex,
         task: Task,
         step: Run,
-        identity: Digest,
+        key: Digest,
+        reads: tuple[Read, ...],
+        scheduler: Scheduler[BuiltStage],
+    ) -> tuple[StepChange, Digest]:
+        """What a RUN gives, and its content key; known where its mounts show what they did once."""
+        bound = self._bound(step, reads, scheduler)
+        content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
+        known = self._known(content, task) if content != key else None
+        if known is not None:
+            work.cached = True
+            return known, content
+        # A RUN asked for anew may give other files: its result gets an identity of its own.
+        new = renewed(self.services, task.stage)
+        fresh = keys.fresh_key(content, uuid.uuid4().hex) if new else content
+        change = replace(self._made(fresh), from_run=True)
+        self._run_process(work, task, step, change, dict(bound), scheduler)
+        return change, content
+
+    def _bound(
+        self, step: Run, reads: tuple[Read, ...], scheduler: Scheduler[BuiltStage]
+    ) -> list[tuple[BindMount, Bound]]:
+        trees = [self._tree(bind.origin, step, scheduler) for bind in step.binds]
+        found: list[tuple[BindMount, Bound]] = []
+        if not trees:
+            return found
+        with scheduler.working:
+            for bind, tree, read in zip(step.binds, trees, reads, strict=True):
+                told = read.identity if isinstance(bind.origin, ContextOrigin) else None
+                found.append((bind, self.sources.bound(bind, step, tree, told)))
+        return found
+
+    def _run_process(
+        self,
+        work: Vertex,
+        task: Task,
+        step: Run,
+        change: StepChange,
+        binds: Mapping[BindMount, Bound],
         scheduler: Scheduler[BuiltStage],
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
@@ -210,11 +243,11 @@ class StageBuilder:
         def open_tree(origin: Origin, reader: Step) -> Tree:
             return self._tree(origin, reader, scheduler)
 
-        given = MountSources(self.services, self.sandbox, self.sources, open_tree)
+        given = MountSources(self.services, self.sandbox, self.sources, open_tree, binds)
         with mounted(step, given) as mounts, scheduler.working:
             execute(
                 step,
-                identity.hex,
+                change.id,
                 lowers,
                 sandbox=self.sandbox,
                 services=self.services,
@@ -234,17 +267,16 @@ class StageBuilder:
         )
 
     def _copy(
-        self, task: Task, step: Copy, scheduler: Scheduler[BuiltStage]
-    ) -> tuple[StepChange, bool]:
+        self, work: Vertex, task: Task, step: Copy, scheduler: Scheduler[BuiltStage]
+    ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
             selection = self.sources.select(step, source)
             selected = self.sources.digest(step, selection)
-            identity = keys.content_key(task.parent, step, selected)
+            identity = keys.content_key(task.parent, step, [selected])
             known = self._known(identity, task)
-            if known is not None:
-                return known, True
-            return self._made(identity, self._copied(task, step, selection)), False
+            work.cached = known is not None
+            return known or self._made(identity, self._copied(task, step, selection))
 
     def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
         return copy.changeset(
@@ -266,34 +298,36 @@ class StageBuilder:
             error.place_at(step.span)
             raise
         selected = self.sources.digest(step, selection, contents)
-        identity = keys.content_key(task.parent, step, selected)
+        identity = keys.content_key(task.parent, step, [selected])
         change = self._known(identity, task)  # of the same files from elsewhere
         if change is None:
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset)
         else:
             work.cached = True
-        key = keys.step_key(task.parent, step, (selected,))
-        self._record(key, change, task, (Read(step.origin, step.paths, selected),))
+        self._record(identity, identity, change, task, (Read(step.origin, step.paths, selected),))
         return change
 
     def _destination(self, task: Task) -> Tree:
         return self.realisation.tree(task.below, unpack=task.stage.index in self.running)
 
-    def _record(self, key: Digest, change: StepChange, task: Task, reads: tuple[Read, ...]) -> None:
-        """Remember `change` by every key that leads to it; by `key` with what went into it."""
+    def _record(
+        self,
+        key: Digest,
+        content: Digest,
+        change: StepChange,
+        task: Task,
+        reads: tuple[Read, ...],
+    ) -> None:
+        """Remember `change` by every key that leads to it; by its definition's, `key`, with what
+        went into it."""
         document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        record = Record(
-            change.identity,
-            change.created,
-            json.dumps(document, separators=(",", ":")),
-            change.ran,
-            change.source,
-        )
+        told = json.dumps(document, separators=(",", ":"))
+        record = Record(change.identity, change.created, told, change.ran, change.source)
         self.services.cache.record(key, record)
-        step, also = task.step, {change.identity}
+        step, also = task.step, {content, change.identity}
         if isinstance(step, Copy):
-            also.add(keys.definition_key(task.parent, step))
+            also.add(keys.mark_key(task.parent, step))
         for one in also - {key}:
             self.services.cache.record(one, replace(record, inputs="{}"))
 
