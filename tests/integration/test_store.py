@@ -434,6 +434,31 @@ def test_a_store_that_cannot_be_collected_fails_no_build(assemble: Any, tmp_path
     assert done.stdout.startswith("sha256:")
 
 
+def test_du_has_the_formats_of_buildx(assemble: Any, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", "FROM busybox\nRUN true\n")
+    assemble("build", "-q", "-t", "x", context)
+    table = assemble("du").stdout.splitlines()
+    assert table[0].split() == ["ID", "RECLAIMABLE", "SIZE", "LAST", "ACCESSED"]
+    assert [line.split(":")[0] for line in table[-4:]] == [
+        "Shared",
+        "Private",
+        "Reclaimable",
+        "Total",
+    ]
+    records = [json.loads(line) for line in assemble("du", "--format", "json").stdout.splitlines()]
+    shown = assemble("du", "--format", "{{.ID}} {{.Type}}").stdout.splitlines()
+    assert (
+        shown == [f"{one['ID']} {one['Type']}" for one in records] and len(table) == len(shown) + 5
+    )
+    pretty = assemble("du", "--format", "pretty").stdout
+    assert pretty == assemble("du", "--verbose").stdout and "Created at:   20" in pretty
+    assert (
+        "cannot be used together" in assemble("du", "--verbose", "--format", "json", code=2).stderr
+    )
+    assert "hint: {{.NAME}} in it may be ID, " in assemble("du", "--format", "yaml", code=2).stderr
+    assert assemble("du", "--filter", "inuse", "--filter", "private").stdout.count("\n") == 1
+
+
 def test_prune_asks_somebody_or_is_told_not_to(assemble: Any) -> None:
     done = assemble("prune", code=2)
     assert "hint: add --force" in done.stderr and not done.stdout
