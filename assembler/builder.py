@@ -18,6 +18,7 @@ from assembler.engine.ledger import Ledger
 from assembler.engine.services import Destination, Nowhere, Sandbox, Services
 from assembler.environment import Environment
 from assembler.errors import (
+    AssemblerError,
     BlobCorrupt,
     Cancelled,
     DockerfileError,
@@ -51,6 +52,7 @@ from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.cache.bounds import Bounds
     from assembler.cache.local import LocalCache
     from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
@@ -75,6 +77,8 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
+    no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
@@ -98,6 +102,8 @@ class BuildRequest:
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
     no_cache: frozenset[str] = frozenset()
+    since: float | None = None
+    require_cached: bool = False
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     recompress: bool = False
     docker_types: bool = False
@@ -219,10 +225,19 @@ class Builder:
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
         time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
+        self._warn_of_stages(request)
         asked = plan_request(request)
         if not offline:
             asked = self.timed(asked)
         return make(asked, self.resolved(request, asked, offline=offline))
+
+    def _warn_of_stages(self, request: BuildRequest) -> None:
+        """Tell of names in `no_cache` that no stage has (rule S12)."""
+        stages = request.dockerfile.stages
+        names = [stage.name or str(stage.index) for stage in stages]
+        for name in sorted(request.no_cache - {"*", *names}):
+            meant = did_you_mean(name, names)
+            self.warn(f"--no-cache-filter {name}: the Dockerfile has no such stage{meant}")
 
     def examine(
         self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
@@ -310,12 +325,16 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
+        Raises NotCached where `request.require_cached` says so, and what steps raise."""
         from assembler.engine.execution import execute
 
         for image in plan.images.values():
             self.images.know(image)
-        built = execute(plan, self.services(request))
+        services = self.services(request)
+        if request.require_cached:
+            self._require_cached(plan, services)
+        built = execute(plan, services)
         self._ledger.image = self._ledger.image or str(built.digest)
         return built
 
@@ -365,6 +384,14 @@ class Builder:
         """The document of what went into `key`, empty where the cache has none."""
         record = self.cache.lookup(key)
         return "" if record is None else record.inputs
+
+    def _require_cached(self, plan: Plan, services: Services) -> None:
+        from assembler.engine.requirement import require_cached
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        require_cached(plan, services, published, Unfetched())
 
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
@@ -423,6 +450,7 @@ class Builder:
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
+            since=request.since,
         )
 
     def _noted(self, event: Event) -> None:
@@ -509,6 +537,23 @@ class Builder:
 
         self._enter_for_files()
         prune(self.store, self.cache, policy, self._clock(), self._cancellation, moved)
+
+    def collect(self, bounds: Bounds, *, before: bool = False) -> None:
+        """Remove what `bounds` do not allow of the store, if there is any; `before` a build only for
+        space that is to be free. What keeps it from that is told. Raises Cancelled."""
+        from assembler.cache import collection
+
+        path, now = self.store.path, self._clock()
+        try:
+            wanted = collection.lacks_space(path, bounds) if before else True
+            if wanted and collection.due(path, bounds, now):
+                self._enter_for_files()
+                collection.collect(self.store, self.cache, bounds, now, self._cancellation)
+        except Cancelled:
+            raise
+        except (AssemblerError, OSError) as error:
+            reason = error.message if isinstance(error, AssemblerError) else error.strerror
+            self.warn(f"the store could not be brought within its limits: {reason}")
 
     def _enter_for_files(self) -> None:
         """Layers and cache mounts have files of other ids, which are ours inside only."""

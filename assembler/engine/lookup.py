@@ -63,8 +63,20 @@ def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, Known
 
 
 def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | None:
-    """The cache's record for `key`, unless the build was told not to use it for this stage."""
-    return None if stage.fresh else services.cache.lookup(key)
+    """The cache's record for `key`, unless the build was told not to use it for this stage, or not
+    to use what ran so long ago."""
+    record = None if stage.fresh else services.cache.lookup(key)
+    return None if record is None or expired(services, record) else record
+
+
+def expired(services: Services, record: Record) -> bool:
+    """Whether the build is not to use `record` for its age. When one ran is not known, it is old."""
+    return services.since is not None and record.ran < services.since
+
+
+def renewed(services: Services, stage: PlannedStage) -> bool:
+    """Whether a RUN of `stage` that executes may have given other files before, under the same key."""
+    return stage.fresh or services.since is not None
 
 
 def known_change(record: Record, step: Step) -> StepChange:

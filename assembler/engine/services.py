@@ -158,6 +158,7 @@ class Services:
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     `ledger` notes what becomes of steps, and tells why.
+    Results of steps that ran before `since`, in seconds since the epoch, are not used.
     """
 
     store: Store
@@ -188,3 +189,4 @@ class Services:
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
     ledger: Ledger = field(default_factory=Ledger)
+    since: float | None = None

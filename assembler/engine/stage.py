@@ -18,6 +18,7 @@ from assembler.engine.lookup import (
     known_change,
     read_once,
     recorded,
+    renewed,
 )
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
@@ -303,7 +304,7 @@ class StageBuilder:
             files = self.sources.listed(each for _, each in bound)
             self._missed(work, task, key, reads, files)
             # A RUN asked for anew may give other files: its result gets an identity of its own.
-            fresh = task.stage.fresh
+            fresh = renewed(self.services, task.stage)
             identity = keys.fresh_key(content, uuid.uuid4().hex) if fresh else content
             change = replace(self._made(identity), from_run=True)
 
