@@ -13,12 +13,16 @@ class Record:
     """The result of a step.
 
     `identity` is the step's content key: what later steps' keys build on. `created` is when it
-    ran (RFC 3339, UTC). `inputs` is JSON text of what went into the key.
+    ran (RFC 3339, UTC), or the time that SOURCE_DATE_EPOCH says. `inputs` is JSON text of what went
+    into the key. `ran` is when it really ran, in seconds since the epoch, 0 where nobody knows;
+    `source` is where the record was imported from, as people name it, empty for this store.
     """
 
     identity: Digest
     created: str
     inputs: str = "{}"
+    ran: float = 0.0
+    source: str = ""
 
 
 class Cache(Protocol):
