@@ -240,6 +240,7 @@ class Builder:
                 sink=self._sink,
                 cancellation=self._cancellation,
                 clock=self._clock,
+                limits=self.archive_limits,
             )
         return self._shared[key]
 
@@ -673,8 +674,8 @@ class _Cached:
     def holds(self, blob: Descriptor) -> bool:
         return self._shared().holds(blob)
 
-    def fetch(self, blob: Descriptor, take: Take) -> None:
-        self._shared().fetch(blob, take)
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
+        self._shared().fetch(blob, take, judged=judged)
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         self._shared().refuse(blob, cause)

@@ -143,21 +143,24 @@ class Images:
     def client(self) -> RegistryClient:
         """The registry client, its configuration read from the environment's files."""
         if self._client is None:
-            self._client = self._connected(None)
+            self._client = self._connected(
+                None, lambda text: self._sink(Warned(text, self._clock()))
+            )
         return self._client
 
     def impatient(self) -> RegistryClient:
-        """A client for what the build can do without: it tries again once, and does not wait long.
-        Threads share it."""
+        """A client for what the build can do without: it tries again once, does not wait long, and
+        says nothing of it. Threads share it."""
         with self._connecting:
             if self._impatient is None:
                 from assembler.net.retry import RetryPolicy
 
                 policy = RetryPolicy(tries=2, budget=10.0)
-                self._impatient = self._connected(policy if self._access.retries is None else None)
+                asked = self._access.retries is not None
+                self._impatient = self._connected(None if asked else policy, lambda text: None)
             return self._impatient
 
-    def _connected(self, policy: RetryPolicy | None) -> RegistryClient:
+    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
 
@@ -171,7 +174,7 @@ class Images:
                 access=self._access,
                 cancellation=self._cancellation,
                 policy=policy,
-                warn=lambda text: self._sink(Warned(text, self._clock())),
+                warn=warn,
             )
         )
 

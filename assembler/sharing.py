@@ -3,6 +3,7 @@ needed. Nothing here fails a build: what cannot be used is told in one line, and
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
 from assembler.errors import (
     AssemblerError,
+    BadArchive,
     BlobCorrupt,
     Cancelled,
     LayerError,
@@ -29,12 +31,14 @@ from assembler.errors import (
 )
 from assembler.events import Sink, VertexProgress, Warned
 from assembler.images import Images
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.store.store import Store
 
+_PIECE = 1 << 20
 _OFTEN = 0.1  # seconds between two reports of one transfer
 
 
@@ -53,6 +57,7 @@ class SharedCaches:
         sink: Sink,
         cancellation: Cancellation,
         clock: Callable[[], float],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._platform = platform
         self._local = local
@@ -62,6 +67,7 @@ class SharedCaches:
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
+        self._limits = limits
         self._lock = threading.Lock()
         self._fetching: dict[Digest, threading.Lock] = defaultdict(threading.Lock)
         self._places_by_text: dict[str, Place] = {}
@@ -127,13 +133,32 @@ class SharedCaches:
         places = self._places(blob.digest)
         return tuple(Reference.parse(one) for one in places if not one.startswith(LAYOUT))
 
-    def fetch(self, blob: Descriptor, take: Take = unseen) -> None:
+    def fetch(self, blob: Descriptor, take: Take = unseen, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""
         with self._lock:
             lock = self._fetching[blob.digest]
         with lock:
             if not self._store.blobs.has(blob.digest):
                 self._fetch(blob, take)
+                if not judged:
+                    self._judge(blob)
+
+    def _judge(self, blob: Descriptor) -> None:
+        """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
+        from assembler.layer.decompression import reader
+
+        said = self._origins.diff_ids(blob.digest)
+        try:
+            with self._store.blobs.open(blob.digest) as stream:
+                tar = reader(stream, self._limits.size)
+                hasher = hashlib.sha256()
+                while piece := tar.read(_PIECE):
+                    self._cancellation.check()
+                    hasher.update(piece)
+        except BadArchive as error:
+            self.refuse(blob, error)
+        if said - {f"sha256:{hasher.hexdigest()}"}:
+            self.refuse(blob, BadArchive(f"layer {blob.digest} has not the diff_id it was given"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
         cause: AssemblerError | None = None

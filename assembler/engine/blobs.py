@@ -63,7 +63,7 @@ class ChangeBlobs:
             if isinstance(change, BaseChange):
                 self._services.fetch(change.image, blob, take)
             else:
-                self._services.cached.fetch(blob, take)
+                self._services.cached.fetch(blob, take, judged=True)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:

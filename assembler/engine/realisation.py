@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -207,16 +207,17 @@ class Realisation:
         """The packed form of `change` if its blob is here, or can be fetched."""
         return self._blobs.packed(change)
 
-    def bring(self, results: Sequence[tuple[StepChange, Layer]]) -> None:
-        """Have the blobs of `results` in the store that only shared caches have, several at once."""
-        has = self._services.store.blobs.has
-        lacking = [one for one, layer in results if not has(layer.descriptor.digest)]
+    def bring(self, layers: Iterable[Layer]) -> None:
+        """Have the blobs of `layers` in the store that only shared caches have, several at once."""
+        services = self._services
+        blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
+        lacking = [blob for digest, blob in blobs.items() if not services.store.blobs.has(digest)]
         if not lacking:
             return
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(max_workers=max(1, self._services.jobs)) as pool:
-            for brought in [pool.submit(self._blobs.fetch, one) for one in lacking]:
+        with ThreadPoolExecutor(max_workers=max(1, services.jobs)) as pool:
+            for brought in [pool.submit(services.cached.fetch, one, unseen) for one in lacking]:
                 brought.result()
 
     def pack(self, change: StepChange, below: Snapshot) -> Layer:

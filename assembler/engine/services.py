@@ -111,9 +111,10 @@ class CachedBlobs(Protocol):
         """Whether one of them has `blob`, as far as is known: nobody is asked."""
         ...
 
-    def fetch(self, blob: Descriptor, take: Take) -> None:
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """Bring `blob` into the store; `take` is handed its bytes on the way. Raises BlobCorrupt,
-        `removed`, where it cannot be had: it is held no more then, and its step is to run."""
+        `removed`, where it cannot be had, or is not the layer that it was said to be: it is held no
+        more then, and its step is to run. Whoever unpacks it has `judged` that."""
         ...
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
@@ -129,7 +130,7 @@ class NoCaches:
         """No."""
         return False
 
-    def fetch(self, blob: Descriptor, take: Take) -> None:
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """Raises BlobMissing."""
         raise BlobMissing(f"blob {blob.digest} is gone", str(blob.digest))
 
