@@ -221,6 +221,7 @@ def settle(
         lambda identity: (
             steps and not any(os.path.lexists(f"{kind}/{identity.hex}") for kind in kinds)
         ),
+        lazy=steps,
     )
     kept = {holding(one.path) for one in left}
     with suppress(OSError):  # only the order of a later prune is the worse for it
