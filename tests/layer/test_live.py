@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import shutil
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -245,3 +248,42 @@ def test_fractions_of_seconds_are_in_a_layer_only_where_they_are_wanted(tmp_path
         unpack(io.BytesIO(out.getvalue()), str(into))
         assert (into.stat().st_mtime_ns, (into / "f").stat().st_mtime_ns) == times
         assert stat.S_IMODE(into.stat().st_mode) == stat.S_IMODE(tmp_path.stat().st_mode)
+
+
+def test_M7_a_tree_that_is_never_still_gives_whole_files_only(tmp_path: Path) -> None:
+    """As pip, go and ccache write: a new file is made whole, then it takes the name of the old."""
+    here, over = tmp_path / "here", threading.Event()
+    names = [f"d{number % 5}/f{number}" for number in range(40)]
+
+    def write(name: str, letter: bytes) -> None:
+        path = here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_bytes(letter * 5_000)
+        partial.rename(path)
+
+    def churn() -> None:
+        for turn in itertools.count():
+            for name in names:
+                if over.is_set():
+                    return
+                if turn % 3:
+                    write(name, b"abc"[turn % 3 :][:1])
+                else:
+                    shutil.rmtree(here / name.partition("/")[0], ignore_errors=True)
+
+    for name in names:
+        write(name, b"a")
+    writer = threading.Thread(target=churn)
+    writer.start()
+    try:
+        for turn in range(10):
+            blob, result, _ = packed(here)
+            into = tmp_path / f"out-{turn}"
+            into.mkdir()
+            unpack(io.BytesIO(blob), str(into), diff_id=result.diff_id, kinds=KINDS)
+            contents = [path.read_bytes() for path in into.rglob("f*") if path.suffix == ""]
+            assert all(len(set(one)) == 1 and len(one) == 5_000 for one in contents)
+    finally:
+        over.set()
+        writer.join()
