@@ -38,6 +38,7 @@ LARGEST = 2 << 30
 
 _COMPRESSION = Zstd(1)  # caches hold archives, mostly: nothing is gained by trying hard
 _VARIANT = f"mount/1 zstd={_COMPRESSION.level}"
+_LONGEST = 1_000  # characters of an id that are shown
 _ATTEMPTS = 3
 _PATIENCE = 60.0  # seconds that another build may have a mount whose builds take turns
 _TICK = 100_000_000  # nanoseconds within which two changes of a file may have one time
@@ -59,6 +60,11 @@ def directory_name(mount: CacheMount) -> str:
     """What names the directory of `mount` (rule M7): other owners and modes are other caches."""
     identity = f"{len(mount.id)}:{mount.id}:{mount.uid}:{mount.gid}:{mount.mode:o}"
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def shown_id(mount: CacheMount) -> str:
+    """The id of `mount` as text, whatever bytes the Dockerfile has there."""
+    return os.fsencode(mount.id).decode("utf-8", "replace")[:_LONGEST]
 
 
 def named(plan: Plan) -> dict[str, tuple[CacheMount, ...]]:
@@ -99,7 +105,7 @@ class MountExport:
         """The mount whose directory is `name`, its blob in the store; None where there is none, it
         is empty, or it cannot be had. Raises what `check` raises."""
         uses = tuple(mounts)
-        id = os.fsencode(uses[0].id).decode("utf-8", "replace")
+        id = shown_id(uses[0])
         try:
             layer = self._layer(name, id, any(one.sharing != "shared" for one in uses))
         except Cancelled:

@@ -6,26 +6,20 @@ and symlinks mean the same; the selection becomes a layer directory under its co
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 
-from assembler.cancellation import Cancellation
 from assembler.engine import copy
+from assembler.engine.caches import cache_directory
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources, mount_copy
-from assembler.errors import AssemblerError, Cancelled, StepError
-from assembler.events import Warned
+from assembler.errors import StepError
 from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
-from assembler.linux.claims import claim
-from assembler.linux.ownership import TREE, give, write_table
-from assembler.oci.image import Layer
 from assembler.plan.steps import (
     BindMount,
     CacheMount,
@@ -36,7 +30,6 @@ from assembler.plan.steps import (
     Step,
 )
 from assembler.runtime.base import BindSource, FileContent, Hook, RunMount, TemporaryFiles
-from assembler.snapshot.published import RECORDED
 
 OpenTree = Callable[[Origin, Step], Tree]
 
@@ -114,7 +107,8 @@ def _cache(
     name = directory_name(mount)
     if name not in caches:
         seed = _seed(mount, step, given)
-        caches[name] = stack.enter_context(cache_directory(mount, name, given, seed))
+        made = cache_directory(mount, name, given.services, given.sandbox, seed)
+        caches[name] = stack.enter_context(made)
     return BindSource(mount.target, caches[name], read_only=mount.read_only)
 
 
@@ -187,136 +181,3 @@ def _secret(
         env.append((mount.env, secret.decode("utf-8", "surrogateescape")))
     if mount.target:
         mounts.append(FileContent(mount.target, secret, mount.mode, mount.uid, mount.gid))
-
-
-@contextmanager
-def cache_directory(
-    mount: CacheMount, name: str, given: MountSources, seed: Changeset
-) -> Iterator[str]:
-    """The directory `name` of a cache mount. A new one has what another machine's had, if the build was
-    told where that is, or its owner, mode and the files of `seed` (rule M7). There is one for each
-    kind of id map, as of layers.
-
-    `locked` waits for other builds that use it; `private` takes another directory when it is
-    busy; `shared` does not lock.
-    """
-    sharing = mount.sharing
-    parent = os.path.join(given.services.store.cache_mounts_directory, given.sandbox.ids)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
-    given.services.store.hold(f"mounts/{given.sandbox.ids}/{name}")
-    cancellation = given.services.cancellation
-    with ExitStack() as stack:
-        number = 0
-        while sharing != "shared":
-            path = os.path.join(parent, f"{name}.{number}.lock")
-            if _locked(path, lambda: sharing == "locked", cancellation, stack):
-                break
-            number += 1
-        directory = os.path.join(parent, f"{name}.{number}")
-        with ExitStack() as making:
-            lacks = partial(_lacks, directory)
-            if sharing == "shared" and lacks():  # one makes it, and the others wait for that
-                _locked(f"{directory}.lock", lacks, cancellation, making)
-            if lacks():
-                _make(directory, name, mount, seed, given)
-        yield directory
-
-
-def _lacks(directory: str) -> bool:
-    return not os.path.isdir(directory)
-
-
-def _locked(
-    path: str, wait: Callable[[], bool], cancellation: Cancellation, stack: ExitStack
-) -> bool:
-    """Whether the lock at `path` was taken, which somebody else may have for as long as it is worth
-    to `wait`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait():
-                os.close(descriptor)
-                return False
-            cancellation.wait(0.1)
-            if cancellation.cancelled:
-                os.close(descriptor)
-                cancellation.check()
-        else:
-            stack.callback(os.close, descriptor)
-            return True
-
-
-def _make(
-    directory: str, name: str, mount: CacheMount, seed: Changeset, given: MountSources
-) -> None:
-    """Make it whole in a claimed place first: a build that dies on the way leaves no half of it."""
-    parent = os.path.dirname(directory)
-    carried = _carried(name, mount, given.services)
-    if carried is not None:
-        with claim(parent, ".") as claimed:
-            tree = _tree(claimed.path, given.sandbox)
-            if _restored(carried, tree, mount, given.services):
-                _publish(tree, directory)
-                return
-    with claim(parent, ".") as claimed:
-        tree = _tree(claimed.path, given.sandbox)
-        realise(seed, tree)
-        give(tree, (mount.uid, mount.gid))
-        os.chmod(tree, mount.mode)
-        _publish(tree, directory)
-
-
-def _tree(parent: str, sandbox: Sandbox) -> str:
-    """A directory to fill, in which owners are records where the id map does not have them."""
-    path = os.path.join(parent, TREE)
-    os.mkdir(path, 0o700)
-    if sandbox.ids == RECORDED:
-        write_table(path, {})
-    return path
-
-
-def _publish(tree: str, directory: str) -> None:
-    try:
-        os.rename(tree, directory)
-    except OSError:
-        if not os.path.isdir(directory):
-            raise  # else another build was first
-
-
-def _carried(name: str, mount: CacheMount, services: Services) -> Layer | None:
-    """The mount as another machine had it, its blob in the store."""
-    layer = services.carried.find(name)
-    if layer is None:
-        return None
-    try:
-        services.carried.fetch(layer)
-    except Cancelled:
-        raise
-    except (AssemblerError, OSError) as error:
-        _warn(mount, services, error)
-        return None
-    return layer
-
-
-def _restored(carried: Layer, into: str, mount: CacheMount, services: Services) -> bool:
-    """Whether `into` now has what `carried` has; if not, it is to be thrown away."""
-    from assembler.cache.mounts import restore
-
-    check, limits = services.cancellation.check, services.archive_limits
-    try:
-        with services.store.blobs.reading(carried.descriptor.digest) as blob:
-            restore(carried, blob, into, mount, limits=limits, check=check)
-    except Cancelled:
-        raise
-    except (AssemblerError, OSError) as error:
-        _warn(mount, services, error)
-        return False
-    return True
-
-
-def _warn(mount: CacheMount, services: Services, error: AssemblerError | OSError) -> None:
-    reason = error.strerror if isinstance(error, OSError) else error.message
-    message = f"cache mount {mount.id} is not taken over, and starts anew: {reason}"
-    services.sink(Warned(message, services.clock()))
