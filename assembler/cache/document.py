@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -21,9 +21,6 @@ from assembler.oci.document import load
 from assembler.oci.image import Layer
 from assembler.values import value
 
-MEDIA_TYPE = "application/vnd.assemble.cache.v1+json"
-INLINE = "assembler.cache.v1"
-"""The field of an image's configuration."""
 VERSION = 1
 _LONGEST = 4096  # characters of a name, a time or a variant
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -67,6 +64,16 @@ class CacheDocument:
         found = [self.results[identity].layer for identity in sorted(self.results)]
         found += [mount.layer for mount in self.mounts]
         return tuple({layer.descriptor.digest: layer.descriptor for layer in found}.values())
+
+    def without(self, blobs: Container[Digest]) -> CacheDocument:
+        """The same, but for what is in `blobs`."""
+        results = {
+            identity: found
+            for identity, found in self.results.items()
+            if found.layer.descriptor.digest not in blobs
+        }
+        mounts = (one for one in self.mounts if one.layer.descriptor.digest not in blobs)
+        return CacheDocument(self.records, results, tuple(mounts))
 
     def serialise(self, *, inputs: bool = True) -> bytes:
         """The JSON of it, the same for the same content; without `inputs` it does not tell what went

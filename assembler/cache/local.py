@@ -32,11 +32,11 @@ _UNWRITABLE = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
 })  # fmt: skip
-SCHEMA = 3
+SCHEMA = 5
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
-    used REAL NOT NULL) WITHOUT ROWID;
+    ran REAL NOT NULL, source TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layers(
     identity TEXT NOT NULL, variant TEXT NOT NULL, media_type TEXT NOT NULL, digest TEXT NOT NULL,
     size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(identity, variant)) WITHOUT ROWID;
@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS images(
 CREATE TABLE IF NOT EXISTS downloads(
     url TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
     modified TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS origins(
+    digest TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY(digest, place)) WITHOUT ROWID;
 """
 
 
@@ -95,7 +97,7 @@ class LocalCache:
         self._writable = False
         self._notify(f"cannot be written ({error}); this build is not remembered")
         try:
-            return _open_read_only(self._path)
+            return _open_read_only(self._path, SCHEMA)
         except sqlite3.DatabaseError:
             database = sqlite3.connect(":memory:", check_same_thread=False)
             database.executescript(_TABLES)
@@ -118,19 +120,29 @@ class LocalCache:
 
     def lookup(self, key: Digest) -> Record | None:
         """See `cache.base.Cache.lookup`."""
-        row = self._one("SELECT identity, created, inputs FROM steps WHERE key = ?", str(key))
+        row = self._one(
+            "SELECT identity, created, inputs, ran, source FROM steps WHERE key = ?", str(key)
+        )
         if row is None:
             return None
         try:
-            return Record(Digest.parse(row[0]), row[1], inputs=row[2])
+            return Record(Digest.parse(row[0]), row[1], row[2], float(row[3]), row[4])
         except ValueError:
             return None  # not a row of ours; the step runs again and replaces it
 
     def record(self, key: Digest, record: Record) -> None:
         """See `cache.base.Cache.record`."""
         self._write(
-            "INSERT OR REPLACE INTO steps VALUES(?, ?, ?, ?, ?)",
-            (str(key), str(record.identity), record.created, record.inputs, time.time()),
+            "INSERT OR REPLACE INTO steps VALUES(?, ?, ?, ?, ?, ?, ?)",
+            (
+                str(key),
+                str(record.identity),
+                record.created,
+                record.inputs,
+                record.ran,
+                record.source,
+                time.time(),
+            ),
         )
 
     def packed(self, identity: Digest, variant: str) -> Layer | None:
@@ -219,16 +231,22 @@ class LocalCache:
                 found[_hex(digest)] = found[_hex(identity)]
         return found
 
-    def forget(self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool]) -> None:
+    def forget(
+        self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool], *, lazy: bool = False
+    ) -> None:
         """Forget what points to blobs that are `gone`, and of results that are in no blob those
-        that `steps` says of. Raises StoreError."""
+        that `steps` says of. Layers that a shared cache has stay, unless `lazy`. Raises StoreError."""
 
         def forget() -> None:
             execute = self._database.execute
+            if lazy:
+                execute("DELETE FROM origins")
+            elsewhere = {row[0] for row in execute("SELECT DISTINCT digest FROM origins")}
             for table in ("layers", "images", "downloads", "annotations"):
                 rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
-                lost = [row for row in rows if _of(gone, row[0])]
+                lost = [row for row in rows if row[0] not in elsewhere and _of(gone, row[0])]
                 self._database.executemany(f"DELETE FROM {table} WHERE digest = ?", lost)
+            execute("DELETE FROM origins WHERE digest NOT IN (SELECT digest FROM layers)")
             rows = execute(
                 "SELECT DISTINCT identity FROM steps"
                 " WHERE identity NOT IN (SELECT identity FROM layers)"
@@ -237,6 +255,20 @@ class LocalCache:
             self._database.executemany("DELETE FROM steps WHERE identity = ?", lost)
 
         self._transaction(forget)
+
+    def select(self, query: str, *values: str) -> list[tuple[str, ...]]:
+        """The rows that `query` gives; none where the database is damaged."""
+        with self._lock:
+            return self._rows(query, values)
+
+    def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+        """Execute all of `statements`, or none. Raises StoreError."""
+
+        def execute() -> None:
+            for statement, values in statements:
+                self._database.execute(statement, values)
+
+        self._transaction(execute)
 
     def _one(self, query: str, *values: str) -> tuple[str, ...] | None:
         with self._lock:
@@ -309,7 +341,8 @@ def _code(error: sqlite3.DatabaseError) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _open_read_only(path: str) -> sqlite3.Connection:
+def _open_read_only(path: str, schema: int | None = None) -> sqlite3.Connection:
+    """The database at `path`. Raises DatabaseError for none, and one of another `schema`."""
     from urllib.parse import quote
 
     # what is on a file system that cannot be written does not change
@@ -319,6 +352,9 @@ def _open_read_only(path: str) -> sqlite3.Connection:
     )
     try:
         database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
+        found = database.execute("PRAGMA user_version").fetchone()[0]
+        if schema not in (None, found):
+            raise sqlite3.DatabaseError(f"of schema {found}, not {schema}")
     except BaseException:
         database.close()
         raise
@@ -336,12 +372,25 @@ def _open(path: str) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         if version < SCHEMA:
-            database.executescript(_TABLES + f"PRAGMA user_version = {SCHEMA};")
+            _create(database)
         database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _create(database: sqlite3.Connection) -> None:
+    """Make the tables, all at once, unless another process has. What an older version knew of steps
+    is dropped: its keys are not these."""
+    database.execute("BEGIN IMMEDIATE")
+    with database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version < SCHEMA:
+            old = "DROP TABLE IF EXISTS steps; DROP TABLE IF EXISTS layers;"
+            for statement in f"{old}{_TABLES}".split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def damage(path: str) -> str:

@@ -161,6 +161,7 @@ def prune(
     cache.forget(
         lambda digest: not os.path.lexists(store.blobs.path(digest)),  # to look is not to use
         lambda identity: policy.all and identity.hex not in directories,
+        lazy=policy.all,
     )
     kept = {holding(path) for path in here}
     with suppress(OSError):  # only the order of a later prune is the worse for it

@@ -124,8 +124,17 @@ def _finish(
                 known = realisation.pack(change, snapshot[:number])
             services.destination.layer(known.descriptor)
             layers.append(known)
+        results = [
+            (change, layer)
+            for change, layer in zip(snapshot, layers, strict=True)
+            if isinstance(change, StepChange)
+        ]
+        if services.whole:
+            realisation.bring(results)
         work.cached = cached
-        image = assemble(plan, changes, tuple(layers), services)
+        by_identity = {change.identity: layer for change, layer in results}
+        described = services.described(plan, by_identity, realisation.variant)
+        image = assemble(plan, changes, tuple(layers), services, described)
         work.detail = f"{image.digest}"
         return image
 

@@ -66,6 +66,12 @@ def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | N
     return None if stage.fresh else services.cache.lookup(key)
 
 
+def known_change(record: Record, step: Step) -> StepChange:
+    """What `record` says of `step`; its bytes may be gone."""
+    run = isinstance(step, Run)
+    return StepChange(record.identity, record.created, run, None, record.ran, record.source)
+
+
 def read_once(
     plan: Plan,
     stage: PlannedStage,
@@ -112,13 +118,14 @@ def _look_up_stage(
         if read_once(plan, stage, number, identity, services, sources) is not None:
             identity = None
             break
-        origins = sources.origins(step, lambda index: known[index].identity)
+        reads = sources.reads(step, lambda index: known[index].identity)
         record = None
-        if origins is not None:
-            record = recorded(services, stage, keys.step_key(identity, step, origins))
+        if reads is not None:
+            key = keys.step_key(identity, step, [read.identity for read in reads])
+            record = recorded(services, stage, key)
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
-            changes.append(StepChange(record.identity, record.created, isinstance(step, Run)))
+            changes.append(known_change(record, step))
     return KnownStage(stage, base, tuple(changes), identity)
 
 

@@ -19,6 +19,7 @@ from assembler.layer.members import gather
 from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
+from assembler.plan.keys import Read
 from assembler.plan.plan import Plan
 from assembler.plan.steps import (
     BindMount,
@@ -74,21 +75,19 @@ class Sources:
             return self._context_digest(origin, step)
         raise StepError(f"{step.name} reads no context", step.span)
 
-    def origins(
-        self, step: Step, stage_identity: StageIdentity
-    ) -> tuple[tuple[Origin | UrlSource | GitSource, Digest], ...] | None:
-        """Every origin that `step` reads with its identity; None while one is not known."""
-        found: list[tuple[Origin | UrlSource | GitSource, Digest]] = []
+    def reads(self, step: Step, stage_identity: StageIdentity) -> tuple[Read, ...] | None:
+        """What `step` reads, in order; None while the identity of some of it is not known."""
+        found: list[Read] = []
         for origin, reader in _readers(step):
             identity = self.identity(origin, reader, stage_identity)
             if identity is None:
                 return None
-            found.append((origin, identity))
+            found.append(Read(origin, reader.paths, identity))
         for source in step.fetched if isinstance(step, Copy) else ():
             identity = self._fetched(step, source)
             if identity is None:
                 return None
-            found.append((source, identity))
+            found.append(Read(source, (), identity))
         return tuple(found)
 
     def _fetched(self, step: Step, source: UrlSource | GitSource) -> Digest | None:
@@ -225,7 +224,7 @@ def mount_copy(origin: Origin, source: str, run: Run) -> Copy:
     )
 
 
-def _readers(step: Step) -> list[tuple[Origin, Step]]:
+def _readers(step: Step) -> list[tuple[Origin, Copy]]:
     if isinstance(step, Copy):
         return [(step.origin, step)]
     if isinstance(step, Run):

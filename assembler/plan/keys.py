@@ -32,13 +32,23 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
+from assembler.values import value
 
 VERSION = 1
-_Origins = Sequence[tuple[Origin | UrlSource | GitSource, Digest]]
+
+
+@value
+class Read:
+    """What a step reads: where, the paths there, and the identity of what they hold."""
+
+    origin: Origin | UrlSource | GitSource
+    sources: tuple[str, ...]
+    identity: Digest
+
 
 _LEFT_OUT: Mapping[type, frozenset[str]] = MappingProxyType(
     {
-        Run: frozenset({"span", "name", "proxies"}),
+        Run: frozenset({"span", "name", "proxies", "arguments"}),
         Copy: frozenset({"span", "name", "origin", "sources", "written"}),
         MakeDirectory: frozenset({"span", "name"}),
         BindMount: frozenset({"origin"}),
@@ -66,10 +76,9 @@ def base_key(image: ResolvedImage) -> Digest:
     return _digest("base", (str(image.config.platform), *diff_ids, *told))
 
 
-def step_key(parent: Digest, step: Step, origins: _Origins) -> Digest:
-    """The definition key of `step` above `parent`; `origins` are what it reads, in order."""
-    identities = tuple(str(identity) for _, identity in origins)
-    return _digest("step", (str(parent), _definition(step), identities))
+def step_key(parent: Digest, step: Step, reads: Sequence[Digest]) -> Digest:
+    """The definition key of `step` above `parent`; `reads` identify what it reads, in order."""
+    return _digest("step", (str(parent), _definition(step), tuple(map(str, reads))))
 
 
 def definition_key(parent: Digest, copy: Copy) -> Digest:

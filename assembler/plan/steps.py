@@ -150,7 +150,8 @@ class Run:
 
     `hostname` empty: the runtime's own. `hosts` are the names that `--add-host` gives an address.
     `proxies` are exported too but are in no key, history or configuration (rule A11).
-    `scripts` are files under /dev/pipes (rule H9): name, content.
+    `scripts` are files under /dev/pipes (rule H9): name, content. `arguments` says which names of
+    `env` have their value from an ARG, for people.
     """
 
     argv: tuple[str, ...]
@@ -165,6 +166,7 @@ class Run:
     devices: tuple[Device, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    arguments: tuple[str, ...] = field(default=(), compare=False)
     span: Span = field(compare=False, repr=False)
     name: str = field(compare=False)
 

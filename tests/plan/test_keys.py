@@ -107,11 +107,12 @@ RUN = Kind(
         "devices": st.lists(st.builds(Device, words, st.booleans()), max_size=2).map(tuple),
         "scripts": pairs,
         "proxies": pairs,
+        "arguments": lists,
         "hosts": lists,
         "span": spans,
         "name": words,
     },
-    frozenset({"proxies", "span", "name"}),
+    frozenset({"proxies", "arguments", "span", "name"}),
 )
 COPY = Kind(
     Copy,
@@ -142,7 +143,7 @@ PARENT, IDENTITY = Digest.of(b"parent"), Digest.of(b"identity")
 
 def key(step: Any) -> Digest:
     """The key of `step`, whatever it reads being the same."""
-    return keys.step_key(PARENT, step, [(ContextOrigin(), IDENTITY)])
+    return keys.step_key(PARENT, step, [IDENTITY])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_18_3_parents_and_identities_are_in_the_key(
     step: Run, parent: Digest, other: Digest, read: list[Digest], others: list[Digest]
 ) -> None:
     def of(parent: Digest, read: list[Digest]) -> Digest:
-        return keys.step_key(parent, step, [(ContextOrigin(), identity) for identity in read])
+        return keys.step_key(parent, step, read)
 
     assert (of(parent, read) == of(other, read)) == (parent == other)
     assert (of(parent, read) == of(parent, others)) == (read == others)
