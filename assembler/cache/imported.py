@@ -25,6 +25,7 @@ class Import:
     def __init__(self, place: str, read: Callable[[], CacheDocument]) -> None:
         self.place = place
         self._read = read
+        self._reading = threading.Lock()
         self._document: CacheDocument | None = None
         self._keys: dict[Digest, list[Digest]] = {}
 
@@ -36,12 +37,13 @@ class Import:
     @property
     def document(self) -> CacheDocument:
         """What it holds. Threads take turns."""
-        if self._document is None:
-            document = self._read()
-            for key, record in document.records.items():
-                self._keys.setdefault(record.identity, []).append(key)
-            self._document = document
-        return self._document
+        with self._reading:
+            if self._document is None:
+                document = self._read()
+                for key, record in document.records.items():
+                    self._keys.setdefault(record.identity, []).append(key)
+                self._document = document
+            return self._document
 
     def refuse(self, blobs: Container[Digest]) -> None:
         """Believe nothing of it any more that is in `blobs`."""

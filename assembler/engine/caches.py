@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
-from assembler.engine.services import Sandbox, Services
+from assembler.engine.services import Sandbox, Services, unseen
 from assembler.errors import AssemblerError, Cancelled, HostError
 from assembler.events import Warned
 from assembler.layer.changeset import Changeset
@@ -133,7 +133,8 @@ def _carried(name: str, mount: CacheMount, services: Services) -> Layer | None:
     if layer is None:
         return None
     try:
-        services.carried.fetch(layer)
+        if not services.store.blobs.has(layer.descriptor.digest):
+            services.cached.fetch(layer.descriptor, unseen)
     except Cancelled:
         raise
     except (AssemblerError, OSError) as error:

@@ -153,11 +153,7 @@ class CarriedMounts(Protocol):
     """Cache mounts as other machines had them, by the names of their directories."""
 
     def find(self, name: str) -> Layer | None:
-        """The mount in its packed form, None where it is not known."""
-        ...
-
-    def fetch(self, layer: Layer) -> None:
-        """Have the blob of a mount in the store. Raises AssemblerError, OSError."""
+        """The mount in its packed form, its blob one of `cached`; None where it is not known."""
         ...
 
 
@@ -167,9 +163,6 @@ class NoMounts:
     def find(self, name: str) -> Layer | None:
         """None."""
         return None
-
-    def fetch(self, layer: Layer) -> None:
-        """Nothing."""
 
 
 class Destination(Protocol):

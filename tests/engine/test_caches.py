@@ -41,19 +41,22 @@ SEED = (file("seed", b"planted"),)
 class Elsewhere:
     """Cache mounts of another machine, by name."""
 
+    store: Store
     layers: dict[str, Layer] = field(default_factory=dict)
+    blobs: dict[Digest, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    fetched: list[Layer] = field(default_factory=list)
+    fetched: list[Digest] = field(default_factory=list)
     fault: AssemblerError | None = None
 
     def find(self, name: str) -> Layer | None:
         self.asked.append(name)
         return self.layers.get(name)
 
-    def fetch(self, layer: Layer) -> None:
-        self.fetched.append(layer)
+    def fetch(self, blob: Descriptor, take: object) -> None:
+        self.fetched.append(blob.digest)
         if self.fault is not None:
             raise self.fault
+        self.store.blobs.put(self.blobs[blob.digest])
 
 
 class Bench:
@@ -63,17 +66,18 @@ class Bench:
         self.store = Store.open(str(path / "store"), disk=Disk(Fsync.OFF))
         self.cache = LocalCache(str(path / "store/cache.db"))
         self.cancellation = Cancellation()
-        self.elsewhere = Elsewhere()
+        self.elsewhere = Elsewhere(self.store)
         self.told: list[str] = []
         self.services: Any = SimpleNamespace(
-            store=self.store, carried=self.elsewhere, sink=self._take, clock=lambda: 0.0,
+            store=self.store, carried=self.elsewhere, cached=self.elsewhere, sink=self._take, clock=lambda: 0.0,
             cancellation=self.cancellation, archive_limits=DEFAULT_LIMITS,
             packed=self.cache,
         )  # fmt: skip
         self.has(tar(directory("", 0o1777), file("carried", b"1")))
 
     def has(self, blob: bytes, diff_id: Digest | None = None) -> None:
-        digest = self.store.blobs.put(blob)
+        digest = Digest.of(blob)
+        self.elsewhere.blobs[digest] = blob
         layer = Layer(Descriptor(LAYER_TAR, digest, len(blob)), diff_id or digest)
         self.elsewhere.layers[directory_name(MOUNT)] = layer
 
@@ -155,6 +159,7 @@ def no_archive(bench: Bench) -> None:
 
 def damaged(bench: Bench) -> None:
     (layer,) = bench.elsewhere.layers.values()
+    bench.elsewhere.fetch(layer.descriptor, None)
     path = bench.store.blobs.path(layer.descriptor.digest)
     os.chmod(path, 0o600)
     with open(path, "r+b") as stream:
