@@ -92,8 +92,8 @@ def base(store: Path) -> None:
 
 def main() -> None:
     """Print the table."""
-    files = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    files = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     with tempfile.TemporaryDirectory(prefix="cm", dir="/var/tmp") as name:
         directory = Path(name)
         with serving(directory) as host:
