@@ -158,7 +158,7 @@ class SharedCaches:
         except BadArchive as error:
             self.refuse(blob, error)
         if said - {f"sha256:{hasher.hexdigest()}"}:
-            self.refuse(blob, BadArchive(f"layer {blob.digest} has not the diff_id it was given"))
+            self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
         cause: AssemblerError | None = None
@@ -171,8 +171,8 @@ class SharedCaches:
             self._give_up(place, blob, cause)
             if taking.begun:  # whoever takes it has the beginning of something else
                 break
-        said = "nobody has it any more" if cause is None else cause.message
-        raise _gone(f"the cached layer {blob.digest} cannot be had: {said}", blob) from cause
+        said = f"nobody has {blob.digest} any more" if cause is None else cause.message
+        raise _gone(f"a cached layer cannot be had: {said}", blob) from cause
 
     def _known(self, text: str) -> Place:
         if text in self._places_by_text:

@@ -34,8 +34,19 @@ class ChangeBlobs:
         return self.of_step(change.identity)
 
     def of_step(self, identity: Digest) -> Layer | None:
-        """The packed form of the step `identity` if its blob is here, or a shared cache has it."""
-        layer = self._services.packed.packed(identity, self._variant())
+        """The packed form of the step `identity` if its blob is here, or a shared cache has it: in
+        the compression asked for, else in another."""
+        exact = self.exact(identity)
+        if exact is None:
+            found = self._services.packed.otherwise(identity, self._variant())
+            return self._had(None if found is None else found[0])
+        return exact
+
+    def exact(self, identity: Digest) -> Layer | None:
+        """The same, in the compression asked for only."""
+        return self._had(self._services.packed.packed(identity, self._variant()))
+
+    def _had(self, layer: Layer | None) -> Layer | None:
         if layer is None:
             return None
         here = self._services.store.blobs.has(layer.descriptor.digest)

@@ -204,8 +204,12 @@ class Realisation:
             raise named(error, layer) from error
 
     def packed(self, change: Change) -> Layer | None:
-        """The packed form of `change` if its blob is here, or can be fetched."""
+        """A packed form of `change` if its blob is here, or can be fetched."""
         return self._blobs.packed(change)
+
+    def exact(self, change: StepChange) -> Layer | None:
+        """The same, in the compression asked for only."""
+        return self._blobs.exact(change.identity)
 
     def bring(self, layers: Iterable[Layer]) -> None:
         """Have the blobs of `layers` in the store that only shared caches have, several at once."""
@@ -223,9 +227,12 @@ class Realisation:
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
         with self._locks[f"pack {change.id}"]:
-            layer = self._blobs.packed(change)
+            layer = self.exact(change)
             if layer is not None:
                 return layer
+            other = None if self._layers.find(change) else self.packed(change)
+            if other is not None and change.changeset is None:
+                return self.recompressed(change.identity, other)
             layer = self._pack(self._changeset(change, below))
             self.name(change.identity, layer)
             return layer

@@ -91,6 +91,11 @@ class PackedLayers(Protocol):
         """The packed form of the change `identity` under the compressor `variant`."""
         ...
 
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """The change `identity` packed as the tar that `variant` is of, but in another compression;
+        with the variant that this is."""
+        ...
+
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""
         ...
