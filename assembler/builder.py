@@ -66,11 +66,11 @@ if TYPE_CHECKING:
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
+    from assembler.imports import SharedCaches
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
-    from assembler.sharing import SharedCaches
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -230,7 +230,7 @@ class Builder:
         """The shared caches of `request`; each is read once, however often it is built."""
         key = request.cache_from, request.platform or host_platform()
         if key not in self._shared:
-            from assembler.sharing import SharedCaches
+            from assembler.imports import SharedCaches
 
             self._shared[key] = SharedCaches(
                 *key,
@@ -661,7 +661,7 @@ class Builder:
 
 
 class _Cached:
-    """The shared caches of a build, looked for when a blob is not here: see `sharing`."""
+    """The shared caches of a build, looked for when a blob is not here: see `imports`."""
 
     def __init__(self, find: Callable[[], SharedCaches]) -> None:
         self._find = find
