@@ -4,8 +4,6 @@ needed. Nothing here fails a build: what cannot be used is told in one line, and
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +16,7 @@ from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, Regi
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
+from assembler.engine.sharing import shared
 from assembler.errors import (
     AssemblerError,
     BadArchive,
@@ -68,8 +67,6 @@ class SharedCaches:
         self._cancellation = cancellation
         self._clock = clock
         self._limits = limits
-        self._lock = threading.Lock()
-        self._fetching: dict[Digest, threading.Lock] = defaultdict(threading.Lock)
         self._places_by_text: dict[str, Place] = {}
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
@@ -135,13 +132,17 @@ class SharedCaches:
 
     def fetch(self, blob: Descriptor, take: Take = unseen, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""
-        with self._lock:
-            lock = self._fetching[blob.digest]
-        with lock:
+        title = f"[internal] pull cached layer {blob.digest.hex[:12]}"
+        claim, name = self._store.working.claim, f"blob {blob.digest}"
+        with shared(claim, name, title, self._sink, self._clock):
             if not self._store.blobs.has(blob.digest):
                 self._fetch(blob, take)
                 if not judged:
                     self._judge(blob)
+            elif take is not unseen:  # another has just brought it
+                with self._store.blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
 
     def _judge(self, blob: Descriptor) -> None:
         """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
