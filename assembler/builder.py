@@ -53,8 +53,8 @@ from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
+from assembler.plan.steps import SHARED_MEMORY, Limit
 from assembler.remotes import Remotes
-from assembler.runtime.base import SHARED_MEMORY, Limit
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
 from assembler.values import value
@@ -68,11 +68,11 @@ if TYPE_CHECKING:
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
+    from assembler.imports import SharedCaches
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
-    from assembler.sharing import SharedCaches
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -232,7 +232,7 @@ class Builder:
         """The shared caches of `request`; each is read once, however often it is built."""
         key = request.cache_from, request.platform or host_platform()
         if key not in self._shared:
-            from assembler.sharing import SharedCaches
+            from assembler.imports import SharedCaches
 
             self._shared[key] = SharedCaches(
                 *key,
@@ -242,6 +242,7 @@ class Builder:
                 sink=self._sink,
                 cancellation=self._cancellation,
                 clock=self._clock,
+                limits=self.archive_limits,
             )
         return self._shared[key]
 
@@ -361,6 +362,7 @@ class Builder:
             self._sink,
             self._clock,
             self.archive_limits,
+            self.store.working.claim,
         ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -391,6 +393,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
+            claims=self.store.working.claim,
             whole=request.whole,
             wanted=request.wanted,
             described=described,
@@ -406,7 +409,6 @@ class Builder:
             agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
-            shared_memory=request.shared_memory,
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
@@ -681,7 +683,7 @@ class Builder:
 
 
 class _Cached:
-    """The shared caches of a build, looked for when a blob is not here: see `sharing`."""
+    """The shared caches of a build, looked for when a blob is not here: see `imports`."""
 
     def __init__(self, find: Callable[[], SharedCaches]) -> None:
         self._find = find
@@ -694,8 +696,8 @@ class _Cached:
     def holds(self, blob: Descriptor) -> bool:
         return self._shared().holds(blob)
 
-    def fetch(self, blob: Descriptor, take: Take) -> None:
-        self._shared().fetch(blob, take)
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
+        self._shared().fetch(blob, take, judged=judged)
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         self._shared().refuse(blob, cause)
@@ -718,12 +720,12 @@ def _fsync(text: str) -> Fsync:
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
-    """The limits asked for, and one of at most `processes` if none of them is of processes."""
+    """A limit of at most `processes`, unless another one is asked for."""
     if any(limit.name == "nproc" for limit in request.limits):
-        return request.limits
+        return ()
     from assembler.linux.restraint import process_limit
 
-    return (*request.limits, Limit("nproc", *process_limit(processes)))
+    return (Limit("nproc", *process_limit(processes)),)
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
@@ -747,6 +749,8 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         every_stage=every_stage,
         allow=request.allow,
         hosts=tuple(sorted({name for name, _ in request.add_hosts})),
+        limits=tuple(sorted(request.limits, key=lambda limit: limit.name)),
+        shared_memory=request.shared_memory,
         no_cache=request.no_cache,
     )
 

@@ -118,22 +118,21 @@ def _finish(
             services.cancellation.check()
             if isinstance(change, BaseChange):
                 known = realisation.base(change)
-            elif (packed := realisation.packed(change)) is not None:
+            elif (packed := realisation.exact(change)) is not None:
                 known = packed
             else:
                 known = realisation.pack(change, snapshot[:number])
             services.destination.layer(known.descriptor)
             layers.append(known)
-        results = [
-            (change, layer)
+        results = {
+            change.identity: layer
             for change, layer in zip(snapshot, layers, strict=True)
             if isinstance(change, StepChange)
-        ]
+        }
         if services.whole:
-            realisation.bring(results)
+            realisation.bring(results.values())
         work.cached = cached
-        by_identity = {change.identity: layer for change, layer in results}
-        described = services.described(plan, by_identity, realisation.variant)
+        described = services.described(plan, results, realisation.variant)
         image = assemble(plan, changes, tuple(layers), services, described)
         work.detail = f"{image.digest}"
         return image

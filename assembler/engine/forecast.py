@@ -17,7 +17,6 @@ from assembler.plan import keys
 from assembler.plan.forecast import Fate, Forecast
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import (
-    ContextOrigin,
     Copy,
     ImageOrigin,
     Run,
@@ -68,18 +67,13 @@ class _Walk:
         reads = None if parent is None else self.sources.reads(step, self.identities.get)
         if parent is None or reads is None:
             return Fate.PENDING, None
-        key = keys.step_key(parent, step, [read.identity for read in reads])
+        key = keys.definition_key(parent, step, [read.identity for read in reads])
         record = recorded(self.services, stage, key)
         if record is not None:
             return self._known(stage, step, record), keys.above(parent, step, record.identity)
-        if not isinstance(step, Copy):
-            return Fate.RUN, key
-        if step.fetched or not isinstance(step.origin, ContextOrigin):
+        if not keys.told_by_content(step):
             return Fate.PENDING, None  # another way to files that are known is found when read
-        identity = keys.content_key(parent, step, reads[0].identity)
-        record = recorded(self.services, stage, identity)
-        fate = Fate.RUN if record is None else self._known(stage, step, record)
-        return fate, keys.above(parent, step, identity)
+        return Fate.RUN, keys.above(parent, step, key)
 
     def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
         """A result that is neither needed nor gone is taken; one that is gone is made again."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
+from assembler.engine.sharing import Claims, unclaimed
 from assembler.errors import BlobMissing, LayerError
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
@@ -22,8 +23,8 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.entitlements import DeviceAllowance
 from assembler.plan.plan import Plan, ResolvedImage
-from assembler.plan.steps import GitSource, UrlSource
-from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.plan.steps import GitSource, Limit, UrlSource
+from assembler.runtime.base import Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.growing import Growing
 from assembler.store.store import Store
@@ -73,7 +74,7 @@ def nothing_more(plan: Plan, layers: Mapping[Digest, Layer], variant: str) -> Ma
 @value
 class Sandbox:
     """Where directories can be made and processes run: inside the user namespace, if any. `apart`
-    takes layers apart several at once."""
+    takes layers apart several at once. `limits` hold for steps that ask for no others."""
 
     snapshotter: Snapshotter
     runtime: Runtime
@@ -89,6 +90,11 @@ class PackedLayers(Protocol):
 
     def packed(self, identity: Digest, variant: str) -> Layer | None:
         """The packed form of the change `identity` under the compressor `variant`."""
+        ...
+
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """The change `identity` packed as the tar that `variant` is of, but in another compression;
+        with the variant that this is."""
         ...
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
@@ -111,9 +117,10 @@ class CachedBlobs(Protocol):
         """Whether one of them has `blob`, as far as is known: nobody is asked."""
         ...
 
-    def fetch(self, blob: Descriptor, take: Take) -> None:
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """Bring `blob` into the store; `take` is handed its bytes on the way. Raises BlobCorrupt,
-        `removed`, where it cannot be had: it is held no more then, and its step is to run."""
+        `removed`, where it cannot be had, or is not the layer that it was said to be: it is held no
+        more then, and its step is to run. Whoever unpacks it has `judged` that."""
         ...
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
@@ -129,7 +136,7 @@ class NoCaches:
         """No."""
         return False
 
-    def fetch(self, blob: Descriptor, take: Take) -> None:
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """Raises BlobMissing."""
         raise BlobMissing(f"blob {blob.digest} is gone", str(blob.digest))
 
@@ -208,8 +215,10 @@ class Services:
     not; both hand its bytes, verified at the end, to a function. `part` gives some bytes of it, from
     an offset on, None where that cannot be. `whole` says that the blobs of
     base layers and of results from `cached` are to be in the store at the end, else those that
-    nothing needed may be missing; `wanted` then says of one that is read whether it will be needed after the build.
-    `described` gives what the image's configuration says besides. `destination` is told of the image's layers when they are there, and while they are packed.
+    nothing needed may be missing; `wanted` then says of one that is read whether it will be needed
+    after the build. `claims` gives a turn at work that other builds on the store may be at.
+    `described` gives what the image's configuration says besides.
+    `destination` is told of the image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
@@ -233,6 +242,7 @@ class Services:
     cancellation: Cancellation
     clock: Callable[[], float]
     secrets: Mapping[str, Callable[[], bytes]]
+    claims: Claims = unclaimed
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     cached: CachedBlobs = field(default_factory=NoCaches)
@@ -242,7 +252,6 @@ class Services:
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent
     add_hosts: tuple[tuple[str, str], ...] = ()
-    shared_memory: int = SHARED_MEMORY
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS

@@ -38,6 +38,8 @@ def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
         security=instruction.security or "sandbox",
         hostname=scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         hosts=scope.hosts,
+        limits=scope.limits,
+        shared_memory=scope.shared_memory,
         devices=devices,
         scripts=scripts,
         proxies=scope.proxies,

@@ -3,8 +3,7 @@ needed. Nothing here fails a build: what cannot be used is told in one line, and
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,8 +16,10 @@ from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, Regi
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
+from assembler.engine.sharing import shared
 from assembler.errors import (
     AssemblerError,
+    BadArchive,
     BlobCorrupt,
     Cancelled,
     LayerError,
@@ -29,6 +30,7 @@ from assembler.errors import (
 )
 from assembler.events import Sink, VertexProgress, Warned
 from assembler.images import Images
+from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
@@ -36,6 +38,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.store.store import Store
 
+_PIECE = 1 << 20
 _OFTEN = 0.1  # seconds between two reports of one transfer
 
 
@@ -54,6 +57,7 @@ class SharedCaches:
         sink: Sink,
         cancellation: Cancellation,
         clock: Callable[[], float],
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._platform = platform
         self._local = local
@@ -63,8 +67,7 @@ class SharedCaches:
         self._sink = sink
         self._cancellation = cancellation
         self._clock = clock
-        self._lock = threading.Lock()
-        self._fetching: dict[Digest, threading.Lock] = defaultdict(threading.Lock)
+        self._limits = limits
         self._places_by_text: dict[str, Place] = {}
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
@@ -139,13 +142,36 @@ class SharedCaches:
         places = self._places(blob.digest)
         return tuple(Reference.parse(one) for one in places if not one.startswith(LAYOUT))
 
-    def fetch(self, blob: Descriptor, take: Take = unseen) -> None:
+    def fetch(self, blob: Descriptor, take: Take = unseen, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""
-        with self._lock:
-            lock = self._fetching[blob.digest]
-        with lock:
+        title = f"[internal] pull cached layer {blob.digest.hex[:12]}"
+        claim, name = self._store.working.claim, f"blob {blob.digest}"
+        with shared(claim, name, title, self._sink, self._clock):
             if not self._store.blobs.has(blob.digest):
                 self._fetch(blob, take)
+                if not judged:
+                    self._judge(blob)
+            elif take is not unseen:  # another has just brought it
+                with self._store.blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
+
+    def _judge(self, blob: Descriptor) -> None:
+        """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
+        from assembler.layer.decompression import reader
+
+        said = self._origins.diff_ids(blob.digest)
+        try:
+            with self._store.blobs.open(blob.digest) as stream:
+                tar = reader(stream, self._limits.size)
+                hasher = hashlib.sha256()
+                while piece := tar.read(_PIECE):
+                    self._cancellation.check()
+                    hasher.update(piece)
+        except BadArchive as error:
+            self.refuse(blob, error)
+        if said - {f"sha256:{hasher.hexdigest()}"}:
+            self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
         cause: AssemblerError | None = None
@@ -158,8 +184,8 @@ class SharedCaches:
             self._give_up(place, blob, cause)
             if taking.begun:  # whoever takes it has the beginning of something else
                 break
-        said = "nobody has it any more" if cause is None else cause.message
-        raise _gone(f"the cached layer {blob.digest} cannot be had: {said}", blob) from cause
+        said = f"nobody has {blob.digest} any more" if cause is None else cause.message
+        raise _gone(f"a cached layer cannot be had: {said}", blob) from cause
 
     def _known(self, text: str) -> Place:
         if text in self._places_by_text:
