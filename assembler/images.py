@@ -92,7 +92,7 @@ class LayoutName:
 
 
 class Cached(Protocol):
-    """Layers of step results that shared caches have (`sharing.SharedCaches`)."""
+    """Layers of step results that shared caches have (`imports.SharedCaches`)."""
 
     def holds(self, blob: Descriptor) -> bool: ...
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from assembler.cache.base import Record
+from assembler.cache.variants import same_tar
 from assembler.errors import StoreError
 from assembler.linux.claims import held
 from assembler.oci.descriptor import Descriptor
@@ -184,6 +185,16 @@ class LocalCache:
             return Layer(descriptor, Digest.parse(row[3]))
         except ValueError:
             return None
+
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """See `engine.services.PackedLayers.otherwise`."""
+        rows = self.select("SELECT variant FROM layers WHERE identity = ?", str(identity))
+        for (other,) in rows:
+            if same_tar(other, variant):
+                found = self.packed(identity, other)
+                if found is not None:
+                    return found, other
+        return None
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""

@@ -35,8 +35,19 @@ class ChangeBlobs:
         return self.of_step(change.identity)
 
     def of_step(self, identity: Digest) -> Layer | None:
-        """The packed form of the step `identity` if its blob is here, or a shared cache has it."""
-        layer = self._services.packed.packed(identity, self._variant())
+        """The packed form of the step `identity` if its blob is here, or a shared cache has it: in
+        the compression asked for, else in another."""
+        exact = self.exact(identity)
+        if exact is None:
+            found = self._services.packed.otherwise(identity, self._variant())
+            return self._had(None if found is None else found[0])
+        return exact
+
+    def exact(self, identity: Digest) -> Layer | None:
+        """The same, in the compression asked for only."""
+        return self._had(self._services.packed.packed(identity, self._variant()))
+
+    def _had(self, layer: Layer | None) -> Layer | None:
         if layer is None:
             return None
         here = self._services.store.blobs.has(layer.descriptor.digest)
@@ -58,15 +69,15 @@ class ChangeBlobs:
         """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes."""
         blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:
-            if blobs.has(blob.digest):
-                if take is not unseen:  # somebody else has just brought it
-                    with blobs.reading(blob.digest) as content:
-                        while piece := content.read(_PIECE):
-                            take(piece)
-            elif isinstance(change, BaseChange):
-                self._services.fetch(change.image, blob, take)
-            else:
-                self._services.cached.fetch(blob, take, judged=True)
+            if not blobs.has(blob.digest):
+                if isinstance(change, BaseChange):
+                    self._services.fetch(change.image, blob, take)
+                else:
+                    self._services.cached.fetch(blob, take, judged=True)
+            elif take is not unseen:  # somebody else has just brought it
+                with blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:

@@ -226,3 +226,23 @@ def test_B14_what_cannot_be_used_is_one_line_and_the_steps_run(
     assert steps(done)[1] > 0
     again = shared.build("two", "--cache-from", shared.ref)
     assert (steps(again), warnings(again)) == ((3, 0), [])
+
+
+def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:
+    image = f"{shared.registry.host}/team/base:1"
+    shared.build("one", "--push", "-t", image, "--cache-to", "type=inline")
+    assert "assembler.cache.v1" in config_of(shared, "team/base", "1")
+    (shared.directory / "on").mkdir()
+    (shared.directory / "on/Dockerfile").write_text(f"FROM {image}\nLABEL a=b\n")
+    env = environment(shared.directory / "two")
+    above = f"{shared.registry.host}/team/above:1"
+    Assemble(env)("build", "--push", "-t", above, str(shared.directory / "on"))
+    config = config_of(shared, "team/above", "1")
+    assert config["config"]["Labels"] == {"a": "b"}
+    assert "assembler.cache.v1" not in config
+
+
+def config_of(shared: Shared, repository: str, tag: str) -> dict[str, Any]:
+    manifest = json.loads(shared.registry.manifests[repository, tag][1])
+    found: dict[str, Any] = json.loads(shared.registry.blobs[manifest["config"]["digest"]])
+    return found

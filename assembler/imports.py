@@ -4,8 +4,6 @@ needed. Nothing here fails a build: what cannot be used is told in one line, and
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +16,7 @@ from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, Regi
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
+from assembler.engine.sharing import shared
 from assembler.errors import (
     AssemblerError,
     BadArchive,
@@ -34,6 +33,7 @@ from assembler.images import Images
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.store.store import Store
@@ -68,8 +68,6 @@ class SharedCaches:
         self._cancellation = cancellation
         self._clock = clock
         self._limits = limits
-        self._lock = threading.Lock()
-        self._fetching: dict[Digest, threading.Lock] = defaultdict(threading.Lock)
         self._places_by_text: dict[str, Place] = {}
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
@@ -128,6 +126,17 @@ class SharedCaches:
         """See `engine.services.CachedBlobs.holds`."""
         return bool(self._places(blob.digest))
 
+    def find(self, name: str) -> Layer | None:
+        """See `engine.services.CarriedMounts.find`."""
+        for source, one in self.imports:
+            if not source.mounts or one.place in self._dead:
+                continue
+            for mount in one.document.mounts:
+                if mount.name == name:
+                    self._origins.keep(mount.layer.descriptor.digest, one.place)
+                    return mount.layer
+        return None
+
     def references(self, blob: Descriptor) -> tuple[Reference, ...]:
         """The repositories that have `blob`, to mount it from."""
         places = self._places(blob.digest)
@@ -135,13 +144,17 @@ class SharedCaches:
 
     def fetch(self, blob: Descriptor, take: Take = unseen, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""
-        with self._lock:
-            lock = self._fetching[blob.digest]
-        with lock:
+        title = f"[internal] pull cached layer {blob.digest.hex[:12]}"
+        claim, name = self._store.working.claim, f"blob {blob.digest}"
+        with shared(claim, name, title, self._sink, self._clock):
             if not self._store.blobs.has(blob.digest):
                 self._fetch(blob, take)
                 if not judged:
                     self._judge(blob)
+            elif take is not unseen:  # another has just brought it
+                with self._store.blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
 
     def _judge(self, blob: Descriptor) -> None:
         """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
@@ -158,7 +171,7 @@ class SharedCaches:
         except BadArchive as error:
             self.refuse(blob, error)
         if said - {f"sha256:{hasher.hexdigest()}"}:
-            self.refuse(blob, BadArchive(f"layer {blob.digest} has not the diff_id it was given"))
+            self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
         cause: AssemblerError | None = None
@@ -171,8 +184,8 @@ class SharedCaches:
             self._give_up(place, blob, cause)
             if taking.begun:  # whoever takes it has the beginning of something else
                 break
-        said = "nobody has it any more" if cause is None else cause.message
-        raise _gone(f"the cached layer {blob.digest} cannot be had: {said}", blob) from cause
+        said = f"nobody has {blob.digest} any more" if cause is None else cause.message
+        raise _gone(f"a cached layer cannot be had: {said}", blob) from cause
 
     def _known(self, text: str) -> Place:
         if text in self._places_by_text:
