@@ -256,17 +256,20 @@ class Images:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
-            refusal: RegistryError | None = None
-            for image in self._holders(layer):
-                try:
-                    self.fetch(image, layer, take)
-                    break
-                except NotFound as error:  # another name may still have it
-                    refusal = refusal or error
-            else:
-                if refusal is not None:
-                    raise refusal
+            self._bring(layer, take)
         return self._store.blobs.open(layer.digest)
+
+    def _bring(self, layer: Descriptor, take: Take) -> None:
+        """Fetch the blob of `layer` from where the first image has it. Raises as `open` does."""
+        refusal: RegistryError | None = None
+        for image in self._holders(layer):
+            try:
+                return self.fetch(image, layer, take)
+            except NotFound as error:  # another name may still have it
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+        self._store.blobs.open(layer.digest).close()  # which says that it is missing
 
     def _holders(self, layer: Descriptor) -> tuple[ResolvedImage, ...]:
         """The images that have `layer`: those of this command, then those of the store that have
@@ -388,7 +391,7 @@ class Images:
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
         with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-            def write(piece: bytes) -> None:
+            def write(piece: bytes | memoryview) -> None:
                 ingest.write(piece)
                 take(piece)
 
@@ -401,12 +404,12 @@ class Images:
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
-        missing = {blob.digest: blob for blob in blobs if not self._store.blobs.has(blob.digest)}
+        missing = self._store.blobs.missing(blobs)
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
+        all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -477,15 +480,14 @@ class Images:
         `open` does."""
         from assembler.registry.parallel import Check, all_at_once
 
-        layers = {layer.digest: layer for layer in image.manifest.layers}
-        missing = [one for one in layers.values() if not self._store.blobs.has(one.digest)]
+        missing = self._store.blobs.missing(image.manifest.layers)
         if not missing:
             return
         self._holders(missing[0])  # what is learnt once is learnt before there are threads
         _ = self.client
 
         def opening(layer: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self.open(layer, lambda piece: check()).close()
+            return lambda check: self._bring(layer, lambda piece: check())
 
         all_at_once(list(map(opening, missing)), self._cancellation.check)
 

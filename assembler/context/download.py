@@ -21,7 +21,7 @@ from assembler.net.client import HttpClient, Request, Stream
 from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.digest import Digest
-from assembler.store.blobs import Ingest
+from assembler.store.ingest import Ingest
 from assembler.store.store import Store
 
 Progress = Callable[[int, int], None]
