@@ -8,7 +8,7 @@ from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
 from assembler.engine.locks import Locks
-from assembler.engine.services import Services, unseen
+from assembler.engine.services import Services, Take, unseen
 from assembler.errors import BadArchive, BlobCorrupt, StoreError
 from assembler.events import Warned
 from assembler.oci.digest import Digest
@@ -51,7 +51,7 @@ class ChangeBlobs:
         has = self._services.store.blobs.has
         return isinstance(change, BaseChange) and not has(change.descriptor.digest)
 
-    def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
+    def fetch(self, change: Change, take: Take = unseen) -> None:
         """Bring a base layer's blob into the store unless it is there; `take` is handed its bytes if
         they come."""
         if isinstance(change, BaseChange):

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
 
-Take = Callable[[bytes], object]
-"""Takes the next bytes of a blob."""
+Take = Callable[[bytes | memoryview], object]
+"""Takes the next bytes of a blob, and keeps no view of them."""
 
 
-def unseen(piece: bytes) -> None:
+def unseen(piece: bytes | memoryview) -> None:
     """For blobs that nobody reads on their way into the store."""
 
 

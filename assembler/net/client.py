@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 10
 MAX_ERROR_BODY = 64 << 10
-DIRECT = 8 << 20  # bytes of an answer from which on httpx is passed by (speed.md 8)
 _DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GO_ALONG = frozenset(
@@ -95,11 +94,12 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer whose body is being read; `url` and `inside` as of a Response."""
+    """An answer whose body is being read: each piece is good until the next one is asked for. `url`
+    and `inside` as of a Response."""
 
     status: int
     headers: Mapping[str, str]
-    pieces: Iterator[bytes] = field(repr=False)
+    pieces: Iterator[memoryview] = field(repr=False)
     url: str = field(repr=False)
     inside: bool = False
 
@@ -241,14 +241,13 @@ class HttpClient:
 
     def _once(self, request: Request, limit: int, until: float) -> Response:
         with self._send(request, until) as answer:
-            response, parts, size = answer.response, [], 0
+            response, received = answer.response, bytearray()
             failed = response.status_code >= 400
             for piece in self._pieces(answer):
-                parts.append(piece)
-                size += len(piece)
-                if size > (MAX_ERROR_BODY if failed else limit):
+                received += piece
+                if len(received) > (MAX_ERROR_BODY if failed else limit):
                     break
-            body = b"".join(parts)
+            body, size = bytes(received), len(received)
             if failed:
                 body = body[:MAX_ERROR_BODY]
                 self._check_scheme(answer, body)
@@ -333,20 +332,11 @@ class HttpClient:
             self._cancellation.check()
             raise self._failed(request, error) from error
 
-    def _pieces(self, answer: _Received) -> Iterator[bytes]:
-        from assembler.net.transport import ERRORS
+    def _pieces(self, answer: _Received) -> Iterator[memoryview]:
+        from assembler.net.transport import ERRORS, body_of
 
-        response = answer.response
         try:
-            rest = _direct(response, answer.request.method)
-            received = response.iter_raw()
-            for piece in received:
-                yield piece
-                if rest:
-                    # h11 has handed on all that it had read; its connection is not used again.
-                    stream = response.extensions["network_stream"]
-                    yield from stream.pieces(rest - len(piece))
-                    return
+            yield from body_of(answer.response)
         except ERRORS as error:
             self._cancellation.check()
             raise self._failed(answer.request, error) from error
@@ -355,7 +345,9 @@ class HttpClient:
         """Read a short body, so that the connection can be used again."""
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= _DRAINED:
-            for _ in response.iter_raw():
+            from assembler.net.transport import body_of
+
+            for _ in body_of(response):
                 pass
 
     def _failed(self, request: Request, error: BaseException) -> Unreachable:
@@ -408,20 +400,6 @@ def _redirected(request: Request, status: int, location: str, inside: bool) -> R
         request, method=method, url=url, headers=headers, private=private, body=body, length=length,
         public=public,
     )  # fmt: skip
-
-
-def _direct(response: Answer, method: str) -> int:
-    """The length of a body that can be received from the socket itself, else 0."""
-    length = response.headers.get("content-length", "")
-    if (
-        response.status_code not in (200, 206)
-        or method == "HEAD"
-        or not length.isdecimal()
-        or "transfer-encoding" in response.headers
-        or "content-encoding" in response.headers
-    ):
-        return 0
-    return int(length) if int(length) >= DIRECT else 0
 
 
 def _headers(response: Answer) -> dict[str, str]:
