@@ -26,6 +26,7 @@ from assembler.errors import (
 )
 from assembler.events import Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
+from assembler.images import host_platform as host_platform
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -152,7 +153,7 @@ class Builder:
         if environment.notice and path == environment.store:
             self.warn(environment.notice)
         self.store = self._stack.enter_context(
-            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self.warn))
+            Store.open(path, cancellation, Disk(Fsync.named(environment.fsync), self.warn))
         )
         self.images = self._stack.enter_context(
             Images(
@@ -591,16 +592,6 @@ class Builder:
         return Native.start(id_map)
 
 
-def _fsync(text: str) -> Fsync:
-    try:
-        return Fsync(text)
-    except ValueError:
-        raise UsageError(
-            f"ASSEMBLE_FSYNC={text}: unknown",
-            hint=f"one of {', '.join(one.value for one in Fsync)}",
-        ) from None
-
-
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
     """The limits asked for, and one of at most `processes` if none of them is of processes."""
     if any(limit.name == "nproc" for limit in request.limits):
@@ -652,9 +643,3 @@ class _Epochs(Mapping[str, "int | None"]):
 
     def __len__(self) -> int:
         return len(self._contexts)
-
-
-def host_platform() -> Platform:
-    """The platform of this machine."""
-    machine = os.uname()
-    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
-from assembler.engine.services import Take, unseen
+from assembler.engine.take import Take, unseen
 from assembler.environment import Environment
 from assembler.errors import (
     AssemblerError,
@@ -33,7 +33,7 @@ from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.plan import ResolvedImage
+from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
@@ -490,6 +490,12 @@ class Images:
             return lambda check: self._bring(layer, lambda piece: check())
 
         all_at_once(list(map(opening, missing)), self._cancellation.check)
+
+
+def host_platform() -> Platform:
+    """The platform of this machine."""
+    machine = os.uname()
+    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")
 
 
 def parse_reference(text: str) -> Reference:

@@ -8,7 +8,8 @@ from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
 from assembler.engine.locks import Locks
-from assembler.engine.services import Services, Take, unseen
+from assembler.engine.services import Services
+from assembler.engine.take import Take, unseen
 from assembler.errors import BadArchive, BlobCorrupt, StoreError
 from assembler.events import Warned
 from assembler.oci.digest import Digest

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
+from assembler.engine.take import Take as Take
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
@@ -31,13 +32,6 @@ from assembler.values import value
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
-
-Take = Callable[[bytes | memoryview], object]
-"""Takes the next bytes of a blob, and keeps no view of them."""
-
-
-def unseen(piece: bytes | memoryview) -> None:
-    """For blobs that nobody reads on their way into the store."""
 
 
 class Unpacker(Protocol):
