@@ -111,6 +111,7 @@ class Stream:
 @dataclass(frozen=True, slots=True)
 class _Received:
     response: Answer
+    headers: Mapping[str, str]
     request: Request  # as it was sent to the last origin
     inside: bool
 
@@ -188,8 +189,8 @@ class HttpClient:
         from the pieces, when the connection breaks or is slower than the floor."""
         with self._send(request, None) as answer:
             response = answer.response
-            headers, url = _headers(response), answer.request.url
-            yield Stream(response.status_code, headers, self._pieces(answer), url, answer.inside)
+            pieces, url = self._pieces(answer), answer.request.url
+            yield Stream(response.status_code, answer.headers, pieces, url, answer.inside)
 
     def now(self) -> float:
         """The moment on the clock of `pause`."""
@@ -253,7 +254,7 @@ class HttpClient:
                 self._check_scheme(answer, body)
             elif size <= limit:
                 try:
-                    body = decoded(body, response.headers.get("content-encoding", ""), limit)
+                    body = decoded(body, answer.headers.get("content-encoding", ""), limit)
                 except ValueError as error:
                     raise _violation(
                         request, f"sent {error} for", status=response.status_code
@@ -261,8 +262,8 @@ class HttpClient:
             if not failed and len(body) > limit:
                 what = f"sent more than {limit} bytes for"
                 raise _violation(request, what, status=response.status_code)
-            headers, url = _headers(response), answer.request.url
-            return Response(response.status_code, headers, body, url, answer.inside)
+            url = answer.request.url
+            return Response(response.status_code, answer.headers, body, url, answer.inside)
 
     def _check_scheme(self, answer: _Received, body: bytes) -> None:
         """Servers that speak TLS tell who does not by a 400 in plain http."""
@@ -276,11 +277,12 @@ class HttpClient:
             response = self._sent(request, until)
             try:
                 stream = response.extensions["network_stream"]
-                self._warnings.note(request.registry, response.headers.get_list("warning"))
-                location = response.headers.get("location", "")
-                status = response.status_code
+                headers = _headers(response)
+                if "warning" in headers:
+                    self._warnings.note(request.registry, response.headers.get_list("warning"))
+                location, status = headers.get("location", ""), response.status_code
                 if not (request.follow and status in _REDIRECTS and location):
-                    yield _Received(response, request, stream.inside)
+                    yield _Received(response, headers, request, stream.inside)
                     return
                 redirects += 1
                 if redirects > MAX_REDIRECTS:
@@ -359,6 +361,8 @@ class HttpClient:
         )
 
     def _transport(self) -> Transport:
+        if self._made is not None:
+            return self._made
         # httpx imports its command line, and with it rich, unless something stands in its place.
         sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
         from assembler.net.dial import look_up

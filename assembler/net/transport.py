@@ -86,17 +86,17 @@ def request(
 ) -> httpx.Request:
     """A request as `Transport` takes it. Raises httpx.InvalidURL."""
     stream: httpx.SyncByteStream
+    more: dict[str, object] = {"call": call}
     if isinstance(body, bytes):
         stream = httpx.ByteStream(body)
+        more["content"] = body
     elif isinstance(body, FileBody):
         stream = _Body(lambda: _read(body), body)
     else:
         stream = _Body(body)
     parsed = httpx.URL(url)
     host = ("Host", parsed.netloc.decode("ascii"))
-    return httpx.Request(
-        method, parsed, headers=[host, *headers], stream=stream, extensions={"call": call}
-    )
+    return httpx.Request(method, parsed, headers=[host, *headers], stream=stream, extensions=more)
 
 
 @dataclass(slots=True, eq=False)
@@ -305,7 +305,7 @@ def _reusable(host: _Host, call: Call) -> _Connection | None:
 
 def _message(
     connection: _Connection, request: httpx.Request
-) -> tuple[bytes, Headers, Iterable[bytes]]:
+) -> tuple[bytes, Headers, bytes | Iterable[bytes]]:
     """Target, headers and body of `request` as `connection` is to be asked."""
     headers, target = request.headers.raw, request.url.raw_path
     if connection.proxy is not None:
@@ -316,7 +316,8 @@ def _message(
     body, stream = request.stream, connection.exchange.stream
     if isinstance(body, _Body) and body.file is not None and stream.sends_files:
         return target, headers, _blamed(partial(_send, body.file, stream))
-    return target, headers, cast(Iterable[bytes], body)
+    content: bytes | None = request.extensions.get("content")
+    return target, headers, cast(Iterable[bytes], body) if content is None else content
 
 
 def _blamed(make: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
