@@ -155,7 +155,8 @@ class _Transfer:
                 if not client.pause(attempt, failure=error):
                     raise
             else:
-                if not client.pause(attempt, wait):
+                why = f"{shown(self._url)} was answered with status {status}"
+                if not client.pause(attempt, wait, why=why):
                     raise _refused(self._url, status)
             attempt += 1
 

@@ -82,12 +82,14 @@ class Exchange:
         return self._judged(engine, method)
 
     def body(self) -> Iterator[memoryview]:
-        """The pieces of the body; each is good until the next one is asked for."""
+        """The pieces of the body, from where it was left off; each is good until the next one is asked
+        for."""
         if self._engine is not None:
             while isinstance(event := self._event(self._engine, _READ), h11.Data):
                 yield memoryview(event.data)
             return
-        for piece in self.stream.pieces(self._length, self._first):
+        first, self._first = self._first, b""
+        for piece in self.stream.pieces(self._length, first):
             self._length -= len(piece)
             yield piece
 

@@ -21,7 +21,7 @@ from assembler.errors import BlobCorrupt
 from assembler.net.body import FileBody
 from assembler.net.connection import PIECE, SocketStream
 from assembler.net.dial import LookUp, connect, only_public, resolve
-from assembler.net.exchange import Exchange, Headers
+from assembler.net.exchange import Exchange, Head, Headers
 from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback, is_public
 from assembler.net.proxy import Proxies, Proxy
@@ -32,6 +32,7 @@ InvalidURL = httpx.InvalidURL
 
 PER_HOST = 4
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
+SHOWN = 64 << 10  # bytes of a refusal that somebody may be shown
 STRANDED = 1.0  # seconds after which a connection that is held but not used holds nobody up
 _REPLAYED = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE"})  # idempotent: RFC 9110 9.2.2
 
@@ -171,8 +172,7 @@ class Transport(httpx.BaseTransport):
         stream.begin(call.head, call.until)
         try:
             head = exchange.ask(request.method, *_message(connection, request))
-            if head.status == 407 and connection.proxy is not None:  # the host never says it
-                raise _refusal(connection.proxy, head.status)
+            seen = self._judge(connection, head)
         except BaseException:
             exchange.close()
             self._release(origin, connection)
@@ -181,9 +181,27 @@ class Transport(httpx.BaseTransport):
         return httpx.Response(
             head.status,
             headers=head.headers,
-            stream=_Answer(exchange, lambda: self._release(origin, connection)),
+            stream=_Answer(exchange, lambda: self._release(origin, connection), seen),
             extensions={"network_stream": stream},
         )
+
+    def _judge(self, connection: _Connection, head: Head) -> list[memoryview]:
+        """Raise the refusal of a proxy that answers in the place of the host: what it says is not
+        shown, for it may tell what it was told. What was read of the body for that."""
+        proxy, seen = connection.proxy, b""
+        if proxy is None or head.status < 400:
+            return []
+        if head.status == 407:  # the host never says it
+            raise _refusal(proxy, head.status)
+        if proxy.authorization:
+            for piece in connection.exchange.body():
+                seen += piece
+                if len(seen) >= SHOWN:
+                    break
+            headers = b"\n".join(value for _, value in head.headers)
+            if proxy.is_quoted(headers + seen):
+                raise _refusal(proxy, head.status)
+        return [memoryview(seen)] if seen else []
 
     def _acquire(self, origin: Origin, call: Call) -> _Connection:
         """A connection for one request; `_release` gives it back."""
@@ -272,13 +290,21 @@ class Transport(httpx.BaseTransport):
 class _Answer(httpx.SyncByteStream):
     """The body of an answer."""
 
-    def __init__(self, exchange: Exchange, release: Callable[[], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, release: Callable[[], None], seen: list[memoryview]
+    ) -> None:
         self.exchange = exchange
         self._release = release
+        self._seen = seen
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        return cast(Iterator[bytes], self.exchange.body())
+        return cast(Iterator[bytes], self.pieces())
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The body: what was seen of it, and then the rest."""
+        yield from self._seen
+        yield from self.exchange.body()
 
     def close(self) -> None:
         if not self._closed:
@@ -291,7 +317,7 @@ def body_of(answer: httpx.Response) -> Iterator[memoryview]:
     """The pieces of the body of an answer of `Transport`; each is good until the next one is asked
     for. Raises `ERRORS`, Cancelled."""
     assert isinstance(answer.stream, _Answer)
-    return answer.stream.exchange.body()
+    return answer.stream.pieces()
 
 
 def _reusable(host: _Host, call: Call) -> _Connection | None:
