@@ -40,6 +40,7 @@ from assembler.errors import (
 )
 from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
+from assembler.images import host_platform as host_platform
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -179,7 +180,7 @@ class Builder:
         if environment.notice and path == environment.store:
             self.warn(environment.notice)
         self.store = self._stack.enter_context(
-            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self.warn))
+            Store.open(path, cancellation, Disk(Fsync.named(environment.fsync), self.warn))
         )
         self.images = self._stack.enter_context(
             Images(
@@ -874,9 +875,3 @@ class _Epochs(Mapping[str, "int | None"]):
 
     def __len__(self) -> int:
         return len(self._contexts)
-
-
-def host_platform() -> Platform:
-    """The platform of this machine."""
-    machine = os.uname()
-    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")

@@ -15,8 +15,8 @@ from assembler.cache.origins import Origins
 from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, RegistryPlace
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
-from assembler.engine.services import Take, unseen
 from assembler.engine.sharing import shared
+from assembler.engine.take import Take, unseen
 from assembler.errors import (
     AssemblerError,
     BadArchive,
@@ -217,7 +217,7 @@ class SharedCaches:
             try:
                 with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                    def write(piece: bytes) -> None:
+                    def write(piece: bytes | memoryview) -> None:
                         ingest.write(piece)
                         take(piece)
 
@@ -250,7 +250,7 @@ class _Taking:
         self._take = take
         self.begun = False
 
-    def __call__(self, piece: bytes) -> None:
+    def __call__(self, piece: bytes | memoryview) -> None:
         self.begun = True
         self._take(piece)
 

@@ -8,7 +8,8 @@ from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
 from assembler.engine.locks import Locks
-from assembler.engine.services import Services, unseen
+from assembler.engine.services import Services
+from assembler.engine.take import Take, unseen
 from assembler.errors import BadArchive, BlobCorrupt, StoreError
 from assembler.events import Warned
 from assembler.oci.digest import Digest
@@ -65,7 +66,7 @@ class ChangeBlobs:
         layer = self.packed(change)
         return layer is not None and not self._services.store.blobs.has(layer.descriptor.digest)
 
-    def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
+    def fetch(self, change: Change, take: Take = unseen) -> None:
         """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes."""
         blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:

@@ -12,6 +12,7 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
+from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
@@ -34,13 +35,6 @@ from assembler.values import value
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
-
-Take = Callable[[bytes], object]
-"""Takes the next bytes of a blob."""
-
-
-def unseen(piece: bytes) -> None:
-    """For blobs that nobody reads on their way into the store."""
 
 
 class Unpacker(Protocol):
