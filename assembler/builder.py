@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from assembler.access import Access
@@ -14,7 +16,14 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.engine.services import Destination, Nowhere, Sandbox, Services
+from assembler.engine.services import (
+    Destination,
+    Nowhere,
+    Sandbox,
+    Services,
+    Take,
+    nothing_more,
+)
 from assembler.environment import Environment
 from assembler.errors import (
     AssemblerError,
@@ -22,6 +31,7 @@ from assembler.errors import (
     Cancelled,
     DockerfileError,
     HostError,
+    LayerError,
     NamespacesForbidden,
     RegistryError,
     UsageError,
@@ -33,7 +43,7 @@ from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Annotations, Image
+from assembler.oci.image import Annotations, Image, Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.output.base import Output
@@ -52,7 +62,9 @@ from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.bounds import Bounds
+    from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
+    from assembler.cache.places import CacheSource
     from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
@@ -61,6 +73,7 @@ if TYPE_CHECKING:
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
+    from assembler.sharing import SharedCaches
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -103,6 +116,8 @@ class BuildRequest:
     no_cache: frozenset[str] = frozenset()
     since: float | None = None
     require_cached: bool = False
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     recompress: bool = False
     docker_types: bool = False
@@ -154,6 +169,7 @@ class Builder:
         self._clock = clock
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
+        self._shared: dict[tuple[tuple[CacheSource, ...], Platform], SharedCaches] = {}
         self._stack = ExitStack()
         path = store or environment.store
         if environment.notice and path == environment.store:
@@ -216,6 +232,24 @@ class Builder:
             cache = LocalCache(path, self._cancellation.check, self.warn)
             self._cache = self._stack.enter_context(cache)
         return self._cache
+
+    def shared(self, request: BuildRequest) -> SharedCaches:
+        """The shared caches of `request`; each is read once, however often it is built."""
+        key = request.cache_from, request.platform or host_platform()
+        if key not in self._shared:
+            from assembler.sharing import SharedCaches
+
+            self._shared[key] = SharedCaches(
+                *key,
+                local=self.cache,
+                store=self.store,
+                images=self.images,
+                sink=self._sink,
+                cancellation=self._cancellation,
+                clock=self._clock,
+                limits=self.archive_limits,
+            )
+        return self._shared[key]
 
     def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
         """The plan, every image it needs resolved by the store or a registry.
@@ -369,10 +403,15 @@ class Builder:
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
         main = {} if request.context is None else {"": request.context}
+        cache = self.shared(request).cache if request.cache_from else self.cache
+        inline = any(target.inline for target in request.cache_to)
+        described = partial(self._inline, request) if inline else nothing_more
+        self.images.cached = cached = _Cached(lambda: self.shared(request))
         return Services(
             store=self.store,
-            cache=self.cache,
-            packed=self.cache,
+            cache=cache,
+            packed=cache,
+            cached=cached,
             contexts={**main, **request.files},
             remote=self.remotes,
             sandbox=lambda: self._sandbox(request),
@@ -381,6 +420,7 @@ class Builder:
             part=self.images.part,
             whole=request.whole,
             wanted=request.wanted,
+            described=described,
             destination=request.destination,
             compression=request.compression,
             recompress=request.recompress,
@@ -430,6 +470,35 @@ class Builder:
                 for layer in image.manifest.layers:
                     self.store.blobs.condemn(layer.digest, error)
             raise
+
+    def export(
+        self, request: BuildRequest, plan: Plan, image: Image, names: Sequence[Reference]
+    ) -> None:
+        """Write the caches that `request` asks for, once `image` was built of `plan` and pushed to
+        `names`. Raises AssemblerError, unless that is to be ignored."""
+        targets = [target for target in request.cache_to if not target.inline]
+        if targets:
+            from assembler.cache.origins import Origins
+            from assembler.exports import Exports
+
+            Exports(
+                plan,
+                image,
+                request.compression,
+                names,
+                services=self.services(request),
+                origins=Origins(self.cache),
+                images=self.images,
+            ).write(targets)
+
+    def _inline(
+        self, request: BuildRequest, plan: Plan, layers: Mapping[Digest, Layer], variant: str
+    ) -> Mapping[str, object]:
+        """The cache that leads to the image of `plan`, as a field of its configuration."""
+        from assembler.cache.origins import Origins
+        from assembler.exports import inline
+
+        return inline(plan, self.services(request), Origins(self.cache), layers, variant)
 
     def registry_output(self, names: Sequence[Reference]) -> Output:
         """The output that pushes to `names`."""
@@ -634,6 +703,30 @@ class Builder:
         from assembler.runtime.native import Native
 
         return Native.start(id_map)
+
+
+class _Cached:
+    """The shared caches of a build, looked for when a blob is not here: see `sharing`."""
+
+    def __init__(self, find: Callable[[], SharedCaches]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+
+    def _shared(self) -> SharedCaches:
+        with self._lock:
+            return self._find()
+
+    def holds(self, blob: Descriptor) -> bool:
+        return self._shared().holds(blob)
+
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
+        self._shared().fetch(blob, take, judged=judged)
+
+    def refuse(self, blob: Descriptor, cause: LayerError) -> None:
+        self._shared().refuse(blob, cause)
+
+    def references(self, blob: Descriptor) -> tuple[Reference, ...]:
+        return self._shared().references(blob)
 
 
 def _fsync(text: str) -> Fsync:

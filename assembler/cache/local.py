@@ -37,7 +37,7 @@ _DAMAGED = frozenset({
     # tables that are not ours: no such column, a value that must be given
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT,
 })  # fmt: skip
-SCHEMA = 4
+SCHEMA = 5
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -53,6 +53,8 @@ CREATE TABLE IF NOT EXISTS images(
 CREATE TABLE IF NOT EXISTS downloads(
     url TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
     modified TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS origins(
+    digest TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY(digest, place)) WITHOUT ROWID;
 """
 
 
@@ -251,16 +253,22 @@ class LocalCache:
                 found[_hex(digest)] = found[_hex(identity)]
         return found
 
-    def forget(self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool]) -> None:
+    def forget(
+        self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool], *, lazy: bool = False
+    ) -> None:
         """Forget what points to blobs that are `gone`, and of results that are in no blob those
-        that `steps` says of. Raises StoreError."""
+        that `steps` says of. Layers that a shared cache has stay, unless `lazy`. Raises StoreError."""
 
         def forget() -> None:
             execute = self._database.execute
+            if lazy:
+                execute("DELETE FROM origins")
+            elsewhere = {row[0] for row in execute("SELECT DISTINCT digest FROM origins")}
             for table in ("layers", "images", "downloads", "annotations"):
                 rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
-                lost = [row for row in rows if _of(gone, row[0])]
+                lost = [row for row in rows if row[0] not in elsewhere and _of(gone, row[0])]
                 self._database.executemany(f"DELETE FROM {table} WHERE digest = ?", lost)
+            execute("DELETE FROM origins WHERE digest NOT IN (SELECT digest FROM layers)")
             rows = execute(
                 "SELECT DISTINCT identity FROM steps"
                 " WHERE identity NOT IN (SELECT identity FROM layers)"
@@ -269,6 +277,20 @@ class LocalCache:
             self._database.executemany("DELETE FROM steps WHERE identity = ?", lost)
 
         self._transaction(forget)
+
+    def select(self, query: str, *values: str) -> list[tuple[str, ...]]:
+        """The rows that `query` gives; none where the database is damaged."""
+        with self._lock:
+            return self._rows(query, values)
+
+    def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+        """Execute all of `statements`, or none. Raises StoreError."""
+
+        def execute() -> None:
+            for statement, values in statements:
+                self._database.execute(statement, values)
+
+        self._transaction(execute)
 
     def _one(self, query: str, *values: str) -> tuple[str, ...] | None:
         with self._lock:

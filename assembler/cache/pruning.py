@@ -217,6 +217,7 @@ def settle(
     cache.forget(
         lambda digest: not os.path.lexists(store.blobs.path(digest)),  # to look is not to use
         lambda identity: steps and identity.hex not in directories,
+        lazy=steps,
     )
     kept = {holding(one.path) for one in left}
     with suppress(OSError):  # only the order of a later prune is the worse for it

@@ -159,6 +159,8 @@ def _build(
         images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    pushed = names if any(one.type == "registry" for one in asked) else ()
+    builder.export(replace(request, compression=packagings[0].checked()), plan, images[0], pushed)
     return images[0]
 
 

@@ -107,6 +107,12 @@ _OPTIONS = (
         help="Run steps again whose results are older, as in 168h; 0 is --no-cache.",
     ),
     click.option(
+        "--cache-from", metavar="REF|type=…", multiple=True, help="Cache to take results from."
+    ),
+    click.option(
+        "--cache-to", metavar="REF|type=…", multiple=True, help="Where to write the cache."
+    ),
+    click.option(
         "--pull",
         type=click.Choice(["always", "missing", "newer", "never", "true", "false"]),
         metavar="[=MODE]",
@@ -198,6 +204,7 @@ def request_for(
         no_cache=without_cache(options["no_cache"] or ttl == 0, options["no_cache_filter"]),
         since=None if ttl is None else time.time() - ttl,
         require_cached=options.get("require_cached", False),
+        **caches_of(options, environment),
         add_hosts=hosts_of(options["add_hosts"]),
         shared_memory=shared_memory_of(options["shm_size"]),
         limits=limits_of(options["ulimits"]),
@@ -228,6 +235,17 @@ def build_args_of(words: tuple[str, ...], environment: Environment) -> dict[str,
     told = {name.upper() for name in given}
     own = [name for name in (*names, "SOURCE_DATE_EPOCH") if name.upper() not in told]
     return {name: environment.get(name) for name in own if environment.get(name)} | given
+
+
+def caches_of(options: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
+    """What `--cache-from` and `--cache-to` amount to. Raises UsageError."""
+    arguments = build_args_of(options["build_args"], environment)
+    sources, targets = options.get("cache_from", ()), options.get("cache_to", ())
+    if not (sources or targets or "BUILDKIT_INLINE_CACHE" in arguments):
+        return {}
+    from assembler.cli.caches import sources_of, targets_of
+
+    return {"cache_from": sources_of(sources), "cache_to": targets_of(targets, arguments)}
 
 
 def without_cache(every: bool, stages: tuple[str, ...]) -> frozenset[str]:
