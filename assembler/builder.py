@@ -16,6 +16,7 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
+from assembler.engine.ledger import Ledger
 from assembler.engine.services import (
     Destination,
     Nowhere,
@@ -36,7 +37,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Finished, Sink, VertexProgress, Warned, discard
+from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
@@ -169,6 +170,7 @@ class Builder:
         self._clock = clock
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
+        self._ledger = Ledger()
         self._shared: dict[tuple[tuple[CacheSource, ...], Platform], SharedCaches] = {}
         self._stack = ExitStack()
         path = store or environment.store
@@ -366,7 +368,56 @@ class Builder:
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
-        return execute(plan, services)
+        built = execute(plan, services)
+        self._ledger.image = self._ledger.image or str(built.digest)
+        return built
+
+    @contextmanager
+    def recorded(
+        self, request: BuildRequest, names: Sequence[Reference], place: str = ""
+    ) -> Iterator[None]:
+        """A build of `request` under `names`, of which a record is kept when the block ends, however
+        that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+        from assembler.store import builds
+
+        started, status = self._clock(), builds.ERROR
+        id, tags = builds.new_id(), tuple(name.familiar for name in names)
+        self._ledger = ledger = Ledger(
+            self.store.builds,
+            self.store.listings,
+            self.inputs,
+            lambda build: build.is_of(place, tags),
+            self.warn,
+        )
+        try:
+            yield
+            status = builds.COMPLETED
+        except (Cancelled, KeyboardInterrupt):
+            status = builds.CANCELED
+            raise
+        finally:
+            record = builds.BuildRecord(
+                id=id,
+                started=started,
+                seconds=round(max(0.0, self._clock() - started), 3),
+                status=status,
+                dockerfile=request.dockerfile.source.name,
+                target=request.target,
+                platform=ledger.platform,
+                tags=tags,
+                image=ledger.image if status == builds.COMPLETED else "",
+                place=place,
+                steps=ledger.steps(),
+            )
+            try:
+                self.store.builds.write(record, ledger.inputs())
+            except OSError as error:
+                self.warn(f"no record of this build can be kept: {error.strerror}")
+
+    def inputs(self, key: Digest) -> str:
+        """The document of what went into `key`, empty where the cache has none."""
+        record = self.cache.lookup(key)
+        return "" if record is None else record.inputs
 
     def _require_cached(self, plan: Plan, services: Services) -> None:
         from assembler.engine.requirement import require_cached
@@ -388,6 +439,7 @@ class Builder:
             self._sink,
             self._clock,
             self.archive_limits,
+            self.store.working.claim,
         ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -418,6 +470,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
+            claims=self.store.working.claim,
             whole=request.whole,
             wanted=request.wanted,
             described=described,
@@ -426,10 +479,11 @@ class Builder:
             recompress=request.recompress,
             docker_types=request.docker_types,
             annotations=request.annotations,
-            sink=self._sink,
+            sink=self._noted,
             cancellation=self._cancellation,
             clock=self._clock,
             secrets=self._secrets,
+            ledger=self._ledger,
             agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
@@ -438,6 +492,10 @@ class Builder:
             archive_limits=self.archive_limits,
             since=request.since,
         )
+
+    def _noted(self, event: Event) -> None:
+        self._ledger(event)
+        self._sink(event)
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
         """Write `image` to every output. Layers that the store lacks are fetched if an output

@@ -213,10 +213,14 @@ def settle(
     """
     paths = {one.path for one in gone}
     left = [one for one in found if one.path not in paths]
-    directories = {os.path.basename(one.path) for one in left if one.path.startswith("layers/")}
+    # to look is not to use; what has been made meanwhile is here, and not among what was found
+    layers = store.layers_directory
+    kinds = [os.path.join(layers, kind) for kind in os.listdir(layers)]
     cache.forget(
-        lambda digest: not os.path.lexists(store.blobs.path(digest)),  # to look is not to use
-        lambda identity: steps and identity.hex not in directories,
+        lambda digest: not os.path.lexists(store.blobs.path(digest)),
+        lambda identity: (
+            steps and not any(os.path.lexists(f"{kind}/{identity.hex}") for kind in kinds)
+        ),
         lazy=steps,
     )
     kept = {holding(one.path) for one in left}

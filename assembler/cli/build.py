@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from assembler.access import Access
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
+    from assembler.cli.inputs import Inputs
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
@@ -106,7 +108,8 @@ def command(**options: Any) -> None:
                 request = request_of(inputs, options, environment)
                 if bounds:
                     builder.collect(bounds, before=True)
-                image = _build(builder, request, names, asked, cancellation)
+                with builder.recorded(request, names, _place(inputs, options["context"])):
+                    image = _build(builder, request, names, asked, cancellation)
                 if bounds:
                     builder.collect(bounds)
         except Cancelled as error:
@@ -175,6 +178,17 @@ def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancel
                 raise
             cancellation.renew()
             builder.warn(f"{error.message}: building again")
+
+
+def _place(inputs: Inputs, context: str) -> str:
+    """What tells builds of one Dockerfile and context; a digest, so that no path is in a record."""
+    if context == "-":
+        return ""
+    import hashlib
+
+    where = (os.path.realpath(path) for path in (context, inputs.path))
+    text = "\0".join(where)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

@@ -15,6 +15,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
 Result = TypeVar("Result")
+_PIECE = 1 << 20
 
 
 class ChangeBlobs:
@@ -54,13 +55,15 @@ class ChangeBlobs:
         return layer is not None and not self._services.store.blobs.has(layer.descriptor.digest)
 
     def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
-        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes if
-        they come."""
-        blob = self.layer(change).descriptor
+        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes."""
+        blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:
-            if self._services.store.blobs.has(blob.digest):
-                return
-            if isinstance(change, BaseChange):
+            if blobs.has(blob.digest):
+                if take is not unseen:  # somebody else has just brought it
+                    with blobs.reading(blob.digest) as content:
+                        while piece := content.read(_PIECE):
+                            take(piece)
+            elif isinstance(change, BaseChange):
                 self._services.fetch(change.image, blob, take)
             else:
                 self._services.cached.fetch(blob, take, judged=True)

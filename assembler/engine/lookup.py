@@ -24,12 +24,13 @@ from assembler.values import value
 
 @value
 class KnownStage:
-    """The part of a stage that the cache knows: `changes` of its first steps, with their keys."""
+    """The part of a stage that the cache knows: `changes` of its first steps, found by `keys`."""
 
     stage: PlannedStage
     base: Snapshot | None
     changes: tuple[StepChange, ...]
     identity: Digest | None
+    keys: tuple[Digest, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -96,14 +97,14 @@ def read_once(
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
     cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
-    if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
+    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number):
         return None
     if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
 
-def _ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
+def ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
     """Whether the image has the layer of step `number` of `stage`, and no RUN is above it."""
     above: list[Step] = []
     for index in reversed(chain_indexes(plan)):
@@ -124,6 +125,7 @@ def _look_up_stage(
     identity = base_identity(plan, stage, lambda index: known[index].identity)
     base = _base(plan, stage, known)
     changes: list[StepChange] = []
+    found: list[Digest] = []
     for number, step in enumerate(stage.steps):
         if identity is None:
             break
@@ -138,7 +140,8 @@ def _look_up_stage(
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
             changes.append(known_change(record, step))
-    return KnownStage(stage, base, tuple(changes), identity)
+            found.append(key)
+    return KnownStage(stage, base, tuple(changes), identity, tuple(found))
 
 
 def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snapshot | None:
