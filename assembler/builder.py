@@ -458,7 +458,8 @@ class Builder:
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
         main = {} if request.context is None else {"": request.context}
-        cache = self.shared(request).cache if request.cache_from else self.cache
+        shared = self.shared(request) if request.cache_from else None
+        cache = shared.cache(request.since) if shared else self.cache
         inline = any(target.inline for target in request.cache_to)
         described = partial(self._inline, request) if inline else nothing_more
         self.images.cached = cached = _Cached(lambda: self.shared(request))

@@ -73,11 +73,12 @@ class SharedCaches:
         self._refused: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
 
-    @property
-    def cache(self) -> ImportedCache | LocalCache:
-        """What the engine asks for records and packed layers."""
+    def cache(self, since: float | None = None) -> ImportedCache | LocalCache:
+        """What the engine asks for records and packed layers; see `ImportedCache` for `since`."""
         imports = [one for _, one in self.imports]
-        return ImportedCache(self._local, imports, self._usable) if imports else self._local
+        if not imports:
+            return self._local
+        return ImportedCache(self._local, imports, self._usable, since)
 
     def _import(self, source: CacheSource) -> Import:
         place = self._place_of(source)
