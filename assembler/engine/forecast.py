@@ -76,9 +76,10 @@ class _Walk:
         return Fate.RUN, keys.above(parent, step, key)
 
     def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
-        """A result that is neither needed nor gone is taken; one that is gone is made again."""
-        change = known_change(record, step)
-        here = stage.index not in self.needed or self.realisation.available(change)
+        """What a RUN gave is made again where it is needed and gone."""
+        if stage.index not in self.needed or not isinstance(step, Run):
+            return Fate.CACHED
+        here = self.realisation.available(known_change(record, step))
         return Fate.CACHED if here else Fate.RUN
 
 

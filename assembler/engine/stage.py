@@ -28,7 +28,15 @@ from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import BindMount, ContextOrigin, Copy, Origin, Run, Step
+from assembler.plan.steps import (
+    BindMount,
+    ContextOrigin,
+    Copy,
+    MakeDirectory,
+    Origin,
+    Run,
+    Step,
+)
 from assembler.values import value
 
 
@@ -162,9 +170,12 @@ class StageBuilder:
             raise
         self.services.destination.layer(layer.descriptor)
 
-    def _known(self, key: Digest, task: Task) -> StepChange | None:
+    def _recorded(self, key: Digest, task: Task) -> StepChange | None:
         record = recorded(self.services, task.stage, key)
-        change = None if record is None else known_change(record, task.step)
+        return None if record is None else known_change(record, task.step)
+
+    def _known(self, key: Digest, task: Task) -> StepChange | None:
+        change = self._recorded(key, task)
         return change if change is not None and self.realisation.available(change) else None
 
     def _execute(
@@ -182,13 +193,25 @@ class StageBuilder:
             change = self._copy(work, task, step, scheduler)
             content = change.identity
         else:
-            made = directories.make_directory(step, self._destination(task), self._now_ns())
-            change, content = self._made(key, made), key
+            change, content = self._make_directory(work, task, step, key), key
         self._record(key, content, change, task, reads)
         return change
 
-    def _made(self, identity: Digest, changeset: Changeset | None = None) -> StepChange:
-        """The change of a step that is done now."""
+    def _make_directory(
+        self, work: Vertex, task: Task, step: MakeDirectory, key: Digest
+    ) -> StepChange:
+        known = self._recorded(key, task)
+        work.cached = known is not None
+        made = directories.make_directory(step, self._destination(task), self._now_ns())
+        return self._made(key, made, known)
+
+    def _made(
+        self, identity: Digest, changeset: Changeset | None, known: StepChange | None = None
+    ) -> StepChange:
+        """The change of a step that is done now; of one that is `known`, and of which only the
+        bytes were given up, put together again."""
+        if known is not None:
+            return replace(known, changeset=changeset)
         return StepChange(identity, timestamp(self._now()), False, changeset, self.services.clock())
 
     def _run(
@@ -209,7 +232,7 @@ class StageBuilder:
             return known, content
         # A RUN asked for anew may give other files: its result gets an identity of its own.
         fresh = keys.fresh_key(content, uuid.uuid4().hex) if task.stage.fresh else content
-        change = replace(self._made(fresh), from_run=True)
+        change = replace(self._made(fresh, None), from_run=True)
         self._run_process(work, task, step, change, dict(bound), scheduler)
         return change, content
 
@@ -273,9 +296,11 @@ class StageBuilder:
             selection = self.sources.select(step, source)
             selected = self.sources.digest(step, selection)
             identity = keys.content_key(task.parent, step, [selected])
-            known = self._known(identity, task)
+            known = self._recorded(identity, task)
             work.cached = known is not None
-            return known or self._made(identity, self._copied(task, step, selection))
+            if known is not None and self.realisation.available(known):
+                return known
+            return self._made(identity, self._copied(task, step, selection), known)
 
     def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
         return copy.changeset(
@@ -298,12 +323,11 @@ class StageBuilder:
             raise
         selected = self.sources.digest(step, selection, contents)
         identity = keys.content_key(task.parent, step, [selected])
-        change = self._known(identity, task)  # of the same files from elsewhere
-        if change is None:
+        change = self._recorded(identity, task)  # of the same files from elsewhere
+        work.cached = change is not None
+        if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
-            change = self._made(identity, changeset)
-        else:
-            work.cached = True
+            change = self._made(identity, changeset, change)
         self._record(identity, identity, change, task, (Read(step.origin, step.paths, selected),))
         return change
 

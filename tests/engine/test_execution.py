@@ -122,19 +122,18 @@ class Workshop:
         self.events: list[Event] = []
         self.entered = 0
 
-    def build(self, text: str, *, no_cache: bool = False, **request: object) -> Image:
+    def build(self, text: str, *, no_cache: bool | frozenset[str] = False, **request: Any) -> Image:
         self.runtime.ran.clear()
         self.events.clear()
+        every = frozenset("*" if no_cache else "")
+        request["no_cache"] = every if isinstance(no_cache, bool) else no_cache
         plan = make(
             PlanRequest(
                 dockerfile=parse(Source("Dockerfile", text)),
-                build_args={},
                 platform=LINUX,
                 build_platform=LINUX,
-                labels={},
-                no_cache=frozenset("*" if no_cache else ""),
                 epoch=1_700_000_000,
-                **request,  # type: ignore[arg-type]
+                **request,
             ),
             {},
         )
@@ -146,19 +145,13 @@ class Workshop:
             return execute(plan, self.services(store, cache, cancellation))
 
     def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
-        @contextmanager
-        def sandbox() -> Iterator[Sandbox]:
-            self.entered += 1
-            directories = PlainDirectories(self.directory / "layers")
-            yield Sandbox(directories, self.runtime, unlimited(), (), "full")
-
         return Services(
             store=store,
             cache=cache,
             packed=cache,
             contexts={"": DirectoryContext(str(self.context), self._rules())},
             remote=self.remote,
-            sandbox=sandbox,
+            sandbox=self.sandbox,
             fetch=lambda image, layer, take: pytest.fail("nothing is pulled"),
             stream=lambda image, layer, take: pytest.fail("nothing is pulled"),
             part=lambda image, layer, offset, size: pytest.fail("nothing is pulled"),
@@ -168,6 +161,12 @@ class Workshop:
             clock=lambda: 1_700_000_000.0,
             secrets={},
         )
+
+    @contextmanager
+    def sandbox(self) -> Iterator[Sandbox]:
+        self.entered += 1
+        directories = PlainDirectories(self.directory / "layers")
+        yield Sandbox(directories, self.runtime, unlimited(), (), "full")
 
     def _rules(self) -> IgnoreRules | None:
         return IgnoreRules.parse(Source(".dockerignore", self.rules)) if self.rules else None
@@ -194,11 +193,7 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    os.umask(0o022)
-    if os.getuid() != 0:  # no namespace here: owners are what the layer tests are about
-        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
-        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+def workshop(tmp_path: Path, without_owners: None) -> Workshop:
     return Workshop(tmp_path)
 
 
