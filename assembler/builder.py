@@ -326,6 +326,7 @@ class Builder:
             self._sink,
             self._clock,
             self.archive_limits,
+            self.store.working.claim,
         ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -351,6 +352,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
+            claims=self.store.working.claim,
             whole=request.whole,
             wanted=request.wanted,
             destination=request.destination,

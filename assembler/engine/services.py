@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
+from assembler.engine.sharing import Claims, unclaimed
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
@@ -149,6 +150,7 @@ class Services:
     an offset on, None where that cannot be. `whole` says that the blobs of
     base layers are to be in the store at the end, else those that nothing needed may be missing;
     `wanted` then says of one that is read whether it will be needed after the build.
+    `claims` gives a turn at work that other builds on the store may be at.
     `destination` is told of the image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
@@ -172,6 +174,7 @@ class Services:
     cancellation: Cancellation
     clock: Callable[[], float]
     secrets: Mapping[str, Callable[[], bytes]]
+    claims: Claims = unclaimed
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
