@@ -33,7 +33,8 @@ from assembler.linux.beneath import Openings
 from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
-from assembler.plan.make import PlanRequest, make
+from assembler.plan.make import PlanRequest, make, needs
+from assembler.plan.plan import ResolvedImage
 from assembler.runtime.base import BindSource, Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
@@ -118,6 +119,7 @@ class Workshop:
         self.context.mkdir()
         self.runtime = ScriptedRuntime()
         self.remote = MemoryRemote({})
+        self.images: dict[str, ResolvedImage] = {}
         self.rules = ""
         self.events: list[Event] = []
         self.entered = 0
@@ -127,16 +129,14 @@ class Workshop:
         self.events.clear()
         every = frozenset("*" if no_cache else "")
         request["no_cache"] = every if isinstance(no_cache, bool) else no_cache
-        plan = make(
-            PlanRequest(
-                dockerfile=parse(Source("Dockerfile", text)),
-                platform=LINUX,
-                build_platform=LINUX,
-                epoch=1_700_000_000,
-                **request,
-            ),
-            {},
+        asked = PlanRequest(
+            dockerfile=parse(Source("Dockerfile", text)),
+            platform=LINUX,
+            build_platform=LINUX,
+            epoch=1_700_000_000,
+            **request,
         )
+        plan = make(asked, {need.key: self.images[need.image] for need in needs(asked, {})})
         with (
             Store.open(str(self.directory / "store")) as store,
             LocalCache(str(self.directory / "cache.db")) as cache,
