@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -290,7 +291,18 @@ def _copy(graph: Graph, line: Copy, now: _Built, built: Mapping[int, _Built]) ->
 
 
 class Directories(PlainDirectories):
-    """Writes to a mount need no directory of their own: nobody writes there."""
+    """Two steps may show the same files at once. Writes to a mount need no directory of their own:
+    nobody writes there."""
+
+    @contextmanager
+    def create(self, id: str) -> Iterator[str]:
+        """See `Snapshotter.create`."""
+        with tempfile.TemporaryDirectory(dir=self.directory, prefix="work-") as work:
+            made = os.path.join(work, "made")
+            os.mkdir(made)
+            yield made
+            with suppress(OSError):  # another one was first
+                os.rename(made, self.directory / id)
 
     @contextmanager
     def writable(self, id: str) -> Iterator[None]:

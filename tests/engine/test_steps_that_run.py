@@ -32,7 +32,7 @@ from tests.engine.graphs import (
 from tests.engine.test_execution import Workshop
 
 calmly = settings(
-    deadline=None, suppress_health_check=list(HealthCheck), max_examples=60, phases=[Phase.generate]
+    deadline=None, suppress_health_check=list(HealthCheck), max_examples=40, phases=[Phase.generate]
 )
 """Each example is some builds: to find a smaller one takes minutes."""
 
