@@ -9,7 +9,7 @@ from functools import partial
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
-from assembler.engine.services import Services, Unpacker
+from assembler.engine.services import Services, Unpacker, unseen
 from assembler.engine.sharing import shared
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
@@ -226,8 +226,21 @@ class Realisation:
             raise named(error, layer) from error
 
     def packed(self, change: Change) -> Layer | None:
-        """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
+        """The packed form of `change` if its blob is here, or can be fetched."""
         return self._blobs.packed(change)
+
+    def bring(self, layers: Iterable[Layer]) -> None:
+        """Have the blobs of `layers` in the store that only shared caches have, several at once."""
+        services = self._services
+        blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
+        lacking = [blob for digest, blob in blobs.items() if not services.store.blobs.has(digest)]
+        if not lacking:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, services.jobs)) as pool:
+            for brought in [pool.submit(services.cached.fetch, one, unseen) for one in lacking]:
+                brought.result()
 
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
@@ -285,6 +298,19 @@ class Realisation:
         if self._services.whole:
             self._blobs.fetch(change)
         return layer
+
+    def recompressed(self, identity: Digest, layer: Layer) -> Layer:
+        """`layer`, which the step `identity` is packed in, in the compression asked for."""
+        services, blob = self._services, layer.descriptor
+
+        def fetch() -> None:
+            if not services.store.blobs.has(blob.digest):
+                services.cached.fetch(blob, unseen)
+
+        made = self._recompression.layer(layer, fetch)
+        if made != layer:
+            self.name(identity, made)
+        return made
 
     def _changeset(self, change: StepChange, below: Snapshot) -> Changeset:
         if change.changeset is not None:
