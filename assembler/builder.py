@@ -434,6 +434,8 @@ class Builder:
         """`image` with all of its layers in `compression`, in the store."""
         from assembler.engine.recompression import Recompression
 
+        for layer in image.manifest.layers:
+            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
         return Recompression(
             compression,
             self.store,

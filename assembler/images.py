@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
-from assembler.engine.recorder import vertex
+from assembler.engine.recorder import Vertex, vertex
 from assembler.engine.sharing import shared
 from assembler.engine.take import Take, unseen
 from assembler.environment import Environment
@@ -358,11 +358,9 @@ class Images:
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
-            with (
-                vertex(f"resolve {reference}", title, self._sink, self._clock) as work,
-                self._store.working.claim(f"image {reference} {platform}", work.output),
-            ):
-                image = self._unchanged(reference, platform) or self._asked(reference, platform)
+            with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+                image = self._unchanged(reference, platform)
+                image = image or self._asked_once(work, reference, platform)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
                 self._pulled[key] = image
@@ -382,6 +380,15 @@ class Images:
         had = descriptor.annotations.get(RESOLVED) or str(descriptor.digest)
         now = reference.digest or current(self.client, reference)
         return image if str(now) == had else None
+
+    def _asked_once(self, work: Vertex, reference: Reference, platform: Platform) -> Image:
+        """What the registry says, or has just said to another build on the store."""
+        before = self._store.refs.get(str(reference))
+        with self._store.working.claim(f"image {reference} {platform}", work.output):
+            image = None
+            if self._store.refs.get(str(reference)) != before:
+                image = self.stored(reference, platform)
+            return image or self._asked(reference, platform)
 
     def _asked(self, reference: Reference, platform: Platform) -> Image:
         from assembler.registry.pull import resolve

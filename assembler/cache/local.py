@@ -226,6 +226,7 @@ class LocalCache:
 
         def forget() -> None:
             execute = self._database.execute
+            execute("BEGIN IMMEDIATE")  # what is recorded meanwhile is not what was looked at
             if lazy:
                 execute("DELETE FROM origins")
             elsewhere = {row[0] for row in execute("SELECT DISTINCT digest FROM origins")}
