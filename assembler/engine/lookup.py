@@ -67,6 +67,16 @@ def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | N
     return None if stage.fresh else services.cache.lookup(key)
 
 
+def missed(services: Services, stage: PlannedStage, key: Digest) -> str:
+    """Why what is recorded under `key`, if anything is, was not taken; empty where nothing is. See
+    `plan.wording.REASONS`."""
+    if stage.fresh:
+        return "no-cache"
+    if services.cache.lookup(key) is None:
+        return ""
+    return "cache-ttl" if recorded(services, stage, key) is None else "pruned"
+
+
 def known_change(record: Record, step: Step) -> StepChange:
     """What `record` says of `step`; its bytes may be gone."""
     run = isinstance(step, Run)

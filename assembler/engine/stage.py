@@ -11,7 +11,7 @@ from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
 from assembler.engine.files import Files
-from assembler.engine.lookup import KnownStage, known_change, read_once, recorded
+from assembler.engine.lookup import KnownStage, known_change, missed, read_once, recorded
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
@@ -148,11 +148,11 @@ class StageBuilder:
         reads: tuple[Read, ...],
         files: Mapping[str, Listing],
     ) -> None:
-        """Tell that the step is done, and why."""
+        """Tell that the step, whose result would be found by `key`, is done, and why."""
         document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        reason = "no-cache" if task.stage.fresh else ""
-        missed = self.services.ledger.missed
-        work.missed(missed(task.stage, task.number, key, document, reason, files))
+        reason = missed(self.services, task.stage, key)
+        stage, number, ledger = task.stage, task.number, self.services.ledger
+        work.missed(ledger.missed(stage, number, key, document, reason, files))
 
     def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
