@@ -126,8 +126,16 @@ def _finish(
                 known = realisation.pack(change, snapshot[:number])
             services.destination.layer(known.descriptor)
             layers.append(known)
+        results = {
+            change.identity: layer
+            for change, layer in zip(snapshot, layers, strict=True)
+            if isinstance(change, StepChange)
+        }
+        if services.whole:
+            realisation.bring(results.values())
         work.cached = cached
-        image = assemble(plan, changes, tuple(layers), services)
+        described = services.described(plan, results, realisation.variant)
+        image = assemble(plan, changes, tuple(layers), services, described)
         work.detail = f"{image.digest}"
         return image
 

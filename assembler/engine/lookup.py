@@ -63,8 +63,20 @@ def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, Known
 
 
 def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | None:
-    """The cache's record for `key`, unless the build was told not to use it for this stage."""
-    return None if stage.fresh else services.cache.lookup(key)
+    """The cache's record for `key`, unless the build was told not to use it for this stage, or not
+    to use what ran so long ago."""
+    record = None if stage.fresh else services.cache.lookup(key)
+    return None if record is None or expired(services, record) else record
+
+
+def expired(services: Services, record: Record) -> bool:
+    """Whether the build is not to use `record` for its age. When one ran is not known, it is old."""
+    return services.since is not None and record.ran < services.since
+
+
+def renewed(services: Services, stage: PlannedStage) -> bool:
+    """Whether a RUN of `stage` that executes may have given other files before, under the same key."""
+    return stage.fresh or services.since is not None
 
 
 def missed(services: Services, stage: PlannedStage, key: Digest) -> str:
@@ -72,9 +84,10 @@ def missed(services: Services, stage: PlannedStage, key: Digest) -> str:
     `plan.wording.REASONS`."""
     if stage.fresh:
         return "no-cache"
-    if services.cache.lookup(key) is None:
+    record = services.cache.lookup(key)
+    if record is None:
         return ""
-    return "cache-ttl" if recorded(services, stage, key) is None else "pruned"
+    return "cache-ttl" if expired(services, record) else "pruned"
 
 
 def known_change(record: Record, step: Step) -> StepChange:
@@ -95,14 +108,14 @@ def read_once(
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
     cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
-    if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
+    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number):
         return None
     if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
 
-def _ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
+def ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
     """Whether the image has the layer of step `number` of `stage`, and no RUN is above it."""
     above: list[Step] = []
     for index in reversed(chain_indexes(plan)):

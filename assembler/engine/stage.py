@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
 from assembler.engine.files import Files
-from assembler.engine.lookup import KnownStage, known_change, missed, read_once, recorded
+from assembler.engine.lookup import (
+    KnownStage,
+    ends_in_image,
+    known_change,
+    missed,
+    read_once,
+    recorded,
+    renewed,
+)
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
@@ -19,6 +28,7 @@ from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.selection import Selection
 from assembler.engine.services import Sandbox, Services
+from assembler.engine.sharing import unclaimed
 from assembler.engine.sources import Bound, Sources, origin_tree
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset
@@ -30,7 +40,8 @@ from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import BindMount, ContextOrigin, Copy, Origin, Run, Step
+from assembler.plan.steps import BindMount, ContextOrigin, Copy, MakeDirectory, Origin, Run, Step
+from assembler.store.working import Turn
 from assembler.values import value
 
 
@@ -87,6 +98,9 @@ class StageBuilder:
             snapshot, identity = below.snapshot, below.identity
         else:
             snapshot = self._import(stage)
+            if index in self.running:
+                for change in snapshot:  # whoever unpacks them, and however long that one lives
+                    self.realisation.hold(change)
             self._export_base(stage, snapshot)
             identity = self._base_identity(stage)
         changes: list[StepChange] = []
@@ -120,20 +134,73 @@ class StageBuilder:
     def _step(self, task: Task, scheduler: Scheduler[BuiltStage]) -> StepChange:
         stage, number, step = task.stage, task.number, task.step
         sink, clock = self.services.sink, self.services.clock
+        id = f"{stage.index}/{number}"
         unread = read_once(self.plan, stage, number, task.parent, self.services, self.sources)
         if unread is not None and isinstance(step, Copy):
-            work_on = vertex(f"{stage.index}/{number}", step.name, sink, clock)
-            with work_on as work, scheduler.working:
-                return self._copy_once(work, task, step, unread)
+            mark = keys.mark_key(task.parent, step)
+            with vertex(id, step.name, sink, clock) as work:
+                with self._turn(mark, task, work):
+                    if recorded(self.services, stage, mark) is None:
+                        with scheduler.working:
+                            return self._copy_once(work, task, step, unread)
+                key, reads = self._key(task, scheduler)
+                return self._done(work, task, key, reads, scheduler)
+        key, reads = self._key(task, scheduler)
+        with vertex(id, step.name, sink, clock) as work:
+            return self._done(work, task, key, reads, scheduler)
+
+    def _key(self, task: Task, scheduler: Scheduler[BuiltStage]) -> tuple[Digest, tuple[Read, ...]]:
+        """The definition key of a step, and what went into it; waits for the stages it reads."""
+        step = task.step
         reads = self.sources.reads(step, lambda index: self._identity_of(index, scheduler))
         assert reads is not None  # every stage is finished once `identity_of` returned
-        key = keys.definition_key(task.parent, step, [read.identity for read in reads])
-        with vertex(f"{stage.index}/{number}", step.name, sink, clock) as work:
-            change = self._known(key, task)
-            if change is not None:
-                self._taken(work, task, key, change)
-                return change
-            return self._execute(work, task, key, reads, scheduler)
+        return keys.definition_key(task.parent, step, [read.identity for read in reads]), reads
+
+    def _done(
+        self,
+        work: Vertex,
+        task: Task,
+        key: Digest,
+        reads: tuple[Read, ...],
+        scheduler: Scheduler[BuiltStage],
+    ) -> StepChange:
+        """The change of a step: known, made by another build meanwhile, or made here."""
+        change = self._known(key, task)
+        if change is None:
+            for index in self.plan.step_sources(task.step):
+                scheduler.result(index)  # who has a turn waits for no stage (see `engine.sharing`)
+            step = task.step
+            if isinstance(step, Copy):
+                return self._copy(work, task, step, key, reads, scheduler)
+            if isinstance(step, Run):
+                return self._run(work, task, step, key, reads, scheduler)
+            with self._turn(key, task, work):
+                change = self._known(key, task)
+                if change is None:
+                    return self._make_directory(work, task, step, key, reads)
+        self._taken(work, task, key, change)
+        return change
+
+    def _turn(self, key: Digest, task: Task, work: Vertex) -> AbstractContextManager[Turn]:
+        """The turn at what `key` leads to; its result is held from now on. A stage that is to take
+        nothing from others has no part in that, nor has what they could not use: a changeset."""
+        shared = isinstance(task.step, Run) or self._form(task) is not None
+        if task.stage.fresh or not shared:
+            return unclaimed("", work.output)
+        self.realisation.hold(StepChange(key, "", True))
+        return self.services.claims(f"step {key}", work.output)
+
+    def _form(self, task: Task) -> Callable[[Task, StepChange], object] | None:
+        """What gives the changeset of a step the form that it will have anyway, which other builds
+        can use: a layer directory where a RUN is above it, a blob where the image has it and no RUN
+        is. None where nobody knows that it will have one."""
+        index = task.stage.index
+        if index in self.running and (
+            task.run_follows
+            or any(self.plan.stage(one).base == StageBase(index) for one in self.running)
+        ):
+            return lambda task, change: self.realisation.directory(change, task.below)
+        return self._pack if ends_in_image(self.plan, task.stage, task.number) else None
 
     def _taken(self, work: Vertex, task: Task, key: Digest, change: StepChange) -> None:
         """Tell that `change`, found by `key`, is what the step would give."""
@@ -188,26 +255,28 @@ class StageBuilder:
         change = None if record is None else known_change(record, task.step)
         return change if change is not None and self.realisation.available(change) else None
 
-    def _execute(
-        self,
-        work: Vertex,
-        task: Task,
-        key: Digest,
-        reads: tuple[Read, ...],
-        scheduler: Scheduler[BuiltStage],
+    def _make_directory(
+        self, work: Vertex, task: Task, step: MakeDirectory, key: Digest, reads: tuple[Read, ...]
     ) -> StepChange:
-        step = task.step
-        if isinstance(step, Run):
-            change, content, reads = self._run(work, task, step, key, reads, scheduler)
-        elif isinstance(step, Copy):
-            change, reads = self._copy(work, task, step, key, reads, scheduler)
-            content = change.identity
-        else:
-            self._missed(work, task, key, reads, {})
-            made = directories.make_directory(step, self._destination(task), self._now_ns())
-            change, content = self._made(key, made), key
-        self._record(key, content, change, task, reads)
+        self._missed(work, task, key, reads, {})
+        made = directories.make_directory(step, self._destination(task), self._now_ns())
+        change = self._made(key, made)
+        self._keep(key, key, change, task, reads)
         return change
+
+    def _keep(
+        self,
+        key: Digest,
+        content: Digest,
+        change: StepChange,
+        task: Task,
+        reads: tuple[Read, ...],
+    ) -> None:
+        """Give a changeset its form, and remember it: who waits finds both."""
+        form = None if task.stage.fresh else self._form(task)
+        if form is not None:
+            form(task, change)
+        self._record(key, content, change, task, reads)
 
     def _made(self, identity: Digest, changeset: Changeset | None = None) -> StepChange:
         """The change of a step that is done now."""
@@ -221,22 +290,32 @@ class StageBuilder:
         key: Digest,
         reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
-    ) -> tuple[StepChange, Digest, tuple[Read, ...]]:
-        """What a RUN gives, its content key, and what it read; known where its mounts show what they
-        did once."""
+    ) -> StepChange:
+        """What a RUN gives; known where its mounts show what they did once."""
         bound = self._bound(step, reads, scheduler)
         reads = _selected(reads, [each.digest for _, each in bound])
         content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
-        known = self._known(content, task) if content != key else None
-        if known is not None:
-            self._taken(work, task, key, known)
-            return known, content, reads
-        self._missed(work, task, key, reads, self.sources.listed(each for _, each in bound))
-        # A RUN asked for anew may give other files: its result gets an identity of its own.
-        fresh = keys.fresh_key(content, uuid.uuid4().hex) if task.stage.fresh else content
-        change = replace(self._made(fresh), from_run=True)
-        self._run_process(work, task, step, change, dict(bound), scheduler)
-        return change, content, reads
+        with self._turn(content, task, work) as turn:
+            known = self._known(content, task)
+            if known is not None:
+                self._taken(work, task, key, known)
+                if content != key:
+                    self._record(key, content, known, task, reads)
+                return known
+            files = self.sources.listed(each for _, each in bound)
+            self._missed(work, task, key, reads, files)
+            # A RUN asked for anew may give other files: its result gets an identity of its own.
+            fresh = renewed(self.services, task.stage)
+            identity = keys.fresh_key(content, uuid.uuid4().hex) if fresh else content
+            change = replace(self._made(identity), from_run=True)
+
+            def output(piece: bytes) -> None:
+                work.output(piece)
+                turn.say(piece)
+
+            self._run_process(output, task, step, change, dict(bound), scheduler)
+            self._record(key, content, change, task, reads)
+            return change
 
     def _bound(
         self, step: Run, reads: tuple[Read, ...], scheduler: Scheduler[BuiltStage]
@@ -253,7 +332,7 @@ class StageBuilder:
 
     def _run_process(
         self,
-        work: Vertex,
+        output: Callable[[bytes], None],
         task: Task,
         step: Run,
         change: StepChange,
@@ -276,7 +355,7 @@ class StageBuilder:
                 sandbox=self.sandbox,
                 services=self.services,
                 mounted=mounts,
-                output=work.output,
+                output=output,
                 more=task.run_follows,
             )
 
@@ -298,21 +377,27 @@ class StageBuilder:
         key: Digest,
         reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
-    ) -> tuple[StepChange, tuple[Read, ...]]:
-        """What a COPY gives, and what it read."""
+    ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
             selection, files = self.sources.select(step, source), Files()
             selected = self.sources.digest(step, selection, seen=files.see)
-            if not step.fetched:
-                reads = _selected(reads, [selected])
-            identity = keys.content_key(task.parent, step, [selected])
-            known = self._known(identity, task)
-            if known is not None:
-                self._taken(work, task, key, known)
-                return known, reads
-            self._missed(work, task, key, reads, {str(selected): files.listing})
-            return self._made(identity, self._copied(task, step, selection)), reads
+        if not step.fetched:
+            reads = _selected(reads, [selected])
+        identity = keys.content_key(task.parent, step, [selected])
+        known = self._known(identity, task)
+        if known is None:
+            with self._turn(identity, task, work):
+                known = self._known(identity, task)
+                if known is None:
+                    self._missed(work, task, key, reads, {str(selected): files.listing})
+                    with scheduler.working:
+                        change = self._made(identity, self._copied(task, step, selection))
+                    self._keep(key, identity, change, task, reads)
+                    return change
+        self._taken(work, task, key, known)
+        self._record(key, identity, known, task, reads)
+        return known
 
     def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
         return copy.changeset(
