@@ -25,7 +25,7 @@ from assembler.plan.differences import (
     title,
 )
 from assembler.source import redacted
-from assembler.store.builds import BuildRecord, StepRecord
+from assembler.store.builds import COMPLETED, RUN, BuildRecord, StepRecord
 from assembler.values import value
 
 _CLOSEST = 8  # candidates of which files are compared
@@ -192,6 +192,26 @@ def _refined(comparison: Comparison, best: _Candidate, place: Place) -> Comparis
     else:
         first = replace(first, change=CHANGED)
     return Comparison((first, *comparison.found[1:]), comparison.count)
+
+
+def as_build(id: str, inputs: Mapping[str, str]) -> BuildRecord:
+    """What a shared cache tells of steps, by their keys, as if one build had made all of it."""
+    steps: dict[tuple[str, int], StepRecord] = {}
+    for key, text in sorted(inputs.items()):
+        match parse(text):
+            case {
+                "stage": str() | int() as told,
+                "number": int() as number,
+                "step": str() as name,
+                "kind": str() as kind,
+            }:
+                stage = told if isinstance(told, str) else f"stage-{told}"
+                step = StepRecord(
+                    stage=stage, number=number, name=name, line=0, kind=kind, verdict=RUN, key=key
+                )
+                steps.setdefault((stage, number), step)
+    made = tuple(steps[place] for place in sorted(steps))
+    return BuildRecord(id=id, started=0.0, seconds=0.0, status=COMPLETED, steps=made)
 
 
 def as_documents(comparison: Comparison) -> tuple[dict[str, str], ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,7 +23,6 @@ MOST = 100
 VERSION = 1
 COMPLETED, ERROR, CANCELED = "completed", "error", "canceled"
 CACHED, RUN, FAILED, UNNEEDED = "cached", "run", "failed", "unneeded"
-_NAME = re.compile(r"([0-9]{13,})-([0-9a-f]{12})")
 _LARGEST = 64 << 20  # bytes of a record
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -134,7 +132,7 @@ class Builds:
     def _names(self) -> list[str]:
         """Of records, the newest first."""
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            names = [name for name in os.listdir(self._directory) if _NAME.fullmatch(name)]
+            names = [name for name in os.listdir(self._directory) if _is_record(name)]
             return sorted(names, key=lambda name: (len(name), name), reverse=True)
         return []
 
@@ -185,6 +183,11 @@ def _repository(tag: str) -> str:
     name = tag.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.partition(':')[0]}"
+
+
+def _is_record(name: str) -> bool:
+    number, _, id = name.partition("-")
+    return len(number) > 12 and number.isdecimal() and len(id) == 12 and id.isalnum()
 
 
 def _number(name: str) -> str:

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from assembler.engine.nearest import Found, Past, Place, as_documents, from_document
+from assembler.engine.nearest import (
+    Found,
+    Past,
+    Place,
+    as_build,
+    as_documents,
+    from_document,
+)
 from assembler.plan.differences import Comparison, Difference
 from assembler.store.builds import BuildRecord, StepRecord
 
@@ -216,3 +223,27 @@ def test_records_have_no_passwords_of_urls() -> None:
     one = Difference("args", "A", "changed", "https://u:hush@h/1", "https://u:hush@h/2")
 
     assert "hush" not in json.dumps(as_documents(Comparison((one,), 1)))
+
+
+def test_what_a_shared_cache_tells_is_like_a_build() -> None:
+    def told(stage: str | int, number: int, name: str) -> str:
+        return json.dumps({**document(name), "stage": stage, "number": number, "step": name})
+
+    build = as_build(
+        "place",
+        {
+            "k3": told(1, 0, "RUN b"),
+            "k2": told("build", 1, "RUN a"),
+            "k1": told("build", 0, "COPY a"),
+            "k4": told("build", 0, "COPY a"),
+            "k5": "{}",
+            "k6": json.dumps({"version": 1, "stage": None, "number": "1", "step": 5}),
+            "k7": "garbled",
+        },
+    )
+
+    assert [(one.stage, one.number, one.kind, one.key) for one in build.steps] == [
+        ("build", 0, "COPY", "k1"),
+        ("build", 1, "RUN", "k2"),
+        ("stage-1", 0, "RUN", "k3"),
+    ]
