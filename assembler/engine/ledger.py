@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from assembler.engine.recorder import place_of
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from assembler.store.builds import BuildRecord, Builds
     from assembler.store.listings import Listings
 
-_EARLIER = 40  # builds that are compared with
+_EARLIER = 20  # builds that are compared with
 
 Inputs = Callable[[Digest], str]
 """The text of the document recorded under a key, as `cache.base.Record.inputs` is."""
@@ -35,12 +34,9 @@ class _Note:
         "because", "differences", "key", "parent", "ran", "seconds", "source", "started", "verdict",
     )  # fmt: skip
 
-    def __init__(
-        self, verdict: str = UNNEEDED, key: str = "", ran: float = 0.0, source: str = ""
-    ) -> None:
-        self.verdict, self.key, self.parent = verdict, key, ""
-        self.ran, self.source = ran, source
-        self.started = self.seconds = 0.0
+    def __init__(self) -> None:
+        self.verdict, self.key, self.parent, self.source = UNNEEDED, "", "", ""
+        self.started = self.ran = self.seconds = 0.0
         self.because: tuple[Mapping[str, str], ...] = ()
         self.differences = 0
 
@@ -105,9 +101,11 @@ class Ledger:
     def known(self, stage: PlannedStage, number: int, key: Digest, ran: float, source: str) -> None:
         """The result of a step is known by `key`."""
         with self._guard:
-            id = f"{stage.index}/{number}"
-            if self._note(id).verdict != RUN:  # in an attempt before this one
-                self._notes[id] = _Note(CACHED, str(key), ran, place_of(source))
+            note = self._note(f"{stage.index}/{number}")
+            if note.verdict != RUN:  # in an attempt before this one
+                note.verdict, note.key = CACHED, str(key)
+                note.ran, note.source = ran, place_of(source)
+                note.because, note.differences = (), 0
 
     def missed(
         self,
@@ -126,6 +124,7 @@ class Ledger:
         with self._guard:
             note = self._note(f"{stage.index}/{number}")
             note.key, note.parent = str(key), str(parent)
+            note.ran, note.source = 0.0, ""
             self._inputs[str(key)] = text
         own = files or {}
         self._keep(own)
@@ -171,7 +170,7 @@ class Ledger:
 
         assert self.builds is not None
         documents = Documents(self.builds, self._recorded)
-        builds = list(islice(self.builds.recent(), _EARLIER))
+        builds = list(self.builds.telling(_EARLIER))
         shared = {
             f"{number} {place}": {str(key): record.inputs for key, record in records.items()}
             for number, (place, records) in enumerate(self._elsewhere())

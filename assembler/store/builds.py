@@ -23,6 +23,7 @@ MOST = 100
 VERSION = 1
 COMPLETED, ERROR, CANCELED = "completed", "error", "canceled"
 CACHED, RUN, FAILED, UNNEEDED = "cached", "run", "failed", "unneeded"
+_FEW = 4  # builds that are looked at though all was cached: that may be of a shared cache
 _LARGEST = 64 << 20  # bytes of a record
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -114,11 +115,24 @@ class Builds:
 
     def recent(self, most: int = MOST) -> Iterator[BuildRecord]:
         """At most so many builds, the last one first."""
-        for name in self._names()[:most]:
+        yield from self._read(self._names()[:most])
+
+    def telling(self, most: int) -> Iterator[BuildRecord]:
+        """At most so many builds, the last one first: the newest few, and before those only such that
+        executed something."""
+        names = self._names()
+        telling = names[:_FEW] + [name for name in names[_FEW:] if self._has_inputs(name)]
+        yield from self._read(telling[:most])
+
+    def _read(self, names: Iterable[str]) -> Iterator[BuildRecord]:
+        for name in names:
             content = self._get(name)
             build = None if content is None else _parse(content)
             if build is not None:
                 yield build
+
+    def _has_inputs(self, name: str) -> bool:
+        return os.path.lexists(os.path.join(self._directory, f"{name}.inputs"))
 
     def inputs(self, id: str) -> dict[str, str]:
         """The input documents of what the build `id` executed, by key; empty where they are not

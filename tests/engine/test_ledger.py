@@ -113,6 +113,17 @@ def test_what_ran_in_a_first_attempt_did_run(begun: Callable[..., Ledger], plan:
     assert ledger.steps()[2].verdict == "run"
 
 
+def test_what_was_known_and_is_gone_ran_after_all(begun: Callable[..., Ledger], plan: Plan) -> None:
+    ledger = begun()
+    ledger.known(plan.stages[0], 2, KEY, 5.0, "ghcr.io/o/app:cache")
+    ledger(VertexStarted("0/2", "x", 10.0))
+    ledger.missed(plan.stages[0], 2, KEY, document(), "pruned")
+    ledger(VertexDone("0/2", "x", 12.0))
+
+    step = ledger.steps()[2]
+    assert (step.verdict, step.seconds, step.source, step.ran) == ("run", 2.0, "", 0.0)
+
+
 def test_a_first_build_has_nothing_to_say(begun: Callable[..., Ledger], plan: Plan) -> None:
     ledger = begun()
 
