@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
-from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
+from assembler.engine.change import BaseChange, Snapshot, base_snapshot
 from assembler.engine.lookup import base_identity, demanded, expired, known_change, look_up, renewed
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
@@ -105,8 +105,8 @@ class _Walk:
         self, stage: PlannedStage, step: Step, key: Digest
     ) -> tuple[_Told, Digest | None]:
         """What the record for `key` tells of `step`, and the identity that its result has or will
-        have again. What a RUN gave is made again where it is needed and gone; others are put together.
-        """
+        have again. What a RUN gave is made again where it is needed and gone; the files of others
+        are put together again."""
         record = None if stage.fresh else self.services.cache.lookup(key)
         if record is None:
             return self._unless_fresh(stage, _Told(Fate.RUN, _UNKNOWN)), None
@@ -114,14 +114,15 @@ class _Walk:
         change = known_change(record, step)
         if expired(self.services, record):
             told = _Told(Fate.RUN, f"its result is too old for --cache-ttl ({hit})")
-        elif not isinstance(step, Run) or self._is_here(stage, change):
+        elif (
+            stage.index not in self.needed
+            or not isinstance(step, Run)
+            or self.realisation.available(change)
+        ):
             return _Told(Fate.CACHED, hit=hit), record.identity
         else:
             told = _Told(Fate.RUN, _GONE)
         return told, None if isinstance(step, Run) else record.identity
-
-    def _is_here(self, stage: PlannedStage, change: StepChange) -> bool:
-        return stage.index not in self.needed or self.realisation.available(change)
 
     def _unless_fresh(self, stage: PlannedStage, told: _Told) -> _Told:
         return (

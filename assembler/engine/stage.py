@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
@@ -215,16 +216,16 @@ class StageBuilder:
         work.known(change.source, change.ran)
         self.services.ledger.known(task.stage, task.number, key, change.ran, change.source)
 
-    def _tell(
+    def _told(
         self,
         work: Vertex,
         task: Task,
         key: Digest,
         reads: tuple[Read, ...],
         known: StepChange | None,
-        files: Mapping[str, Listing],
+        files: Mapping[str, Listing] = MappingProxyType({}),
     ) -> None:
-        """Tell of a step whether its change was `known`, be its bytes gone or not."""
+        """Tell of a step that runs no process; of one that is `known`, only the bytes may be gone."""
         if known is None:
             self._missed(work, task, key, reads, files)
         else:
@@ -282,10 +283,15 @@ class StageBuilder:
         return change if change is not None and self.realisation.available(change) else None
 
     def _make_directory(
-        self, work: Vertex, task: Task, step: MakeDirectory, key: Digest, reads: tuple[Read, ...]
+        self,
+        work: Vertex,
+        task: Task,
+        step: MakeDirectory,
+        key: Digest,
+        reads: tuple[Read, ...],
     ) -> StepChange:
         known = self._recorded(key, task)
-        self._tell(work, task, key, reads, known, {})
+        self._told(work, task, key, reads, known)
         made = directories.make_directory(step, self._destination(task), self._now_ns())
         change = self._made(key, made, known)
         self._keep(key, key, change, task, reads)
@@ -425,8 +431,7 @@ class StageBuilder:
             with self._turn(identity, task, work):
                 known = self._recorded(identity, task)
                 if known is None or not self.realisation.available(known):
-                    listed = {str(selected): files.listing}
-                    self._tell(work, task, key, reads, known, listed)
+                    self._told(work, task, key, reads, known, {str(selected): files.listing})
                     with scheduler.working:
                         change = self._made(identity, self._copied(task, step, selection), known)
                     self._keep(key, identity, change, task, reads)
@@ -459,7 +464,7 @@ class StageBuilder:
         identity = keys.content_key(task.parent, step, [selected])
         reads = (Read(step.origin, step.paths, selected),)
         change = self._recorded(identity, task)  # of the same files from elsewhere
-        self._tell(work, task, identity, reads, change, {str(selected): files.listing})
+        self._told(work, task, identity, reads, change, {str(selected): files.listing})
         if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset, change)
