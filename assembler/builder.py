@@ -64,6 +64,7 @@ from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.cache.base import Record
     from assembler.cache.bounds import Bounds
     from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
@@ -391,6 +392,7 @@ class Builder:
             self.inputs,
             lambda build: build.is_of(place, tags),
             self.warn,
+            partial(self._told_elsewhere, request),
         )
         try:
             yield
@@ -416,6 +418,12 @@ class Builder:
                 self.store.builds.write(record, ledger.inputs())
             except OSError as error:
                 self.warn(f"no record of this build can be kept: {error.strerror}")
+
+    def _told_elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
+        from assembler.cache.imported import ImportedCache
+
+        cache = self.shared(request).cache if request.cache_from else None
+        return cache.told() if isinstance(cache, ImportedCache) else []
 
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""

@@ -17,6 +17,7 @@ from assembler.engine.lookup import (
     KnownStage,
     ends_in_image,
     known_change,
+    missed,
     read_once,
     recorded,
     renewed,
@@ -238,11 +239,11 @@ class StageBuilder:
         reads: tuple[Read, ...],
         files: Mapping[str, Listing],
     ) -> None:
-        """Tell that the step is done, and why."""
+        """Tell that the step, whose result would be found by `key`, is done, and why."""
         document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        reason = "no-cache" if task.stage.fresh else ""
-        missed = self.services.ledger.missed
-        work.missed(missed(task.stage, task.number, key, document, reason, files))
+        reason = missed(self.services, task.stage, key)
+        stage, number, ledger = task.stage, task.number, self.services.ledger
+        work.missed(ledger.missed(stage, number, key, document, reason, files))
 
     def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
