@@ -119,7 +119,9 @@ class SharedCaches:
     def _places(self, blob: Digest) -> list[str]:
         if blob in self._refused:
             return []
-        return [place for place in self._origins.of(blob) if place not in self._dead]
+        named = [one.place for _, one in self.imports if one.diff_ids(blob)]
+        places = dict.fromkeys((*named, *self._origins.of(blob)))
+        return [place for place in places if place not in self._dead]
 
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
@@ -149,6 +151,7 @@ class SharedCaches:
         from assembler.layer.decompression import reader
 
         said = self._origins.diff_ids(blob.digest)
+        said = said.union(*(one.diff_ids(blob.digest) for _, one in self.imports))
         try:
             with self._store.blobs.open(blob.digest) as stream:
                 tar = reader(stream, self._limits.size)
@@ -158,7 +161,7 @@ class SharedCaches:
                     hasher.update(piece)
         except BadArchive as error:
             self.refuse(blob, error)
-        if said - {f"sha256:{hasher.hexdigest()}"}:
+        if said - {Digest("sha256", hasher.hexdigest())}:
             self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
@@ -219,7 +222,7 @@ class SharedCaches:
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         """See `engine.services.CachedBlobs.refuse`."""
-        places = self._origins.of(blob.digest)
+        places = self._places(blob.digest) or self._origins.of(blob.digest)
         if not places:
             return
         self._refused.add(blob.digest)

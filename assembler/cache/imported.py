@@ -28,6 +28,7 @@ class Import:
         self._read = read
         self._document: CacheDocument | None = None
         self._keys: dict[Digest, list[Digest]] = {}
+        self._blobs: dict[Digest, set[Digest]] = {}
 
     @property
     def known(self) -> bool:
@@ -42,12 +43,24 @@ class Import:
             for key, record in document.records.items():
                 self._keys.setdefault(record.identity, []).append(key)
             self._document = document
+            self._note_blobs()
         return self._document
+
+    def _note_blobs(self) -> None:
+        self._blobs = {}
+        for result in self.document.results.values():
+            layer = result.layer
+            self._blobs.setdefault(layer.descriptor.digest, set()).add(layer.diff_id)
+
+    def diff_ids(self, blob: Digest) -> set[Digest]:
+        """What it says of the tar in `blob`, if it was read; nothing of a blob that it has not."""
+        return self._blobs.get(blob, set())
 
     def refuse(self, blobs: Container[Digest]) -> None:
         """Believe nothing of it any more that is in `blobs`."""
         if self._document is not None:
             self._document = self._document.without(blobs)
+            self._note_blobs()
 
     def of(self, identity: Digest) -> dict[Digest, Record]:
         """Everything it knows of `identity`."""

@@ -27,10 +27,10 @@ class Origins:
         rows = self._cache.select("SELECT place FROM origins WHERE digest = ?", str(blob))
         return tuple(row[0] for row in rows)
 
-    def diff_ids(self, blob: Digest) -> set[str]:
-        """What the tar in `blob` is said to have for a digest."""
+    def diff_ids(self, blob: Digest) -> set[Digest]:
+        """What is said of the tar in `blob`."""
         rows = self._cache.select("SELECT diff_id FROM layers WHERE digest = ?", str(blob))
-        return {row[0] for row in rows}
+        return {Digest.parse(row[0]) for row in rows}
 
     def take(
         self, records: Mapping[Digest, Record], result: CachedLayer | None, place: str
