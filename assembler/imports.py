@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from assembler.cache.document import CacheDocument
@@ -86,10 +85,7 @@ class SharedCaches:
     def _place_of(self, source: CacheSource) -> Place:
         if source.reference is None:
             return LayoutPlace(source.path, source.choice, self._cancellation)
-        return self._registry(source.reference)
-
-    def _registry(self, reference: Reference) -> RegistryPlace:
-        return RegistryPlace(reference, self._images.impatient, self._cancellation)
+        return RegistryPlace(source.reference, self._images.impatient, self._cancellation)
 
     def _read(self, place: Place) -> CacheDocument:
         """What is at `place`; nothing, and a warning, where that cannot be used."""
@@ -183,7 +179,7 @@ class SharedCaches:
             return self._places_by_text[text]
         if text.startswith(LAYOUT):
             return LayoutPlace(text.removeprefix(LAYOUT), "", self._cancellation)
-        return self._registry(replace(Reference.parse(text), tag=""))
+        return RegistryPlace.of_text(text, self._images.impatient, self._cancellation)
 
     def _give_up(self, place: Place, blob: Descriptor, error: AssemblerError) -> None:
         """What fails once is not asked for again in this build; what is not there is forgotten."""
