@@ -94,6 +94,8 @@ def _make(
     seed: Changeset,
 ) -> None:
     """Make it whole in a claimed place first: a build that dies on the way leaves no half of it."""
+    from assembler.cache.mounts import remember
+
     parent = os.path.dirname(directory)
     carried = _carried(name, mount, services)
     if carried is not None:
@@ -101,6 +103,7 @@ def _make(
             tree = _tree(claimed.path, sandbox)
             if _restored(carried, tree, mount, services):
                 _publish(tree, directory)
+                remember(services.packed, name, carried)
                 return
     with claim(parent, ".") as claimed:
         tree = _tree(claimed.path, sandbox)
