@@ -18,6 +18,7 @@ from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.services import (
     Destination,
+    NoMounts,
     Nowhere,
     Sandbox,
     Services,
@@ -59,6 +60,7 @@ from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
@@ -410,6 +412,7 @@ class Builder:
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
+            carried=cached if request.cache_from else NoMounts(),
         )
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
@@ -454,15 +457,36 @@ class Builder:
             from assembler.cache.origins import Origins
             from assembler.exports import Exports
 
+            services = self.services(request)
             Exports(
                 plan,
                 image,
                 request.compression,
                 names,
-                services=self.services(request),
+                services=services,
                 origins=Origins(self.cache),
                 images=self.images,
+                mounts=partial(self._mounts, services, plan),
             ).write(targets)
+
+    def _mounts(
+        self, services: Services, plan: Plan, target: CacheTarget
+    ) -> tuple[CachedMount, ...]:
+        """The cache mounts of `plan` that go to `target`; enters the user namespace for them."""
+        if not target.mounts:
+            return ()
+        from assembler.engine.caches import exported
+
+        return exported(plan, services, lambda: self._entered()[0], target.largest_mount)
+
+    def _entered(self) -> tuple[str, IdMap]:
+        """The kind of layer directories and cache mounts, and the id map, of the user namespace that
+        this process is in from now on."""
+        from assembler.snapshot.published import RECORDED
+
+        if self._id_map is None:
+            self._id_map = self._enter()
+        return RECORDED if self._id_map.single else self._id_map.kind, self._id_map
 
     def _inline(
         self, request: BuildRequest, plan: Plan, layers: Mapping[Digest, Layer], variant: str
@@ -557,18 +581,15 @@ class Builder:
     def _sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
         from assembler.layer.apart import Apart
         from assembler.linux.cgroups import default_processes
-        from assembler.snapshot.published import RECORDED
 
         processes = default_processes()
         with ExitStack() as stack:
             groups = stack.enter_context(self._groups(request, processes))
-            if self._id_map is None:
-                self._id_map = self._enter()
-            runtime = self._start_runtime(self._id_map)
+            ids, id_map = self._entered()
+            runtime = self._start_runtime(id_map)
             stack.callback(runtime.close)
-            ids = RECORDED if self._id_map.single else self._id_map.kind
             directory = os.path.join(self.store.layers_directory, ids)
-            opened = self._open_snapshotter(directory, self._id_map)
+            opened = self._open_snapshotter(directory, id_map)
             opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
             opened.published = lambda id: self.store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
@@ -683,6 +704,9 @@ class _Cached:
 
     def references(self, blob: Descriptor) -> tuple[Reference, ...]:
         return self._shared().references(blob)
+
+    def find(self, name: str) -> Layer | None:
+        return self._shared().find(name)
 
 
 def _fsync(text: str) -> Fsync:

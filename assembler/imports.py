@@ -32,6 +32,7 @@ from assembler.images import Images
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.store.store import Store
@@ -122,6 +123,17 @@ class SharedCaches:
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
         return bool(self._places(blob.digest))
+
+    def find(self, name: str) -> Layer | None:
+        """See `engine.services.CarriedMounts.find`."""
+        for source, one in self.imports:
+            if not source.mounts or one.place in self._dead:
+                continue
+            for mount in one.document.mounts:
+                if mount.name == name:
+                    self._origins.keep(mount.layer.descriptor.digest, one.place)
+                    return mount.layer
+        return None
 
     def references(self, blob: Descriptor) -> tuple[Reference, ...]:
         """The repositories that have `blob`, to mount it from."""

@@ -26,6 +26,7 @@ class Import:
     def __init__(self, place: str, read: Callable[[], CacheDocument]) -> None:
         self.place = place
         self._read = read
+        self._reading = threading.Lock()
         self._document: CacheDocument | None = None
         self._keys: dict[Digest, list[Digest]] = {}
         self._blobs: dict[Digest, set[Digest]] = {}
@@ -38,19 +39,21 @@ class Import:
     @property
     def document(self) -> CacheDocument:
         """What it holds. Threads take turns."""
-        if self._document is None:
-            document = self._read()
-            for key, record in document.records.items():
-                self._keys.setdefault(record.identity, []).append(key)
-            self._document = document
-            self._note_blobs()
-        return self._document
+        with self._reading:
+            if self._document is None:
+                document = self._read()
+                for key, record in document.records.items():
+                    self._keys.setdefault(record.identity, []).append(key)
+                self._have(document)
+                return document
+            return self._document
 
-    def _note_blobs(self) -> None:
-        self._blobs = {}
-        for result in self.document.results.values():
-            layer = result.layer
-            self._blobs.setdefault(layer.descriptor.digest, set()).add(layer.diff_id)
+    def _have(self, document: CacheDocument) -> None:
+        blobs: dict[Digest, set[Digest]] = {}
+        layers = [one.layer for one in (*document.results.values(), *document.mounts)]
+        for layer in layers:
+            blobs.setdefault(layer.descriptor.digest, set()).add(layer.diff_id)
+        self._blobs, self._document = blobs, document
 
     def diff_ids(self, blob: Digest) -> set[Digest]:
         """What it says of the tar in `blob`, if it was read; nothing of a blob that it has not."""
@@ -59,8 +62,7 @@ class Import:
     def refuse(self, blobs: Container[Digest]) -> None:
         """Believe nothing of it any more that is in `blobs`."""
         if self._document is not None:
-            self._document = self._document.without(blobs)
-            self._note_blobs()
+            self._have(self._document.without(blobs))
 
     def of(self, identity: Digest) -> dict[Digest, Record]:
         """Everything it knows of `identity`."""

@@ -156,6 +156,22 @@ class Remote(Protocol):
         ...
 
 
+class CarriedMounts(Protocol):
+    """Cache mounts as other machines had them, by the names of their directories."""
+
+    def find(self, name: str) -> Layer | None:
+        """The mount in its packed form, its blob one of `cached`; None where it is not known."""
+        ...
+
+
+class NoMounts:
+    """For builds that take over none."""
+
+    def find(self, name: str) -> Layer | None:
+        """None."""
+        return None
+
+
 class Destination(Protocol):
     """Where the image goes, told of its layers while it is being built. Both return at once."""
 
@@ -205,7 +221,8 @@ class Services:
     `destination` is told of the image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
+    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
+    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
@@ -238,3 +255,4 @@ class Services:
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
+    carried: CarriedMounts = field(default_factory=NoMounts)
