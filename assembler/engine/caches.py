@@ -137,7 +137,7 @@ def _carried(name: str, mount: CacheMount, services: Services) -> Layer | None:
         return None
     try:
         if not services.store.blobs.has(layer.descriptor.digest):
-            services.cached.fetch(layer.descriptor, unseen)
+            services.cached.fetch(layer.descriptor, unseen, judged=True)
     except Cancelled:
         raise
     except (AssemblerError, OSError) as error:
