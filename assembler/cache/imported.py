@@ -50,7 +50,8 @@ class Import:
 
     def _have(self, document: CacheDocument) -> None:
         blobs: dict[Digest, set[Digest]] = {}
-        layers = [one.layer for one in (*document.results.values(), *document.mounts)]
+        layers = [one.layer for one in document.results.values()]
+        layers += [one.layer for one in document.mounts]
         for layer in layers:
             blobs.setdefault(layer.descriptor.digest, set()).add(layer.diff_id)
         self._blobs, self._document = blobs, document
