@@ -185,7 +185,7 @@ class MountExport:
             except ContextChanged:
                 without.add(tree.reading)
                 continue
-            self._tell_of(id, tree.left_out)
+            self._tell_of(id, tree)
             return layer
         raise StoreError("its files are being changed all the time", directory)
 
@@ -196,10 +196,10 @@ class MountExport:
         blob = Descriptor(_COMPRESSION.media_type, packed.digest, packed.size)
         return Layer(blob, packed.diff_id)
 
-    def _tell_of(self, id: str, left_out: dict[str, str]) -> None:
-        if left_out:
-            path, reason = next(iter(left_out.items()))
-            what = "a file is" if len(left_out) == 1 else f"{len(left_out)} files are"
+    def _tell_of(self, id: str, tree: LiveTree) -> None:
+        if tree.lacking:
+            path, reason = next(iter(tree.left_out.items()))
+            what = "a file is" if tree.lacking == 1 else f"{tree.lacking} files are"
             self._tell(f"cache mount {id}: {what} not exported, {path!r} for one: {reason}")
 
 
