@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from assembler.cache.document import CacheDocument
@@ -88,10 +87,7 @@ class SharedCaches:
     def _place_of(self, source: CacheSource) -> Place:
         if source.reference is None:
             return LayoutPlace(source.path, source.choice, self._cancellation)
-        return self._registry(source.reference)
-
-    def _registry(self, reference: Reference) -> RegistryPlace:
-        return RegistryPlace(reference, self._images.impatient, self._cancellation)
+        return RegistryPlace(source.reference, self._images.impatient, self._cancellation)
 
     def _read(self, place: Place) -> CacheDocument:
         """What is at `place`; nothing, and a warning, where that cannot be used."""
@@ -121,7 +117,9 @@ class SharedCaches:
     def _places(self, blob: Digest) -> list[str]:
         if blob in self._refused:
             return []
-        return [place for place in self._origins.of(blob) if place not in self._dead]
+        named = [one.place for _, one in self.imports if one.diff_ids(blob)]
+        places = dict.fromkeys((*named, *self._origins.of(blob)))
+        return [place for place in places if place not in self._dead]
 
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
@@ -134,7 +132,6 @@ class SharedCaches:
                 continue
             for mount in one.document.mounts:
                 if mount.name == name:
-                    self._origins.keep(mount.layer.descriptor.digest, one.place)
                     return mount.layer
         return None
 
@@ -162,6 +159,7 @@ class SharedCaches:
         from assembler.layer.decompression import reader
 
         said = self._origins.diff_ids(blob.digest)
+        said = said.union(*(one.diff_ids(blob.digest) for _, one in self.imports))
         try:
             with self._store.blobs.open(blob.digest) as stream:
                 tar = reader(stream, self._limits.size)
@@ -171,7 +169,7 @@ class SharedCaches:
                     hasher.update(piece)
         except BadArchive as error:
             self.refuse(blob, error)
-        if said - {f"sha256:{hasher.hexdigest()}"}:
+        if said - {Digest("sha256", hasher.hexdigest())}:
             self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
@@ -193,7 +191,7 @@ class SharedCaches:
             return self._places_by_text[text]
         if text.startswith(LAYOUT):
             return LayoutPlace(text.removeprefix(LAYOUT), "", self._cancellation)
-        return self._registry(replace(Reference.parse(text), tag=""))
+        return RegistryPlace.of_text(text, self._images.impatient, self._cancellation)
 
     def _give_up(self, place: Place, blob: Descriptor, error: AssemblerError) -> None:
         """What fails once is not asked for again in this build; what is not there is forgotten."""
@@ -232,7 +230,7 @@ class SharedCaches:
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         """See `engine.services.CachedBlobs.refuse`."""
-        places = self._origins.of(blob.digest)
+        places = self._places(blob.digest) or self._origins.of(blob.digest)
         if not places:
             return
         self._refused.add(blob.digest)

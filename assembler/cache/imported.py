@@ -29,6 +29,7 @@ class Import:
         self._reading = threading.Lock()
         self._document: CacheDocument | None = None
         self._keys: dict[Digest, list[Digest]] = {}
+        self._blobs: dict[Digest, set[Digest]] = {}
 
     @property
     def known(self) -> bool:
@@ -43,13 +44,26 @@ class Import:
                 document = self._read()
                 for key, record in document.records.items():
                     self._keys.setdefault(record.identity, []).append(key)
-                self._document = document
+                self._have(document)
+                return document
             return self._document
+
+    def _have(self, document: CacheDocument) -> None:
+        blobs: dict[Digest, set[Digest]] = {}
+        layers = [one.layer for one in document.results.values()]
+        layers += [one.layer for one in document.mounts]
+        for layer in layers:
+            blobs.setdefault(layer.descriptor.digest, set()).add(layer.diff_id)
+        self._blobs, self._document = blobs, document
+
+    def diff_ids(self, blob: Digest) -> set[Digest]:
+        """What it says of the tar in `blob`, if it was read; nothing of a blob that it has not."""
+        return self._blobs.get(blob, set())
 
     def refuse(self, blobs: Container[Digest]) -> None:
         """Believe nothing of it any more that is in `blobs`."""
         if self._document is not None:
-            self._document = self._document.without(blobs)
+            self._have(self._document.without(blobs))
 
     def of(self, identity: Digest) -> dict[Digest, Record]:
         """Everything it knows of `identity`."""

@@ -12,11 +12,11 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import BinaryIO, Protocol
 
 from assembler.cache.document import CachedMount
-from assembler.cache.usage import human
+from assembler.cache.usage import human, needs
 from assembler.errors import AssemblerError, Cancelled, ContextChanged, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.compression import Zstd
@@ -31,6 +31,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.plan.plan import Plan
 from assembler.plan.steps import CacheMount, Run
+from assembler.store.leases import collecting
 from assembler.store.store import Store
 
 LARGEST = 2 << 30
@@ -77,6 +78,16 @@ def named(plan: Plan) -> dict[str, tuple[CacheMount, ...]]:
                     name = directory_name(mount)
                     found[name] = (*found.get(name, ()), mount)
     return found
+
+
+def remember(packed: PackedMounts, name: str, layer: Layer) -> None:
+    """Take note that `layer` is the latest of the mount whose directory is `name`: its blob goes
+    when there is a later one."""
+    packed.record_packed(*_latest(name), layer)
+
+
+def _latest(name: str) -> tuple[Digest, str]:
+    return Digest("sha256", name), _VARIANT
 
 
 class MountExport:
@@ -138,7 +149,18 @@ class MountExport:
             layer = self._pack(directory, id)
             if found.changed < now - _TICK:
                 self._packed.record_packed(found.state, _VARIANT, layer)
+            before = self._packed.packed(*_latest(name))
+            remember(self._packed, name, layer)
+            if before is not None and before != layer:
+                self._give_up(before.descriptor.digest)
             return layer
+
+    def _give_up(self, blob: Digest) -> None:
+        """Remove the blob of an earlier state, unless an image or a live command needs it."""
+        path, directory = f"blobs/{blob.algorithm}/{blob.hex}", self._store.path
+        with suppress(OSError), collecting(directory, self._check) as held:
+            if path not in held and path not in needs(directory).blobs:
+                os.unlink(os.path.join(directory, path))
 
     @contextmanager
     def _turn(self, path: str) -> Iterator[None]:
@@ -163,7 +185,7 @@ class MountExport:
             except ContextChanged:
                 without.add(tree.reading)
                 continue
-            self._tell_of(id, tree.left_out)
+            self._tell_of(id, tree)
             return layer
         raise StoreError("its files are being changed all the time", directory)
 
@@ -174,10 +196,10 @@ class MountExport:
         blob = Descriptor(_COMPRESSION.media_type, packed.digest, packed.size)
         return Layer(blob, packed.diff_id)
 
-    def _tell_of(self, id: str, left_out: dict[str, str]) -> None:
-        if left_out:
-            path, reason = next(iter(left_out.items()))
-            what = "a file is" if len(left_out) == 1 else f"{len(left_out)} files are"
+    def _tell_of(self, id: str, tree: LiveTree) -> None:
+        if tree.lacking:
+            path, reason = next(iter(tree.left_out.items()))
+            what = "a file is" if tree.lacking == 1 else f"{tree.lacking} files are"
             self._tell(f"cache mount {id}: {what} not exported, {path!r} for one: {reason}")
 
 

@@ -26,9 +26,10 @@ class Origins:
         rows = self._cache.select("origins", "digest = ?", str(blob))
         return tuple(place for _, place in rows)
 
-    def diff_ids(self, blob: Digest) -> set[str]:
-        """What the tar in `blob` is said to have for a digest."""
-        return {row[5] for row in self._cache.select("layers", "digest = ?", str(blob))}
+    def diff_ids(self, blob: Digest) -> set[Digest]:
+        """What is said of the tar in `blob`."""
+        rows = self._cache.select("layers", "digest = ?", str(blob))
+        return {Digest.parse(row[5]) for row in rows}
 
     def take(
         self, records: Mapping[Digest, Record], result: CachedLayer | None, place: str
@@ -50,10 +51,6 @@ class Origins:
         """Remember that `identity` is packed in `layer` at `place`."""
         row = layer_row(identity, variant, layer)
         self._cache.change([insertion("layers", *row), _origin(layer, place)])
-
-    def keep(self, blob: Digest, place: str) -> None:
-        """Remember that `place` has `blob`, whatever is in it."""
-        self._cache.change([("INSERT OR IGNORE INTO origins VALUES(?, ?)", (str(blob), place))])
 
     def lost(self, blob: Digest, place: str) -> None:
         """Take note that `place` has not got `blob`."""

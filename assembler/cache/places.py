@@ -77,6 +77,15 @@ class RegistryPlace:
         self._client = client
         self._cancellation = cancellation
 
+    @classmethod
+    def of_text(
+        cls, text: str, client: Callable[[], RegistryClient], cancellation: Cancellation
+    ) -> RegistryPlace:
+        """The place that `text` remembers: its blobs."""
+        place = cls(Reference.parse(text), client, cancellation)
+        place.name = replace(place.reference, tag="").familiar
+        return place
+
     def document(self, platform: Platform) -> CacheDocument:
         """See `Place.document`."""
         from assembler.registry.documents import configuration, described, named

@@ -66,15 +66,22 @@ class ChangeBlobs:
         layer = self.packed(change)
         return layer is not None and not self._services.store.blobs.has(layer.descriptor.digest)
 
-    def fetch(self, change: Change, take: Take = unseen) -> None:
-        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes."""
+    def fetch(
+        self,
+        change: Change,
+        take: Take = unseen,
+        *,
+        judged: bool = True,
+    ) -> None:
+        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes.
+        Unless it is `judged` by who reads it, its diff_id is compared."""
         blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:
             if not blobs.has(blob.digest):
                 if isinstance(change, BaseChange):
                     self._services.fetch(change.image, blob, take)
                 else:
-                    self._services.cached.fetch(blob, take, judged=True)
+                    self._services.cached.fetch(blob, take, judged=judged)
             elif take is not unseen:  # somebody else has just brought it
                 with blobs.reading(blob.digest) as stream:
                     while piece := stream.read(_PIECE):
@@ -97,7 +104,7 @@ class ChangeBlobs:
     def intact(self, change: Change) -> BinaryIO:
         """The blob of `change`, fetched if it is not here, for who reads a part of it."""
         blobs, digest = self._services.store.blobs, self.layer(change).descriptor.digest
-        self.fetch(change)
+        self.fetch(change, judged=False)
         try:
             blobs.verify(digest)
         except BlobCorrupt as error:

@@ -95,6 +95,8 @@ def _make(
     seed: Changeset,
 ) -> None:
     """Make it whole in a claimed place first: a build that dies on the way leaves no half of it."""
+    from assembler.cache.mounts import remember
+
     parent = os.path.dirname(directory)
     carried = _carried(name, mount, services)
     if carried is not None:
@@ -102,6 +104,7 @@ def _make(
             tree = _tree(claimed.path, sandbox)
             if _restored(carried, tree, mount, services):
                 _publish(tree, directory)
+                remember(services.packed, name, carried)
                 return
     with claim(parent, ".") as claimed:
         tree = _tree(claimed.path, sandbox)
@@ -135,7 +138,7 @@ def _carried(name: str, mount: CacheMount, services: Services) -> Layer | None:
         return None
     try:
         if not services.store.blobs.has(layer.descriptor.digest):
-            services.cached.fetch(layer.descriptor, unseen)
+            services.cached.fetch(layer.descriptor, unseen, judged=True)
     except Cancelled:
         raise
     except (AssemblerError, OSError) as error:

@@ -128,6 +128,18 @@ def test_M7_what_may_have_changed_within_one_tick_of_the_clock_is_packed_again(
     assert len(packings) == 2
 
 
+def test_M7_the_blob_of_an_earlier_state_goes_when_nobody_needs_it(
+    machine: Machine, tmp_path: Path
+) -> None:
+    has = machine.store.blobs.path
+    first, second = (machine.holds(name).layer.descriptor.digest for name in "ab")
+    assert os.path.exists(has(first)), "this process has given it to somebody"
+    machine.store.close()
+    machine.store = Store.open(machine.store.path, disk=Disk(Fsync.OFF))
+    third = machine.holds("c").layer.descriptor.digest
+    assert [os.path.exists(has(one)) for one in (second, third)] == [False, True]
+
+
 def test_M7_what_is_too_large_is_told_with_the_option_that_allows_it(machine: Machine) -> None:
     machine.holds("f")
     assert machine.export(largest=99) is None

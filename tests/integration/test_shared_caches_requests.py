@@ -1,10 +1,12 @@
-"""Shared caches that cannot be used: the build is right, and one line says why (the issue of the cache,
-"Bad input"; reliability B14). The registry is in this process; a machine is a store of its own."""
+"""What shared caches ask of registries, and what they make of bad answers: the build is right, and one
+line says why (the issue of the cache, 4 and "Bad input"; reliability B14). The registry is in this
+process; a machine is a store of its own."""
 
 from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from assembler.oci.descriptor import CACHE_CONFIG
 from assembler.testing.distribution import sha256
 from assembler.testing.memory import MemoryRegistry
-from assembler.testing.server import Answer
+from assembler.testing.server import Answer, Asked
 from tests.conftest import Assemble, environment
 
 pytestmark = pytest.mark.integration
@@ -36,11 +38,26 @@ class Shared:
     def ref(self) -> str:
         return f"{self.registry.host}/{NAME}:main"
 
-    def build(self, machine: str, *options: str) -> Any:
+    def build(self, machine: str, *options: str, code: int = 0) -> Any:
         """Build on `machine`, whose image has the same times as everywhere."""
         env = environment(self.directory / machine, SOURCE_DATE_EPOCH="1700000000")
         command = ("build", "--progress", "plain", *options, str(self.directory / "context"))
-        return Assemble(env)(*command)
+        return Assemble(env)(*command, code=code)
+
+    def asked(self) -> list[str]:
+        """The requests since the last call, without what every client asks first."""
+        found = [f"{one.method} {one.path}" for one in self.registry.asked]
+        self.registry.asked.clear()
+        return [one for one in found if not one.endswith(" /v2/")]
+
+    def change(self) -> None:
+        """Change the file that is copied last."""
+        context = self.directory / "context"
+        files = {path.name: path.read_bytes() for path in context.iterdir()}
+        context.unlink()
+        context.mkdir()
+        for name, content in (files | {"b": b"changed"}).items():
+            (context / name).write_bytes(content)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -109,6 +126,131 @@ def test_what_is_in_order_is_used(shared: Shared) -> None:
     done = shared.build("two", "--cache-from", shared.ref)
     assert (steps(done), warnings(done)) == ((3, 0), [])
     assert done.stdout.strip() == shared.image
+
+
+def test_79_lazily_a_cache_is_read_and_none_of_its_layers(shared: Shared) -> None:
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    config = shared.manifest["config"]["digest"]
+    assert shared.asked() == [
+        f"GET /v2/{NAME}/manifests/main",
+        f"GET /v2/{NAME}/blobs/{config}",
+    ]
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert shared.asked() == []  # the store knows it
+    shared.build("two")
+    layers = [f"GET /v2/{NAME}/blobs/{one['digest']}" for one in shared.manifest["layers"]]
+    assert sorted(shared.asked()) == sorted(
+        layers
+    )  # the image is kept here: where they are is known
+    shared.build("two")
+    assert shared.asked() == []
+
+
+def test_79_a_registry_is_given_layers_of_its_own_by_name(shared: Shared) -> None:
+    image = f"{shared.registry.host}/team/app:1"
+    shared.build("two", "--cache-from", shared.ref, "--push", "-t", image)
+    asked = shared.asked()
+    layers = [one["digest"] for one in shared.manifest["layers"]]
+    assert not any(f"GET /v2/{NAME}/blobs/{digest}" in asked for digest in layers)
+    assert all(("team/app", digest) in shared.registry.where for digest in layers)
+    assert not [one for one in asked if one.startswith("PATCH")]
+
+
+def test_79_another_registry_is_sent_them(shared: Shared) -> None:
+    with MemoryRegistry() as other:
+        image = f"{other.host}/team/app:1"
+        done = shared.build("two", "--cache-from", shared.ref, "--push", "-t", image)
+        assert done.stdout.strip() == shared.image == sha256(other.manifests["team/app", "1"][1])
+        for one in shared.manifest["layers"]:
+            assert sha256(other.blobs[one["digest"]]) == one["digest"]
+
+
+def test_an_export_that_changes_nothing_moves_nothing(shared: Shared) -> None:
+    target = ("--cache-to", f"type=registry,ref={shared.ref},mode=max")
+    shared.build("two", "--cache-from", shared.ref, *target)
+    shared.asked()
+    shared.build("two", *target)
+    assert shared.asked() == [f"HEAD /v2/{NAME}/manifests/main"]
+
+
+def test_an_export_sends_what_is_new_once_and_moves_the_tag_last(shared: Shared) -> None:
+    target = ("--cache-to", f"type=registry,ref={shared.ref},mode=max")
+    shared.change()
+    before = {one["digest"] for one in shared.manifest["layers"]}
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly", *target)
+    asked = shared.asked()
+    after = {one["digest"] for one in shared.manifest["layers"]}
+    assert len(after - before) == 1
+    uploads = [one for one in asked if one.startswith("PUT") and "/blobs/uploads/" in one]
+    assert len(uploads) == 2  # the layer, and the configuration
+    manifest = sha256(shared.registry.manifests[NAME, "main"][1])
+    puts = [one for one in asked if one.startswith("PUT")]
+    assert puts[-2:] == [f"PUT /v2/{NAME}/manifests/{manifest}", f"PUT /v2/{NAME}/manifests/main"]
+
+
+def test_caches_are_asked_in_order_until_one_knows(shared: Shared) -> None:
+    empty, main = f"{shared.registry.host}/team/none:1", ("--cache-from", shared.ref)
+    done = shared.build("two", "--cache-from", empty, *main, "-o", "type=cacheonly")
+    assert [one.rpartition("/")[2] for one in shared.asked()][:2] == ["1", "main"]
+    assert steps(done) == (3, 0)
+    assert len(warnings(done)) == 1
+    first = shared.build("three", *main, "--cache-from", empty, "-o", "type=cacheonly")
+    assert "GET /v2/team/none/manifests/1" not in shared.asked()
+    assert (steps(first), warnings(first)) == ((3, 0), [])
+
+
+def test_nothing_listens_there(shared: Shared, free_port: int) -> None:
+    cache = f"127.0.0.1:{free_port}/team/cache:main"
+    done = shared.build("two", "--cache-from", cache)
+    assert (steps(done), done.stdout.strip()) == ((0, 3), shared.image)
+    (line,) = warnings(done)
+    assert f"the cache {cache} is not used" in line
+    assert "refused" in line or "nothing listens" in line
+
+
+def test_a_registry_that_takes_nothing_fails_the_build_unless_that_is_ignored(
+    shared: Shared,
+) -> None:
+    def refuse(asked: Asked) -> Answer | None:
+        return None if asked.method in ("GET", "HEAD") else Answer(403)
+
+    shared.registry.fault = refuse
+    target = f"type=registry,ref={shared.registry.host}/team/other:1"
+    failed = shared.build("two", "--cache-to", target, code=1)
+    (error,) = [line for line in failed.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert f"the cache could not be exported to {shared.registry.host}/team/other:1: " in error
+    done = shared.build("two", "--cache-to", f"{target},ignore-error=true")
+    (line,) = warnings(done)
+    assert f"the cache could not be exported to {shared.registry.host}/team/other:1: " in line
+    assert done.stdout.strip() == shared.image
+
+
+def test_credentials_are_the_usual_ones(shared: Shared) -> None:
+    shared.registry.users = {"me": "secret"}
+    done = shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert steps(done) == (0, 3)
+    assert "401" in warnings(done)[0]
+    docker = shared.directory / "home/.docker"
+    docker.mkdir()
+    auth = b64encode(b"me:secret").decode()
+    config = {"auths": {shared.registry.host: {"auth": auth}}}
+    (docker / "config.json").write_text(json.dumps(config))
+    target = f"type=registry,ref={shared.registry.host}/team/other:1,mode=max"
+    done = shared.build("three", "--cache-from", shared.ref, "--cache-to", target)
+    assert (steps(done), warnings(done)) == ((3, 0), [])
+    assert ("team/other", "1") in shared.registry.manifests
+
+
+def test_what_is_pruned_is_had_again(shared: Shared) -> None:
+    env = environment(shared.directory / "two")
+    shared.build("two", "--cache-from", shared.ref)
+    Assemble(env)("prune", "--force")
+    again = shared.build("two")
+    assert (steps(again), again.stdout.strip()) == ((3, 0), shared.image)
+    Assemble(env)("prune", "--all", "--force")
+    shared.asked()
+    anew = shared.build("two")
+    assert (steps(anew), shared.asked()) == ((0, 3), [])  # all was given up, where it is too
 
 
 def answering(status: int) -> Callable[[Shared], None]:
