@@ -169,8 +169,7 @@ class LocalCache:
 
     def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
         """See `engine.services.PackedLayers.otherwise`."""
-        rows = self.select("SELECT variant FROM layers WHERE identity = ?", str(identity))
-        for (other,) in rows:
+        for _, other, *_ in self.select("layers", "identity = ?", str(identity)):
             if same_tar(other, variant):
                 found = self.packed(identity, other)
                 if found is not None:
