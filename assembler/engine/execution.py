@@ -140,7 +140,7 @@ def _finish(
             services.cancellation.check()
             if isinstance(change, BaseChange):
                 known = realisation.base(change)
-            elif (packed := realisation.packed(change)) is not None:
+            elif (packed := realisation.exact(change)) is not None:
                 known = packed
             else:
                 known = realisation.pack(change, snapshot[:number])
