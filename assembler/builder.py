@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from assembler.net.agent import Agents
     from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
+    from assembler.store.working import Tell, Turn
 
 _OWNERS_IGNORED = (
     "only one id is mapped here, and system calls cannot be supervised: what RUN creates or gives "
@@ -484,7 +485,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
-            claims=lambda name, tell: self.store.working.claim(name, tell),
+            claims=self._claim,
             whole=request.whole,
             wanted=request.wanted,
             described=described,
@@ -511,6 +512,11 @@ class Builder:
     def _noted(self, event: Event) -> None:
         self._ledger(event)
         self._sink(event)
+
+    def _claim(
+        self, name: str, tell: Tell, check: Callable[[], None] | None = None
+    ) -> AbstractContextManager[Turn]:
+        return self.store.working.claim(name, tell, check)
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
         """Write `image` to every output. Layers that the store lacks are fetched if an output

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -37,7 +37,7 @@ from assembler.oci.reference import Reference
 from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
-from assembler.store.store import Store
+from assembler.store.store import Store, nothing
 from assembler.values import value
 
 if TYPE_CHECKING:
@@ -292,16 +292,16 @@ class Images:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
-            self._bring(layer, take)
+            self._bring(layer, take, nothing)
         return self._store.blobs.open(layer.digest)
 
-    def _bring(self, layer: Descriptor, take: Take) -> None:
+    def _bring(self, layer: Descriptor, take: Take, check: Callable[[], None]) -> None:
         """Fetch the blob of `layer` from the first image, or else the shared cache, that has it.
         Raises as `open` does."""
         refusal: RegistryError | None = None
         for image in self._holders(layer):
             try:
-                return self.fetch(image, layer, take)
+                return self.fetch(image, layer, take, check)
             except NotFound as error:  # another name may still have it
                 refusal = refusal or error
         if self.cached is not None and self.cached.holds(layer):
@@ -430,29 +430,37 @@ class Images:
         self._store.refs.set(str(reference), top.descriptor, remote=bool(platforms))
         return top
 
-    def fetch(self, image: ResolvedImage, layer: Descriptor, take: Take = unseen) -> None:
-        """Bring the blob of a base layer into the store; `take` is handed its bytes on the way."""
+    def fetch(
+        self,
+        image: ResolvedImage,
+        layer: Descriptor,
+        take: Take = unseen,
+        check: Callable[[], None] = nothing,
+    ) -> None:
+        """Bring the blob of a base layer into the store; `take` is handed its bytes on the way.
+        `check` is called meanwhile, and may raise."""
         if image.name.startswith(LAYOUT):
             self._from_layout_again(image, layer, take)
         else:
-            self._fetch(Reference.parse(image.name), layer, take)
+            self._fetch(Reference.parse(image.name), layer, take, check)
 
-    def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
-        title = _transfer_title("pull", reference, blob)
-        with self._turn(f"blob {blob.digest}", title):
+    def _fetch(
+        self, reference: Reference, blob: Descriptor, take: Take, check: Callable[[], None]
+    ) -> None:
+        name, title = f"blob {blob.digest}", _transfer_title("pull", reference, blob)
+        claims = self._store.working.claim
+        with shared(claims, name, title, self._sink, self._clock, check):
             if self._store.blobs.has(blob.digest):  # another build was first
                 return self._read(blob, take)
             with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
                 def write(piece: bytes | memoryview) -> None:
+                    check()
                     ingest.write(piece)
                     take(piece)
 
                 self._transfer("pull", reference, blob, write)  # it compares the digest
                 ingest.commit_as(blob.digest, blob.size)
-
-    def _turn(self, name: str, title: str) -> AbstractContextManager[object]:
-        return shared(self._store.working.claim, name, title, self._sink, self._clock)
 
     def _read(self, blob: Descriptor, take: Take) -> None:
         """Hand what is in the store to `take`."""
@@ -470,7 +478,7 @@ class Images:
         missing = self._store.blobs.missing(blobs)
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self._fetch(reference, blob, lambda piece: check())
+            return lambda check: self._fetch(reference, blob, unseen, check)
 
         all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
@@ -548,7 +556,7 @@ class Images:
         _ = self.client
 
         def opening(layer: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self._bring(layer, lambda piece: check())
+            return lambda check: self._bring(layer, unseen, check)
 
         all_at_once(list(map(opening, missing)), self._cancellation.check)
 

@@ -68,13 +68,12 @@ def _hold(
     for index in chain_indexes(plan):
         for change in known[index].changes:
             realisation.packed(change)
+    items = []
     for image in plan.images.values():
         ids += [diff_id.hex for diff_id in image.config.diff_ids]
-        for layer in image.layers:
-            services.store.hold(f"blobs/{layer.digest.algorithm}/{layer.digest.hex}")
-    for kind in os.listdir(services.store.layers_directory):
-        for id in ids:
-            services.store.hold(f"layers/{kind}/{id}")
+        items += [f"blobs/{one.digest.algorithm}/{one.digest.hex}" for one in image.layers]
+    kinds = os.listdir(services.store.layers_directory)
+    services.store.hold(*items, *(f"layers/{kind}/{id}" for kind in kinds for id in ids))
 
 
 def needs_sandbox(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:

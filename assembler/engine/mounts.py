@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from assembler.engine import copy
 from assembler.engine.caches import cache_directory
 from assembler.engine.services import Sandbox, Services
+from assembler.engine.sharing import shared
 from assembler.engine.sources import Bound, Sources, mount_copy
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset, Kind
@@ -70,7 +71,7 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
     ]
     env: list[tuple[str, str]] = []
     with ExitStack() as stack:
-        caches: dict[str, str] = {}
+        caches = _caches(step, given, stack)
         for mount in step.mounts:
             if isinstance(mount, SecretMount):
                 _secret(mount, step, given.services, env, mounts)
@@ -80,7 +81,8 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
                     env.append(("SSH_AUTH_SOCK", mount.target))
                     mounts.append(socket)
             elif isinstance(mount, CacheMount):
-                mounts.append(_cache(mount, step, given, stack, caches))
+                source = caches[mount]
+                mounts.append(BindSource(mount.target, source, read_only=mount.read_only))
             elif isinstance(mount, BindMount):
                 mounts.append(_bind(mount, step, given, stack))
             else:
@@ -98,19 +100,24 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
         )
 
 
-def _cache(
-    mount: CacheMount, step: Run, given: MountSources, stack: ExitStack, caches: dict[str, str]
-) -> BindSource:
-    """One of `caches`, the step's directories by name, where it has that already: it would wait for
-    itself."""
+def _caches(step: Run, given: MountSources, stack: ExitStack) -> dict[CacheMount, str]:
+    """The directories of the cache mounts of `step`; of one that it has twice, one: it would wait for
+    itself. They are locked in one order for all steps: none waits for a lock of who waits for his.
+    """
+    caches = [mount for mount in step.mounts if isinstance(mount, CacheMount)]
+    if not caches:
+        return {}
     from assembler.cache.mounts import directory_name
 
-    name = directory_name(mount)
-    if name not in caches:
-        seed = _seed(mount, step, given)
-        made = cache_directory(mount, name, given.services, given.sandbox, seed)
-        caches[name] = stack.enter_context(made)
-    return BindSource(mount.target, caches[name], read_only=mount.read_only)
+    names = {mount: directory_name(mount) for mount in caches}
+    found: dict[str, str] = {}
+    for mount in sorted(caches, key=names.__getitem__):
+        name = names[mount]
+        if name not in found:
+            seed = _seed(mount, step, given)
+            made = cache_directory(mount, name, given.services, given.sandbox, seed)
+            found[name] = stack.enter_context(made)
+    return {mount: found[name] for mount, name in names.items()}
 
 
 def _agent(mount: SshMount, step: Run, services: Services, stack: ExitStack) -> BindSource | None:
@@ -147,8 +154,11 @@ def _bind(mount: BindMount, step: Run, given: MountSources, stack: ExitStack) ->
     snapshotter = given.sandbox.snapshotter
     changes = copy.changeset(bound.copy, bound.selection, EmptyTree(), now=0, spool="")
     if snapshotter.find(id) is None:
-        with snapshotter.create(id) as path:
-            realise(changes, path)
+        services, title = given.services, f"[internal] files of {mount.target}"
+        with shared(services.claims, f"bind {id}", title, services.sink, services.clock):
+            if snapshotter.find(id) is None:
+                with snapshotter.create(id) as path:
+                    realise(changes, path)
     thrown_away = None if mount.read_only else stack.enter_context(snapshotter.writable(id))
     source = thrown_away or snapshotter.find(id)
     if source is None:

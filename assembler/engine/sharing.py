@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from assembler.engine.recorder import Vertex, vertex
 from assembler.events import Sink
@@ -17,12 +17,18 @@ from assembler.events import Sink
 if TYPE_CHECKING:  # a build that knows everything needs none
     from assembler.store.working import Tell, Turn
 
-    Claims = Callable[[str, Tell], AbstractContextManager[Turn]]
-    """See `store.working.Working.claim`."""
+    Check = Callable[[], None] | None
+
+    class Claims(Protocol):
+        """See `store.working.Working.claim`."""
+
+        def __call__(
+            self, name: str, tell: Tell, check: Check = None
+        ) -> AbstractContextManager[Turn]: ...
 
 
 @contextmanager
-def unclaimed(name: str, tell: Tell) -> Iterator[Turn]:
+def unclaimed(name: str, tell: Tell, check: Check = None) -> Iterator[Turn]:
     """For who neither waits for others nor lets them wait."""
     from assembler.store.working import Turn
 
@@ -31,10 +37,16 @@ def unclaimed(name: str, tell: Tell) -> Iterator[Turn]:
 
 @contextmanager
 def shared(
-    claims: Claims, name: str, title: str, sink: Sink, clock: Callable[[], float]
+    claims: Claims,
+    name: str,
+    title: str,
+    sink: Sink,
+    clock: Callable[[], float],
+    check: Check = None,
 ) -> Iterator[Turn]:
     """A turn at `name`; look only then whether it is done. If that takes some time, a vertex `title`
-    shows who is waited for. Raises Cancelled."""
+    shows who is waited for; `check` is called meanwhile. Raises Cancelled, and what `check` raises.
+    """
     with ExitStack() as stack:
         with ExitStack() as shown:
             waiting: list[Vertex] = []
@@ -44,5 +56,5 @@ def shared(
                     waiting.append(shown.enter_context(vertex(f"wait {name}", title, sink, clock)))
                 waiting[0].output(output)
 
-            turn = stack.enter_context(claims(name, tell))
+            turn = stack.enter_context(claims(name, tell, check))
         yield turn

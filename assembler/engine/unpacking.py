@@ -140,7 +140,7 @@ class LayerDirectories:
         if found is None:
             # By what is below, too: who holds one of these locks waits for shorter stacks only.
             stack = (*(one.id for one in below), change.id)
-            with self._blobs.locks[stack], self._turn(stack):
+            with self._blobs.locks[stack], self._turn(stack, check):
                 if snapshotter.find(change.id) is None:
                     looked = _Looked(lower)
                     check = check or self._services.cancellation.check
@@ -152,11 +152,12 @@ class LayerDirectories:
         self._known[change.id] = found
         return found
 
-    def _turn(self, stack: tuple[str, ...]) -> AbstractContextManager[object]:
+    def _turn(
+        self, stack: tuple[str, ...], check: Callable[[], None] | None
+    ) -> AbstractContextManager[object]:
         services, title = self._services, f"[internal] unpack layer {stack[-1][:12]}"
-        return shared(
-            services.claims, f"layer {' '.join(stack)}", title, services.sink, services.clock
-        )
+        name = f"layer {' '.join(stack)}"
+        return shared(services.claims, name, title, services.sink, services.clock, check)
 
     def _create(
         self,

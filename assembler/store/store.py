@@ -152,10 +152,10 @@ class Store:
         """See `Lease.look_only`."""
         self._lease.look_only()
 
-    def hold(self, item: str) -> None:
-        """Keep `item`, a path in the store, from being collected while this is open. Look only
-        then whether it is there. Raises OSError."""
-        self._lease.hold(item)
+    def hold(self, *items: str) -> None:
+        """Keep `items`, paths in the store, from being collected while this is open. Look only
+        then whether they are there. Raises OSError."""
+        self._lease.hold(*items)
 
     def image(self, descriptor: Descriptor, platform: Platform | None = None) -> Image:
         """The image whose manifest is `descriptor`; of an index the one for `platform`, or without

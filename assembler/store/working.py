@@ -70,15 +70,17 @@ class Working:
         self._clock = clock
 
     @contextmanager
-    def claim(self, name: str, tell: Tell) -> Iterator[Turn]:
+    def claim(
+        self, name: str, tell: Tell, check: Callable[[], None] | None = None
+    ) -> Iterator[Turn]:
         """This thread's turn at `name`, when no other has it; look only then whether it is done.
-        `tell` shows who is waited for.
+        `tell` shows who is waited for; `check` is called meanwhile, and may raise.
 
         Where an owner failed that was waited for, others try at once, not one after the other.
         Claims may be nested where all who nest do it in one order. Raises Cancelled.
         """
         path = os.path.join(self._directory, hashlib.sha256(name.encode()).hexdigest())
-        waiting = _Waiting(self._cancellation, self._clock, tell)
+        waiting = _Waiting(self._cancellation, self._clock, tell, check)
         file = self._taken(path, waiting)
         if file < 0:
             yield Turn(waiting.waited)
@@ -127,11 +129,16 @@ class _Waiting:
     """One thread's waiting for whoever has the lock."""
 
     def __init__(
-        self, cancellation: Cancellation | None, clock: Callable[[], float], tell: Tell
+        self,
+        cancellation: Cancellation | None,
+        clock: Callable[[], float],
+        tell: Tell,
+        check: Callable[[], None] | None,
     ) -> None:
         self._cancellation = cancellation
         self._clock = clock
         self._tell = tell
+        self._check = check
         self.waited = False
         self.failed = False
         """Whether an owner failed that was waited for."""
@@ -162,6 +169,8 @@ class _Waiting:
             time.sleep(seconds)
         elif self._cancellation.wait(seconds):
             self._cancellation.check()
+        if self._check is not None:
+            self._check()
 
 
 class _Owner:
