@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -77,7 +78,8 @@ class Working:
         `tell` shows who is waited for; `check` is called meanwhile, and may raise.
 
         Where an owner failed that was waited for, others try at once, not one after the other.
-        Claims may be nested where all who nest do it in one order. Raises Cancelled.
+        Claims may be nested where all who nest do it in one order; one within itself is a mistake
+        of the caller, and raises RuntimeError. Raises Cancelled.
         """
         path = os.path.join(self._directory, hashlib.sha256(name.encode()).hexdigest())
         waiting = _Waiting(self._cancellation, self._clock, tell, check)
@@ -206,7 +208,7 @@ class _Owner:
         if not newline:
             return  # it is just about to
         self._read = len(head) + 1
-        since = ""
+        since, within = "", False
         with suppress(ValueError, KeyError, TypeError):
             told = json.loads(head[1:])
             ago = max(0.0, self._clock() - float(told["since"]))
@@ -214,7 +216,10 @@ class _Owner:
             if told["namespace"] == _namespace():
                 self._pid = int(told["pid"])
                 own = self._pid == os.getpid()
+                within = own and told["thread"] == threading.get_ident()
                 self._name = "another stage of this build" if own else f"process {self._pid}"
+        if within:
+            raise RuntimeError("a thread waits for itself")
         self.introduced = True
         self._tell(f"waiting for {self._name}{since}\n".encode())
 
@@ -248,7 +253,12 @@ def sweep(directory: str) -> None:
 
 
 def _introduce(file: int, now: float) -> None:
-    told = {"pid": os.getpid(), "namespace": _namespace(), "since": now}
+    told = {
+        "pid": os.getpid(),
+        "thread": threading.get_ident(),
+        "namespace": _namespace(),
+        "since": now,
+    }
     with suppress(OSError):  # a full disk: it is locked all the same
         os.write(file, _BUSY + json.dumps(told).encode() + b"\n")
 

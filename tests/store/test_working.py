@@ -156,6 +156,12 @@ def test_threads_of_one_process_wait_for_each_other(tmp_path: Path) -> None:
     assert isinstance(ended[0], Turn)
 
 
+def test_a_thread_that_would_wait_for_itself_is_told(tmp_path: Path) -> None:
+    claims = Working(str(tmp_path))
+    with claims.claim("make", print), pytest.raises(RuntimeError):
+        claims.claim("make", lambda output: None).__enter__()
+
+
 def test_of_much_output_the_beginning_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
