@@ -31,7 +31,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.engine.sharing import unclaimed
 from assembler.engine.sources import Bound, Sources, origin_tree
 from assembler.errors import StepError
-from assembler.layer.changeset import Changeset
+from assembler.layer.changeset import ByteSource, Changeset
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
@@ -419,6 +419,9 @@ class StageBuilder:
         scheduler: Scheduler[BuiltStage],
     ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
+        once = self._copy_tree_once(work, task, step, key, source, scheduler)
+        if once is not None:
+            return once
         with scheduler.working:
             selection, files = self.sources.select(step, source), Files()
             selected = self.sources.digest(step, selection, seen=files.see)
@@ -439,7 +442,38 @@ class StageBuilder:
         self._record(key, identity, known, task, reads)
         return known
 
-    def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
+    def _copy_tree_once(
+        self,
+        work: Vertex,
+        task: Task,
+        step: Copy,
+        key: Digest,
+        source: Tree,
+        scheduler: Scheduler[BuiltStage],
+    ) -> StepChange | None:
+        """A copy out of a stage or an image into the image, of which the cache can know no result."""
+        if isinstance(step.origin, ContextOrigin) or step.fetched:
+            return None
+        mark = keys.mark_key(task.parent, step)
+        if recorded(self.services, task.stage, mark) is not None:
+            return None
+        if not ends_in_image(self.plan, task.stage, task.number):
+            return None
+        with self._turn(mark, task, work):
+            if recorded(self.services, task.stage, mark) is not None:
+                return None  # another build has come to it meanwhile
+            with scheduler.working:
+                selection = self.sources.select(step, source)
+                items = tuple(map(selection.listed, selection.items))
+                return self._copy_once(work, task, step, replace(selection, items=items), key)
+
+    def _copied(
+        self,
+        task: Task,
+        step: Copy,
+        selection: Selection,
+        archives: dict[ByteSource, bytes] | None = None,
+    ) -> Changeset:
         return copy.changeset(
             step,
             selection,
@@ -448,26 +482,37 @@ class StageBuilder:
             spool=self.realisation.spool,
             check=self.services.cancellation.check,
             limits=self.services.archive_limits,
+            archives=archives,
         )
 
-    def _copy_once(self, work: Vertex, task: Task, step: Copy, selection: Selection) -> StepChange:
-        """A copy whose files are read once: they are hashed when they are packed."""
-        changeset = self._copied(task, step, selection)
+    def _copy_once(
+        self,
+        work: Vertex,
+        task: Task,
+        step: Copy,
+        selection: Selection,
+        key: Digest | None = None,
+    ) -> StepChange:
+        """A copy whose files are read once: they are hashed when they are packed, archives when they
+        are extracted. `key` is that of its definition, where it has one."""
+        archives: dict[ByteSource, bytes] = {}
+        changeset = self._copied(task, step, selection, archives)
         try:
             layer, contents = self.realisation.pack_first(changeset)
         except StepError as error:
             error.place_at(step.span)
             raise
         files = Files()
-        selected = self.sources.digest(step, selection, contents, files.see)
+        selected = self.sources.digest(step, selection, contents | archives, files.see)
         identity = keys.content_key(task.parent, step, [selected])
         reads = (Read(step.origin, step.paths, selected),)
         change = self._recorded(identity, task)  # of the same files from elsewhere
-        self._told(work, task, identity, reads, change, {str(selected): files.listing})
+        key = key or identity
+        self._told(work, task, key, reads, change, {str(selected): files.listing})
         if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset, change)
-        self._record(identity, identity, change, task, reads)
+        self._record(key, identity, change, task, reads)
         return change
 
     def _destination(self, task: Task) -> Tree:
