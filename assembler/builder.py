@@ -16,6 +16,7 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
+from assembler.engine.ledger import Ledger
 from assembler.engine.services import (
     Destination,
     NoMounts,
@@ -27,7 +28,9 @@ from assembler.engine.services import (
 )
 from assembler.environment import Environment
 from assembler.errors import (
+    AssemblerError,
     BlobCorrupt,
+    Cancelled,
     DockerfileError,
     HostError,
     LayerError,
@@ -35,7 +38,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Finished, Sink, VertexProgress, Warned, discard
+from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
@@ -60,6 +63,7 @@ from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.cache.bounds import Bounds
     from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
@@ -88,6 +92,8 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
+    no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
@@ -111,6 +117,8 @@ class BuildRequest:
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
     no_cache: frozenset[str] = frozenset()
+    since: float | None = None
+    require_cached: bool = False
     cache_from: tuple[CacheSource, ...] = ()
     cache_to: tuple[CacheTarget, ...] = ()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
@@ -164,6 +172,7 @@ class Builder:
         self._clock = clock
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
+        self._ledger = Ledger()
         self._shared: dict[tuple[tuple[CacheSource, ...], Platform], SharedCaches] = {}
         self._stack = ExitStack()
         path = store or environment.store
@@ -258,10 +267,19 @@ class Builder:
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
         time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
+        self._warn_of_stages(request)
         asked = plan_request(request)
         if not offline:
             asked = self.timed(asked)
         return make(asked, self.resolved(request, asked, offline=offline))
+
+    def _warn_of_stages(self, request: BuildRequest) -> None:
+        """Tell of names in `no_cache` that no stage has (rule S12)."""
+        stages = request.dockerfile.stages
+        names = [stage.name or str(stage.index) for stage in stages]
+        for name in sorted(request.no_cache - {"*", *names}):
+            meant = did_you_mean(name, names)
+            self.warn(f"--no-cache-filter {name}: the Dockerfile has no such stage{meant}")
 
     def examine(
         self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
@@ -349,12 +367,73 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
+        Raises NotCached where `request.require_cached` says so, and what steps raise."""
         from assembler.engine.execution import execute
 
         for image in plan.images.values():
             self.images.know(image)
-        return execute(plan, self.services(request))
+        services = self.services(request)
+        if request.require_cached:
+            self._require_cached(plan, services)
+        built = execute(plan, services)
+        self._ledger.image = self._ledger.image or str(built.digest)
+        return built
+
+    @contextmanager
+    def recorded(
+        self, request: BuildRequest, names: Sequence[Reference], place: str = ""
+    ) -> Iterator[None]:
+        """A build of `request` under `names`, of which a record is kept when the block ends, however
+        that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+        from assembler.store import builds
+
+        started, status = self._clock(), builds.ERROR
+        id, tags = builds.new_id(), tuple(name.familiar for name in names)
+        self._ledger = ledger = Ledger(
+            self.store.builds,
+            self.store.listings,
+            self.inputs,
+            lambda build: build.is_of(place, tags),
+            self.warn,
+        )
+        try:
+            yield
+            status = builds.COMPLETED
+        except (Cancelled, KeyboardInterrupt):
+            status = builds.CANCELED
+            raise
+        finally:
+            record = builds.BuildRecord(
+                id=id,
+                started=started,
+                seconds=round(max(0.0, self._clock() - started), 3),
+                status=status,
+                dockerfile=request.dockerfile.source.name,
+                target=request.target,
+                platform=ledger.platform,
+                tags=tags,
+                image=ledger.image if status == builds.COMPLETED else "",
+                place=place,
+                steps=ledger.steps(),
+            )
+            try:
+                self.store.builds.write(record, ledger.inputs())
+            except OSError as error:
+                self.warn(f"no record of this build can be kept: {error.strerror}")
+
+    def inputs(self, key: Digest) -> str:
+        """The document of what went into `key`, empty where the cache has none."""
+        record = self.cache.lookup(key)
+        return "" if record is None else record.inputs
+
+    def _require_cached(self, plan: Plan, services: Services) -> None:
+        from assembler.engine.requirement import require_cached
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        require_cached(plan, services, published, Unfetched())
 
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
@@ -408,10 +487,11 @@ class Builder:
             recompress=request.recompress,
             docker_types=request.docker_types,
             annotations=request.annotations,
-            sink=self._sink,
+            sink=self._noted,
             cancellation=self._cancellation,
             clock=self._clock,
             secrets=self._secrets,
+            ledger=self._ledger,
             agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
@@ -419,7 +499,12 @@ class Builder:
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
             carried=cached if request.cache_from else NoMounts(),
+            since=request.since,
         )
+
+    def _noted(self, event: Event) -> None:
+        self._ledger(event)
+        self._sink(event)
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
         """Write `image` to every output. Layers that the store lacks are fetched if an output
@@ -551,6 +636,23 @@ class Builder:
 
         self._enter_for_files()
         prune(self.store, self.cache, policy, self._clock(), self._cancellation, moved)
+
+    def collect(self, bounds: Bounds, *, before: bool = False) -> None:
+        """Remove what `bounds` do not allow of the store, if there is any; `before` a build only for
+        space that is to be free. What keeps it from that is told. Raises Cancelled."""
+        from assembler.cache import collection
+
+        path, now = self.store.path, self._clock()
+        try:
+            wanted = collection.lacks_space(path, bounds) if before else True
+            if wanted and collection.due(path, bounds, now):
+                self._enter_for_files()
+                collection.collect(self.store, self.cache, bounds, now, self._cancellation)
+        except Cancelled:
+            raise
+        except (AssemblerError, OSError) as error:
+            reason = error.message if isinstance(error, AssemblerError) else error.strerror
+            self.warn(f"the store could not be brought within its limits: {reason}")
 
     def _enter_for_files(self) -> None:
         """Layers and cache mounts have files of other ids, which are ours inside only."""

@@ -76,15 +76,15 @@ class ChangeBlobs:
         Unless it is `judged` by who reads it, its diff_id is compared."""
         blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:
-            if not blobs.has(blob.digest):
-                if isinstance(change, BaseChange):
-                    self._services.fetch(change.image, blob, take)
-                else:
-                    self._services.cached.fetch(blob, take, judged=judged)
-            elif take is not unseen:  # somebody else has just brought it
-                with blobs.reading(blob.digest) as stream:
-                    while piece := stream.read(_PIECE):
-                        take(piece)
+            if blobs.has(blob.digest):
+                if take is not unseen:  # somebody else has just brought it
+                    with blobs.reading(blob.digest) as content:
+                        while piece := content.read(_PIECE):
+                            take(piece)
+            elif isinstance(change, BaseChange):
+                self._services.fetch(change.image, blob, take)
+            else:
+                self._services.cached.fetch(blob, take, judged=judged)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:

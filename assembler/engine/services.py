@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
+from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
 from assembler.errors import BlobMissing, LayerError
 from assembler.events import Sink
@@ -217,13 +218,15 @@ class Services:
     base layers and of results from `cached` are to be in the store at the end, else those that
     nothing needed may be missing; `wanted` then says of one that is read whether it will be needed
     after the build. `claims` gives a turn at work that other builds on the store may be at.
-    `described` gives what the image's configuration says besides.
-    `destination` is told of the image's layers when they are there, and while they are packed.
+    `described` gives what the image's configuration says besides. `destination` is told of the
+    image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
     cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
+    `ledger` notes what becomes of steps, and tells why.
+    Results of steps that ran before `since`, in seconds since the epoch, are not used.
     """
 
     store: Store
@@ -256,3 +259,5 @@ class Services:
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
     carried: CarriedMounts = field(default_factory=NoMounts)
+    ledger: Ledger = field(default_factory=Ledger)
+    since: float | None = None
