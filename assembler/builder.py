@@ -193,6 +193,7 @@ class Builder:
                 clock=clock,
             )
         )
+        self.images.cached = _Cached(self._caches)  # what earlier builds took from caches
         self._cdi_directories = tuple(cdi_directories)
         self._registry: Registry | None = None
         self._given_agents = agents or {}
@@ -241,7 +242,12 @@ class Builder:
 
     def shared(self, request: BuildRequest) -> SharedCaches:
         """The shared caches of `request`; each is read once, however often it is built."""
-        key = request.cache_from, request.platform or host_platform()
+        return self._caches(request.cache_from, request.platform or host_platform())
+
+    def _caches(
+        self, sources: tuple[CacheSource, ...] = (), platform: Platform | None = None
+    ) -> SharedCaches:
+        key = sources, platform or host_platform()
         if key not in self._shared:
             from assembler.imports import SharedCaches
 

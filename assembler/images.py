@@ -42,6 +42,7 @@ from assembler.store.working import Turn
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.net.limits import Limits
     from assembler.net.retry import RetryPolicy
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
@@ -155,14 +156,21 @@ class Images:
         says nothing of it. Threads share it."""
         with self._connecting:
             if self._impatient is None:
+                from assembler.net.limits import Limits
                 from assembler.net.retry import RetryPolicy
 
-                policy = RetryPolicy(tries=2, budget=10.0)
                 asked = self._access.retries is not None
-                self._impatient = self._connected(None if asked else policy, lambda text: None)
+                policy = None if asked else RetryPolicy(tries=2, budget=10.0)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
+                self._impatient = self._connected(policy, lambda text: None, limits)
             return self._impatient
 
-    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
+    def _connected(
+        self,
+        policy: RetryPolicy | None,
+        warn: Callable[[str], None],
+        limits: Limits | None = None,
+    ) -> RegistryClient:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
 
@@ -176,6 +184,7 @@ class Images:
                 access=self._access,
                 cancellation=self._cancellation,
                 policy=policy,
+                limits=limits,
                 warn=warn,
             )
         )

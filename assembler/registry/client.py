@@ -14,6 +14,7 @@ from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
+from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
@@ -43,9 +44,11 @@ class RegistryClient:
         access: Access | None = None,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
+        limits: Limits | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._environment = environment
+        self._limits = limits
         self._access = access or Access()
         self.configuration = configuration
         self.cancellation = cancellation
@@ -161,6 +164,7 @@ class RegistryClient:
             unverified=_Unverified(self._is_unverified),
             certificates=self._certificates,
             variables=self._environment.variables,
+            limits=self._limits,
             warn=warn,
         )
 

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from assembler.environment import Environment
 from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.retry import RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
-from assembler.oci.descriptor import INDEX, LAYER_TAR, MANIFEST, Descriptor
+from assembler.oci.descriptor import CACHE_CONFIG, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.manifest import Document, Index, build_index, parse
@@ -26,7 +27,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.push import push
+from assembler.registry.push import means, push
 from assembler.registry.referrers import referrers_tag
 from assembler.testing.server import Answer
 from assembler.testing.tokens import Tokens
@@ -356,6 +357,26 @@ def test_what_of_an_index_only_the_registry_has_must_be_there(
     faulty.add_manifest("app", str(manifest.descriptor.digest), MANIFEST, manifest.content)
     send_index(client, faulty, index, [here])
     assert faulty.tags("app") == ["multi"]
+
+
+def test_an_index_may_name_blobs_as_a_cache_does(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    layers = IMAGE.manifest.layers
+    config = replace(IMAGE.manifest.config, media_type=CACHE_CONFIG)
+    cache, reference = build_index((*layers, config)), Reference.parse(f"{faulty.host}/cache:1")
+    with Cancellation() as cancellation:
+        push(client, [reference], cache, opened, cancellation=cancellation)
+        assert means(client, reference, cache)
+        assert not means(client, reference, IMAGE.manifest)
+        before = len(faulty.log)
+        push(client, [reference], cache, opened, cancellation=cancellation)
+    assert {str(blob.digest) for blob in (*layers, config)} <= {
+        digest for name, digest in faulty.where if name == "cache"
+    }
+    written = [one for one in faulty.log[before:] if one.method in ("POST", "PATCH", "PUT")]
+    later = [one.path.rpartition("/")[2] for one in written]
+    assert later == [str(cache.descriptor.digest), "1"]  # no blob goes twice
 
 
 def test_M5_an_index_in_itself_ends(client: RegistryClient, faulty: FaultyRegistry) -> None:
