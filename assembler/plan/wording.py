@@ -25,6 +25,8 @@ _LABELS: Mapping[str, str] = MappingProxyType(
         "hostname": "BUILDKIT_SANDBOX_HOSTNAME",
         "hosts": "--add-host",
         "devices": "--device",
+        "limits": "--ulimit",
+        "shared_memory": "--shm-size",
         "path": "the path",
         "destination": "the destination",
         "sources": "the sources",

@@ -39,6 +39,8 @@ SHORT = {
     "the destination /a → /b": Difference("destination", "", "changed", "/a", "/b"),
     "the sources a → a b": Difference("sources", "", "changed", "a", "a b", "COPY a b"),
     "--chown 1 → 2": Difference("chown", "", "changed", "1", "2"),
+    "--ulimit nofile 1:1 → 2:2": Difference("limits", "nofile", "changed", "1:1", "2:2"),
+    "--shm-size 67108864 → 1": Difference("shared_memory", "", "changed", "67108864", "1"),
     "--network default → none": Difference("network", "", "changed", "default", "none"),
     "--mount=type=cache target /a → /b": Difference(
         "mount", "--mount=type=cache,target=/a", "target", "/a", "/b"
