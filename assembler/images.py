@@ -8,14 +8,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
+from assembler.engine.sharing import shared
 from assembler.engine.take import Take, unseen
 from assembler.environment import Environment
 from assembler.errors import (
@@ -37,9 +38,11 @@ from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
+from assembler.store.working import Turn
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.net.retry import RetryPolicy
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
 
@@ -48,6 +51,8 @@ LAYOUT = "oci-layout://"
 RESOLVED = "assembler.resolved"
 """The annotation of a name in the store that has the digest it had in its registry: an index's, where
 the store has one image of that."""
+_LITTLE = 256 << 10  # bytes of a layer
+_SOME = 4
 _OFTEN = 0.1  # seconds between two reports of one transfer
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -88,8 +93,21 @@ class LayoutName:
         return f"{LAYOUT}{self.path}{tag}{f'@{self.digest}' if self.digest else ''}"
 
 
+class Cached(Protocol):
+    """Layers of step results that shared caches have (`sharing.SharedCaches`)."""
+
+    def holds(self, blob: Descriptor) -> bool: ...
+
+    def fetch(self, blob: Descriptor, take: Take) -> None: ...
+
+    def references(self, blob: Descriptor) -> tuple[Reference, ...]: ...
+
+
 class Images:
-    """Resolves image names for one build or command. The registry client is made on first use."""
+    """Resolves image names for one build or command. The registry client is made on first use.
+    `cached` has layers of what is built, None where there are none."""
+
+    cached: Cached | None = None
 
     def __init__(
         self,
@@ -109,6 +127,8 @@ class Images:
         self._clock = clock
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
+        self._impatient: RegistryClient | None = None
+        self._connecting = threading.Lock()
         self._registries: Registries | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
         self._learning = threading.Lock()
@@ -116,6 +136,8 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._ours: set[Digest] = set()
+        """What this command has a turn at already."""
 
     def __enter__(self) -> Images:
         return self
@@ -127,22 +149,40 @@ class Images:
     def client(self) -> RegistryClient:
         """The registry client, its configuration read from the environment's files."""
         if self._client is None:
-            from assembler.registry.client import RegistryClient
-            from assembler.registry.configuration import RegistryConfiguration
-
-            configuration = RegistryConfiguration.read(
-                self._environment, frozenset(self._access.insecure), self._access.tls_verify
-            )
-            self._client = self._stack.enter_context(
-                RegistryClient(
-                    self._environment,
-                    configuration,
-                    access=self._access,
-                    cancellation=self._cancellation,
-                    warn=lambda text: self._sink(Warned(text, self._clock())),
-                )
+            self._client = self._connected(
+                None, lambda text: self._sink(Warned(text, self._clock()))
             )
         return self._client
+
+    def impatient(self) -> RegistryClient:
+        """A client for what the build can do without: it tries again once, does not wait long, and
+        says nothing of it. Threads share it."""
+        with self._connecting:
+            if self._impatient is None:
+                from assembler.net.retry import RetryPolicy
+
+                policy = RetryPolicy(tries=2, budget=10.0)
+                asked = self._access.retries is not None
+                self._impatient = self._connected(None if asked else policy, lambda text: None)
+            return self._impatient
+
+    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
+        from assembler.registry.client import RegistryClient
+        from assembler.registry.configuration import RegistryConfiguration
+
+        configuration = RegistryConfiguration.read(
+            self._environment, frozenset(self._access.insecure), self._access.tls_verify
+        )
+        return self._stack.enter_context(
+            RegistryClient(
+                self._environment,
+                configuration,
+                access=self._access,
+                cancellation=self._cancellation,
+                policy=policy,
+                warn=warn,
+            )
+        )
 
     def resolve(
         self,
@@ -233,8 +273,9 @@ class Images:
 
     def mountable(self, layer: Descriptor) -> tuple[Reference, ...]:
         """The names of images whose repositories may have the blob of `layer`: besides `sources`,
-        those of the store that have it and may have been pushed."""
-        return (*self.sources(layer), *self._whole().get(layer.digest, ()))
+        those of shared caches, and those of the store that have it and may have been pushed."""
+        cached = () if self.cached is None else self.cached.references(layer)
+        return (*self.sources(layer), *cached, *self._whole().get(layer.digest, ()))
 
     def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
         """The names of images whose blobs are in the store, by their blobs. Of those that were pulled
@@ -254,7 +295,7 @@ class Images:
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
-        has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
+        or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
             self._bring(layer, take)
         return self._store.blobs.open(layer.digest)
@@ -267,6 +308,8 @@ class Images:
                 return self.fetch(image, layer, take)
             except NotFound as error:  # another name may still have it
                 refusal = refusal or error
+        if self.cached is not None and self.cached.holds(layer):
+            return self.cached.fetch(layer, take)
         if refusal is not None:
             raise refusal
         self._store.blobs.open(layer.digest).close()  # which says that it is missing
@@ -318,7 +361,10 @@ class Images:
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
-            with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+            with (
+                vertex(f"resolve {reference}", title, self._sink, self._clock) as work,
+                self._store.working.claim(f"image {reference} {platform}", work.output),
+            ):
                 image = self._unchanged(reference, platform) or self._asked(reference, platform)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
@@ -389,6 +435,15 @@ class Images:
             self._fetch(Reference.parse(image.name), layer, take)
 
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
+        if blob.digest in self._ours:
+            return self._received(reference, blob, take)
+        title = _transfer_title("pull", reference, blob)
+        with self._turn(f"blob {blob.digest}", title):
+            if self._store.blobs.has(blob.digest):  # another build was first
+                return self._read(blob, take)
+            self._received(reference, blob, take)
+
+    def _received(self, reference: Reference, blob: Descriptor, take: Take) -> None:
         with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
             def write(piece: bytes | memoryview) -> None:
@@ -398,18 +453,47 @@ class Images:
             self._transfer("pull", reference, blob, write)  # it compares the digest
             ingest.commit_as(blob.digest, blob.size)
 
+    @contextlib.contextmanager
+    def _turn_at(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
+        """Those of `blobs` that are missing, several of them. Little ones have one turn together:
+        one for each takes as long as a fetch. Who wants some of them only may fetch them, too."""
+        missing = self._store.blobs.missing(blobs)
+        little = sorted(str(one.digest) for one in missing if one.size < _LITTLE)
+        if len(little) < _SOME:
+            yield missing
+            return
+        name = f"blobs {Digest.of(' '.join(little).encode())}"
+        with self._turn(name, f"[internal] pull {len(little)} small layers") as turn:
+            if turn.waited:
+                missing = self._store.blobs.missing(blobs)
+            self._ours.update(one.digest for one in missing if one.size < _LITTLE)
+            try:
+                yield missing
+            finally:
+                self._ours.clear()
+
+    def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
+        return shared(self._store.working.claim, name, title, self._sink, self._clock)
+
+    def _read(self, blob: Descriptor, take: Take) -> None:
+        """Hand what is in the store to `take`."""
+        if take is not unseen:
+            with self._store.blobs.reading(blob.digest) as stream:
+                while piece := stream.read(1 << 20):
+                    take(piece)
+
     def bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
         """Fetch those of `blobs` that the store lacks from where `reference` is, several at once.
         Raises RegistryError, StoreError."""
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
-        missing = self._store.blobs.missing(blobs)
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing)), self._cancellation.check)
+        with self._turn_at(blobs) as missing:
+            all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -423,9 +507,7 @@ class Images:
         """Take what the store lost of an image of a layout from the layout. Raises BlobMissing."""
         place = replace(LayoutName.parse(image.name), digest=str(image.manifest.digest))
         self._from_layout(str(place), image.config.platform)
-        with self._store.blobs.open(layer.digest) as stream:
-            while piece := stream.read(1 << 20):
-                take(piece)
+        self._read(layer, take)
 
     def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
         """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
@@ -440,7 +522,7 @@ class Images:
         from assembler.registry.download import fetch_blob
 
         vertex_id = f"{verb} {layer.digest}"
-        title = f"[internal] {verb} {reference.familiar} {layer.digest.hex[:12]}"
+        title = _transfer_title(verb, reference, layer)
         with vertex(vertex_id, title, self._sink, self._clock):
             item, told = str(layer.digest), self._clock()
 
@@ -480,22 +562,24 @@ class Images:
         `open` does."""
         from assembler.registry.parallel import Check, all_at_once
 
-        missing = self._store.blobs.missing(image.manifest.layers)
-        if not missing:
-            return
-        self._holders(missing[0])  # what is learnt once is learnt before there are threads
-        _ = self.client
-
-        def opening(layer: Descriptor) -> Callable[[Check], None]:
+        def bringing(layer: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._bring(layer, lambda piece: check())
 
-        all_at_once(list(map(opening, missing)), self._cancellation.check)
+        with self._turn_at(image.manifest.layers) as missing:
+            if missing:
+                self._holders(missing[0])  # what is learnt once is learnt before there are threads
+                _ = self.client
+                all_at_once(list(map(bringing, missing)), self._cancellation.check)
 
 
 def host_platform() -> Platform:
     """The platform of this machine."""
     machine = os.uname()
     return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")
+
+
+def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:
+    return f"[internal] {verb} {reference.familiar} {blob.digest.hex[:12]}"
 
 
 def parse_reference(text: str) -> Reference:

@@ -10,7 +10,7 @@ from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.change import BaseChange, Snapshot, StepChange
 from assembler.engine.lookup import KnownStage, demanded, look_up, missing
 from assembler.engine.realisation import Realisation
-from assembler.engine.recorder import vertex
+from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
 from assembler.events import VertexDone, VertexStarted
@@ -36,9 +36,11 @@ def execute(plan: Plan, services: Services) -> Image:
         check(plan, services)
     sources = Sources(plan, services)
     realisation = Realisation(services, None, plan.epoch)
+    services.ledger.begin(plan)
     known = look_up(plan, services, sources)
+    _note_known(plan, services, known)
     if _all_packed(plan, known, realisation):
-        _report_cached(plan, services)
+        _report_cached(plan, services, known)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
         return _finish(
             plan, services, realisation, known[plan.target].snapshot, changes, cached=True
@@ -124,21 +126,41 @@ def _finish(
                 known = realisation.pack(change, snapshot[:number])
             services.destination.layer(known.descriptor)
             layers.append(known)
+        results = {
+            change.identity: layer
+            for change, layer in zip(snapshot, layers, strict=True)
+            if isinstance(change, StepChange)
+        }
+        if services.whole:
+            realisation.bring(results.values())
         work.cached = cached
-        image = assemble(plan, changes, tuple(layers), services)
+        described = services.described(plan, results, realisation.variant)
+        image = assemble(plan, changes, tuple(layers), services, described)
         work.detail = f"{image.digest}"
         return image
 
 
-def _report_cached(plan: Plan, services: Services) -> None:
+def _note_known(plan: Plan, services: Services, known: Mapping[int, KnownStage]) -> None:
+    for stage in plan.stages:
+        found = known[stage.index]
+        for number, change in enumerate(found.changes):
+            services.ledger.known(stage, number, found.keys[number], change.ran, change.source)
+
+
+def _report_cached(plan: Plan, services: Services, known: Mapping[int, KnownStage]) -> None:
     for stage in plan.stages:
         now = services.clock()
         if isinstance(stage.base, ImageBase):
             _cached(services, f"{stage.index}/base", base_name(plan, stage), now)
+        changes = known[stage.index].changes
         for number, step in enumerate(stage.steps):
-            _cached(services, f"{stage.index}/{number}", step.name, now)
+            change = changes[number] if number < len(changes) else None
+            _cached(services, f"{stage.index}/{number}", step.name, now, change)
 
 
-def _cached(services: Services, id: str, name: str, now: float) -> None:
+def _cached(
+    services: Services, id: str, name: str, now: float, change: StepChange | None = None
+) -> None:
     services.sink(VertexStarted(id, name, now))
-    services.sink(VertexDone(id, name, now, cached=True))
+    source, ran = ("", 0.0) if change is None else (where(change.source), change.ran)
+    services.sink(VertexDone(id, name, now, cached=True, source=source, ran=ran))

@@ -24,12 +24,13 @@ from assembler.values import value
 
 @value
 class KnownStage:
-    """The part of a stage that the cache knows: `changes` of its first steps, with their keys."""
+    """The part of a stage that the cache knows: `changes` of its first steps, found by `keys`."""
 
     stage: PlannedStage
     base: Snapshot | None
     changes: tuple[StepChange, ...]
     identity: Digest | None
+    keys: tuple[Digest, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -62,8 +63,26 @@ def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, Known
 
 
 def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | None:
-    """The cache's record for `key`, unless the build was told not to use it for this stage."""
-    return None if stage.fresh else services.cache.lookup(key)
+    """The cache's record for `key`, unless the build was told not to use it for this stage, or not
+    to use what ran so long ago."""
+    record = None if stage.fresh else services.cache.lookup(key)
+    return None if record is None or expired(services, record) else record
+
+
+def expired(services: Services, record: Record) -> bool:
+    """Whether the build is not to use `record` for its age. When one ran is not known, it is old."""
+    return services.since is not None and record.ran < services.since
+
+
+def renewed(services: Services, stage: PlannedStage) -> bool:
+    """Whether a RUN of `stage` that executes may have given other files before, under the same key."""
+    return stage.fresh or services.since is not None
+
+
+def known_change(record: Record, step: Step) -> StepChange:
+    """What `record` says of `step`; its bytes may be gone."""
+    run = isinstance(step, Run)
+    return StepChange(record.identity, record.created, run, None, record.ran, record.source)
 
 
 def read_once(
@@ -78,14 +97,14 @@ def read_once(
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
     cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
-    if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
+    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number):
         return None
-    if recorded(services, stage, keys.definition_key(parent, step)) is not None:
+    if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
 
-def _ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
+def ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
     """Whether the image has the layer of step `number` of `stage`, and no RUN is above it."""
     above: list[Step] = []
     for index in reversed(chain_indexes(plan)):
@@ -106,20 +125,23 @@ def _look_up_stage(
     identity = base_identity(plan, stage, lambda index: known[index].identity)
     base = _base(plan, stage, known)
     changes: list[StepChange] = []
+    found: list[Digest] = []
     for number, step in enumerate(stage.steps):
         if identity is None:
             break
         if read_once(plan, stage, number, identity, services, sources) is not None:
             identity = None
             break
-        origins = sources.origins(step, lambda index: known[index].identity)
+        reads = sources.reads(step, lambda index: known[index].identity)
         record = None
-        if origins is not None:
-            record = recorded(services, stage, keys.step_key(identity, step, origins))
+        if reads is not None:
+            key = keys.definition_key(identity, step, [read.identity for read in reads])
+            record = recorded(services, stage, key)
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
-            changes.append(StepChange(record.identity, record.created, isinstance(step, Run)))
-    return KnownStage(stage, base, tuple(changes), identity)
+            changes.append(known_change(record, step))
+            found.append(key)
+    return KnownStage(stage, base, tuple(changes), identity, tuple(found))
 
 
 def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snapshot | None:
