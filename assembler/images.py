@@ -27,7 +27,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress, Warned
+from assembler.events import Requested, Sink, VertexProgress, Warned
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -43,6 +43,7 @@ from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.net.retry import RetryPolicy
+    from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
 
@@ -181,8 +182,12 @@ class Images:
                 cancellation=self._cancellation,
                 policy=policy,
                 warn=warn,
+                trace=self._told if self._access.debug else None,
             )
         )
+
+    def _told(self, request: Exchanged) -> None:
+        self._sink(Requested(str(request), self._clock()))
 
     def resolve(
         self,

@@ -17,6 +17,7 @@ from assembler.net.client import HttpClient, Request, Response, Stream
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
+from assembler.net.trace import Exchanged
 from assembler.oci.reference import Reference
 from assembler.registry import token_servers
 from assembler.registry.auth import Tokens
@@ -44,7 +45,9 @@ class RegistryClient:
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        trace: Callable[[Exchanged], None] | None = None,
     ) -> None:
+        self._trace = trace
         self._environment = environment
         self._access = access or Access()
         self.configuration = configuration
@@ -162,6 +165,7 @@ class RegistryClient:
             certificates=self._certificates,
             variables=self._environment.variables,
             warn=warn,
+            trace=self._trace,
         )
 
     def _authorized(
