@@ -828,16 +828,6 @@ class _Cached:
         return self._shared().find(name)
 
 
-def _fsync(text: str) -> Fsync:
-    try:
-        return Fsync(text)
-    except ValueError:
-        raise UsageError(
-            f"ASSEMBLE_FSYNC={text}: unknown",
-            hint=f"one of {', '.join(one.value for one in Fsync)}",
-        ) from None
-
-
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
     """A limit of at most `processes`, unless another one is asked for."""
     if any(limit.name == "nproc" for limit in request.limits):
