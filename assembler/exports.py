@@ -93,13 +93,13 @@ class Exports:
         title = f"exporting cache to {kind} {target.name}"
         with vertex(title, title, self._sink, self._services.clock) as work:
             while True:
-                packed = self._packed(target)
                 try:
-                    return self._written(target, packed, work)
-                except BlobCorrupt as error:  # a layer that nobody has any more is left out
-                    if not error.removed or self._packed(target) == packed:
+                    return self._written(target, self._packed(target), work)
+                except BlobCorrupt as error:  # what nobody has any more is left out
+                    if not error.removed:
                         raise
-                    self._warn(f"the cache is exported without a layer: {error.message}")
+                    if not error.told:
+                        self._warn(f"{error.message}: the cache goes without it")
 
     def _packed(self, target: CacheTarget) -> Packed:
         compression = by_name(target.compression, target.level)
@@ -115,10 +115,23 @@ class Exports:
         )
 
     def _written(self, target: CacheTarget, packed: Packed, work: Vertex) -> None:
+        mounts = self._mounts(target)
+        try:
+            self._written_with(target, packed, mounts, work)
+        except (AssemblerError, OSError, ValueError) as error:
+            if not mounts or isinstance(error, Cancelled):
+                raise
+            self._written_with(target, packed, (), work)  # what else is wrong is wrong again
+            reason = error.message if isinstance(error, AssemblerError) else str(error)
+            self._warn(f"cache mounts are not exported to {target.name}: {reason}")
+
+    def _written_with(
+        self, target: CacheTarget, packed: Packed, mounts: tuple[CachedMount, ...], work: Vertex
+    ) -> None:
         document = CacheDocument(
             exported(self._seen, self._origins),
             {identity: CachedLayer(*found) for identity, found in packed.items()},
-            self._mounts(target),
+            mounts,
         )
         content = document.serialise()
         if target.reference is None:

@@ -8,16 +8,16 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
-from assembler.engine.recorder import vertex
-from assembler.engine.services import Take, unseen
+from assembler.engine.recorder import Vertex, vertex
 from assembler.engine.sharing import shared
+from assembler.engine.take import Take, unseen
 from assembler.environment import Environment
 from assembler.errors import (
     AssemblerError,
@@ -27,14 +27,14 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress, Warned
+from assembler.events import Requested, Sink, VertexProgress, Warned
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.plan import ResolvedImage
+from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
@@ -42,7 +42,9 @@ from assembler.store.working import Turn
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.net.limits import Limits
     from assembler.net.retry import RetryPolicy
+    from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
 
@@ -51,6 +53,8 @@ LAYOUT = "oci-layout://"
 RESOLVED = "assembler.resolved"
 """The annotation of a name in the store that has the digest it had in its registry: an index's, where
 the store has one image of that."""
+_LITTLE = 256 << 10  # bytes of a layer
+_SOME = 4
 _OFTEN = 0.1  # seconds between two reports of one transfer
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -92,7 +96,7 @@ class LayoutName:
 
 
 class Cached(Protocol):
-    """Layers of step results that shared caches have (`sharing.SharedCaches`)."""
+    """Layers of step results that shared caches have (`imports.SharedCaches`)."""
 
     def holds(self, blob: Descriptor) -> bool: ...
 
@@ -134,6 +138,8 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._ours: set[Digest] = set()
+        """What this command has a turn at already."""
 
     def __enter__(self) -> Images:
         return self
@@ -155,14 +161,21 @@ class Images:
         says nothing of it. Threads share it."""
         with self._connecting:
             if self._impatient is None:
+                from assembler.net.limits import Limits
                 from assembler.net.retry import RetryPolicy
 
-                policy = RetryPolicy(tries=2, budget=10.0)
                 asked = self._access.retries is not None
-                self._impatient = self._connected(None if asked else policy, lambda text: None)
+                policy = None if asked else RetryPolicy(tries=2, budget=10.0)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
+                self._impatient = self._connected(policy, lambda text: None, limits)
             return self._impatient
 
-    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
+    def _connected(
+        self,
+        policy: RetryPolicy | None,
+        warn: Callable[[str], None],
+        limits: Limits | None = None,
+    ) -> RegistryClient:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
 
@@ -176,9 +189,14 @@ class Images:
                 access=self._access,
                 cancellation=self._cancellation,
                 policy=policy,
+                limits=limits,
                 warn=warn,
+                trace=self._told if self._access.debug else None,
             )
         )
+
+    def _told(self, request: Exchanged) -> None:
+        self._sink(Requested(str(request), self._clock()))
 
     def resolve(
         self,
@@ -293,19 +311,23 @@ class Images:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
-            refusal: RegistryError | None = None
-            for image in self._holders(layer):
-                try:
-                    self.fetch(image, layer, take)
-                    break
-                except NotFound as error:  # another name may still have it
-                    refusal = refusal or error
-            else:
-                if self.cached is not None and self.cached.holds(layer):
-                    self.cached.fetch(layer, take)
-                elif refusal is not None:
-                    raise refusal
+            self._bring(layer, take)
         return self._store.blobs.open(layer.digest)
+
+    def _bring(self, layer: Descriptor, take: Take) -> None:
+        """Fetch the blob of `layer` from the first image, or else the shared cache, that has it.
+        Raises as `open` does."""
+        refusal: RegistryError | None = None
+        for image in self._holders(layer):
+            try:
+                return self.fetch(image, layer, take)
+            except NotFound as error:  # another name may still have it
+                refusal = refusal or error
+        if self.cached is not None and self.cached.holds(layer):
+            return self.cached.fetch(layer, take)
+        if refusal is not None:
+            raise refusal
+        self._store.blobs.open(layer.digest).close()  # which says that it is missing
 
     def _holders(self, layer: Descriptor) -> tuple[ResolvedImage, ...]:
         """The images that have `layer`: those of this command, then those of the store that have
@@ -354,11 +376,9 @@ class Images:
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
-            with (
-                vertex(f"resolve {reference}", title, self._sink, self._clock) as work,
-                self._store.working.claim(f"image {reference} {platform}", work.output),
-            ):
-                image = self._unchanged(reference, platform) or self._asked(reference, platform)
+            with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+                image = self._unchanged(reference, platform)
+                image = image or self._asked_once(work, reference, platform)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
                 self._pulled[key] = image
@@ -378,6 +398,15 @@ class Images:
         had = descriptor.annotations.get(RESOLVED) or str(descriptor.digest)
         now = reference.digest or current(self.client, reference)
         return image if str(now) == had else None
+
+    def _asked_once(self, work: Vertex, reference: Reference, platform: Platform) -> Image:
+        """What the registry says, or has just said to another build on the store."""
+        before = self._store.refs.get(str(reference))
+        with self._store.working.claim(f"image {reference} {platform}", work.output):
+            image = None
+            if self._store.refs.get(str(reference)) != before:
+                image = self.stored(reference, platform)
+            return image or self._asked(reference, platform)
 
     def _asked(self, reference: Reference, platform: Platform) -> Image:
         from assembler.registry.pull import resolve
@@ -428,18 +457,42 @@ class Images:
             self._fetch(Reference.parse(image.name), layer, take)
 
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
+        if blob.digest in self._ours:
+            return self._received(reference, blob, take)
         title = _transfer_title("pull", reference, blob)
         with self._turn(f"blob {blob.digest}", title):
             if self._store.blobs.has(blob.digest):  # another build was first
                 return self._read(blob, take)
-            with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
+            self._received(reference, blob, take)
 
-                def write(piece: bytes) -> None:
-                    ingest.write(piece)
-                    take(piece)
+    def _received(self, reference: Reference, blob: Descriptor, take: Take) -> None:
+        with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                self._transfer("pull", reference, blob, write)  # it compares the digest
-                ingest.commit_as(blob.digest, blob.size)
+            def write(piece: bytes | memoryview) -> None:
+                ingest.write(piece)
+                take(piece)
+
+            self._transfer("pull", reference, blob, write)  # it compares the digest
+            ingest.commit_as(blob.digest, blob.size)
+
+    @contextlib.contextmanager
+    def _turn_at(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
+        """Those of `blobs` that are missing, several of them. Little ones have one turn together:
+        one for each takes as long as a fetch. Who wants some of them only may fetch them, too."""
+        missing = self._store.blobs.missing(blobs)
+        little = sorted(str(one.digest) for one in missing if one.size < _LITTLE)
+        if len(little) < _SOME:
+            yield missing
+            return
+        name = f"blobs {Digest.of(' '.join(little).encode())}"
+        with self._turn(name, f"[internal] pull {len(little)} small layers") as turn:
+            if turn.waited:
+                missing = self._store.blobs.missing(blobs)
+            self._ours.update(one.digest for one in missing if one.size < _LITTLE)
+            try:
+                yield missing
+            finally:
+                self._ours.clear()
 
     def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
         return shared(self._store.working.claim, name, title, self._sink, self._clock)
@@ -457,12 +510,12 @@ class Images:
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
-        missing = {blob.digest: blob for blob in blobs if not self._store.blobs.has(blob.digest)}
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
+        with self._turn_at(blobs) as missing:
+            all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -531,21 +584,24 @@ class Images:
         `open` does."""
         from assembler.registry.parallel import Check, all_at_once
 
-        layers = {layer.digest: layer for layer in image.manifest.layers}
-        missing = [one for one in layers.values() if not self._store.blobs.has(one.digest)]
-        if not missing:
-            return
-        self._holders(missing[0])  # what is learnt once is learnt before there are threads
-        _ = self.client
+        def bringing(layer: Descriptor) -> Callable[[Check], None]:
+            return lambda check: self._bring(layer, lambda piece: check())
 
-        def opening(layer: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self.open(layer, lambda piece: check()).close()
-
-        all_at_once(list(map(opening, missing)), self._cancellation.check)
+        with self._turn_at(image.manifest.layers) as missing:
+            if missing:
+                self._holders(missing[0])  # what is learnt once is learnt before there are threads
+                _ = self.client
+                all_at_once(list(map(bringing, missing)), self._cancellation.check)
 
 
 def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:
     return f"[internal] {verb} {reference.familiar} {blob.digest.hex[:12]}"
+
+
+def host_platform() -> Platform:
+    """The platform of this machine."""
+    machine = os.uname()
+    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")
 
 
 def parse_reference(text: str) -> Reference:

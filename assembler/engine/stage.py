@@ -17,6 +17,7 @@ from assembler.engine.lookup import (
     KnownStage,
     ends_in_image,
     known_change,
+    missed,
     read_once,
     recorded,
     renewed,
@@ -238,17 +239,17 @@ class StageBuilder:
         reads: tuple[Read, ...],
         files: Mapping[str, Listing],
     ) -> None:
-        """Tell that the step is done, and why."""
+        """Tell that the step, whose result would be found by `key`, is done, and why."""
         document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        reason = "no-cache" if task.stage.fresh else ""
-        missed = self.services.ledger.missed
-        work.missed(missed(task.stage, task.number, key, document, reason, files))
+        reason = missed(self.services, task.stage, key)
+        stage, number, ledger = task.stage, task.number, self.services.ledger
+        work.missed(ledger.missed(stage, number, key, document, reason, files))
 
     def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
         if task.stage.index not in self.exported:
             return
-        layer = self.realisation.packed(change)
+        layer = self.realisation.exact(change)
         if layer is not None:
             self.services.destination.layer(layer.descriptor)
         elif task.stage.index != self.plan.target or task.number + 1 < len(task.stage.steps):
@@ -433,7 +434,7 @@ class StageBuilder:
             with self._turn(identity, task, work):
                 known = self._recorded(identity, task)
                 if known is None or not self.realisation.available(known):
-                    self._told(work, task, key, reads, known, {str(selected): files.listing})
+                    self._told(work, task, key, reads, known, files.of(selected))
                     with scheduler.working:
                         change = self._made(identity, self._copied(task, step, selection), known)
                     self._keep(key, identity, change, task, reads)
@@ -508,7 +509,7 @@ class StageBuilder:
         reads = (Read(step.origin, step.paths, selected),)
         change = self._recorded(identity, task)  # of the same files from elsewhere
         key = key or identity
-        self._told(work, task, key, reads, change, {str(selected): files.listing})
+        self._told(work, task, key, reads, change, files.of(selected))
         if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset, change)

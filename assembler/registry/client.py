@@ -14,9 +14,11 @@ from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
+from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
+from assembler.net.trace import Exchanged
 from assembler.oci.reference import Reference
 from assembler.registry import token_servers
 from assembler.registry.auth import Tokens
@@ -43,9 +45,13 @@ class RegistryClient:
         access: Access | None = None,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
+        limits: Limits | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        trace: Callable[[Exchanged], None] | None = None,
     ) -> None:
+        self._trace = trace
         self._environment = environment
+        self._limits = limits
         self._access = access or Access()
         self.configuration = configuration
         self.cancellation = cancellation
@@ -60,6 +66,8 @@ class RegistryClient:
         self._insecure: set[str] = set()
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
+        self._endpoints: dict[Reference, tuple[Endpoint, ...]] = {}
+        self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
         """The mirrors that did not answer: they are not asked again."""
         self._found: dict[tuple[str, str], Found] = {}
@@ -70,17 +78,26 @@ class RegistryClient:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
+        """Where to read `reference`, found out once. Raises what the configuration raises."""
+        if reference not in self._endpoints:
+            self._endpoints[reference] = self.configuration.endpoints(reference)
+        return self._endpoints[reference]
+
     def repository(self, endpoint: Endpoint, reference: Reference) -> Repository:
         """The repository at `endpoint`; the scheme is found out once for each host."""
-        url = f"{self.base(endpoint)}/v2/{endpoint.repository}"
-        return Repository(
-            url,
-            endpoint.host,
-            endpoint.repository,
-            reference,
-            self._tokens_of(url, endpoint.host, endpoint.repository),
-            endpoint.mirror,
-        )
+        key = endpoint, reference
+        if key not in self._repositories:
+            url = f"{self.base(endpoint)}/v2/{endpoint.repository}"
+            self._repositories[key] = Repository(
+                url,
+                endpoint.host,
+                endpoint.repository,
+                reference,
+                self._tokens_of(url, endpoint.host, endpoint.repository),
+                endpoint.mirror,
+            )
+        return self._repositories[key]
 
     def base(self, endpoint: Endpoint) -> str:
         """`https://host` of `endpoint`."""
@@ -150,7 +167,9 @@ class RegistryClient:
             unverified=_Unverified(self._is_unverified),
             certificates=self._certificates,
             variables=self._environment.variables,
+            limits=self._limits,
             warn=warn,
+            trace=self._trace,
         )
 
     def _authorized(
@@ -259,5 +278,9 @@ def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Sco
 def _tokens_for(repository: Repository, *urls: str) -> Tokens | None:
     """None where one of `urls` is at another origin: nothing of ours goes there, and nothing that is
     said there is the registry's word."""
-    here = Origin.of(repository.url)
-    return repository.tokens if all(Origin.of(url) == here for url in urls) else None
+    elsewhere = [url for url in urls if not url.startswith(f"{repository.url}/")]
+    if elsewhere:
+        here = Origin.of(repository.url)
+        if any(Origin.of(url) != here for url in elsewhere):
+            return None
+    return repository.tokens

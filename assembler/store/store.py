@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
 from assembler.linux.claims import claim, dead, discard
-from assembler.oci.descriptor import Descriptor
+from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, parse
 from assembler.oci.platform import Platform
@@ -162,6 +162,26 @@ class Store:
                 self.blobs.path(descriptor.digest),
             ) from error
 
+    def images(self, descriptor: Descriptor) -> Iterator[Image]:
+        """All images that `descriptor` leads to and that are here: of an index those of its platforms,
+        without attestations. Raises BlobMissing, BlobCorrupt."""
+        if descriptor.media_type not in INDEXES:
+            yield self.image(descriptor)
+        else:
+            yield from self._all_within(descriptor, _DEPTH)
+
+    def _all_within(self, descriptor: Descriptor, depth: int) -> Iterator[Image]:
+        document = parse(self.blobs.read(descriptor), descriptor.media_type)
+        assert isinstance(document, Index)  # by the media type, which `parse` compares
+        for entry in document.manifests if depth else ():
+            none = entry.platform is not None and entry.platform.os == "unknown"
+            if none or not self.blobs.has(entry.digest):
+                continue
+            if entry.media_type in INDEXES:
+                yield from self._all_within(entry, depth - 1)
+            elif entry.media_type in MANIFESTS:
+                yield self.image(entry)
+
     def _within(self, index: Index, platform: Platform | None, depth: int) -> Image:
         entries = index.manifests
         if platform is not None:
@@ -202,10 +222,10 @@ class Store:
 
 
 def _sweep(path: str, cancellation: Cancellation | None) -> None:
-    layers = os.path.join(path, "layers")
     places = [(os.path.join(path, name), "") for name in ("ingest", "scratch")]
-    places += [(os.path.join(layers, kind), ".") for kind in os.listdir(layers)]
-    places.append((os.path.join(path, "mounts"), "."))
+    for kept in (os.path.join(path, name) for name in ("layers", "mounts")):
+        with suppress(FileNotFoundError):  # no step had a cache mount yet
+            places += [(os.path.join(kept, kind), ".") for kind in os.listdir(kept)]
     for place, prefix in places:
         seen: set[str] = set()
         while found := dead(place, prefix, seen, _AT_ONCE):
