@@ -489,7 +489,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
-            claims=self.store.working.claim,
+            claims=lambda name, tell: self.store.working.claim(name, tell),
             whole=request.whole,
             wanted=request.wanted,
             described=described,

@@ -38,7 +38,6 @@ from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
-from assembler.store.working import Turn
 from assembler.values import value
 
 if TYPE_CHECKING:
@@ -494,7 +493,7 @@ class Images:
             finally:
                 self._ours.clear()
 
-    def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
+    def _turn(self, name: str, title: str) -> AbstractContextManager[object]:
         return shared(self._store.working.claim, name, title, self._sink, self._clock)
 
     def _read(self, blob: Descriptor, take: Take) -> None:
