@@ -141,7 +141,6 @@ class SharedCaches:
                 continue
             for mount in one.document.mounts:
                 if mount.name == name:
-                    self._origins.keep(mount.layer.descriptor.digest, one.place)
                     return mount.layer
         return None
 

@@ -1,9 +1,9 @@
 """Cache mounts that travel: each directory of a RUN --mount=type=cache as one layer (rule M7).
 
-The layer is a tar by zstd with everything that tools ask a cache for: times to the nanosecond, owners
-as the id map shows them, hard links, `user.*` attributes. It is made of the same bytes whenever the
-directory is the same. Nothing of it is believed when it comes from elsewhere: it is unpacked as layers
-are, confined and by its digest, and holds files, links and directories only.
+The layer is a tar by zstd with everything that tools ask a cache for: times to the nanosecond,
+owners as the id map shows them, hard links, `user.*` attributes. It is made of the same bytes
+whenever the directory is the same. Nothing of it is believed when it comes from elsewhere: it is
+unpacked as layers are, confined and by its digest, and holds files, links and directories only.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class MountExport:
             except ContextChanged:
                 without.add(tree.reading)
                 continue
-            self._tell_of(id, tree.left_out)
+            self._tell_of(id, tree)
             return layer
         raise StoreError("its files are being changed all the time", directory)
 
@@ -196,10 +196,10 @@ class MountExport:
         blob = Descriptor(_COMPRESSION.media_type, packed.digest, packed.size)
         return Layer(blob, packed.diff_id)
 
-    def _tell_of(self, id: str, left_out: dict[str, str]) -> None:
-        if left_out:
-            path, reason = next(iter(left_out.items()))
-            what = "a file is" if len(left_out) == 1 else f"{len(left_out)} files are"
+    def _tell_of(self, id: str, tree: LiveTree) -> None:
+        if tree.lacking:
+            path, reason = next(iter(tree.left_out.items()))
+            what = "a file is" if tree.lacking == 1 else f"{tree.lacking} files are"
             self._tell(f"cache mount {id}: {what} not exported, {path!r} for one: {reason}")
 
 
@@ -212,8 +212,9 @@ def restore(
     limits: Limits,
     check: Callable[[], None],
 ) -> None:
-    """Fill the existing, empty directory `into` with the mount in `blob`. Raises what `apply.unpack`
-    raises, for one where it holds anything but files, links and directories; and OSError."""
+    """Fill the existing, empty directory `into` with the mount in `blob`. Raises what
+    `apply.unpack` raises, for one where it holds anything but files, links and directories; and
+    OSError."""
     unpack(blob, into, diff_id=layer.diff_id, limits=limits, kinds=KINDS, check=check)
     if attributes(into).implied:  # the layer does not say whose the directory is
         ownership.give(into, (mount.uid, mount.gid))

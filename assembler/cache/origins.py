@@ -53,10 +53,6 @@ class Origins:
         """Remember that `identity` is packed in `layer` at `place`."""
         self._cache.change(_packed("REPLACE", identity, variant, layer, place))
 
-    def keep(self, blob: Digest, place: str) -> None:
-        """Remember that `place` has `blob`, whatever is in it."""
-        self._cache.change([("INSERT OR IGNORE INTO origins VALUES(?, ?)", (str(blob), place))])
-
     def lost(self, blob: Digest, place: str) -> None:
         """Take note that `place` has not got `blob`."""
         where = "DELETE FROM origins WHERE digest = ? AND place = ?"

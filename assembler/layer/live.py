@@ -26,6 +26,7 @@ KINDS = frozenset((Kind.DIRECTORY, Kind.FILE, Kind.HARDLINK, Kind.SYMLINK))
 """What is taken; sockets, pipes and devices mean nothing elsewhere."""
 
 _DEPTH = 256  # of directories, each of which is open while files below it are read
+_TOLD = 100
 _WHOLE = 1 << 20  # bytes of a file that is read before it is written
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -54,7 +55,8 @@ class _Found(NamedTuple):
 
 class LiveTree:
     """The files below `directory`, but for those at the paths `without`. `check` is called for each
-    and may raise. `left_out` says, by path, what could not be had, and why."""
+    and may raise. `left_out` says, by path, what could not be had, and why: of the first hundred of
+    the `lacking` ones."""
 
     def __init__(
         self, directory: str, check: Callable[[], None] = nothing, without: Set[str] = frozenset()
@@ -63,7 +65,10 @@ class LiveTree:
         self._check = check
         self._without = without
         self._links: dict[tuple[int, int], str] = {}
-        self.left_out: dict[str, str] = dict.fromkeys(without, "it kept changing")
+        self.left_out: dict[str, str] = {}
+        self.lacking = 0
+        for path in without:
+            self._leave_out(path, "it kept changing")
         self.reading = ""
         """The path of the file that is being read; what changes meanwhile has no place in `without`
         yet."""
@@ -110,9 +115,9 @@ class LiveTree:
             try:
                 yield from self._entry(path, parent, name)
             except FileNotFoundError:
-                self.left_out[path] = "it vanished"
+                self._leave_out(path, "it vanished")
             except OSError as error:
-                self.left_out[path] = error.strerror or str(error)
+                self._leave_out(path, error.strerror or str(error))
 
     def _entry(self, path: str, parent: int, name: str) -> Iterator[Entry]:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -146,7 +151,7 @@ class LiveTree:
         if status.st_size <= _WHOLE:
             content = os.read(descriptor, status.st_size + 1)
             if len(content) != status.st_size or _changed(descriptor, status):
-                self.left_out[path] = "it changed while it was read"
+                self._leave_out(path, "it changed while it was read")
                 return
             yield entry._replace(source=_Held(content))
         else:
@@ -178,7 +183,7 @@ class LiveTree:
                     if item.is_dir(follow_symlinks=False):
                         directory = os.open(item.name, _DIRECTORY, dir_fd=parent)
                 except OSError as error:
-                    self.left_out[path] = error.strerror or str(error)
+                    self._leave_out(path, error.strerror or str(error))
                     continue
                 if directory >= 0:
                     pending.append((path, directory, self._listing(path, directory)))
@@ -192,14 +197,19 @@ class LiveTree:
             with os.scandir(directory) as found:
                 return iter(sorted(found, key=lambda item: item.name))
         except OSError as error:
-            self.left_out[path] = error.strerror or str(error)
+            self._leave_out(path, error.strerror or str(error))
             return iter(())
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        self.lacking += 1
+        if len(self.left_out) < _TOLD:
+            self.left_out[path] = reason
 
     def _unfit(self, path: str, name: str, depth: int) -> bool:
         if name.startswith(WHITEOUT_PREFIX):
-            self.left_out[path] = f"a layer has no names that begin with {WHITEOUT_PREFIX}"
+            self._leave_out(path, f"a layer has no names that begin with {WHITEOUT_PREFIX}")
         elif depth > _DEPTH or len(os.fsencode(path)) > DEFAULT_LIMITS.name:
-            self.left_out[path] = "it lies too deep"
+            self._leave_out(path, "it lies too deep")
         else:
             return False
         return True

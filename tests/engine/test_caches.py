@@ -52,7 +52,7 @@ class Elsewhere:
         self.asked.append(name)
         return self.layers.get(name)
 
-    def fetch(self, blob: Descriptor, take: object) -> None:
+    def fetch(self, blob: Descriptor, take: object, *, judged: bool) -> None:
         self.fetched.append(blob.digest)
         if self.fault is not None:
             raise self.fault
@@ -159,7 +159,7 @@ def no_archive(bench: Bench) -> None:
 
 def damaged(bench: Bench) -> None:
     (layer,) = bench.elsewhere.layers.values()
-    bench.elsewhere.fetch(layer.descriptor, None)
+    bench.elsewhere.fetch(layer.descriptor, None, judged=True)
     path = bench.store.blobs.path(layer.descriptor.digest)
     os.chmod(path, 0o600)
     with open(path, "r+b") as stream:

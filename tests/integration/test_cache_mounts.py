@@ -188,6 +188,21 @@ def test_M7_a_machine_with_one_id_has_the_owners_of_one_with_all(
     assert back.build("3", "--cache-from", f"type=local,src={again},mounts=true") == seen
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("runtime", ["native", "chroot"])
+def test_M7_root_carries_caches_too(
+    machines: Callable[[], Machine], tmp_path: Path, runtime: str
+) -> None:
+    place, options = tmp_path / "cache", ("--runtime", runtime)
+    first, second = machines(), machines()
+    first.build("1", *options, "--cache-to", f"type=local,dest={place},mounts=true")
+    seen = first.build("2", *options)
+    assert seen[0] == WARM
+    assert (
+        second.build("2", *options, "--cache-from", f"type=local,src={place},mounts=true") == seen
+    )
+
+
 def test_M7_nothing_of_the_host_is_in_what_travels(
     machines: Callable[[], Machine], tmp_path: Path
 ) -> None:
@@ -235,7 +250,7 @@ def test_M7_a_mount_that_is_damaged_on_its_way_starts_anew(
     found, *_ = second.build("2", "--cache-from", f"type=local,src={place},mounts=true")
     assert found == "found var/cache/apt/archives/a.deb", "that cache is not asked again"
     (warning,) = second.warnings
-    assert "cache mount pip is not taken over, and starts anew" in warning
+    assert f"the cache {place} is not used any more: " in warning
 
 
 def cache_document(layout: Path) -> Any:
