@@ -366,8 +366,9 @@ def test_B14_what_cannot_be_used_is_one_line_and_the_steps_run(
     (line,) = warnings(done)
     assert re.search(said, line), line
     assert steps(done)[1] > 0
-    again = shared.build("two", "--cache-from", shared.ref)
-    assert (steps(again), warnings(again)) == ((3, 0), [])
+    if "any more" in said:  # and what was taken of it before is not believed either
+        again = shared.build("two", "--cache-from", shared.ref)
+        assert (steps(again), warnings(again)) == ((3, 0), [])
 
 
 def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:
