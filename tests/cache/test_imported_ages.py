@@ -43,6 +43,13 @@ def test_what_is_too_old_here_may_be_younger_elsewhere(local: LocalCache) -> Non
     local.record(KEY, OLD)
     middle = replace(YOUNG, ran=120.0)
     assert behind(local, middle, YOUNG, since=150.0).lookup(KEY) == YOUNG
+    local.record(KEY, OLD)
     assert behind(local, middle, YOUNG, since=100.0).lookup(KEY) == OLD
     assert behind(local, middle, since=150.0).lookup(KEY) == OLD, "whose age is told"
     assert behind(local, since=150.0).lookup(KEY) == OLD
+
+
+def test_what_is_younger_takes_the_place_of_what_was_too_old(local: LocalCache) -> None:
+    local.record(KEY, OLD)
+    behind(local, YOUNG, since=150.0).lookup(KEY)
+    assert behind(local, since=150.0).lookup(KEY) == YOUNG
