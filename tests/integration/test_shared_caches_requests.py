@@ -199,6 +199,11 @@ def test_caches_are_asked_in_order_until_one_knows(shared: Shared) -> None:
     assert (steps(first), warnings(first)) == ((3, 0), [])
 
 
+def test_S12_who_wants_no_cache_asks_none(shared: Shared) -> None:
+    done = shared.build("two", "--cache-from", shared.ref, "--no-cache", "-o", "type=cacheonly")
+    assert (steps(done), shared.asked()) == ((0, 3), [])
+
+
 def test_nothing_listens_there(shared: Shared, free_port: int) -> None:
     cache = f"127.0.0.1:{free_port}/team/cache:main"
     done = shared.build("two", "--cache-from", cache)
