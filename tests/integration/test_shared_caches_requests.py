@@ -199,6 +199,16 @@ def test_caches_are_asked_in_order_until_one_knows(shared: Shared) -> None:
     assert (steps(first), warnings(first)) == ((3, 0), [])
 
 
+def test_a_registry_that_is_down_when_a_layer_is_needed_costs_a_line(shared: Shared) -> None:
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    shared.registry.fault = lambda asked: Answer(503)
+    done = shared.build("two")
+    assert done.stdout.strip() == shared.image
+    (line,) = warnings(done)
+    assert f"the cache {shared.registry.host}/{NAME} is not used any more: " in line
+    assert (steps(shared.build("two")), warnings(shared.build("two"))) == ((3, 0), [])
+
+
 def test_S12_who_wants_no_cache_asks_none(shared: Shared) -> None:
     done = shared.build("two", "--cache-from", shared.ref, "--no-cache", "-o", "type=cacheonly")
     assert (steps(done), shared.asked()) == ((0, 3), [])
