@@ -65,12 +65,11 @@ from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.base import Record
-    from assembler.cache.bounds import Bounds
+    from assembler.cache.bounds import Bounds, Policy
     from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
-    from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
@@ -827,16 +826,6 @@ class _Cached:
 
     def find(self, name: str) -> Layer | None:
         return self._shared().find(name)
-
-
-def _fsync(text: str) -> Fsync:
-    try:
-        return Fsync(text)
-    except ValueError:
-        raise UsageError(
-            f"ASSEMBLE_FSYNC={text}: unknown",
-            hint=f"one of {', '.join(one.value for one in Fsync)}",
-        ) from None
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:

@@ -106,7 +106,7 @@ def command(**options: Any) -> None:
                 bounds = bounds_of(environment, builder.warn)
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
-                if bounds:
+                if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
                 with builder.recorded(request, names, _place(inputs, options["context"])):
                     image = _build(builder, request, names, asked, cancellation)

@@ -77,15 +77,15 @@ class ChangeBlobs:
         Unless it is `judged` by who reads it, its diff_id is compared."""
         blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:
-            if blobs.has(blob.digest):
-                if take is not unseen:  # somebody else has just brought it
-                    with blobs.reading(blob.digest) as content:
-                        while piece := content.read(_PIECE):
-                            take(piece)
-            elif isinstance(change, BaseChange):
-                self._services.fetch(change.image, blob, take)
-            else:
-                self._services.cached.fetch(blob, take, judged=judged)
+            if not blobs.has(blob.digest):
+                if isinstance(change, BaseChange):
+                    self._services.fetch(change.image, blob, take)
+                else:
+                    self._services.cached.fetch(blob, take, judged=judged)
+            elif take is not unseen:  # somebody else has just brought it
+                with blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:

@@ -18,6 +18,7 @@ from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
+from assembler.net.trace import Exchanged
 from assembler.oci.reference import Reference
 from assembler.registry import token_servers
 from assembler.registry.auth import Tokens
@@ -46,7 +47,9 @@ class RegistryClient:
         policy: RetryPolicy | None = None,
         limits: Limits | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        trace: Callable[[Exchanged], None] | None = None,
     ) -> None:
+        self._trace = trace
         self._environment = environment
         self._limits = limits
         self._access = access or Access()
@@ -166,6 +169,7 @@ class RegistryClient:
             variables=self._environment.variables,
             limits=self._limits,
             warn=warn,
+            trace=self._trace,
         )
 
     def _authorized(

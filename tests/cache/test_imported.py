@@ -45,8 +45,8 @@ def local(tmp_path: Path) -> Iterator[LocalCache]:
         yield cache
 
 
-def behind(local: LocalCache, *sources: Source) -> ImportedCache:
-    return ImportedCache(local, [one.made for one in sources], lambda blob: True)
+def behind(local: LocalCache, *sources: Source, since: float | None = None) -> ImportedCache:
+    return ImportedCache(local, [one.made for one in sources], lambda blob: True, since)
 
 
 def test_nobody_is_asked_for_what_the_store_knows(local: LocalCache) -> None:
@@ -172,3 +172,17 @@ def test_prune_forgets_where_layers_are_only_with_the_rest(local: LocalCache) ->
     assert local.packed(IDENTITY, GZIP_5) is None
     assert local.lookup(KEY) is None
     assert Origins(local).of(LAYER.descriptor.digest) == ()
+
+
+def test_what_is_too_old_here_may_be_younger_elsewhere(local: LocalCache) -> None:
+    local.record(KEY, replace(RECORD, source=""))
+    young = Source(CacheDocument({KEY: replace(RECORD, ran=200.0)}))
+    middle = Source(CacheDocument({KEY: replace(RECORD, ran=120.0)}))
+    found = replace(RECORD, ran=200.0)
+    assert behind(local, middle, young, since=150.0).lookup(KEY) == found
+    assert behind(local, since=150.0).lookup(KEY) == found  # it took the place of the older one
+    local.record(KEY, replace(RECORD, source=""))
+    assert behind(local, middle, young, since=5.0).lookup(KEY) == replace(RECORD, source="")
+    told = behind(local, middle, since=150.0).lookup(KEY)
+    assert told == replace(RECORD, source=""), "whose age is told"
+    assert behind(local, since=150.0).lookup(KEY) == replace(RECORD, source="")

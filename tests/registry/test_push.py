@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -68,14 +69,23 @@ def opened(blob: Descriptor) -> io.BytesIO:
 
 
 @pytest.fixture
-def new_client(tmp_path: Path) -> Iterator[Callable[[], RegistryClient]]:
+def warned() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def new_client(tmp_path: Path, warned: list[str]) -> Iterator[Callable[[], RegistryClient]]:
     environment = Environment.read({"HOME": str(tmp_path)})
     configuration = RegistryConfiguration.read(environment, frozenset())
     with Cancellation() as cancellation:
 
         def new() -> RegistryClient:
             return RegistryClient(
-                environment, configuration, cancellation=cancellation, policy=QUICK
+                environment,
+                configuration,
+                cancellation=cancellation,
+                policy=QUICK,
+                warn=warned.append,
             )
 
         yield new
@@ -152,12 +162,18 @@ def test_R12_an_odd_success_that_nobody_may_look_at_is_none(
 
 
 def test_R11_a_registry_that_is_late_is_waited_for(
-    client: RegistryClient, faulty: FaultyRegistry
+    client: RegistryClient, faulty: FaultyRegistry, warned: list[str]
 ) -> None:
     faulty.on("GET", MANIFESTS, reply(404), nth=range(1, 4))
     faulty.on("PUT", MANIFESTS, _unknown("BLOB_UNKNOWN"), nth=range(1, 3))
     send(client, f"{faulty.host}/app:1")
     assert holds(faulty, "app:1")
+    assert len(warned) == 5 and all("; trying again in " in one for one in warned)
+    digest = IMAGE.digest
+    lacks = f"{faulty.host}/app: the manifest {digest} was refused, for it lacks blobs that it had"
+    assert sum(one.startswith(lacks) for one in warned) == 2
+    late = f"{faulty.host}/app does not have the manifest {digest} yet that it took"
+    assert sum(one.startswith(late) for one in warned) == 3
 
 
 @pytest.mark.parametrize("code", ["BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"])
@@ -324,6 +340,25 @@ def test_an_index_goes_behind_all_that_it_names(
         str(index.descriptor.digest),
         "multi",
     ]
+    assert faulty.manifests["app", "multi"] == (INDEX, index.content)
+
+
+def test_a_child_goes_by_the_digest_that_its_index_names(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    image, blobs = made(CONTENTS[0])
+    content = image.manifest.content
+    strong = Digest("sha512", hashlib.sha512(content).hexdigest())
+    index = build_index([replace(image.manifest.descriptor, digest=strong)])
+    push(
+        client,
+        [Reference.parse(f"{faulty.host}/app:multi")],
+        index,
+        lambda blob: io.BytesIO(blobs[blob.digest]),
+        documents=lambda entry: {strong: image.manifest}[entry.digest],
+        cancellation=client.cancellation,
+    )
+    assert faulty.manifests["app", str(strong)] == (MANIFEST, content)
     assert faulty.manifests["app", "multi"] == (INDEX, index.content)
 
 
