@@ -109,7 +109,7 @@ class ImportedCache:
                 record = one.document.records.get(key)
                 if record is not None and not self._old(record):
                     result = one.document.results.get(record.identity)
-                    self._origins.take(one.of(record.identity), result, one.place)
+                    self._origins.take(key, one.of(record.identity), result, one.place)
                     return record
         return None
 
