@@ -40,6 +40,7 @@ from assembler.errors import (
 )
 from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
+from assembler.images import host_platform as host_platform
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -63,6 +64,7 @@ from assembler.store.store import Store
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.cache.base import Record
     from assembler.cache.bounds import Bounds
     from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
@@ -179,7 +181,7 @@ class Builder:
         if environment.notice and path == environment.store:
             self.warn(environment.notice)
         self.store = self._stack.enter_context(
-            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self.warn))
+            Store.open(path, cancellation, Disk(Fsync.named(environment.fsync), self.warn))
         )
         self.images = self._stack.enter_context(
             Images(
@@ -390,6 +392,7 @@ class Builder:
             self.inputs,
             lambda build: build.is_of(place, tags),
             self.warn,
+            partial(self._told_elsewhere, request),
         )
         try:
             yield
@@ -416,6 +419,12 @@ class Builder:
             except OSError as error:
                 self.warn(f"no record of this build can be kept: {error.strerror}")
 
+    def _told_elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
+        from assembler.cache.imported import ImportedCache
+
+        cache = self.shared(request).cache if request.cache_from else None
+        return cache.told() if isinstance(cache, ImportedCache) else []
+
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""
         record = self.cache.lookup(key)
@@ -433,6 +442,8 @@ class Builder:
         """`image` with all of its layers in `compression`, in the store."""
         from assembler.engine.recompression import Recompression
 
+        for layer in image.manifest.layers:
+            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
         return Recompression(
             compression,
             self.store,
@@ -457,7 +468,8 @@ class Builder:
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
         main = {} if request.context is None else {"": request.context}
-        cache = self.shared(request).cache if request.cache_from else self.cache
+        shared = self.shared(request) if request.cache_from else None
+        cache = shared.cache(request.since) if shared else self.cache
         inline = any(target.inline for target in request.cache_to)
         described = partial(self._inline, request) if inline else nothing_more
         self.images.cached = cached = _Cached(lambda: self.shared(request))
@@ -492,8 +504,8 @@ class Builder:
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
-            carried=cached if request.cache_from else NoMounts(),
             since=request.since,
+            carried=cached if request.cache_from else NoMounts(),
         )
 
     def _noted(self, event: Event) -> None:
@@ -874,9 +886,3 @@ class _Epochs(Mapping[str, "int | None"]):
 
     def __len__(self) -> int:
         return len(self._contexts)
-
-
-def host_platform() -> Platform:
-    """The platform of this machine."""
-    machine = os.uname()
-    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")

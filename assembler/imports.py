@@ -14,8 +14,8 @@ from assembler.cache.origins import Origins
 from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, RegistryPlace
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
-from assembler.engine.services import Take, unseen
 from assembler.engine.sharing import shared
+from assembler.engine.take import Take, unseen
 from assembler.errors import (
     AssemblerError,
     BadArchive,
@@ -72,11 +72,12 @@ class SharedCaches:
         self._refused: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
 
-    @property
-    def cache(self) -> ImportedCache | LocalCache:
-        """What the engine asks for records and packed layers."""
+    def cache(self, since: float | None = None) -> ImportedCache | LocalCache:
+        """What the engine asks for records and packed layers; see `ImportedCache` for `since`."""
         imports = [one for _, one in self.imports]
-        return ImportedCache(self._local, imports, self._usable) if imports else self._local
+        if not imports:
+            return self._local
+        return ImportedCache(self._local, imports, self._usable, since)
 
     def _import(self, source: CacheSource) -> Import:
         place = self._place_of(source)
@@ -215,7 +216,7 @@ class SharedCaches:
             try:
                 with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                    def write(piece: bytes) -> None:
+                    def write(piece: bytes | memoryview) -> None:
                         ingest.write(piece)
                         take(piece)
 
@@ -248,7 +249,7 @@ class _Taking:
         self._take = take
         self.begun = False
 
-    def __call__(self, piece: bytes) -> None:
+    def __call__(self, piece: bytes | memoryview) -> None:
         self.begun = True
         self._take(piece)
 

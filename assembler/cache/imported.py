@@ -6,7 +6,7 @@ What is taken from them is recorded in the store: the next build asks nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from assembler.cache.base import Cache, Record
@@ -73,36 +73,49 @@ class Import:
 class ImportedCache:
     """`local` and `imports`, which are asked in order; a `cache.base.Cache`, and
     `engine.services.PackedLayers`. `usable` says whether the blob of a layer is here, or can be had.
+    For what ran before `since`, they are asked for something younger.
     """
 
     def __init__(
-        self, local: LocalCache, imports: Sequence[Import], usable: Callable[[Descriptor], bool]
+        self,
+        local: LocalCache,
+        imports: Sequence[Import],
+        usable: Callable[[Descriptor], bool],
+        since: float | None = None,
     ) -> None:
         self._local = local
         self._origins = Origins(local)
         self._imports = tuple(imports)
         self._usable = usable
+        self._since = since
         self._lock = threading.Lock()
         self._looked: set[Digest] = set()
 
     def lookup(self, key: Digest) -> Record | None:
         """See `cache.base.Cache.lookup`."""
         found = self._local.lookup(key)
-        if found is None:
-            found = self._imported(key)
+        if found is None or self._old(found):
+            found = self._imported(key) or found
         if found is not None:
             self._looked.add(found.identity)
         return found
+
+    def _old(self, record: Record) -> bool:
+        return self._since is not None and record.ran < self._since
 
     def _imported(self, key: Digest) -> Record | None:
         with self._lock:
             for one in self._imports:
                 record = one.document.records.get(key)
-                if record is not None:
+                if record is not None and not self._old(record):
                     result = one.document.results.get(record.identity)
                     self._origins.take(one.of(record.identity), result, one.place)
                     return record
         return None
+
+    def told(self) -> list[tuple[str, Mapping[Digest, Record]]]:
+        """Where the caches are that were read, and what they tell of steps."""
+        return [(one.place, one.document.records) for one in self._imports if one.known]
 
     def record(self, key: Digest, record: Record) -> None:
         """See `cache.base.Cache.record`."""

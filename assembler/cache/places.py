@@ -29,7 +29,7 @@ LAYOUT = "oci-layout://"
 _FOREIGN = "application/vnd.buildkit.cacheconfig."
 _PIECE = 1 << 20
 
-Take = Callable[[bytes], object]
+Take = Callable[[bytes | memoryview], object]
 Progress = Callable[[int, int], None]
 
 

@@ -8,7 +8,8 @@ from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
 from assembler.engine.locks import Locks
-from assembler.engine.services import Services, unseen
+from assembler.engine.services import Services
+from assembler.engine.take import Take, unseen
 from assembler.errors import BadArchive, BlobCorrupt, StoreError
 from assembler.events import Warned
 from assembler.oci.digest import Digest
@@ -68,7 +69,7 @@ class ChangeBlobs:
     def fetch(
         self,
         change: Change,
-        take: Callable[[bytes], object] = unseen,
+        take: Take = unseen,
         *,
         judged: bool = True,
     ) -> None:

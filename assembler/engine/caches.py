@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
-from assembler.engine.services import Sandbox, Services, unseen
+from assembler.engine.services import Sandbox, Services
+from assembler.engine.take import unseen
 from assembler.errors import AssemblerError, Cancelled, HostError
 from assembler.events import Warned
 from assembler.layer.changeset import Changeset

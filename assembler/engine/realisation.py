@@ -9,8 +9,9 @@ from functools import partial
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
-from assembler.engine.services import Services, Unpacker, unseen
+from assembler.engine.services import Services, Unpacker
 from assembler.engine.sharing import shared
+from assembler.engine.take import unseen
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
 from assembler.layer import overlay

@@ -12,6 +12,7 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
+from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
@@ -34,13 +35,6 @@ from assembler.values import value
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
-
-Take = Callable[[bytes], object]
-"""Takes the next bytes of a blob."""
-
-
-def unseen(piece: bytes) -> None:
-    """For blobs that nobody reads on their way into the store."""
 
 
 class Unpacker(Protocol):
@@ -258,6 +252,6 @@ class Services:
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
-    carried: CarriedMounts = field(default_factory=NoMounts)
     ledger: Ledger = field(default_factory=Ledger)
     since: float | None = None
+    carried: CarriedMounts = field(default_factory=NoMounts)
