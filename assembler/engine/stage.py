@@ -249,7 +249,7 @@ class StageBuilder:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
         if task.stage.index not in self.exported:
             return
-        layer = self.realisation.packed(change)
+        layer = self.realisation.exact(change)
         if layer is not None:
             self.services.destination.layer(layer.descriptor)
         elif task.stage.index != self.plan.target or task.number + 1 < len(task.stage.steps):
