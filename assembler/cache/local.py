@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cache.base import Record
+from assembler.cache.variants import same_tar
 from assembler.errors import StoreError
 from assembler.linux.claims import held
 from assembler.oci.descriptor import Descriptor
@@ -166,6 +167,15 @@ class LocalCache:
         descriptor = Descriptor(media_type, Digest.parse(digest), size, json.loads(annotations))
         return Layer(descriptor, Digest.parse(diff_id))
 
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """See `engine.services.PackedLayers.otherwise`."""
+        for _, other, *_ in self.select("layers", "identity = ?", str(identity)):
+            if same_tar(other, variant):
+                found = self.packed(identity, other)
+                if found is not None:
+                    return found, other
+        return None
+
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""
         self.change([insertion("layers", *layer_row(identity, variant, layer))])
@@ -215,6 +225,7 @@ class LocalCache:
 
         def forget() -> None:
             execute = self._database.execute
+            execute("BEGIN IMMEDIATE")  # what is recorded meanwhile is not what was looked at
             if lazy:
                 execute("DELETE FROM origins")
             elsewhere = {row[0] for row in execute("SELECT DISTINCT digest FROM origins")}

@@ -26,9 +26,10 @@ class Origins:
         rows = self._cache.select("origins", "digest = ?", str(blob))
         return tuple(place for _, place in rows)
 
-    def diff_ids(self, blob: Digest) -> set[str]:
-        """What the tar in `blob` is said to have for a digest."""
-        return {row[5] for row in self._cache.select("layers", "digest = ?", str(blob))}
+    def diff_ids(self, blob: Digest) -> set[Digest]:
+        """What is said of the tar in `blob`."""
+        rows = self._cache.select("layers", "digest = ?", str(blob))
+        return {Digest.parse(row[5]) for row in rows}
 
     def take(
         self, records: Mapping[Digest, Record], result: CachedLayer | None, place: str

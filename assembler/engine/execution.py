@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ def execute(plan: Plan, services: Services) -> Image:
         return _finish(
             plan, services, realisation, known[plan.target].snapshot, changes, cached=True
         )
+    _hold(plan, known, realisation, services)
     needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
         sandbox = stack.enter_context(services.sandbox()) if needed else None
@@ -55,6 +57,24 @@ def execute(plan: Plan, services: Services) -> Image:
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         return _finish(plan, services, realisation, built[plan.target].snapshot, changes)
+
+
+def _hold(
+    plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation, services: Services
+) -> None:
+    """Keep what a build that is not over yet may need, from now on: layers of its bases, whatever is
+    done to their names, and results that were looked up."""
+    ids = [change.id for stage in known.values() for change in stage.changes]
+    for index in chain_indexes(plan):
+        for change in known[index].changes:
+            realisation.packed(change)
+    for image in plan.images.values():
+        ids += [diff_id.hex for diff_id in image.config.diff_ids]
+        for layer in image.layers:
+            services.store.hold(f"blobs/{layer.digest.algorithm}/{layer.digest.hex}")
+    for kind in os.listdir(services.store.layers_directory):
+        for id in ids:
+            services.store.hold(f"layers/{kind}/{id}")
 
 
 def needs_sandbox(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
@@ -120,7 +140,7 @@ def _finish(
             services.cancellation.check()
             if isinstance(change, BaseChange):
                 known = realisation.base(change)
-            elif (packed := realisation.packed(change)) is not None:
+            elif (packed := realisation.exact(change)) is not None:
                 known = packed
             else:
                 known = realisation.pack(change, snapshot[:number])

@@ -9,8 +9,9 @@ from functools import partial
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
-from assembler.engine.services import Services, Unpacker, unseen
+from assembler.engine.services import Services, Unpacker
 from assembler.engine.sharing import shared
+from assembler.engine.take import unseen
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
 from assembler.layer import overlay
@@ -226,8 +227,12 @@ class Realisation:
             raise named(error, layer) from error
 
     def packed(self, change: Change) -> Layer | None:
-        """The packed form of `change` if its blob is here, or can be fetched."""
+        """A packed form of `change` if its blob is here, or can be fetched."""
         return self._blobs.packed(change)
+
+    def exact(self, change: StepChange) -> Layer | None:
+        """The same, in the compression asked for only."""
+        return self._blobs.exact(change.identity)
 
     def bring(self, layers: Iterable[Layer]) -> None:
         """Have the blobs of `layers` in the store that only shared caches have, several at once."""
@@ -245,16 +250,21 @@ class Realisation:
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
         with self._locks[f"pack {change.id}"]:
-            layer = self._blobs.packed(change)
+            layer = self.exact(change)
             if layer is not None:
                 return layer
             name, title = f"pack {change.identity} {self.variant}", f"pack layer {change.id[:12]}"
             with self._turn(name, title):
-                layer = self._blobs.packed(change)
-                if layer is None:
-                    layer = self._pack(self._changeset(change, below))
-                    self.name(change.identity, layer)
-            return layer
+                return self.exact(change) or self._packed_anew(change, below)
+
+    def _packed_anew(self, change: StepChange, below: Snapshot) -> Layer:
+        if change.changeset is None and not self._layers.find(change):
+            other = self.packed(change)
+            if other is not None:
+                return self.recompressed(change.identity, other)
+        layer = self._pack(self._changeset(change, below))
+        self.name(change.identity, layer)
+        return layer
 
     def pack_first(self, changeset: Changeset) -> tuple[Layer, dict[ByteSource, bytes]]:
         """The packed form of a changeset that has no identity yet, and the SHA-256 digests of the

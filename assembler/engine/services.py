@@ -12,6 +12,7 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
+from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
@@ -34,13 +35,6 @@ from assembler.values import value
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.linux.cgroups import Groups
-
-Take = Callable[[bytes], object]
-"""Takes the next bytes of a blob."""
-
-
-def unseen(piece: bytes) -> None:
-    """For blobs that nobody reads on their way into the store."""
 
 
 class Unpacker(Protocol):
@@ -91,6 +85,11 @@ class PackedLayers(Protocol):
 
     def packed(self, identity: Digest, variant: str) -> Layer | None:
         """The packed form of the change `identity` under the compressor `variant`."""
+        ...
+
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """The change `identity` packed as the tar that `variant` is of, but in another compression;
+        with the variant that this is."""
         ...
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
@@ -152,6 +151,22 @@ class Remote(Protocol):
         ...
 
 
+class CarriedMounts(Protocol):
+    """Cache mounts as other machines had them, by the names of their directories."""
+
+    def find(self, name: str) -> Layer | None:
+        """The mount in its packed form, its blob one of `cached`; None where it is not known."""
+        ...
+
+
+class NoMounts:
+    """For builds that take over none."""
+
+    def find(self, name: str) -> Layer | None:
+        """None."""
+        return None
+
+
 class Destination(Protocol):
     """Where the image goes, told of its layers while it is being built. Both return at once."""
 
@@ -201,7 +216,8 @@ class Services:
     image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
+    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
+    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     `ledger` notes what becomes of steps, and tells why.
     Results of steps that ran before `since`, in seconds since the epoch, are not used.
@@ -238,3 +254,4 @@ class Services:
     archive_limits: Limits = DEFAULT_LIMITS
     ledger: Ledger = field(default_factory=Ledger)
     since: float | None = None
+    carried: CarriedMounts = field(default_factory=NoMounts)
