@@ -177,7 +177,8 @@ def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancel
             if not error.removed:
                 raise
             cancellation.renew()
-            builder.warn(f"{error.message}: building again")
+            if not error.told:
+                builder.warn(f"{error.message}: building again")
 
 
 def _place(inputs: Inputs, context: str) -> str:

@@ -169,3 +169,16 @@ def test_RS03_a_user_without_a_passwd_entry_and_home_builds(assemble: Any, tmp_p
         )
         assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
         assert f"the store is {spare}/assemble-54321" in done.stderr
+
+
+def test_a_cache_that_has_no_room_is_an_error_or_a_warning(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "full", "size=4m") as full:
+        target = f"type=local,dest={full}/cache,mode=max"
+        failed = assemble("build", "--cache-to", target, context, code=102)
+        assert f"the cache could not be exported to {full}/cache: " in last(failed)
+        done = assemble("build", "--cache-to", f"{target},ignore-error=true", context)
+        (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
+        assert f"the cache could not be exported to {full}/cache: " in line
+        assert not (full / "cache/index.json").exists()
