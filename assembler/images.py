@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
+    from assembler.store.working import Turn
 
 
 LAYOUT = "oci-layout://"
@@ -496,7 +497,7 @@ class Images:
             finally:
                 self._ours.clear()
 
-    def _turn(self, name: str, title: str) -> AbstractContextManager[object]:
+    def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
         return shared(self._store.working.claim, name, title, self._sink, self._clock)
 
     def _read(self, blob: Descriptor, take: Take) -> None:
