@@ -65,12 +65,11 @@ from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.base import Record
-    from assembler.cache.bounds import Bounds
+    from assembler.cache.bounds import Bounds, Policy
     from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
-    from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
@@ -194,6 +193,7 @@ class Builder:
                 clock=clock,
             )
         )
+        self.images.cached = _Cached(self._caches)  # what earlier builds took from caches
         self._cdi_directories = tuple(cdi_directories)
         self._registry: Registry | None = None
         self._given_agents = agents or {}
@@ -242,7 +242,12 @@ class Builder:
 
     def shared(self, request: BuildRequest) -> SharedCaches:
         """The shared caches of `request`; each is read once, however often it is built."""
-        key = request.cache_from, request.platform or host_platform()
+        return self._caches(request.cache_from, request.platform or host_platform())
+
+    def _caches(
+        self, sources: tuple[CacheSource, ...] = (), platform: Platform | None = None
+    ) -> SharedCaches:
+        key = sources, platform or host_platform()
         if key not in self._shared:
             from assembler.imports import SharedCaches
 
@@ -421,10 +426,9 @@ class Builder:
                 self.warn(f"no record of this build can be kept: {error.strerror}")
 
     def _told_elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
-        from assembler.cache.imported import ImportedCache
-
-        cache = self.shared(request).cache if request.cache_from else None
-        return cache.told() if isinstance(cache, ImportedCache) else []
+        """Where the shared caches are that were read, and what they tell of steps."""
+        imports = self.shared(request).imports if request.cache_from else ()
+        return [(one.place, one.document.records) for _, one in imports if one.known]
 
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""
@@ -827,16 +831,6 @@ class _Cached:
 
     def find(self, name: str) -> Layer | None:
         return self._shared().find(name)
-
-
-def _fsync(text: str) -> Fsync:
-    try:
-        return Fsync(text)
-    except ValueError:
-        raise UsageError(
-            f"ASSEMBLE_FSYNC={text}: unknown",
-            hint=f"one of {', '.join(one.value for one in Fsync)}",
-        ) from None
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:

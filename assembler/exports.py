@@ -93,13 +93,13 @@ class Exports:
         title = f"exporting cache to {kind} {target.name}"
         with vertex(title, title, self._sink, self._services.clock) as work:
             while True:
-                packed = self._packed(target)
                 try:
-                    return self._written(target, packed, work)
-                except BlobCorrupt as error:  # a layer that nobody has any more is left out
-                    if not error.removed or self._packed(target) == packed:
+                    return self._written(target, self._packed(target), work)
+                except BlobCorrupt as error:  # what nobody has any more is left out
+                    if not error.removed:
                         raise
-                    self._warn(f"the cache is exported without a layer: {error.message}")
+                    if not error.told:
+                        self._warn(f"{error.message}: the cache goes without it")
 
     def _packed(self, target: CacheTarget) -> Packed:
         compression = by_name(target.compression, target.level)
@@ -142,12 +142,22 @@ class Exports:
     def _to_layout(
         self, target: CacheTarget, document: CacheDocument, content: bytes, work: Vertex
     ) -> None:
+        from assembler.registry.parallel import all_at_once
+
         top = document_of(target, content, document.blobs)
         entry = replace(top.descriptor, annotations={REF_NAME: target.tag})
         documents = {described(content).digest: content, entry.digest: top.content}
         check = self._services.cancellation.check
         try:
-            write_layout(target.path, entry, document.blobs, self._images.open, documents, check)
+            write_layout(
+                target.path,
+                entry,
+                document.blobs,
+                self._images.open,
+                documents,
+                check,
+                all_at_once,
+            )
         except OSError as error:
             raise translated(error, _existing(target.path)) from error
         work.detail = str(entry.digest)

@@ -8,8 +8,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -27,7 +27,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress, Warned
+from assembler.events import Requested, Sink, VertexProgress, Warned
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -41,15 +41,20 @@ from assembler.store.store import Store, nothing
 from assembler.values import value
 
 if TYPE_CHECKING:
+    from assembler.net.limits import Limits
     from assembler.net.retry import RetryPolicy
+    from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
+    from assembler.store.working import Turn
 
 
 LAYOUT = "oci-layout://"
 RESOLVED = "assembler.resolved"
 """The annotation of a name in the store that has the digest it had in its registry: an index's, where
 the store has one image of that."""
+_LITTLE = 256 << 10  # bytes of a layer
+_SOME = 4
 _OFTEN = 0.1  # seconds between two reports of one transfer
 _DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -133,6 +138,9 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._names: dict[str, Reference] = {}
+        self._ours: set[Digest] = set()
+        """What this command has a turn at already."""
 
     def __enter__(self) -> Images:
         return self
@@ -154,14 +162,21 @@ class Images:
         says nothing of it. Threads share it."""
         with self._connecting:
             if self._impatient is None:
+                from assembler.net.limits import Limits
                 from assembler.net.retry import RetryPolicy
 
-                policy = RetryPolicy(tries=2, budget=10.0)
                 asked = self._access.retries is not None
-                self._impatient = self._connected(None if asked else policy, lambda text: None)
+                policy = None if asked else RetryPolicy(tries=2, budget=10.0)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
+                self._impatient = self._connected(policy, lambda text: None, limits)
             return self._impatient
 
-    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
+    def _connected(
+        self,
+        policy: RetryPolicy | None,
+        warn: Callable[[str], None],
+        limits: Limits | None = None,
+    ) -> RegistryClient:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
 
@@ -175,9 +190,14 @@ class Images:
                 access=self._access,
                 cancellation=self._cancellation,
                 policy=policy,
+                limits=limits,
                 warn=warn,
+                trace=self._told if self._access.debug else None,
             )
         )
+
+    def _told(self, request: Exchanged) -> None:
+        self._sink(Requested(str(request), self._clock()))
 
     def resolve(
         self,
@@ -442,25 +462,57 @@ class Images:
         if image.name.startswith(LAYOUT):
             self._from_layout_again(image, layer, take)
         else:
-            self._fetch(Reference.parse(image.name), layer, take, check)
+            if image.name not in self._names:
+                self._names[image.name] = Reference.parse(image.name)
+            self._fetch(self._names[image.name], layer, take, check)
 
     def _fetch(
         self, reference: Reference, blob: Descriptor, take: Take, check: Callable[[], None]
     ) -> None:
-        name, title = f"blob {blob.digest}", _transfer_title("pull", reference, blob)
-        claims = self._store.working.claim
-        with shared(claims, name, title, self._sink, self._clock, check):
+        if blob.digest in self._ours:
+            return self._received(reference, blob, take, check)
+        title = _transfer_title("pull", reference, blob)
+        with self._turn(f"blob {blob.digest}", title, check):
             if self._store.blobs.has(blob.digest):  # another build was first
                 return self._read(blob, take)
-            with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
+            self._received(reference, blob, take, check)
 
-                def write(piece: bytes | memoryview) -> None:
-                    check()
-                    ingest.write(piece)
-                    take(piece)
+    def _received(
+        self, reference: Reference, blob: Descriptor, take: Take, check: Callable[[], None]
+    ) -> None:
+        with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                self._transfer("pull", reference, blob, write)  # it compares the digest
-                ingest.commit_as(blob.digest, blob.size)
+            def write(piece: bytes | memoryview) -> None:
+                check()
+                ingest.write(piece)
+                take(piece)
+
+            self._transfer("pull", reference, blob, write)  # it compares the digest
+            ingest.commit_as(blob.digest, blob.size)
+
+    @contextlib.contextmanager
+    def _turn_at(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
+        """Those of `blobs` that are missing, several of them. Little ones have one turn together:
+        one for each takes as long as a fetch. Who wants some of them only may fetch them, too."""
+        missing = self._store.blobs.missing(blobs)
+        little = sorted(str(one.digest) for one in missing if one.size < _LITTLE)
+        if len(little) < _SOME:
+            yield missing
+            return
+        name = f"blobs {Digest.of(' '.join(little).encode())}"
+        with self._turn(name, f"[internal] pull {len(little)} small layers") as turn:
+            if turn.waited:
+                missing = self._store.blobs.missing(blobs)
+            self._ours.update(one.digest for one in missing if one.size < _LITTLE)
+            try:
+                yield missing
+            finally:
+                self._ours.clear()
+
+    def _turn(
+        self, name: str, title: str, check: Callable[[], None] = nothing
+    ) -> AbstractContextManager[Turn]:
+        return shared(self._store.working.claim, name, title, self._sink, self._clock, check)
 
     def _read(self, blob: Descriptor, take: Take) -> None:
         """Hand what is in the store to `take`."""
@@ -475,12 +527,12 @@ class Images:
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
-        missing = self._store.blobs.missing(blobs)
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, unseen, check)
 
-        all_at_once(list(map(fetching, missing)), self._cancellation.check)
+        with self._turn_at(blobs) as missing:
+            all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -549,16 +601,14 @@ class Images:
         `open` does."""
         from assembler.registry.parallel import Check, all_at_once
 
-        missing = self._store.blobs.missing(image.manifest.layers)
-        if not missing:
-            return
-        self._holders(missing[0])  # what is learnt once is learnt before there are threads
-        _ = self.client
-
-        def opening(layer: Descriptor) -> Callable[[Check], None]:
+        def bringing(layer: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._bring(layer, unseen, check)
 
-        all_at_once(list(map(opening, missing)), self._cancellation.check)
+        with self._turn_at(image.manifest.layers) as missing:
+            if missing:
+                self._holders(missing[0])  # what is learnt once is learnt before there are threads
+                _ = self.client
+                all_at_once(list(map(bringing, missing)), self._cancellation.check)
 
 
 def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:

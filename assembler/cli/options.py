@@ -136,6 +136,7 @@ def access_of(given: Mapping[str, Any]) -> Access:
         cert_dir=given["cert_dir"] or "",
         creds=creds,
         retries=given["retries"],
+        debug=_debugs(),
     )
 
 
@@ -204,14 +205,18 @@ def sink_for(progress: str, environment: Environment) -> Sink:
         return RawJson(stream)
     from assembler.cli.display.plain import Plain
 
-    context = click.get_current_context(silent=True)
-    debug = context is not None and bool((context.find_root().obj or {}).get("debug"))
     footer = None
     if progress == "tty":
         from assembler.cli.display.footer import Footer
 
         footer = Footer(lambda: _columns(stream))
-    return Plain(stream, expand=debug, footer=footer)
+    return Plain(stream, expand=_debugs(), footer=footer)
+
+
+def _debugs() -> bool:
+    """Whether the command was given --debug."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool((context.find_root().obj or {}).get("debug"))
 
 
 def _columns(stream: TextIO) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.take import unseen
-from assembler.errors import AssemblerError, Cancelled, HostError
+from assembler.errors import AssemblerError, BlobCorrupt, Cancelled, HostError
 from assembler.events import Warned
 from assembler.layer.changeset import Changeset
 from assembler.layer.realise import realise
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def cache_directory(
     mount: CacheMount, name: str, services: Services, sandbox: Sandbox, seed: Changeset
 ) -> Iterator[str]:
-    """The directory `name` of a cache mount. A new one has what another machine's had, if the build was
-    told where that is, or its owner, mode and the files of `seed` (rule M7). There is one for each
-    kind of id map, as of layers.
+    """The directory `name` of a cache mount. A new one has what another machine's had, if the build
+    was told where that is, or its owner, mode and the files of `seed` (rule M7). There is one for
+    each kind of id map, as of layers.
 
     `locked` waits for other builds that use it; `private` takes another directory when it is
     busy; `shared` does not lock.
@@ -164,6 +164,8 @@ def _restored(carried: Layer, into: str, mount: CacheMount, services: Services) 
 
 
 def _warn(mount: CacheMount, services: Services, error: AssemblerError | OSError) -> None:
+    if isinstance(error, BlobCorrupt) and error.told:
+        return
     reason = error.strerror if isinstance(error, OSError) else error.message
     message = f"cache mount {mount.id} is not taken over, and starts anew: {reason}"
     services.sink(Warned(message, services.clock()))
@@ -172,9 +174,9 @@ def _warn(mount: CacheMount, services: Services, error: AssemblerError | OSError
 def exported(
     plan: Plan, services: Services, enter: Callable[[], str], largest: int
 ) -> tuple[CachedMount, ...]:
-    """The cache mounts that RUNs of `plan` name, packed: as they are here, or as they were elsewhere
-    where this store has them not. What has more than `largest` bytes, 0 for the usual number, and
-    what cannot be had is left out and told.
+    """The cache mounts that RUNs of `plan` name, packed: as they are here, or as they were
+    elsewhere where this store has them not. What has more than `largest` bytes, 0 for the usual
+    number, and what cannot be had is left out and told.
 
     `enter` enters the user namespace, and says which kind of id map it has. Raises Cancelled.
     """

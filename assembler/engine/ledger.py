@@ -160,7 +160,7 @@ class Ledger:
             if self._past is None:
                 self._past = self._read_past()
             place = Place(stage.title, [step.name for step in stage.steps], number)
-            found = self._past.nearest(place, document, own)
+            found = self._past.nearest(place, key, document, own)
         if found.comparison.count:
             return found.comparison
         return Comparison((Difference(_without_difference(found.step, key)),), 1)
@@ -182,12 +182,13 @@ class Ledger:
         return Past(builds, documents, files, lambda build: build.id in shared or mine(build))
 
     def _keep(self, files: Mapping[str, Listing]) -> None:
-        if self._listings is None:
-            return
         for digest, listing in files.items():
+            if self._listings is None:
+                return
             try:
                 self._listings.save(digest, listing)
             except OSError as error:
+                self._listings = None  # it is said once
                 self._warn(f"what a COPY selected cannot be remembered: {error.strerror}")
 
     def steps(self) -> tuple[StepRecord, ...]:

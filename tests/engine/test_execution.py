@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -25,6 +26,7 @@ from assembler.engine.execution import execute
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
+from assembler.engine.stage import StageBuilder
 from assembler.errors import AssemblerError, ContextChanged, CopySourceMissing, ProcessFailed
 from assembler.events import Event, VertexDone, VertexStarted
 from assembler.layer.changeset import Changeset
@@ -123,6 +125,8 @@ class Workshop:
         self.rules = ""
         self.events: list[Event] = []
         self.entered = 0
+        self.epoch: int | None = 1_700_000_000
+        self.time = 1_700_000_000.0
 
     def build(self, text: str, *, no_cache: bool | frozenset[str] = False, **request: Any) -> Image:
         self.runtime.ran.clear()
@@ -133,7 +137,7 @@ class Workshop:
             dockerfile=parse(Source("Dockerfile", text)),
             platform=LINUX,
             build_platform=LINUX,
-            epoch=1_700_000_000,
+            epoch=self.epoch,
             **request,
         )
         plan = make(asked, {need.key: self.images[need.image] for need in needs(asked, {})})
@@ -158,7 +162,7 @@ class Workshop:
             compression=by_name("uncompressed", None),
             sink=self.events.append,
             cancellation=cancellation,
-            clock=lambda: 1_700_000_000.0,
+            clock=lambda: self.time,
             secrets={},
         )
 
@@ -502,6 +506,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "FROM scratch\nCOPY . /\n",
         "FROM scratch\nADD . /x\n",
         "FROM scratch\nCOPY --link --chown=1:2 --chmod=0600 . /x/\n",
+        "FROM scratch\nCOPY --exclude=none . /x/\n",
+        "FROM scratch\nCOPY --parents data t* /x/\n",
     ],
 )
 def test_a_file_that_goes_into_the_image_is_read_once(
@@ -513,6 +519,41 @@ def test_a_file_that_goes_into_the_image_is_read_once(
     assert opened.count("data") == 1
     assert workshop.build(copies).digest == image.digest
     assert opened.count("data") == 2, "what may be known is read to learn whether it is"
+    assert all(event.cached for event in workshop.events if isinstance(event, VertexDone))
+
+
+def test_a_file_that_a_stage_gives_to_the_image_is_read_once(
+    workshop: Workshop, opened: list[str]
+) -> None:
+    text = """\
+FROM scratch AS one
+RUN ["sh", "write /out/payload 1"]
+FROM scratch
+COPY --from=one /out /
+"""
+    image = workshop.build(text)
+    assert workshop.files(image) == {"payload": "1"} and _count(opened, "payload") == 1
+    assert workshop.build(text).digest == image.digest
+    assert workshop.runtime.ran == []
+    # where there was a result of it, what may be known is read to learn whether it is
+    workshop.build(text.replace("payload 1", "payload  1"))
+    done = {one.name: one for one in workshop.events if isinstance(one, VertexDone)}
+    assert done["[stage-1 1/1] COPY --from=one /out /"].cached
+    assert _count(opened, "payload") == 2
+
+
+def _count(opened: list[str], name: str) -> int:
+    return sum(os.path.basename(path) == name for path in opened)
+
+
+def test_an_archive_is_hashed_while_it_is_extracted(workshop: Workshop, opened: list[str]) -> None:
+    (workshop.context / "data").write_text("1")
+    with tarfile.open(workshop.context / "files.tar.gz", "w:gz") as archive:
+        archive.add(workshop.context / "data", "data")
+    image = workshop.build("FROM scratch\nADD files.tar.gz /x/\n")
+    assert workshop.files(image) == {"x/data": "1"}
+    assert _count(opened, "files.tar.gz") == 2, "its first bytes say what it is"
+    workshop.build("FROM scratch\nADD files.tar.gz /x/\n")
     assert all(event.cached for event in workshop.events if isinstance(event, VertexDone))
 
 
@@ -543,6 +584,11 @@ def test_reading_once_gives_what_reading_twice_gives(tmp_path: Path) -> None:
         "COPY a /\nADD b /\n",
         "ADD data b files.tar /x/\nADD data /y\n",
         "COPY --chmod=u=rwX,go= . /\n",
+        "COPY --exclude=**/f . /\nCOPY --exclude=g --exclude=x.o a b /x/\n",
+        "COPY --parents a/d b/[fgh] /x/\n",
+        "COPY --parents --exclude=**/g . /x/\nADD data files.tar /y/\n",
+        "COPY --from=one /a /b /x/\nCOPY --link --exclude=f --from=one / /y/\n",
+        "COPY --from=one /l* /b/h /\nCOPY --from=one --parents /a/d /b /z/\n",
     ],
 )
 def test_reading_directories_once_gives_what_reading_them_twice_gives(
@@ -566,7 +612,9 @@ def test_reading_directories_once_gives_what_reading_them_twice_gives(
         with monkeypatch.context() as patched:
             if not once:
                 patched.setattr(Sources, "unread", lambda *_: None)
-            images.append(workshop.build(f"FROM scratch\n{copies}"))
+                patched.setattr(StageBuilder, "_copy_tree_once", lambda *_: None)
+            stage = "FROM scratch AS one\nCOPY . /\n"
+            images.append(workshop.build(f"{stage}FROM scratch\n{copies}"))
         cache = sqlite3.connect(workshop.directory / "cache.db")
         keys.append(set(cache.execute("SELECT key, identity FROM steps")))
         cache.close()
@@ -576,9 +624,82 @@ def test_reading_directories_once_gives_what_reading_them_twice_gives(
     assert images[0].digest == images[1].digest and keys[0] == keys[1]
 
 
-@pytest.mark.parametrize(("name", "once"), [("data", True), ("files.tar", False)])
+def test_a_copy_whose_bytes_were_given_up_is_put_together_again(workshop: Workshop) -> None:
+    """It is known, so it is not done anew, and keeps its time."""
+    (workshop.context / "data").write_text("1")
+    text = "FROM scratch\nWORKDIR /d\nCOPY data /\n"
+    workshop.epoch, workshop.time = None, 1_600_000_000.0
+    first = workshop.build(text)
+    shutil.rmtree(workshop.directory / "store")
+    workshop.time += 3600
+    again = workshop.build(text)
+    done = {one.vertex: one for one in workshop.events if isinstance(one, VertexDone)}
+    assert done["0/0"].cached and done["0/1"].cached and not done["export"].cached
+    assert again.config.history == first.config.history
+    assert workshop.files(again) == {"data": "1"}
+
+
+MOUNTS = """\
+FROM scratch AS one
+RUN ["sh", "write /o/{}"]
+FROM scratch
+RUN --mount=type=bind,from=one,source=/o,target=/m ["sh", "write /y 1"]
+RUN ["sh", "write /late 1"]
+"""
+
+
+def test_R7_a_mount_of_a_rebuilt_stage_with_the_same_files_still_hits(workshop: Workshop) -> None:
+    first = workshop.build(MOUNTS.format("a 1"))
+    second = workshop.build(MOUNTS.format("a  1"))
+    assert workshop.runtime.ran == ["write /o/a  1"]
+    assert second.digest == first.digest
+    workshop.build(MOUNTS.format("a 2"))
+    assert workshop.runtime.ran == ["write /o/a 2", "write /y 1", "write /late 1"]
+
+
+def test_R7_S12_what_was_run_anew_is_found_by_what_its_mounts_show(workshop: Workshop) -> None:
+    workshop.build(MOUNTS.format("a 1"))
+    workshop.build(MOUNTS.format("a 1"), no_cache=frozenset({"1"}))
+    assert workshop.runtime.ran == ["write /y 1", "write /late 1"]
+    workshop.build(MOUNTS.format("a 1"))
+    assert workshop.runtime.ran == []
+    workshop.build(MOUNTS.format("a  1"))
+    assert workshop.runtime.ran == ["write /o/a  1"], "the newest result is taken, and all above it"
+
+
+def test_R7_a_mounted_file_counts_by_what_it_holds_not_by_its_name(workshop: Workshop) -> None:
+    text = 'FROM scratch\nRUN --mount=type=bind,source={},target=/m ["sh", "write /y 1"]\n'
+    for name in "ab":
+        (workshop.context / name).write_text("1")
+        workshop.build(text.format(name))
+        assert len(workshop.runtime.ran) == (name == "a")
+    shown = {mount.source for mount in workshop.runtime.mounts if isinstance(mount, BindSource)}
+    assert {Path(path).read_text() for path in shown} == {"1"}
+    (workshop.context / "b").chmod(0o755)
+    workshop.build(text.format("b"))
+    assert workshop.runtime.ran == ["write /y 1"]
+
+
+def test_what_is_recorded_says_what_went_into_it_and_when_it_ran(workshop: Workshop) -> None:
+    (workshop.context / "data").write_text("1")
+    workshop.time = 1_650_000_000.5
+    workshop.build('FROM scratch\nCOPY data /\nRUN ["sh", "write /y 1"]\n')
+    with LocalCache(str(workshop.directory / "cache.db")) as cache:
+        rows = cache._rows("SELECT created, inputs, ran, source FROM steps WHERE inputs <> '{}'")
+    told = sorted((json.loads(row[1]) for row in rows), key=lambda one: int(one["number"]))
+    assert [(one["kind"], one["step"]) for one in told] == [
+        ("COPY", "[1/2] COPY data /"),
+        ("RUN", '[2/2] RUN ["sh", "write /y 1"]'),
+    ]
+    assert told[0]["origins"][0]["sources"] == ["data"]
+    assert {(row[0], row[2], row[3]) for row in rows} == {
+        ("2023-11-14T22:13:20Z", 1_650_000_000.5, "")
+    }
+
+
+@pytest.mark.parametrize("name", ["data", "files.tar"])
 def test_C26_what_is_no_archive_is_added_as_it_is_copied(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str, once: bool
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (workshop.context / "data").write_text("1")
     with tarfile.open(workshop.context / "files.tar", "w") as archive:
@@ -592,7 +713,7 @@ def test_C26_what_is_no_archive_is_added_as_it_is_copied(
 
     monkeypatch.setattr(Realisation, "pack_first", noted)
     image = workshop.build(f"FROM scratch\nADD {name} /x/\n")
-    assert workshop.files(image) == {"x/data": "1"} and bool(packed) is once
+    assert workshop.files(image) == {"x/data": "1"} and len(packed) == 1
 
 
 def test_what_appears_after_a_directory_was_listed_is_in_neither_image_nor_key(

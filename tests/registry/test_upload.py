@@ -25,10 +25,11 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.destination import Destination
+from assembler.registry.download import fetch_blob
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
-from assembler.testing.server import Answer
+from assembler.testing.server import Answer, Asked
 from assembler.testing.tokens import Tokens
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import (
@@ -40,6 +41,7 @@ from tests.registry.rules import (
     Action,
     Case,
     amend,
+    cut,
     lose_upload,
     reply,
     reset,
@@ -79,11 +81,14 @@ def uploads(tmp_path: Path) -> Uploads:
 
 
 def destination(
-    client: RegistryClient, registry: FaultyRegistry, uploads: Uploads | None = None
+    client: RegistryClient,
+    registry: FaultyRegistry,
+    uploads: Uploads | None = None,
+    largest: int = CHUNK,
 ) -> Destination:
     reference = Reference.parse(f"{registry.host}/app:1")
     repository = client.repository(client.configuration.endpoint(reference), reference)
-    return Destination(client, repository, uploads, CHUNK)
+    return Destination(client, repository, uploads, CHUNK, largest)
 
 
 def send(
@@ -160,6 +165,24 @@ def test_a_large_blob_goes_by_chunks_that_say_where_they_belong(
     assert {seen.header("content-length") for seen in patches} == {str(CHUNK)}
     assert faulty.blob(DIGEST) == BIG
     assert told == sorted(told) and told[-1] == (len(BIG), len(BIG))
+
+
+def test_chunks_grow_with_what_has_arrived(client: RegistryClient, faulty: FaultyRegistry) -> None:
+    send(destination(client, faulty, largest=400_000))
+    assert sizes(faulty) == [100_000, 100_000, 200_000, 400_000, 200_000]
+    assert faulty.blob(DIGEST) == BIG
+
+
+@pytest.mark.parametrize("fault", [reset(), reply(503), reply(504)])
+def test_R8_chunks_do_not_grow_any_more_once_one_broke(
+    client: RegistryClient, faulty: FaultyRegistry, fault: Action
+) -> None:
+    faulty.on("PATCH", UPLOAD, fault, nth=1, at=500_000)
+    send(destination(client, faulty, largest=400_000))
+    first, second, third, _, *rest = sizes(faulty)
+    assert (first, second, third) == (100_000, 100_000, 200_000)
+    assert rest and all(size <= 100_000 for size in rest)
+    assert faulty.blob(DIGEST) == BIG and faulty.received() <= len(BIG) + 400_000
 
 
 def test_R8_a_smallest_chunk_is_honoured_by_all_but_the_last(
@@ -362,6 +385,40 @@ def test_R10_a_token_that_ends_amid_an_upload_costs_no_byte_of_what_is_there(
         send(destination(client, registry))
         assert registry.blob(DIGEST) == BIG
         assert len(registry.asked("POST", START)) <= 2, "one is the challenge's"
+
+
+def test_R10_tokens_of_two_seconds_end_by_the_clock_amid_an_upload_and_a_download(
+    client: RegistryClient,
+) -> None:
+    """The token server says that they are good for a minute, and the registry has no leeway."""
+
+    def slowly(act: Action, seconds: float) -> Action:
+        def later(case: Case) -> Answer:
+            case.exchange.wait(seconds)
+            return act(case)
+
+        return later
+
+    tokens = Tokens(ttl=2)
+    with FaultyRegistry(tokens=tokens) as registry:
+        registry.on("PATCH", UPLOAD, slowly(lambda case: case.honest(), 0.3))
+        registry.on("GET", BLOB_PATH, slowly(cut(250_000, quietly=True), 0.8))
+        to = destination(client, registry)
+        send(to)
+        assert registry.blob(DIGEST) == BIG and registry.received(DIGEST) == len(BIG)
+        ended = [seen for seen in registry.log if seen.status == 401 and _had_token(seen)]
+        assert ended, "a token ended amid the upload"
+        received = bytearray()
+        where = to.repository.reference
+        fetch_blob(client, where, BLOB, received.extend, cancellation=client.cancellation)
+        assert received == BIG
+        again = [seen for seen in registry.log if seen.status == 401 and _had_token(seen)]
+        assert len(again) > len(ended), "a token ended amid the download"
+        assert len(again) < len(tokens.given), "each refusal brings one token"
+
+
+def _had_token(seen: Asked) -> bool:
+    return seen.header("authorization").startswith("Bearer ")
 
 
 def test_R12_a_blob_that_was_stored_as_another_is_refused(
