@@ -213,7 +213,7 @@ class SharedCaches:
         if isinstance(error, NotFound | ProtocolViolation | BlobCorrupt):
             self._origins.lost(blob.digest, place.text)
 
-    def _failure(self, place: Place, blob: Descriptor, take: _Taking) -> AssemblerError | None:
+    def _failure(self, place: Place, blob: Descriptor, take: Take) -> AssemblerError | None:
         """What kept `blob` from being brought into the store from `place`. Raises Cancelled, NoSpace,
         and what is in the blob where `take` says so."""
         vertex_id, told = f"pull {blob.digest}", self._clock()
@@ -226,17 +226,9 @@ class SharedCaches:
                 told = now
                 self._sink(VertexProgress(vertex_id, str(blob.digest), current, total, now))
 
-        blobs = self._store.blobs
-        with (
-            vertex(vertex_id, title, self._sink, self._clock) as work,
-            self._store.working.claim(f"blob {blob.digest}", work.output),
-        ):
+        with vertex(vertex_id, title, self._sink, self._clock):
             try:
-                if blobs.has(blob.digest):  # another build has just brought it
-                    if take.wanted:
-                        self._hand(blob, take)
-                    return None
-                with blobs.ingest(blob.size, hashed=False) as ingest:
+                with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
                     def write(piece: bytes | memoryview) -> None:
                         ingest.write(piece)
@@ -272,7 +264,6 @@ class _Taking:
 
     def __init__(self, take: Take) -> None:
         self._take = take
-        self.wanted = take is not unseen
         self.begun = False
 
     def __call__(self, piece: bytes | memoryview) -> None:
