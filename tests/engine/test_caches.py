@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from assembler.cache.local import LocalCache
 from assembler.cache.mounts import directory_name
 from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
+from assembler.engine import mounts
 from assembler.engine.caches import cache_directory, exported
 from assembler.errors import AssemblerError, Cancelled, NamespacesForbidden, NotFound
 from assembler.events import Event, Warned
@@ -27,7 +29,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.oci.platform import Platform
 from assembler.plan.make import PlanRequest, make
-from assembler.plan.steps import CacheMount
+from assembler.plan.steps import CacheMount, Run
 from assembler.source import Source
 from assembler.store.disk import Disk, Fsync
 from assembler.store.store import Store
@@ -211,3 +213,38 @@ def test_M7_where_no_namespace_can_be_made_no_mount_is_exported_and_that_is_told
     bench.files()
     assert bench.exported(no_namespace) == []
     assert bench.told == ["cache mounts are not exported: this host lets no user namespace be made"]
+
+
+def test_M7_the_cache_mounts_of_every_step_are_locked_in_one_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else two steps could have one lock each, and wait for the other's."""
+    asked: list[str] = []
+
+    @contextmanager
+    def directory_of(mount: CacheMount, name: str, *rest: object) -> Iterator[str]:
+        asked.append(name)
+        yield f"/{name}"
+
+    monkeypatch.setattr(mounts, "cache_directory", directory_of)
+    orders = []
+    for targets in ("ab", "ba", "aab"):
+        given = " ".join(f"--mount=type=cache,id={one},target=/{one}{n},sharing=locked"
+                         for n, one in enumerate(targets))  # fmt: skip
+        request = PlanRequest(
+            dockerfile=parse(Source("Dockerfile", f"FROM scratch\nRUN {given} x\n")),
+            build_args={},
+            platform=Platform("linux", "amd64"),
+            build_platform=Platform("linux", "amd64"),
+            labels={},
+        )
+        made = make(request, {})
+        (step,) = made.stage(made.target).steps
+        assert isinstance(step, Run)
+        with mounts.mounted(step, SimpleNamespace(services=None, sandbox=None)) as shown:  # type: ignore[arg-type]
+            assert [one.target for one in shown.mounts] == [
+                f"/{one}{n}" for n, one in enumerate(targets)
+            ]
+        orders.append(tuple(asked))
+        asked.clear()
+    assert len(set(orders)) == 1 and len(orders[0]) == 2
