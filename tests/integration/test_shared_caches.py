@@ -6,12 +6,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import (
+    Assemble,
+    cache_directory,
+    environment,
+    needs,
+    remove,
+    run_fixture,
+    serving,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -32,10 +42,11 @@ STEPS = ["build", "deps", "final", "last"]
 
 @dataclass(frozen=True)
 class Machines:
-    """Machines with one registry, which has the base image, and the same context."""
+    """Machines with one registry, which has the base image, and the same context. `team` is a part of
+    the registry that is the test's own."""
 
-    assemble: Any
     host: str
+    team: str
     data: Path
     context: Path
 
@@ -47,23 +58,31 @@ class Machines:
 
     def build(self, machine: str, *options: str, **settings: Any) -> Any:
         """Build on `machine`."""
-        command = replace(self.assemble, env={**self.assemble.env, "ASSEMBLE_STORE": self(machine)})
+        command = Assemble(environment(self.context.parent / machine))
         return command("build", "--progress", "plain", *options, self.context, **settings)
 
-    def __call__(self, machine: str) -> str:
-        """The store of `machine`."""
-        return str(self.context.parent / machine)
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A registry with a base image, and where its data are."""
+    needs("docker-registry")
+    directory = tmp_path_factory.mktemp("registry")
+    with serving(directory) as host:
+        run_fixture("busybox", directory / "store", f"{host}/base:1", cache_directory() / "busybox")
+        push = ("push", f"{host}/base:1", f"{host}/base:1", "--progress", "quiet")
+        Assemble(environment(directory / "store"))(*push)
+        yield host, directory / "data"
 
 
 @pytest.fixture
-def machines(assemble: Any, own_registry: tuple[str, Path], tmp_path: Path) -> Machines:
-    host, data = own_registry
-    assemble("push", "busybox", f"{host}/base:1", "--progress", "quiet")
+def machines(site: tuple[str, Path], tmp_path: Path) -> Iterator[Machines]:
+    host, data = site
     context = tmp_path / "context"
     context.mkdir()
-    made = Machines(assemble, host, data, context)
+    made = Machines(host, f"{host}/{tmp_path.name.lower()}", data, context)
     made.write()
-    return made
+    yield made
+    remove(tmp_path)
 
 
 def ran(done: Any) -> list[str]:
@@ -73,47 +92,47 @@ def ran(done: Any) -> list[str]:
 
 
 def pulled(done: Any) -> list[str]:
-    """The repositories that layers were pulled from."""
+    """The last parts of the names that layers were pulled from."""
     lines = [line.split() for line in done.stderr.splitlines() if "[internal] pull" in line]
     titles = {(line[3], line[4]) for line in lines}
-    return sorted(name.partition("/")[2] for name, _ in titles)
+    return sorted(name.rpartition("/")[2] for name, _ in titles)
 
 
 def test_73_what_one_machine_exports_another_takes_and_runs_nothing(machines: Machines) -> None:
-    cache = f"{machines.host}/team/cache:main"
+    cache = f"{machines.team}/cache:main"
     first = machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
     assert ran(first) == STEPS
     second = machines.build("two", "--cache-from", cache)
     assert (ran(second), second.stdout) == ([], first.stdout)
-    assert pulled(second) == ["base:1", *["team/cache:main"] * 4]  # the image stays in the store
+    assert pulled(second) == ["base:1", *["cache:main"] * 4]  # the image stays in the store
     again = machines.build("two", "--cache-from", f"{machines.host}/nowhere")
     assert (ran(again), again.stdout) == ([], first.stdout)
     assert "importing" not in again.stderr  # the store knows it all
 
 
 def test_79_what_is_only_forwarded_is_not_downloaded(machines: Machines) -> None:
-    cache, image = f"{machines.host}/team/cache:main", f"{machines.host}/team/app:1"
+    cache, image = f"{machines.team}/cache:main", f"{machines.team}/app:1"
     machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
     second = machines.build("two", "--cache-from", cache, "--push", "-t", image)
     assert (ran(second), pulled(second)) == ([], [])
     third = machines.build("three", "--cache-from", cache, "-t", image)
     assert third.stdout == second.stdout
     # what a machine has seen it exports too, though it never had the layers
-    other = f"type=registry,ref={machines.host}/other/cache:1,mode=max"
+    other = f"type=registry,ref={machines.team}/other/cache:1,mode=max"
     exported = machines.build("two", "--push", "-t", image, "--cache-to", other)
     assert pulled(exported) == []
-    fourth = machines.build("four", "--cache-from", f"{machines.host}/other/cache:1")
+    fourth = machines.build("four", "--cache-from", f"{machines.team}/other/cache:1")
     assert (ran(fourth), fourth.stdout) == ([], second.stdout)
 
 
 def test_what_a_changed_step_needs_is_pulled_and_no_more(machines: Machines) -> None:
-    cache, image = f"{machines.host}/team/cache:main", f"{machines.host}/team/app:1"
+    cache, image = f"{machines.team}/cache:main", f"{machines.team}/app:1"
     machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
     machines.write(last="2")
     second = machines.build("two", "--cache-from", cache, "--push", "-t", image)
     assert ran(second) == ["last"]
     # the base, and the three layers below; none of the two stages that files came from
-    assert pulled(second) == ["base:1", *["team/cache:main"] * 3]
+    assert pulled(second) == ["base:1", *["cache:main"] * 3]
     machines.write(source="changed", last="2")
     third = machines.build("two", "--push", "-t", image)
     assert ran(third) == [
@@ -128,7 +147,7 @@ def test_what_a_changed_step_needs_is_pulled_and_no_more(machines: Machines) -> 
 
 
 def test_72_a_cache_of_the_image_only_has_its_layers(machines: Machines) -> None:
-    cache = f"{machines.host}/team/cache:min"
+    cache = f"{machines.team}/cache:min"
     first = machines.build("one", "--cache-to", f"type=registry,ref={cache}")
     second = machines.build("two", "--cache-from", cache)
     assert (ran(second), second.stdout) == ([], first.stdout)
@@ -138,7 +157,7 @@ def test_72_a_cache_of_the_image_only_has_its_layers(machines: Machines) -> None
 
 
 def test_74_an_image_carries_its_cache(machines: Machines) -> None:
-    image = f"{machines.host}/team/app:1"
+    image = f"{machines.team}/app:1"
     inline = ("--build-arg", "BUILDKIT_INLINE_CACHE=1")
     first = machines.build("one", "--push", "-t", image, *inline)
     assert machines.build("one", "--push", "-t", image, *inline).stdout == first.stdout
@@ -159,9 +178,9 @@ def test_75_a_layout_is_a_cache_that_skopeo_reads(
     assert len(manifest["layers"]) == 7
     second = machines.build("two", "--cache-from", f"type=local,src={layout},tag=main")
     assert (ran(second), second.stdout) == ([], first.stdout)
-    copy = f"docker://{machines.host}/copied/cache:1"
+    copy = f"docker://{machines.team}/copied/cache:1"
     podman.skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:main", copy)
-    third = machines.build("three", "--cache-from", f"{machines.host}/copied/cache:1")
+    third = machines.build("three", "--cache-from", f"{machines.team}/copied/cache:1")
     assert (ran(third), third.stdout) == ([], first.stdout)
     before = {path: os.stat(path).st_mtime_ns for path in (layout / "blobs/sha256").iterdir()}
     machines.build("one", "--cache-to", f"type=local,dest={layout},mode=max,tag=main")
@@ -171,7 +190,7 @@ def test_75_a_layout_is_a_cache_that_skopeo_reads(
 
 
 def test_an_index_of_blobs_in_another_compression_is_a_cache_too(machines: Machines) -> None:
-    cache = f"{machines.host}/team/cache:index"
+    cache = f"{machines.team}/cache:index"
     form = "mode=max,image-manifest=false,compression=zstd,force-compression=true"
     first = machines.build("one", "--cache-to", f"type=registry,ref={cache},{form}")
     second = machines.build("two", "--cache-from", cache)
@@ -179,7 +198,7 @@ def test_an_index_of_blobs_in_another_compression_is_a_cache_too(machines: Machi
 
 
 def test_results_that_were_asked_for_anew_lead_on(machines: Machines) -> None:
-    cache = f"type=registry,ref={machines.host}/team/cache:main"
+    cache = f"type=registry,ref={machines.team}/cache:main"
     machines.build("one")
     fresh = machines.build("one", "--no-cache", "--cache-to", f"{cache},mode=max")
     assert ran(fresh) == STEPS
@@ -189,7 +208,7 @@ def test_results_that_were_asked_for_anew_lead_on(machines: Machines) -> None:
 
 def test_results_that_are_directories_only_are_packed_for_the_cache(machines: Machines) -> None:
     first = machines.build("one")
-    cache = f"type=registry,ref={machines.host}/team/cache:main"
+    cache = f"type=registry,ref={machines.team}/cache:main"
     assert ran(machines.build("one", "--cache-to", f"{cache},mode=max")) == []
     machines.write(source="changed")
     assert ran(machines.build("two", "--cache-from", cache)) == ["build", "last"]
@@ -197,17 +216,19 @@ def test_results_that_are_directories_only_are_packed_for_the_cache(machines: Ma
 
 
 def test_a_cache_that_vanished_is_missed_once(machines: Machines) -> None:
-    cache = f"{machines.host}/team/cache:main"
+    cache = f"{machines.team}/cache:main"
     machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
-    taken = machines.build("two", "--cache-from", cache, "--push", "-t", f"{machines.host}/x:1")
+    taken = machines.build("two", "--cache-from", cache, "--push", "-t", f"{machines.team}/x:1")
     assert (ran(taken), pulled(taken)) == ([], [])
-    for link in machines.data.rglob("repositories/team/cache/_layers/sha256/*/link"):
+    for link in machines.data.rglob(
+        f"repositories/{machines.team.partition('/')[2]}/cache/_layers/sha256/*/link"
+    ):
         link.unlink()
     machines.write(last="2")
-    done = machines.build("two", "--push", "-t", f"{machines.host}/x:2")
+    done = machines.build("two", "--push", "-t", f"{machines.team}/x:2")
     assert ran(done) == STEPS
     (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
-    assert f"the cache {machines.host}/team/cache is not used any more: " in line
+    assert f"the cache {machines.team}/cache is not used any more: " in line
 
 
 def test_nothing_of_the_host_is_in_a_cache(machines: Machines, tmp_path: Path) -> None:

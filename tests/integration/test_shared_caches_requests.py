@@ -380,8 +380,9 @@ def test_B14_what_cannot_be_used_is_one_line_and_the_steps_run(
     assert done.stdout.strip() == shared.image
     (line,) = warnings(done)
     assert re.search(said, line), line
-    assert steps(done)[1] > 0
-    if "any more" in said:  # and what was taken of it before is not believed either
+    if "any more" not in said:
+        assert steps(done) == (0, 3)
+    else:  # what is known and lacks its bytes is put together again; and nothing wrong was kept
         again = shared.build("two", "--cache-from", shared.ref)
         assert (steps(again), warnings(again)) == ((3, 0), [])
 
