@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.take import unseen
-from assembler.errors import AssemblerError, Cancelled, HostError
+from assembler.errors import AssemblerError, BlobCorrupt, Cancelled, HostError
 from assembler.events import Warned
 from assembler.layer.changeset import Changeset
 from assembler.layer.realise import realise
@@ -142,7 +142,8 @@ def _carried(name: str, mount: CacheMount, services: Services) -> Layer | None:
     except Cancelled:
         raise
     except (AssemblerError, OSError) as error:
-        _warn(mount, services, error)
+        if not (isinstance(error, BlobCorrupt) and error.removed):  # of a cache that is told itself
+            _warn(mount, services, error)
         return None
     return layer
 
