@@ -165,6 +165,8 @@ def _restored(carried: Layer, into: str, mount: CacheMount, services: Services) 
 
 
 def _warn(mount: CacheMount, services: Services, error: AssemblerError | OSError) -> None:
+    if isinstance(error, BlobCorrupt) and error.told:
+        return
     reason = error.strerror if isinstance(error, OSError) else error.message
     message = f"cache mount {mount.id} is not taken over, and starts anew: {reason}"
     services.sink(Warned(message, services.clock()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from assembler.engine.services import PackedLayers
-from assembler.engine.sharing import Claims, shared, unclaimed
+from assembler.engine.sharing import shared, unclaimed
 from assembler.events import Sink, Warned
 from assembler.layer.compression import Compression, reader
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
@@ -16,6 +17,9 @@ from assembler.oci.descriptor import DOCKER_MANIFEST, Descriptor, compression_of
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.engine.sharing import Claims
 
 
 class Recompression:

@@ -11,7 +11,7 @@ from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.engine.ledger import Ledger
-from assembler.engine.sharing import Claims, unclaimed
+from assembler.engine.sharing import unclaimed
 from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.events import Sink
@@ -34,6 +34,7 @@ from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
+    from assembler.engine.sharing import Claims
     from assembler.linux.cgroups import Groups
 
 

@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
@@ -29,7 +30,7 @@ from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, parse
 from assembler.oci.platform import Platform
-from assembler.store import leases, settled, working
+from assembler.store import leases, settled
 from assembler.store.blobs import Blobs
 from assembler.store.builds import Builds
 from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
@@ -38,7 +39,9 @@ from assembler.store.leases import Lease
 from assembler.store.listings import Listings
 from assembler.store.refs import Refs, replace_file
 from assembler.store.uploads import Uploads
-from assembler.store.working import Working
+
+if TYPE_CHECKING:
+    from assembler.store.working import Working
 
 VERSION = 1
 _WORKING = "working"
@@ -71,7 +74,6 @@ class Store:
         self.uploads = Uploads(
             os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
         )
-        self.working = Working(os.path.join(path, _WORKING), cancellation)
         self.builds = Builds(os.path.join(path, "builds"))
         self.listings = Listings(os.path.join(path, "listings"))
         self.layers_directory = os.path.join(path, "layers")
@@ -94,7 +96,7 @@ class Store:
                 settled.opened(path, nothing if cancellation is None else cancellation.check)
             _sweep(path, cancellation)
             leases.sweep(path)
-            working.sweep(os.path.join(path, _WORKING))
+            _sweep_working(os.path.join(path, _WORKING))
             _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
             if is_exhausted(error):
@@ -107,6 +109,13 @@ class Store:
         if cancellation is not None:
             cancellation.before_death(lambda: _sweep_after_death(path))
         return cls(path, cancellation, disk)
+
+    @property
+    def working(self) -> Working:
+        """What builds on this store are at."""
+        from assembler.store.working import Working
+
+        return Working(os.path.join(self.path, _WORKING), self._cancellation)
 
     def __enter__(self) -> Store:
         return self
@@ -257,6 +266,13 @@ def _sweep_after_death(path: str) -> None:
     ]
     argv = [sys.executable, "-P", "-c", _SWEEPER, package, path]
     os.posix_spawn(argv[0], argv, {"PATH": os.defpath}, file_actions=actions, setsid=True)
+
+
+def _sweep_working(directory: str) -> None:
+    if os.path.isdir(directory) and os.listdir(directory):
+        from assembler.store.working import sweep
+
+        sweep(directory)
 
 
 def _sweep_groups(records: str) -> None:
