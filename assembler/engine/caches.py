@@ -142,7 +142,8 @@ def _carried(name: str, mount: CacheMount, services: Services) -> Layer | None:
     except Cancelled:
         raise
     except (AssemblerError, OSError) as error:
-        _warn(mount, services, error)
+        if not (isinstance(error, BlobCorrupt) and error.removed):  # of a cache that is told itself
+            _warn(mount, services, error)
         return None
     return layer
 

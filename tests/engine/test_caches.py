@@ -20,7 +20,13 @@ from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
 from assembler.engine import mounts
 from assembler.engine.caches import cache_directory, exported
-from assembler.errors import AssemblerError, Cancelled, NamespacesForbidden, NotFound
+from assembler.errors import (
+    AssemblerError,
+    BlobCorrupt,
+    Cancelled,
+    NamespacesForbidden,
+    NotFound,
+)
 from assembler.events import Event, Warned
 from assembler.layer.changeset import Changeset
 from assembler.layer.tar_reader import DEFAULT_LIMITS
@@ -167,6 +173,14 @@ def damaged(bench: Bench) -> None:
     with open(path, "r+b") as stream:
         stream.seek(300)
         stream.write(b"damage")
+
+
+def test_M7_of_a_cache_that_is_used_no_more_nothing_more_is_told(bench: Bench) -> None:
+    """`CachedBlobs.fetch` has told it, for every layer and mount of that cache."""
+    bench.elsewhere.fault = BlobCorrupt("nobody has it any more", "")
+    bench.elsewhere.fault.removed = True
+    assert bench.files() == ["seed"]
+    assert bench.told == []
 
 
 @pytest.mark.parametrize("spoil", [not_there, other_bytes, no_archive, damaged])
