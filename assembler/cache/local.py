@@ -1,23 +1,22 @@
 """The step cache of one store: SQLite, derived data only. It may be deleted at any time.
 
-SQLite notices damage of its pages' structure, not of what is in them. So each row ends with a seal of
-all that is in it: one that was damaged is none, which costs a step, never a wrong image. A database
-that cannot be read is moved aside and started anew.
+A row that was damaged is none (`cache.rows`), which costs a step, never a wrong image. A database that
+cannot be read is moved aside and started anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from assembler.cache.base import Record
+from assembler.cache.rows import SCHEMA, TABLES, Row, insertion, layer_row, seal, step_row
 from assembler.cache.variants import same_tar
 from assembler.errors import StoreError
 from assembler.linux.claims import held
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from assembler.context.download import Download
 
 Result = TypeVar("Result")
-Row = tuple[Any, ...]
 
 _PATIENCE = 30.0  # seconds
 _UNWRITABLE = frozenset({
@@ -41,25 +39,6 @@ _DAMAGED = frozenset({
     # tables that are not ours: no such column, a value that must be given
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT,
 })  # fmt: skip
-SCHEMA = 6
-_TABLES = """
-CREATE TABLE IF NOT EXISTS steps(
-    key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
-    ran REAL NOT NULL, source TEXT NOT NULL, seal TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS layers(
-    identity TEXT NOT NULL, variant TEXT NOT NULL, media_type TEXT NOT NULL, digest TEXT NOT NULL,
-    size INTEGER NOT NULL, diff_id TEXT NOT NULL, annotations TEXT NOT NULL, seal TEXT NOT NULL,
-    PRIMARY KEY(identity, variant)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS images(
-    key TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
-    seal TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS downloads(
-    url TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
-    modified TEXT NOT NULL, seal TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS origins(
-    digest TEXT NOT NULL, place TEXT NOT NULL, seal TEXT NOT NULL, PRIMARY KEY(digest, place))
-    WITHOUT ROWID;
-"""
 
 
 class _Newer(sqlite3.DatabaseError):
@@ -131,7 +110,7 @@ class LocalCache:
             return _open_read_only(self._path, SCHEMA)
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             database = sqlite3.connect(":memory:", check_same_thread=False)
-            database.executescript(_TABLES)
+            database.executescript(TABLES)
             self._writable = True
             return database
 
@@ -255,7 +234,7 @@ class LocalCache:
         """The rows of `table` that are `where`, as they were inserted."""
         with self._lock:
             rows = self._rows(f"SELECT * FROM {table} WHERE {where}", values)
-        return [row[:-1] for row in rows if row[-1] == _seal(table, row[:-1])]
+        return [row[:-1] for row in rows if row[-1] == seal(table, row[:-1])]
 
     def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
         """Execute all of `statements`, or none. Raises StoreError."""
@@ -316,33 +295,6 @@ class LocalCache:
                         hint="is a build stopped (Ctrl-Z)? Continue it, or end it",
                     ) from error
             self._check()
-
-
-def step_row(key: Digest, record: Record) -> Row:
-    """A row of `steps`."""
-    identity, ran = str(record.identity), float(record.ran)
-    return (str(key), identity, record.created, record.inputs, ran, record.source)
-
-
-def layer_row(identity: Digest, variant: str, layer: Layer) -> Row:
-    """A row of `layers`."""
-    blob = layer.descriptor
-    annotations = json.dumps(dict(blob.annotations)) if blob.annotations else "{}"
-    digest, diff_id = str(blob.digest), str(layer.diff_id)
-    return (str(identity), variant, blob.media_type, digest, blob.size, diff_id, annotations)
-
-
-def insertion(table: str, *values: object, unless_known: bool = False) -> tuple[str, Row]:
-    """The statement that puts a row into `table`, with its seal, in place of what is there."""
-    conflict = "IGNORE" if unless_known else "REPLACE"
-    marks = ", ".join("?" * (len(values) + 1))
-    return f"INSERT OR {conflict} INTO {table} VALUES({marks})", (*values, _seal(table, values))
-
-
-def _seal(table: str, values: Row) -> str:
-    """What tells a row from one of which anything was damaged."""
-    text = repr((table, *values)).encode("utf-8", "backslashreplace")
-    return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _decoded(content: bytes) -> str:
@@ -427,7 +379,7 @@ def _create(database: sqlite3.Connection) -> None:
             names = "SELECT name FROM sqlite_master WHERE type = 'table'"
             for (name,) in database.execute(names).fetchall():
                 database.execute(f'DROP TABLE "{name}"')
-            for statement in _TABLES.split(";"):
+            for statement in TABLES.split(";"):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {SCHEMA}")
 

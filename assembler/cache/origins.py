@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from assembler.cache.base import Record
 from assembler.cache.document import CachedLayer
-from assembler.cache.local import LocalCache, Row, insertion, layer_row, step_row
+from assembler.cache.local import LocalCache
+from assembler.cache.rows import Row, insertion, layer_row, step_row
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from assembler.cache.base import Record
-from assembler.cache.local import SCHEMA, LocalCache, damage, insertion
+from assembler.cache.local import LocalCache, damage
+from assembler.cache.rows import SCHEMA, insertion
 from assembler.context.download import Download
 from assembler.errors import StoreError
 from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
