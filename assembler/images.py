@@ -492,17 +492,16 @@ class Images:
 
     @contextlib.contextmanager
     def _turn_at(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
-        """Those of `blobs` that are missing, several of them. Little ones have one turn together:
-        one for each takes as long as a fetch. Who wants some of them only may fetch them, too."""
+        """Those of `blobs` that are missing, several of them. Little ones have one turn together, that
+        of whoever wants the same: one for each takes as long as a fetch."""
         missing = self._store.blobs.missing(blobs)
-        little = sorted(str(one.digest) for one in missing if one.size < _LITTLE)
-        if len(little) < _SOME:
+        little = sorted({str(one.digest) for one in blobs if one.size < _LITTLE})
+        if len(little) < _SOME or not any(one.size < _LITTLE for one in missing):
             yield missing
             return
         name = f"blobs {Digest.of(' '.join(little).encode())}"
-        with self._turn(name, f"[internal] pull {len(little)} small layers") as turn:
-            if turn.waited:
-                missing = self._store.blobs.missing(blobs)
+        with self._turn(name, f"[internal] pull {len(little)} small layers"):
+            missing = self._store.blobs.missing(blobs)
             self._ours.update(one.digest for one in missing if one.size < _LITTLE)
             try:
                 yield missing
