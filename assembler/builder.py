@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.access import Access
@@ -46,7 +45,7 @@ from assembler.remotes import Remotes
 from assembler.runtime.base import SHARED_MEMORY, Limit
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
-from assembler.values import value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.cache.local import LocalCache

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.access import Access
@@ -37,7 +36,7 @@ from assembler.plan.plan import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
-from assembler.values import value
+from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient

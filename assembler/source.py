@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
 
-from assembler.values import value
+from assembler.values import field, value
 
 _WHOLE_USER = re.compile(r"(?i)\b(https?://)[^/\s?#]*@")
 _PASSWORD = re.compile(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields, is_dataclass, replace
+import dataclasses
+from dataclasses import fields, is_dataclass
 
 import pytest
 
-from assembler.values import value
+from assembler.values import field, mutable, replace, value
 
 
 @value
@@ -48,6 +49,8 @@ def test_values_are_equal_when_what_is_compared_is() -> None:
 def test_values_are_dataclasses_with_slots() -> None:
     assert is_dataclass(Point) and [one.name for one in fields(Named)][-1] == "more"
     assert replace(Named(1, 2), more=(3,)) == Named(1, 2, more=(3,))
+    assert dataclasses.replace(Named(1, 2), y=3) == Named(1, 3)
+    assert dataclasses.asdict(Keyed(x=1)) == {"x": 1}
     assert not hasattr(Point(1), "__dict__")
     assert Keyed(x=1) == Keyed(x=1)
     with pytest.raises(TypeError):
@@ -75,3 +78,53 @@ def test_what_a_class_defines_is_its_own() -> None:
             return 0
 
     assert Own(1) == Own(2) and hash(Own(1)) == 0
+
+
+def test_values_in_an_order_are_compared_field_by_field() -> None:
+    @value(order=True)
+    class Pair:
+        """Two numbers."""
+
+        first: int
+        second: int
+
+    assert sorted([Pair(2, 1), Pair(1, 2), Pair(1, 1)]) == [Pair(1, 1), Pair(1, 2), Pair(2, 1)]
+    with pytest.raises(TypeError):
+        assert Pair(1, 1) < 3
+
+
+def test_what_is_made_for_each_value_is_its_own() -> None:
+    @value
+    class Kept:
+        """What it was asked before is remembered."""
+
+        x: int
+        kept: list[int] = field(default_factory=list, init=False, compare=False)
+        sure: bool = field(default=True, init=False)
+
+    one, other = Kept(1), Kept(1)
+    one.kept.append(1)
+    assert one == other and not other.kept and other.sure
+    assert replace(one, x=2).kept == []
+
+
+def test_what_is_mutable_is_equal_to_itself_only() -> None:
+    @mutable
+    class Count:
+        """How many."""
+
+        number: int = 0
+
+    one = Count()
+    one.number += 1
+    assert one.number == 1 and Count() != Count() and repr(one).endswith("Count(number=1)")
+
+
+def test_a_field_of_the_standard_library_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"assembler\.values\.field"):
+
+        @value
+        class Wrong:
+            """Whose field is described by something else."""
+
+            x: int = dataclasses.field(default=0)

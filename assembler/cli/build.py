@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from assembler.cli.options import (
 from assembler.cli.request import builder_for, read_inputs, request_of, request_options
 from assembler.environment import Environment
 from assembler.errors import BlobCorrupt, Cancelled, UsageError
+from assembler.values import replace
 
 if TYPE_CHECKING:
     from assembler.access import Access

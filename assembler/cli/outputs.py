@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.errors import UsageError
-from assembler.values import value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.builder import Builder

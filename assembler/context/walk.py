@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import compress
 from marshal import dumps, loads
 from operator import attrgetter
@@ -42,6 +41,7 @@ from assembler.layer.changeset import Entry
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, plain_file, record
 from assembler.layer.tree import join
 from assembler.linux.beneath import Openings
+from assembler.values import mutable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
@@ -75,7 +75,7 @@ Part = bytes | _Files
 """The digest of a directory's files, or what it is made of."""
 
 
-@dataclass(slots=True)
+@mutable
 class _Level:
     """A directory in which others are being walked, those `below` still to come."""
 

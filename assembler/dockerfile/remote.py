@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import field, replace
 
-from assembler.values import value
+from assembler.values import field, replace, value
 
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
 _SCP = re.compile(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)")

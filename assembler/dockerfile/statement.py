@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import field, replace
 
 from assembler.dockerfile.flags import Allowed, Flags, check_flags, split_flags
 from assembler.dockerfile.heredocs import Opening, openings
@@ -13,7 +12,7 @@ from assembler.dockerfile.suggest import did_you_mean
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import SyntaxProblem, UnknownInstruction
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, replace, value
 
 NAMES = tuple(
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL"

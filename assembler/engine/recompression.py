@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from assembler.engine.services import PackedLayers
@@ -14,6 +13,7 @@ from assembler.layer.write import Packed, repack
 from assembler.oci.descriptor import DOCKER_MANIFEST, Descriptor, compression_of
 from assembler.oci.image import Image, Layer
 from assembler.store.store import Store
+from assembler.values import replace
 
 
 class Recompression:

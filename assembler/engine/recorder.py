@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from assembler.errors import Cancelled
 from assembler.events import Sink, VertexDone, VertexFailed, VertexOutput, VertexStarted
+from assembler.values import mutable
 
 
-@dataclass(slots=True)
+@mutable
 class Vertex:
     """A piece of work being reported. `output` is what the display shows of a process."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from assembler.dockerfile.globs import BadGlob, Glob
@@ -15,7 +14,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, mutable, value
 
 _WILDCARD = re.compile(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 _SPECIAL = re.compile(r"([*?\[\\])")
@@ -101,7 +100,7 @@ def _matches(glob: Glob, path: str) -> bool:
     return glob.matches(path)
 
 
-@dataclass(slots=True)
+@mutable
 class _Level:
     """A directory that is being walked: what is left of it, and whether it is taken whole.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.base import Cache
@@ -26,7 +25,7 @@ from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.growing import Growing
 from assembler.store.store import Store
-from assembler.values import value
+from assembler.values import field, value
 
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from assembler.context.base import NOTHING, Context, Digests, Summarised
@@ -33,6 +32,7 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
+from assembler.values import replace
 
 Result = TypeVar("Result")
 

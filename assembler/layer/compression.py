@@ -10,7 +10,6 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.errors import UsageError
@@ -18,6 +17,7 @@ from assembler.layer.decompression import reader
 from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
 from assembler.layer.ordered import InOrder
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
+from assembler.values import field, value
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,7 +57,7 @@ def _nothing(sink: Sink) -> None:
     """For formats that add nothing to the tar."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """What a format with a table of contents made of a layer besides its bytes: `annotations` that
     its descriptor must have. `added` gives a sink the bytes that came to the tar, behind what was
@@ -141,7 +141,7 @@ def processors() -> int:
     return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plain:
     """No compression."""
 
@@ -168,7 +168,7 @@ class _PlainWriter:
         pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Zstd:
     """Frames of 4 MiB, each with its content's size and checksum, compressed independently: their
     number of threads does not show, they can be decompressed in parallel, and libzstd needs no more
@@ -293,7 +293,7 @@ class _ZstdWriter:
         self._frames.close()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Gzip:
     """One gzip member made of independently deflated blocks of 1 MiB, each primed with the 32 KiB
     before it, so that several threads work on it and their number does not show in the bytes."""

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from assembler.errors import BlobMissing, NoSpace
@@ -15,6 +14,7 @@ from assembler.layer.changeset import Entry, RangeBytes
 from assembler.layer.decompression import reader
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
 from assembler.layer.write import nothing
+from assembler.values import field, value
 
 _PIECE = 1 << 20
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -32,7 +32,7 @@ class Members(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MemberBytes:
     """The bytes of the member `number` of a layer's tar."""
 

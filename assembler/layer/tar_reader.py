@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from assembler.errors import BadArchive
@@ -20,7 +19,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.decompression import DEFAULT_LIMIT, Readable
 from assembler.layer.fields import normalise
 from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
-from assembler.values import value
+from assembler.values import field, mutable, value
 
 BLOCK = 512
 
@@ -211,7 +210,7 @@ class _Body(io.RawIOBase):
         return self._source.read(size) if self._source else b""
 
 
-@dataclass(slots=True)
+@mutable
 class _Extensions:
     """What extended headers said about the member that follows them."""
 

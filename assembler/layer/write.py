@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
 from itertools import islice
 from operator import lt
 from typing import BinaryIO, Protocol
@@ -16,7 +15,7 @@ from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
-from assembler.values import value
+from assembler.values import field, value
 
 _PIECE = 1 << 20
 

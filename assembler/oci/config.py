@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field, replace
 from typing import Any
 
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.platform import Platform
-from assembler.values import value
+from assembler.values import field, replace, value
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 MAX_CONFIG = 8 << 20  # bytes

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+
+from assembler.values import value
 
 _SHAPE = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Digest:
     """`algorithm:hex` of stored bytes. Make one with `parse` or `of`."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+
+from assembler.values import replace, value
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -23,7 +24,7 @@ _NUMBER = re.compile(r"v([1-9][0-9]?)")
 _ARM64 = re.compile(r"v([89])(?:\.([0-9]))?")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Platform:
     """Where an image runs. Only Windows has an `os_version`: its kernel must be the image's."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -24,7 +24,7 @@ def has_registry(name: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Reference:
     """A normalised image name. `tag` and `digest` may both be absent."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from assembler.dockerfile.instructions import Copy, Heredoc
 from assembler.dockerfile.remote import GitReference, is_url, parse_git, without_credentials
@@ -25,6 +24,7 @@ from assembler.plan.steps import (
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.workdir import destination_path
 from assembler.source import Span, redacted
+from assembler.values import replace
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
 
 from assembler.dockerfile.instructions import (
     Copy,
@@ -33,7 +32,7 @@ from assembler.plan.resolution import Need, Use
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, ScratchOrigin, StageOrigin
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python",
                  "rockylinux", "ubuntu")  # fmt: skip

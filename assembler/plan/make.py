@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field, replace
 
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.instructions import Arg, Dockerfile, From, Warning
@@ -37,7 +36,7 @@ from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.titles import Titles
-from assembler.values import value
+from assembler.values import field, replace, value
 
 _SUGGESTIONS = 20
 """How many undeclared build arguments are compared with every ARG of the file."""

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from assembler.dockerfile.instructions import Label, Maintainer, OnBuild, StopSignal, User, Volume
 from assembler.errors import DockerfileError, SyntaxProblem
 from assembler.plan.scope import blamed
 from assembler.plan.state import StageScope, StageState
+from assembler.values import replace
 
 _SIGNALS = frozenset(
     "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT "

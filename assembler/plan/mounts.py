@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import field
 
 from assembler.dockerfile.flags import csv_fields, parse_csv_fields
 from assembler.dockerfile.suggest import did_you_mean
@@ -23,7 +22,7 @@ from assembler.plan.steps import (
 )
 from assembler.plan.workdir import absolute
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from assembler.dockerfile.instructions import Expose
 from assembler.dockerfile.words import expand_list
@@ -11,6 +10,7 @@ from assembler.errors import DockerfileError, ExpansionFailed
 from assembler.plan.scope import blamed
 from assembler.plan.state import StageScope, StageState
 from assembler.source import Span
+from assembler.values import replace
 
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _PROTOCOLS = ("tcp", "udp", "sctp")

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
 from assembler.oci.reference import Reference, has_registry
+from assembler.values import field, value
 
 ALL, DIGEST_ONLY, TAG_ONLY = "all", "digest-only", "tag-only"
 MODES = ("enforcing", "permissive", "disabled")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mirror:
     """A `[[registry.mirror]]`; `use` is its `pull-from-mirror`."""
 
@@ -25,7 +25,7 @@ class Mirror:
     use: str = ALL
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """A `[[registry]]`. `location` is empty for a wildcard that rewrites nothing."""
 
@@ -37,7 +37,7 @@ class Rule:
     file: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registries:
     """What all files say together: a later file's rule replaces that of the same prefix."""
 
@@ -81,8 +81,8 @@ def read(environment: Environment) -> Registries:
         document = _File(path, _document(path))
         for rule in _rules(document):
             rules[rule.prefix] = rule
-        for name, value in document.table("aliases").items():
-            aliases[name] = document.text(value, f"aliases.{name}")
+        for name, meant in document.table("aliases").items():
+            aliases[name] = document.text(meant, f"aliases.{name}")
             if aliases[name]:
                 document.check_name(aliases[name], f"aliases.{name}")
         if "unqualified-search-registries" in document.content:
@@ -123,7 +123,7 @@ def _document(path: str) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}", hint="the file is TOML, registries.conf(5)") from error
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _File:
     path: str
     content: dict[str, Any]

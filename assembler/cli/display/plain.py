@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TextIO
 
 from assembler.cli.display.footer import Footer
@@ -21,12 +20,13 @@ from assembler.events import (
     Warned,
 )
 from assembler.source import excerpt, printable
+from assembler.values import mutable
 
 LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 
 
-@dataclass(slots=True)
+@mutable
 class _Vertex:
     number: int
     name: str

@@ -16,7 +16,6 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from assembler.events import (
@@ -28,13 +27,14 @@ from assembler.events import (
     VertexOutput,
     VertexStarted,
 )
+from assembler.values import mutable
 
 MAX_SIZE, MAX_SPEED = 2 << 20, 200 << 10  # bytes, bytes a second
 _KEPT_BUILDS = 20
 _TAIL = 4 << 10
 
 
-@dataclass(slots=True)
+@mutable
 class _Step:
     started: float
     number: int = 0
