@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from assembler.builder import Builder, host_platform
 from assembler.cancellation import Cancellation
-from assembler.cli.main import cli
+from assembler.cli.commands import cli
 from assembler.cli.subjects import whole
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError, UsageError
