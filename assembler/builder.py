@@ -41,8 +41,8 @@ from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
+from assembler.plan.steps import SHARED_MEMORY, Limit
 from assembler.remotes import Remotes
-from assembler.runtime.base import SHARED_MEMORY, Limit
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
 from assembler.values import field, replace, value
@@ -325,6 +325,7 @@ class Builder:
             self._sink,
             self._clock,
             self.archive_limits,
+            self.store.working.claim,
         ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -350,6 +351,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
+            claims=self.store.working.claim,
             whole=request.whole,
             wanted=request.wanted,
             destination=request.destination,
@@ -364,7 +366,6 @@ class Builder:
             agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
-            shared_memory=request.shared_memory,
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
@@ -601,12 +602,12 @@ def _fsync(text: str) -> Fsync:
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
-    """The limits asked for, and one of at most `processes` if none of them is of processes."""
+    """A limit of at most `processes`, unless another one is asked for."""
     if any(limit.name == "nproc" for limit in request.limits):
-        return request.limits
+        return ()
     from assembler.linux.restraint import process_limit
 
-    return (*request.limits, Limit("nproc", *process_limit(processes)))
+    return (Limit("nproc", *process_limit(processes)),)
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:
@@ -630,6 +631,8 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         every_stage=every_stage,
         allow=request.allow,
         hosts=tuple(sorted({name for name, _ in request.add_hosts})),
+        limits=tuple(sorted(request.limits, key=lambda limit: limit.name)),
+        shared_memory=request.shared_memory,
         no_cache=request.no_cache,
     )
 

@@ -9,13 +9,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Take, unseen
+from assembler.engine.sharing import shared
 from assembler.environment import Environment
 from assembler.errors import (
     AssemblerError,
@@ -36,6 +37,7 @@ from assembler.plan.plan import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
+from assembler.store.working import Turn
 from assembler.values import replace, value
 
 if TYPE_CHECKING:
@@ -314,7 +316,10 @@ class Images:
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
-            with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+            with (
+                vertex(f"resolve {reference}", title, self._sink, self._clock) as work,
+                self._store.working.claim(f"image {reference} {platform}", work.output),
+            ):
                 image = self._unchanged(reference, platform) or self._asked(reference, platform)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
@@ -385,14 +390,28 @@ class Images:
             self._fetch(Reference.parse(image.name), layer, take)
 
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
-        with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
+        title = _transfer_title("pull", reference, blob)
+        with self._turn(f"blob {blob.digest}", title):
+            if self._store.blobs.has(blob.digest):  # another build was first
+                return self._read(blob, take)
+            with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-            def write(piece: bytes) -> None:
-                ingest.write(piece)
-                take(piece)
+                def write(piece: bytes) -> None:
+                    ingest.write(piece)
+                    take(piece)
 
-            self._transfer("pull", reference, blob, write)  # it compares the digest
-            ingest.commit_as(blob.digest, blob.size)
+                self._transfer("pull", reference, blob, write)  # it compares the digest
+                ingest.commit_as(blob.digest, blob.size)
+
+    def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
+        return shared(self._store.working.claim, name, title, self._sink, self._clock)
+
+    def _read(self, blob: Descriptor, take: Take) -> None:
+        """Hand what is in the store to `take`."""
+        if take is not unseen:
+            with self._store.blobs.reading(blob.digest) as stream:
+                while piece := stream.read(1 << 20):
+                    take(piece)
 
     def bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
         """Fetch those of `blobs` that the store lacks from where `reference` is, several at once.
@@ -419,9 +438,7 @@ class Images:
         """Take what the store lost of an image of a layout from the layout. Raises BlobMissing."""
         place = replace(LayoutName.parse(image.name), digest=str(image.manifest.digest))
         self._from_layout(str(place), image.config.platform)
-        with self._store.blobs.open(layer.digest) as stream:
-            while piece := stream.read(1 << 20):
-                take(piece)
+        self._read(layer, take)
 
     def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
         """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
@@ -436,7 +453,7 @@ class Images:
         from assembler.registry.download import fetch_blob
 
         vertex_id = f"{verb} {layer.digest}"
-        title = f"[internal] {verb} {reference.familiar} {layer.digest.hex[:12]}"
+        title = _transfer_title(verb, reference, layer)
         with vertex(vertex_id, title, self._sink, self._clock):
             item, told = str(layer.digest), self._clock()
 
@@ -487,6 +504,10 @@ class Images:
             return lambda check: self.open(layer, lambda piece: check()).close()
 
         all_at_once(list(map(opening, missing)), self._cancellation.check)
+
+
+def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:
+    return f"[internal] {verb} {reference.familiar} {blob.digest.hex[:12]}"
 
 
 def parse_reference(text: str) -> Reference:

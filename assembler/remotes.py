@@ -186,8 +186,15 @@ class Remotes:
                 self._store, self._http, self._known(), self._secrets, self._cancellation
             )
             shown_as = f"[internal] fetch {item}"
-            with self._turns, vertex(id, shown_as, self._sink, self._clock) as work:
-                found = fetcher.fetch(source.url, source.checksum, progress, source.credentials)
+            with vertex(id, shown_as, self._sink, self._clock) as work:
+                found = fetcher.fetch(
+                    source.url,
+                    source.checksum,
+                    progress,
+                    source.credentials,
+                    tell=work.output,
+                    at_once=self._turns,
+                )
                 work.detail = str(found.digest)
             return found
 

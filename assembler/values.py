@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Class = TypeVar("Class", bound=type)
 
-__all__ = ["Field", "field", "fields", "mutable", "replace", "value"]
+__all__ = ["Field", "field", "fields", "is_value", "mutable", "replace", "value"]
 
 _LACKING: Any = object()
 
@@ -59,6 +59,11 @@ if not TYPE_CHECKING:
             if name not in changes:
                 changes[name] = getattr(one, name)
         return cls(**changes)
+
+
+def is_value(one: object) -> bool:
+    """Whether `one` is of a class that this module made."""
+    return hasattr(type(one), "_fields_of")
 
 
 def fields(of: Any) -> tuple[Field, ...]:
@@ -139,11 +144,16 @@ def _made(cls: Any, kw_only: bool, namespace: dict[str, Any] | None = None) -> A
 def _field(given: Any, name: str, kw_only: bool) -> Field:
     if isinstance(given, Field):
         return given._replace(name=name, kw_only=kw_only or given.kw_only)
-    if type(given).__name__ == "Field":
-        raise TypeError(
-            f"{name}: its class is a value, whose fields assembler.values.field describes"
-        )
-    return Field(name, given, kw_only=kw_only)
+    if type(given).__name__ != "Field":
+        return Field(name, given, kw_only=kw_only)
+    import dataclasses  # whose `field` it is
+
+    default, factory = (
+        _LACKING if one is dataclasses.MISSING else one
+        for one in (given.default, given.default_factory)
+    )
+    kw_only = kw_only or given.kw_only is True
+    return Field(name, default, factory, given.init, given.repr, given.compare, kw_only)
 
 
 def _constructor(cls: Any) -> Any:

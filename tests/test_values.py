@@ -120,11 +120,13 @@ def test_what_is_mutable_is_equal_to_itself_only() -> None:
     assert one.number == 1 and Count() != Count() and repr(one).endswith("Count(number=1)")
 
 
-def test_a_field_of_the_standard_library_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"assembler\.values\.field"):
+def test_a_field_of_the_standard_library_means_the_same() -> None:
+    @value
+    class Said:
+        """Whose fields are described by something else."""
 
-        @value
-        class Wrong:
-            """Whose field is described by something else."""
+        x: int = dataclasses.field(default=1)
+        more: list[int] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
-            x: int = dataclasses.field(default=0)
+    assert Said().x == 1 and Said().more == [] and Said(more=[1]) == Said()
+    assert repr(Said()).endswith("Said(x=1)")

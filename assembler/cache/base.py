@@ -12,13 +12,18 @@ from assembler.values import value
 class Record:
     """The result of a step.
 
-    `identity` is the step's content key: what later steps' keys build on. `created` is when it
-    ran (RFC 3339, UTC). `inputs` is JSON text of what went into the key.
+    `identity` is the step's content key: what later steps' keys build on. `created` is the time its
+    history tells (RFC 3339, UTC), which may be the epoch's; `ran` is when it really ran, in seconds
+    since the epoch, 0.0 where that is not known. `inputs` is JSON text of what went into the key
+    (`plan.inputs`). `source` says where an imported record came from, such as
+    `ghcr.io/o/app:cache`; it is empty for the local store's.
     """
 
     identity: Digest
     created: str
     inputs: str = "{}"
+    ran: float = 0.0
+    source: str = ""
 
 
 class Cache(Protocol):

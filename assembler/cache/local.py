@@ -32,11 +32,11 @@ _UNWRITABLE = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
 })  # fmt: skip
-SCHEMA = 3
+SCHEMA = 4
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
-    used REAL NOT NULL) WITHOUT ROWID;
+    ran REAL NOT NULL, source TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layers(
     identity TEXT NOT NULL, variant TEXT NOT NULL, media_type TEXT NOT NULL, digest TEXT NOT NULL,
     size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(identity, variant)) WITHOUT ROWID;
@@ -95,7 +95,7 @@ class LocalCache:
         self._writable = False
         self._notify(f"cannot be written ({error}); this build is not remembered")
         try:
-            return _open_read_only(self._path)
+            return _open_read_only(self._path, SCHEMA)
         except sqlite3.DatabaseError:
             database = sqlite3.connect(":memory:", check_same_thread=False)
             database.executescript(_TABLES)
@@ -118,19 +118,29 @@ class LocalCache:
 
     def lookup(self, key: Digest) -> Record | None:
         """See `cache.base.Cache.lookup`."""
-        row = self._one("SELECT identity, created, inputs FROM steps WHERE key = ?", str(key))
+        row = self._one(
+            "SELECT identity, created, inputs, ran, source FROM steps WHERE key = ?", str(key)
+        )
         if row is None:
             return None
         try:
-            return Record(Digest.parse(row[0]), row[1], inputs=row[2])
+            return Record(Digest.parse(row[0]), row[1], row[2], float(row[3]), row[4])
         except ValueError:
             return None  # not a row of ours; the step runs again and replaces it
 
     def record(self, key: Digest, record: Record) -> None:
         """See `cache.base.Cache.record`."""
         self._write(
-            "INSERT OR REPLACE INTO steps VALUES(?, ?, ?, ?, ?)",
-            (str(key), str(record.identity), record.created, record.inputs, time.time()),
+            "INSERT OR REPLACE INTO steps VALUES(?, ?, ?, ?, ?, ?, ?)",
+            (
+                str(key),
+                str(record.identity),
+                record.created,
+                record.inputs,
+                record.ran,
+                record.source,
+                time.time(),
+            ),
         )
 
     def packed(self, identity: Digest, variant: str) -> Layer | None:
@@ -309,7 +319,8 @@ def _code(error: sqlite3.DatabaseError) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _open_read_only(path: str) -> sqlite3.Connection:
+def _open_read_only(path: str, schema: int | None = None) -> sqlite3.Connection:
+    """The database at `path`. Raises DatabaseError for none, and one of another `schema`."""
     from urllib.parse import quote
 
     # what is on a file system that cannot be written does not change
@@ -319,6 +330,9 @@ def _open_read_only(path: str) -> sqlite3.Connection:
     )
     try:
         database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
+        found = database.execute("PRAGMA user_version").fetchone()[0]
+        if schema not in (None, found):
+            raise sqlite3.DatabaseError(f"of schema {found}, not {schema}")
     except BaseException:
         database.close()
         raise
@@ -336,12 +350,25 @@ def _open(path: str) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         if version < SCHEMA:
-            database.executescript(_TABLES + f"PRAGMA user_version = {SCHEMA};")
+            _create(database)
         database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _create(database: sqlite3.Connection) -> None:
+    """Make the tables, all at once, unless another process has. What an older version knew of steps
+    is dropped: its keys are not these."""
+    database.execute("BEGIN IMMEDIATE")
+    with database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version < SCHEMA:
+            old = "DROP TABLE IF EXISTS steps; DROP TABLE IF EXISTS layers;"
+            for statement in f"{old}{_TABLES}".split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def damage(path: str) -> str:

@@ -156,13 +156,16 @@ def prune(
             moved(gone)
         finally:
             discard([trash], cancellation)
-    here = {one.path for one in found} - {one.path for one in gone}
-    directories = {os.path.basename(path) for path in here if path.startswith("layers/")}
+    # to look is not to use; what has been made meanwhile is here, and not among what was found
+    layers = store.layers_directory
+    kinds = [os.path.join(layers, kind) for kind in os.listdir(layers)]
     cache.forget(
-        lambda digest: not os.path.lexists(store.blobs.path(digest)),  # to look is not to use
-        lambda identity: policy.all and identity.hex not in directories,
+        lambda digest: not os.path.lexists(store.blobs.path(digest)),
+        lambda identity: (
+            policy.all and not any(os.path.lexists(f"{kind}/{identity.hex}") for kind in kinds)
+        ),
     )
-    kept = {holding(path) for path in here}
+    kept = {holding(path) for path in {one.path for one in found} - {one.path for one in gone}}
     with suppress(OSError):  # only the order of a later prune is the worse for it
         uses.compact(os.path.join(store.path, "uses"), now, kept.__contains__, 1)
 

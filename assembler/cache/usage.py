@@ -30,7 +30,7 @@ REGULAR, CACHE_MOUNT, GIT, INTERNAL = (
 )  # fmt: skip
 _KNOWN = frozenset(
     "oci-layout index.json index.lock version gc.lock blobs ingest scratch layers mounts git groups"
-    " leases uses settled logs cache.db cache.db-wal cache.db-shm".split()
+    " leases uses working settled logs cache.db cache.db-wal cache.db-shm".split()
 )
 _HEX = re.compile("[0-9a-f]{64}")
 _MOUNT = re.compile(r"([0-9a-f]{64})\.[0-9]+")

@@ -11,7 +11,7 @@ from assembler.environment import Environment
 from assembler.errors import UsageError
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
-from assembler.runtime.base import SHARED_MEMORY, Limit
+from assembler.plan.steps import SHARED_MEMORY, Limit
 
 NAMES = (
     "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",

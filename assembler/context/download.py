@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,6 +23,7 @@ from assembler.net.retry import RETRYABLE
 from assembler.oci.digest import Digest
 from assembler.store.blobs import Ingest
 from assembler.store.store import Store
+from assembler.store.working import Tell
 
 Progress = Callable[[int, int], None]
 """Told the bytes that are here and the bytes expected, 0 for not known."""
@@ -78,23 +79,43 @@ class Fetcher:
     secrets: Mapping[str, Callable[[], bytes]]
     cancellation: Cancellation
 
-    def fetch(self, url: str, checksum: str, progress: Progress, credentials: str = "") -> Download:
-        """The file at `url`, its blob in the store. `credentials` are `user:password`.
+    def fetch(
+        self,
+        url: str,
+        checksum: str,
+        progress: Progress,
+        credentials: str = "",
+        *,
+        tell: Tell = lambda output: None,
+        at_once: AbstractContextManager[object] | None = None,
+    ) -> Download:
+        """The file at `url`, its blob in the store. `credentials` are `user:password`. `tell` shows
+        which other build is waited for, that fetches it; `at_once` is held while this one does.
 
-        Raises RegistryError for a server that refuses or another digest than `checksum` (empty for
-        any), NoSpace for a file that does not fit.
+        What another build fetched meanwhile is what this one asked for, unless it would have to say
+        who it is: requests are collapsed (RFC 9111 section 4). Raises RegistryError for a server
+        that refuses or another digest than `checksum` (empty for any), NoSpace for a file that does
+        not fit.
         """
-        name = _name(url)
-        before = self.known.downloaded(name)
-        if before is not None and not self.store.blobs.has(before.digest):
-            before = None
-        if before is not None and checksum == str(before.digest):
-            return before
-        transfer = _Transfer(self, url, self._private(url, credentials), before, progress)
-        download = transfer.run(checksum)
-        if download != before:
-            self.known.record_download(name, download)
-        return download
+        name, private = _name(url), self._private(url, credentials)
+        first = self._known(name)
+        if first is not None and checksum == str(first.digest):
+            return first
+        with self.store.working.claim(f"url {name}", tell), at_once or nullcontext():
+            before = self._known(name)
+            if before is not None and (
+                checksum == str(before.digest) or (before != first and not (private or checksum))
+            ):
+                return before
+            transfer = _Transfer(self, url, private, before, progress)
+            download = transfer.run(checksum)
+            if download != before:
+                self.known.record_download(name, download)
+            return download
+
+    def _known(self, name: str) -> Download | None:
+        known = self.known.downloaded(name)
+        return known if known is not None and self.store.blobs.has(known.digest) else None
 
     def _private(self, url: str, credentials: str) -> dict[str, str]:
         host = Origin.of(url).host

@@ -15,6 +15,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
 Result = TypeVar("Result")
+_PIECE = 1 << 20
 
 
 class ChangeBlobs:
@@ -52,12 +53,17 @@ class ChangeBlobs:
         return isinstance(change, BaseChange) and not has(change.descriptor.digest)
 
     def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
-        """Bring a base layer's blob into the store unless it is there; `take` is handed its bytes if
-        they come."""
-        if isinstance(change, BaseChange):
-            with self.locks[str(change.descriptor.digest)]:
-                if not self._services.store.blobs.has(change.descriptor.digest):
-                    self._services.fetch(change.image, change.descriptor, take)
+        """Bring a base layer's blob into the store unless it is there; `take` is handed its bytes."""
+        if not isinstance(change, BaseChange):
+            return
+        digest, blobs = change.descriptor.digest, self._services.store.blobs
+        with self.locks[str(digest)]:
+            if not blobs.has(digest):
+                self._services.fetch(change.image, change.descriptor, take)
+            elif take is not unseen:  # somebody else has just brought it
+                with blobs.reading(digest) as blob:
+                    while piece := blob.read(_PIECE):
+                        take(piece)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:

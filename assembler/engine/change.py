@@ -29,13 +29,15 @@ class StepChange:
 
     `changeset` is None where the bytes are in a layer directory or in a packed blob.
     `from_run` says that the layer directory is the upper side of an overlay, which is compared
-    with what is below before it is packed.
+    with what is below before it is packed. `ran` and `source` are those of its `cache.base.Record`.
     """
 
     identity: Digest
     created: str
     from_run: bool
     changeset: Changeset | None = None
+    ran: float = 0.0
+    source: str = ""
 
     @property
     def id(self) -> str:

@@ -65,10 +65,11 @@ def _digest(
     content: Callable[[Selected], ContentOf],
     summary: Callable[[Selected], Summary],
 ) -> Digest:
-    hasher = hashlib.sha256(b"assemble/selection/3")
+    hasher = hashlib.sha256(b"assemble/selection/4")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
-            _frame(hasher, b"file", record(item.name, item.entry, content(item)(item.entry)))
+            kind = b"archive" if item.unpack else b"file"  # if it is one
+            _frame(hasher, kind, record(item.name, item.entry, content(item)(item.entry)))
             continue
         # neither its name nor its own metadata reaches the destination (rules C8, C13)
         found = summary(item)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
-from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
-from assembler.engine.lookup import base_identity, demanded, look_up, recorded
+from assembler.engine.change import BaseChange, Snapshot, base_snapshot
+from assembler.engine.lookup import base_identity, demanded, known_change, look_up, recorded
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources
@@ -17,7 +17,6 @@ from assembler.plan import keys
 from assembler.plan.forecast import Fate, Forecast
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import (
-    ContextOrigin,
     Copy,
     ImageOrigin,
     Run,
@@ -65,25 +64,20 @@ class _Walk:
     ) -> tuple[Fate, Digest | None]:
         if stage.fresh:
             return Fate.RUN, None
-        origins = None if parent is None else self.sources.origins(step, self.identities.get)
-        if parent is None or origins is None:
+        reads = None if parent is None else self.sources.reads(step, self.identities.get)
+        if parent is None or reads is None:
             return Fate.PENDING, None
-        key = keys.step_key(parent, step, origins)
+        key = keys.definition_key(parent, step, [read.identity for read in reads])
         record = recorded(self.services, stage, key)
         if record is not None:
             return self._known(stage, step, record), keys.above(parent, step, record.identity)
-        if not isinstance(step, Copy):
-            return Fate.RUN, key
-        if step.fetched or not isinstance(step.origin, ContextOrigin):
+        if not keys.told_by_content(step):
             return Fate.PENDING, None  # another way to files that are known is found when read
-        identity = keys.content_key(parent, step, origins[0][1])
-        record = recorded(self.services, stage, identity)
-        fate = Fate.RUN if record is None else self._known(stage, step, record)
-        return fate, keys.above(parent, step, identity)
+        return Fate.RUN, keys.above(parent, step, key)
 
     def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
         """A result that is neither needed nor gone is taken; one that is gone is made again."""
-        change = StepChange(record.identity, record.created, isinstance(step, Run))
+        change = known_change(record, step)
         here = stage.index not in self.needed or self.realisation.available(change)
         return Fate.CACHED if here else Fate.RUN
 

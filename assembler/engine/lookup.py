@@ -66,6 +66,12 @@ def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | N
     return None if stage.fresh else services.cache.lookup(key)
 
 
+def known_change(record: Record, step: Step) -> StepChange:
+    """What `record` says of `step`; its bytes may be gone."""
+    run = isinstance(step, Run)
+    return StepChange(record.identity, record.created, run, None, record.ran, record.source)
+
+
 def read_once(
     plan: Plan,
     stage: PlannedStage,
@@ -78,14 +84,14 @@ def read_once(
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
     cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
-    if not isinstance(step, Copy) or not _ends_in_image(plan, stage, number):
+    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number):
         return None
-    if recorded(services, stage, keys.definition_key(parent, step)) is not None:
+    if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
 
-def _ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
+def ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
     """Whether the image has the layer of step `number` of `stage`, and no RUN is above it."""
     above: list[Step] = []
     for index in reversed(chain_indexes(plan)):
@@ -112,13 +118,14 @@ def _look_up_stage(
         if read_once(plan, stage, number, identity, services, sources) is not None:
             identity = None
             break
-        origins = sources.origins(step, lambda index: known[index].identity)
+        reads = sources.reads(step, lambda index: known[index].identity)
         record = None
-        if origins is not None:
-            record = recorded(services, stage, keys.step_key(identity, step, origins))
+        if reads is not None:
+            key = keys.definition_key(identity, step, [read.identity for read in reads])
+            record = recorded(services, stage, key)
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
-            changes.append(StepChange(record.identity, record.created, isinstance(step, Run)))
+            changes.append(known_change(record, step))
     return KnownStage(stage, base, tuple(changes), identity)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from assembler.cancellation import Cancellation
 from assembler.engine import copy
 from assembler.engine.services import Sandbox, Services
-from assembler.engine.sources import Sources, mount_copy
+from assembler.engine.sources import Bound, Sources, mount_copy
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
@@ -58,6 +58,7 @@ class MountSources:
     sandbox: Sandbox
     sources: Sources
     open_tree: OpenTree
+    binds: Mapping[BindMount, Bound]
 
 
 @contextmanager
@@ -137,11 +138,10 @@ def _seed(mount: CacheMount, step: Run, given: MountSources) -> Changeset:
 
 
 def _bind(mount: BindMount, step: Run, given: MountSources, stack: ExitStack) -> BindSource:
-    asked = mount_copy(mount.origin, mount.source, step)
-    selection = given.sources.select(asked, given.open_tree(mount.origin, asked))
-    id = hashlib.sha256(f"bind/1:{given.sources.digest(asked, selection)}".encode()).hexdigest()
+    bound = given.binds[mount]
+    id = hashlib.sha256(f"bind/1:{bound.digest}".encode()).hexdigest()
     snapshotter = given.sandbox.snapshotter
-    changes = copy.changeset(asked, selection, EmptyTree(), now=0, spool="")
+    changes = copy.changeset(bound.copy, bound.selection, EmptyTree(), now=0, spool="")
     if snapshotter.find(id) is None:
         with snapshotter.create(id) as path:
             realise(changes, path)
@@ -149,7 +149,7 @@ def _bind(mount: BindMount, step: Run, given: MountSources, stack: ExitStack) ->
     source = thrown_away or snapshotter.find(id)
     if source is None:
         raise StepError(f"the files of {mount.target} vanished", step.span)
-    if selection.is_file:
+    if bound.selection.is_file:
         files = [entry for entry in changes if entry.kind is not Kind.DIRECTORY]
         source = os.path.join(source, files[0].path)
     discard = not mount.read_only and thrown_away is None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import Recompression
 from assembler.engine.services import Services, Unpacker
+from assembler.engine.sharing import shared
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
 from assembler.layer import overlay
@@ -25,6 +26,7 @@ from assembler.layer.write import pack
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
+from assembler.store.working import Turn
 
 
 class Realisation:
@@ -62,7 +64,12 @@ class Realisation:
             services.sink,
             services.clock,
             services.archive_limits,
+            services.claims,
         )
+
+    def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
+        services = self._services
+        return shared(services.claims, name, f"[internal] {title}", services.sink, services.clock)
 
     @property
     def variant(self) -> str:
@@ -74,6 +81,10 @@ class Realisation:
         if change.changeset is not None or self._layers.find(change):
             return True
         return self.packed(change) is not None
+
+    def hold(self, change: Change) -> None:
+        """Have nobody collect the layer directory of `change`, even if it is only made later."""
+        self._layers.find(change)
 
     def directories(self, snapshot: Snapshot) -> tuple[str, ...]:
         """The layer directories of `snapshot`, topmost first, all of them existing now."""
@@ -171,18 +182,29 @@ class Realisation:
         Raises BadArchive for a layer that cannot be trusted, and what `Services.fetch` raises.
         """
         layer = self._blobs.layer(change)
-        diff_id, store = layer.diff_id, self._services.store
+        diff_id = layer.diff_id
         with self._locks[f"index {diff_id}"]:
-            content = store.indexes.load(diff_id)
-            if content is not None:
-                with suppress(ValueError):  # derived data: what is damaged is made anew
-                    return LayerIndex.parse(content, diff_id)
-            if isinstance(change, BaseChange) and self._blobs.lacks(change):
-                made = self._index_of_passing(change, layer, keep)
-            else:
-                made = self._blobs.with_intact(change, partial(self._index_of_blob, change))
-            store.indexes.save(diff_id, made.serialise())
-            return made
+            found = self._known_index(diff_id)
+            if found is not None:
+                return found
+            with self._turn(f"index {diff_id}", f"read layer {layer.descriptor.digest.hex[:12]}"):
+                found = self._known_index(diff_id)
+                return self._made_index(change, layer, keep) if found is None else found
+
+    def _known_index(self, diff_id: Digest) -> LayerIndex | None:
+        content = self._services.store.indexes.load(diff_id)
+        if content is not None:
+            with suppress(ValueError):  # derived data: what is damaged is made anew
+                return LayerIndex.parse(content, diff_id)
+        return None
+
+    def _made_index(self, change: Change, layer: Layer, keep: bool) -> LayerIndex:
+        if isinstance(change, BaseChange) and self._blobs.lacks(change):
+            made = self._index_of_passing(change, layer, keep)
+        else:
+            made = self._blobs.with_intact(change, partial(self._index_of_blob, change))
+        self._services.store.indexes.save(layer.diff_id, made.serialise())
+        return made
 
     def _index_of_blob(self, change: Change) -> LayerIndex:
         services, layer = self._services, self._blobs.layer(change)
@@ -213,8 +235,12 @@ class Realisation:
             layer = self._blobs.packed(change)
             if layer is not None:
                 return layer
-            layer = self._pack(self._changeset(change, below))
-            self.name(change.identity, layer)
+            name, title = f"pack {change.identity} {self.variant}", f"pack layer {change.id[:12]}"
+            with self._turn(name, title):
+                layer = self._blobs.packed(change)
+                if layer is None:
+                    layer = self._pack(self._changeset(change, below))
+                    self.name(change.identity, layer)
             return layer
 
     def pack_first(self, changeset: Changeset) -> tuple[Layer, dict[ByteSource, bytes]]:

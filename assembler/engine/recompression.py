@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 from assembler.engine.services import PackedLayers
+from assembler.engine.sharing import Claims, shared, unclaimed
 from assembler.events import Sink, Warned
 from assembler.layer.compression import Compression, reader
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.write import Packed, repack
 from assembler.oci.descriptor import DOCKER_MANIFEST, Descriptor, compression_of
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.store.store import Store
 from assembler.values import replace
@@ -28,6 +30,7 @@ class Recompression:
         sink: Sink,
         clock: Callable[[], float],
         limits: Limits = DEFAULT_LIMITS,
+        claims: Claims = unclaimed,
     ) -> None:
         self._compression = compression
         self._store = store
@@ -36,6 +39,7 @@ class Recompression:
         self._sink = sink
         self._clock = clock
         self._limits = limits
+        self._claims = claims
 
     def layer(self, layer: Layer, fetch: Callable[[], None]) -> Layer:
         """`layer` in the compression asked for; `fetch` brings its blob, where it is needed. One that
@@ -48,9 +52,21 @@ class Recompression:
         if compression_of(layer.descriptor) in ("", self._compression.name):
             return layer
         source, variant = layer.descriptor.digest, f"recompressed {self._compression.identity}"
-        known = self._packed.packed(source, variant)
-        if known is not None and self._store.blobs.has(known.descriptor.digest):
+        known = self._known(source, variant)
+        if known is not None:
             return known
+        name, title = f"pack {source} {variant}", f"[internal] recompress layer {source.hex[:12]}"
+        with shared(self._claims, name, title, self._sink, self._clock):
+            return self._known(source, variant) or self._made(layer, variant, fetch)
+
+    def _known(self, source: Digest, variant: str) -> Layer | None:
+        known = self._packed.packed(source, variant)
+        if known is None or not self._store.blobs.has(known.descriptor.digest):
+            return None
+        return known
+
+    def _made(self, layer: Layer, variant: str, fetch: Callable[[], None]) -> Layer:
+        source = layer.descriptor.digest
         fetch()
         blobs = self._store.blobs
         with blobs.reading(source) as blob, blobs.ingest(hashed=False) as ingest:

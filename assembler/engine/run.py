@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
 from assembler.errors import ProcessFailed, StepError
-from assembler.plan.steps import Run
-from assembler.runtime.base import HOSTNAME, Limit, Process
+from assembler.plan.steps import Limit, Run
+from assembler.runtime.base import HOSTNAME, Process
 from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _process(
     cgroups: tuple[Group, ...],
     more: bool,
 ) -> Process:
+    asked = {limit.name for limit in step.limits}
     return Process(
         argv=step.argv,
         # each name once: of two, runtimes and programs do not take the same one
@@ -73,8 +74,8 @@ def _process(
         hostname=step.hostname or HOSTNAME,
         insecure=step.security == "insecure",
         add_hosts=services.add_hosts,
-        shared_memory=services.shared_memory,
-        limits=limits,
+        shared_memory=step.shared_memory,
+        limits=(*step.limits, *(limit for limit in limits if limit.name not in asked)),
         groups=mounted.groups,
         host_groups=mounted.host_groups,
         hooks=mounted.hooks,

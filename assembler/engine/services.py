@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from assembler.cache.base import Cache
 from assembler.cancellation import Cancellation
 from assembler.context.base import Context
+from assembler.engine.sharing import Claims, unclaimed
 from assembler.events import Sink
 from assembler.layer.changeset import Entry
 from assembler.layer.compression import Compression
@@ -20,8 +21,8 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.entitlements import DeviceAllowance
 from assembler.plan.plan import ResolvedImage
-from assembler.plan.steps import GitSource, UrlSource
-from assembler.runtime.base import SHARED_MEMORY, Limit, Runtime
+from assembler.plan.steps import GitSource, Limit, UrlSource
+from assembler.runtime.base import Runtime
 from assembler.snapshot.base import Snapshotter
 from assembler.store.growing import Growing
 from assembler.store.store import Store
@@ -61,7 +62,7 @@ class Unpacker(Protocol):
 @value
 class Sandbox:
     """Where directories can be made and processes run: inside the user namespace, if any. `apart`
-    takes layers apart several at once."""
+    takes layers apart several at once. `limits` hold for steps that ask for no others."""
 
     snapshotter: Snapshotter
     runtime: Runtime
@@ -148,6 +149,7 @@ class Services:
     an offset on, None where that cannot be. `whole` says that the blobs of
     base layers are to be in the store at the end, else those that nothing needed may be missing;
     `wanted` then says of one that is read whether it will be needed after the build.
+    `claims` gives a turn at work that other builds on the store may be at.
     `destination` is told of the image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
@@ -171,6 +173,7 @@ class Services:
     cancellation: Cancellation
     clock: Callable[[], float]
     secrets: Mapping[str, Callable[[], bytes]]
+    claims: Claims = unclaimed
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
@@ -178,7 +181,6 @@ class Services:
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent
     add_hosts: tuple[tuple[str, str], ...] = ()
-    shared_memory: int = SHARED_MEMORY
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS

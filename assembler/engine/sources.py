@@ -18,6 +18,7 @@ from assembler.layer.members import gather
 from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
+from assembler.plan.keys import Read
 from assembler.plan.plan import Plan
 from assembler.plan.steps import (
     BindMount,
@@ -32,12 +33,24 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
-from assembler.values import replace
+from assembler.values import replace, value
 
 Result = TypeVar("Result")
 
+_MOUNTED = "file"
+"""What a file is called in the directory that a mount shows it from."""
+
 StageIdentity = Callable[[int], Digest | None]
 """The identity of a finished stage, None while it is not known."""
+
+
+@value
+class Bound:
+    """What a bind mount shows: the COPY that would take it, its files, and their digest."""
+
+    copy: Copy
+    selection: Selection
+    digest: Digest
 
 
 class Sources:
@@ -60,9 +73,25 @@ class Sources:
             )
         return context
 
-    def identity(self, origin: Origin, step: Step, stage_identity: StageIdentity) -> Digest | None:
-        """What identifies `origin` in the key of `step`: the digest of the selected context files,
-        the identity of a stage, or of an image. None while a stage is not finished."""
+    def reads(self, step: Step, stage_identity: StageIdentity) -> tuple[Read, ...] | None:
+        """What `step` reads, in order: context files by the digest of those that it selects, stages
+        and images as a whole. None while the identity of some of it is not known."""
+        found: list[Read] = []
+        for origin, copy, named in _readers(step):
+            identity = self._identity(origin, copy, stage_identity, isinstance(step, Run))
+            if identity is None:
+                return None
+            found.append(Read(origin, named, identity))
+        for source in step.fetched if isinstance(step, Copy) else ():
+            identity = self._fetched(step, source)
+            if identity is None:
+                return None
+            found.append(Read(source, (), identity))
+        return tuple(found)
+
+    def _identity(
+        self, origin: Origin, copy: Copy, stage_identity: StageIdentity, mounted: bool
+    ) -> Digest | None:
         if isinstance(origin, StageOrigin):
             return stage_identity(origin.index)
         if isinstance(origin, ImageOrigin):
@@ -70,26 +99,7 @@ class Sources:
             return None if image is None else keys.base_key(image)
         if isinstance(origin, ScratchOrigin):
             return keys.scratch_key(self._plan.platform)
-        if isinstance(step, Copy):
-            return self._context_digest(origin, step)
-        raise StepError(f"{step.name} reads no context", step.span)
-
-    def origins(
-        self, step: Step, stage_identity: StageIdentity
-    ) -> tuple[tuple[Origin | UrlSource | GitSource, Digest], ...] | None:
-        """Every origin that `step` reads with its identity; None while one is not known."""
-        found: list[tuple[Origin | UrlSource | GitSource, Digest]] = []
-        for origin, reader in _readers(step):
-            identity = self.identity(origin, reader, stage_identity)
-            if identity is None:
-                return None
-            found.append((origin, identity))
-        for source in step.fetched if isinstance(step, Copy) else ():
-            identity = self._fetched(step, source)
-            if identity is None:
-                return None
-            found.append((source, identity))
-        return tuple(found)
+        return self._context_digest(origin, copy, mounted)
 
     def _fetched(self, step: Step, source: UrlSource | GitSource) -> Digest | None:
         return at_source(step, source, lambda: self._services.remote.identity(source))
@@ -123,6 +133,13 @@ class Sources:
             raise
         return selection if any(unread) else None
 
+    def bound(self, bind: BindMount, run: Run, tree: Tree, known: Digest | None = None) -> Bound:
+        """What `bind` shows of `tree`; `known` is its digest where somebody has made it. Raises
+        what `select` and `digest` raise."""
+        copy = mount_copy(bind.origin, bind.source, run)
+        selection = _unnamed(self.select(copy, tree))
+        return Bound(copy, selection, known or self.digest(copy, selection))
+
     def digest(self, step: Copy, selection: Selection, known: Digests = NOTHING) -> Digest:
         """What identifies `selection`, of whose files some are `known`. Raises StepError at `step`
         for a file that cannot be read, ContextChanged for one that is changing."""
@@ -145,18 +162,28 @@ class Sources:
         remote = self._services.remote
         return lambda source: at_source(step, source, lambda: remote.open(source))
 
-    def _context_digest(self, origin: ContextOrigin, step: Copy) -> Digest:
+    def _context_digest(self, origin: ContextOrigin, step: Copy, mounted: bool) -> Digest:
         # what is fetched has an identity of its own in the key, and is not read here
         step = replace(step, sources=step.paths)
-        key = (origin, step.sources, step.exclude, step.parents, step.inline)
+        key = (origin, step.sources, step.exclude, step.parents, step.inline, step.unpack, mounted)
         with self._lock:
             known = self._digests.get(key)
         if known is None:
             tree = EmptyTree() if not step.sources else self.context(origin, step).tree()
-            known = self.digest(step, self.select(step, tree))
+            selection = self.select(step, tree)
+            known = self.digest(step, _unnamed(selection) if mounted else selection)
             with self._lock:
                 self._digests[key] = known
         return known
+
+
+def _unnamed(selection: Selection) -> Selection:
+    """`selection` as a mount shows it, at its target whatever it is called elsewhere."""
+    items = [
+        one if one.entry.kind is Kind.DIRECTORY else replace(one, name=_MOUNTED)
+        for one in selection.items
+    ]
+    return replace(selection, items=tuple(items))
 
 
 def _plain(item: Selected, selection: Selection) -> bool:
@@ -225,11 +252,11 @@ def mount_copy(origin: Origin, source: str, run: Run) -> Copy:
     )
 
 
-def _readers(step: Step) -> list[tuple[Origin, Step]]:
+def _readers(step: Step) -> list[tuple[Origin, Copy, tuple[str, ...]]]:
+    """Where `step` reads from, the COPY that would select the same, and what is named there."""
     if isinstance(step, Copy):
-        return [(step.origin, step)]
-    if isinstance(step, Run):
-        # What seeds a cache mount is in no key (rule R7).
-        binds = [mount for mount in step.mounts if isinstance(mount, BindMount)]
-        return [(one.origin, mount_copy(one.origin, one.source, step)) for one in binds]
-    return []
+        return [(step.origin, step, step.paths)]
+    if not isinstance(step, Run):
+        return []
+    binds = step.binds
+    return [(one.origin, mount_copy(one.origin, one.source, step), (one.source,)) for one in binds]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
-from assembler.engine.lookup import KnownStage, read_once, recorded
+from assembler.engine.lookup import (
+    KnownStage,
+    ends_in_image,
+    known_change,
+    read_once,
+    recorded,
+)
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
@@ -18,15 +25,20 @@ from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.selection import Selection
 from assembler.engine.services import Sandbox, Services
-from assembler.engine.sources import Sources, origin_tree
+from assembler.engine.sharing import unclaimed
+from assembler.engine.sources import Bound, Sources, origin_tree
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
+from assembler.plan.inputs import inputs
+from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import Copy, MakeDirectory, Origin, Run, Step
+from assembler.plan.steps import BindMount, ContextOrigin, Copy, MakeDirectory, Origin, Run, Step
+from assembler.store.working import Turn
+from assembler.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,26 @@ class BuiltStage:
     snapshot: Snapshot
     changes: tuple[StepChange, ...]
     identity: Digest
+
+
+@value
+class Task:
+    """Step `number` of `stage`, to be done on what `below` holds, which `parent` identifies."""
+
+    stage: PlannedStage
+    number: int
+    below: Snapshot
+    parent: Digest
+
+    @property
+    def step(self) -> Step:
+        """What is to be done."""
+        return self.stage.steps[self.number]
+
+    @property
+    def run_follows(self) -> bool:
+        """Whether the stage has another RUN after this step."""
+        return any(isinstance(later, Run) for later in self.stage.steps[self.number + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +94,18 @@ class StageBuilder:
             snapshot, identity = below.snapshot, below.identity
         else:
             snapshot = self._import(stage)
+            if index in self.running:
+                for change in snapshot:  # whoever unpacks them, and however long that one lives
+                    self.realisation.hold(change)
             self._export_base(stage, snapshot)
             identity = self._base_identity(stage)
         changes: list[StepChange] = []
         for number, step in enumerate(stage.steps):
             self.services.cancellation.check()
-            change = self._step(stage, number, step, snapshot, identity, scheduler)
+            task = Task(stage, number, snapshot, identity)
+            change = self._step(task, scheduler)
             changes.append(change)
-            self._export(stage, number, change, snapshot, scheduler)
+            self._export(task, change, scheduler)
             snapshot = (*snapshot, change)
             identity = keys.above(identity, step, change.identity)
         return BuiltStage(snapshot, tuple(changes), identity)
@@ -91,53 +127,86 @@ class StageBuilder:
         known = self.known[index].identity
         return scheduler.result(index).identity if known is None else known
 
-    def _step(
+    def _step(self, task: Task, scheduler: Scheduler[BuiltStage]) -> StepChange:
+        stage, number, step = task.stage, task.number, task.step
+        sink, clock = self.services.sink, self.services.clock
+        id = f"{stage.index}/{number}"
+        unread = read_once(self.plan, stage, number, task.parent, self.services, self.sources)
+        if unread is not None and isinstance(step, Copy):
+            mark = keys.mark_key(task.parent, step)
+            with vertex(id, step.name, sink, clock) as work:
+                with self._turn(mark, task, work):
+                    if recorded(self.services, stage, mark) is None:
+                        with scheduler.working:
+                            return self._copy_once(work, task, step, unread)
+                key, reads = self._key(task, scheduler)
+                return self._done(work, task, key, reads, scheduler)
+        key, reads = self._key(task, scheduler)
+        with vertex(id, step.name, sink, clock) as work:
+            return self._done(work, task, key, reads, scheduler)
+
+    def _key(self, task: Task, scheduler: Scheduler[BuiltStage]) -> tuple[Digest, tuple[Read, ...]]:
+        """The definition key of a step, and what went into it; waits for the stages it reads."""
+        step = task.step
+        reads = self.sources.reads(step, lambda index: self._identity_of(index, scheduler))
+        assert reads is not None  # every stage is finished once `identity_of` returned
+        return keys.definition_key(task.parent, step, [read.identity for read in reads]), reads
+
+    def _done(
         self,
-        stage: PlannedStage,
-        number: int,
-        step: Step,
-        below: Snapshot,
-        parent: Digest,
+        work: Vertex,
+        task: Task,
+        key: Digest,
+        reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
     ) -> StepChange:
-        unread = read_once(self.plan, stage, number, parent, self.services, self.sources)
-        if unread is not None and isinstance(step, Copy):
-            with (
-                vertex(
-                    f"{stage.index}/{number}", step.name, self.services.sink, self.services.clock
-                ) as work,
-                scheduler.working,
-            ):
-                return self._copy_once(work, stage, step, unread, parent, below)
-        origins = self.sources.origins(step, lambda index: self._identity_of(index, scheduler))
-        assert origins is not None  # every stage is finished once `identity_of` returned
-        key = keys.step_key(parent, step, origins)
-        with vertex(
-            f"{stage.index}/{number}", step.name, self.services.sink, self.services.clock
-        ) as work:
-            change = self._known(key, stage, step)
-            if change is not None:
-                work.cached = True
-                return change
-            return self._execute(work, stage, number, step, key, parent, below, scheduler)
+        """The change of a step: known, made by another build meanwhile, or made here."""
+        change = self._known(key, task)
+        if change is None:
+            for index in self.plan.step_sources(task.step):
+                scheduler.result(index)  # who has a turn waits for no stage (see `engine.sharing`)
+            step = task.step
+            if isinstance(step, Copy):
+                return self._copy(work, task, step, key, reads, scheduler)
+            if isinstance(step, Run):
+                return self._run(work, task, step, key, reads, scheduler)
+            with self._turn(key, task, work):
+                change = self._known(key, task)
+                if change is None:
+                    return self._make_directory(task, step, key, reads)
+        work.cached = True
+        return change
 
-    def _export(
-        self,
-        stage: PlannedStage,
-        number: int,
-        change: StepChange,
-        below: Snapshot,
-        scheduler: Scheduler[BuiltStage],
-    ) -> None:
+    def _turn(self, key: Digest, task: Task, work: Vertex) -> AbstractContextManager[Turn]:
+        """The turn at what `key` leads to; its result is held from now on. A stage that is to take
+        nothing from others has no part in that, nor has what they could not use: a changeset."""
+        shared = isinstance(task.step, Run) or self._form(task) is not None
+        if task.stage.fresh or not shared:
+            return unclaimed("", work.output)
+        self.realisation.hold(StepChange(key, "", True))
+        return self.services.claims(f"step {key}", work.output)
+
+    def _form(self, task: Task) -> Callable[[Task, StepChange], object] | None:
+        """What gives the changeset of a step the form that it will have anyway, which other builds
+        can use: a layer directory where a RUN is above it, a blob where the image has it and no RUN
+        is. None where nobody knows that it will have one."""
+        index = task.stage.index
+        if index in self.running and (
+            task.run_follows
+            or any(self.plan.stage(one).base == StageBase(index) for one in self.running)
+        ):
+            return lambda task, change: self.realisation.directory(change, task.below)
+        return self._pack if ends_in_image(self.plan, task.stage, task.number) else None
+
+    def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
-        if stage.index not in self.exported:
+        if task.stage.index not in self.exported:
             return
         layer = self.realisation.packed(change)
         if layer is not None:
             self.services.destination.layer(layer.descriptor)
-        elif stage.index != self.plan.target or number + 1 < len(stage.steps):
-            step = stage.steps[number]
-            scheduler.beside(lambda: self._pack(step, change, below))
+        elif task.stage.index != self.plan.target or task.number + 1 < len(task.stage.steps):
+            scheduler.beside(lambda: self._pack(task, change))
 
     def _export_base(self, stage: PlannedStage, snapshot: Snapshot) -> None:
         """The same for those of a base whose blobs are here; others need not come before the end."""
@@ -150,78 +219,117 @@ class StageBuilder:
             ):
                 services.destination.layer(change.descriptor)
 
-    def _pack(self, step: Step, change: StepChange, below: Snapshot) -> None:
+    def _pack(self, task: Task, change: StepChange) -> None:
         try:
-            layer = self.realisation.pack(change, below)
+            layer = self.realisation.pack(change, task.below)
         except StepError as error:
-            error.place_at(step.span)
+            error.place_at(task.step.span)
             raise
         self.services.destination.layer(layer.descriptor)
 
-    def _known(self, key: Digest, stage: PlannedStage, step: Step) -> StepChange | None:
-        record = recorded(self.services, stage, key)
-        if record is None:
-            return None
-        change = StepChange(record.identity, record.created, isinstance(step, Run))
-        return change if self.realisation.available(change) else None
+    def _known(self, key: Digest, task: Task) -> StepChange | None:
+        record = recorded(self.services, task.stage, key)
+        change = None if record is None else known_change(record, task.step)
+        return change if change is not None and self.realisation.available(change) else None
 
-    def _execute(
-        self,
-        work: Vertex,
-        stage: PlannedStage,
-        number: int,
-        step: Step,
-        key: Digest,
-        parent: Digest,
-        below: Snapshot,
-        scheduler: Scheduler[BuiltStage],
+    def _make_directory(
+        self, task: Task, step: MakeDirectory, key: Digest, reads: tuple[Read, ...]
     ) -> StepChange:
-        created = timestamp(self._now())
-        if isinstance(step, Run):
-            # A RUN asked for anew may give other files: its result gets an identity of its own.
-            nonce = uuid.uuid4().hex
-            identity = keys.fresh_key(key, nonce) if stage.fresh else key
-            more = any(isinstance(later, Run) for later in stage.steps[number + 1 :])
-            self._run(work, stage, step, identity, below, scheduler, more)
-            change = StepChange(identity, created, True)
-        elif isinstance(step, MakeDirectory):
-            tree = self._destination(stage, below)
-            made = directories.make_directory(step, tree, self._now_ns())
-            change = StepChange(key, created, False, made)
-        else:
-            change, known = self._copy(stage, step, parent, below, scheduler, created)
-            work.cached = known
-        self._record(key, change, step, parent)
+        made = directories.make_directory(step, self._destination(task), self._now_ns())
+        change = self._made(key, made)
+        self._keep(key, key, change, task, reads)
         return change
+
+    def _keep(
+        self,
+        key: Digest,
+        content: Digest,
+        change: StepChange,
+        task: Task,
+        reads: tuple[Read, ...],
+    ) -> None:
+        """Give a changeset its form, and remember it: who waits finds both."""
+        form = None if task.stage.fresh else self._form(task)
+        if form is not None:
+            form(task, change)
+        self._record(key, content, change, task, reads)
+
+    def _made(self, identity: Digest, changeset: Changeset | None = None) -> StepChange:
+        """The change of a step that is done now."""
+        return StepChange(identity, timestamp(self._now()), False, changeset, self.services.clock())
 
     def _run(
         self,
         work: Vertex,
-        stage: PlannedStage,
+        task: Task,
         step: Run,
-        identity: Digest,
-        below: Snapshot,
+        key: Digest,
+        reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
-        more: bool,
+    ) -> StepChange:
+        """What a RUN gives; known where its mounts show what they did once."""
+        bound = self._bound(step, reads, scheduler)
+        content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
+        with self._turn(content, task, work) as turn:
+            known = self._known(content, task)
+            if known is not None:
+                work.cached = True
+                if content != key:
+                    self._record(key, content, known, task, reads)
+                return known
+            # A RUN asked for anew may give other files: its result gets an identity of its own.
+            fresh = task.stage.fresh
+            identity = keys.fresh_key(content, uuid.uuid4().hex) if fresh else content
+            change = replace(self._made(identity), from_run=True)
+
+            def output(piece: bytes) -> None:
+                work.output(piece)
+                turn.say(piece)
+
+            self._run_process(output, task, step, change, dict(bound), scheduler)
+            self._record(key, content, change, task, reads)
+            return change
+
+    def _bound(
+        self, step: Run, reads: tuple[Read, ...], scheduler: Scheduler[BuiltStage]
+    ) -> list[tuple[BindMount, Bound]]:
+        trees = [self._tree(bind.origin, step, scheduler) for bind in step.binds]
+        found: list[tuple[BindMount, Bound]] = []
+        if not trees:
+            return found
+        with scheduler.working:
+            for bind, tree, read in zip(step.binds, trees, reads, strict=True):
+                told = read.identity if isinstance(bind.origin, ContextOrigin) else None
+                found.append((bind, self.sources.bound(bind, step, tree, told)))
+        return found
+
+    def _run_process(
+        self,
+        output: Callable[[bytes], None],
+        task: Task,
+        step: Run,
+        change: StepChange,
+        binds: Mapping[BindMount, Bound],
+        scheduler: Scheduler[BuiltStage],
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
-        lowers = self.realisation.directories(below)
-        self._export_base(stage, below)
+        lowers = self.realisation.directories(task.below)
+        self._export_base(task.stage, task.below)
 
         def open_tree(origin: Origin, reader: Step) -> Tree:
             return self._tree(origin, reader, scheduler)
 
-        given = MountSources(self.services, self.sandbox, self.sources, open_tree)
+        given = MountSources(self.services, self.sandbox, self.sources, open_tree, binds)
         with mounted(step, given) as mounts, scheduler.working:
             execute(
                 step,
-                identity.hex,
+                change.id,
                 lowers,
                 sandbox=self.sandbox,
                 services=self.services,
                 mounted=mounts,
-                output=work.output,
-                more=more,
+                output=output,
+                more=task.run_follows,
             )
 
     def _tree(self, origin: Origin, step: Step, scheduler: Scheduler[BuiltStage]) -> Tree:
@@ -236,73 +344,83 @@ class StageBuilder:
 
     def _copy(
         self,
-        stage: PlannedStage,
+        work: Vertex,
+        task: Task,
         step: Copy,
-        parent: Digest,
-        below: Snapshot,
+        key: Digest,
+        reads: tuple[Read, ...],
         scheduler: Scheduler[BuiltStage],
-        created: str,
-    ) -> tuple[StepChange, bool]:
+    ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
             selection = self.sources.select(step, source)
-            identity = keys.content_key(parent, step, self.sources.digest(step, selection))
-            known = self._known(identity, stage, step)
-            if known is not None:
-                return known, True
-            made = self._copied(stage, step, selection, below)
-            return StepChange(identity, created, False, made), False
+            selected = self.sources.digest(step, selection)
+        identity = keys.content_key(task.parent, step, [selected])
+        known = self._known(identity, task)
+        if known is None:
+            with self._turn(identity, task, work):
+                known = self._known(identity, task)
+                if known is None:
+                    with scheduler.working:
+                        change = self._made(identity, self._copied(task, step, selection))
+                    self._keep(key, identity, change, task, reads)
+                    return change
+        work.cached = True
+        self._record(key, identity, known, task, reads)
+        return known
 
-    def _copied(
-        self, stage: PlannedStage, step: Copy, selection: Selection, below: Snapshot
-    ) -> Changeset:
+    def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
         return copy.changeset(
             step,
             selection,
-            EmptyTree() if step.link else self._destination(stage, below),
+            EmptyTree() if step.link else self._destination(task),
             now=self._now_ns(),
             spool=self.realisation.spool,
             check=self.services.cancellation.check,
             limits=self.services.archive_limits,
         )
 
-    def _copy_once(
-        self,
-        work: Vertex,
-        stage: PlannedStage,
-        step: Copy,
-        selection: Selection,
-        parent: Digest,
-        below: Snapshot,
-    ) -> StepChange:
+    def _copy_once(self, work: Vertex, task: Task, step: Copy, selection: Selection) -> StepChange:
         """A copy whose files are read once: they are hashed when they are packed."""
-        created = timestamp(self._now())
-        made = self._copied(stage, step, selection, below)
+        changeset = self._copied(task, step, selection)
         try:
-            layer, contents = self.realisation.pack_first(made)
+            layer, contents = self.realisation.pack_first(changeset)
         except StepError as error:
             error.place_at(step.span)
             raise
         selected = self.sources.digest(step, selection, contents)
-        identity = keys.content_key(parent, step, selected)
-        change = self._known(identity, stage, step)  # of the same files from elsewhere
+        identity = keys.content_key(task.parent, step, [selected])
+        change = self._known(identity, task)  # of the same files from elsewhere
         if change is None:
             self.realisation.name(identity, layer)
-            change = StepChange(identity, created, False, made)
+            change = self._made(identity, changeset)
         else:
             work.cached = True
-        key = keys.step_key(parent, step, ((step.origin, selected),))
-        self._record(key, change, step, parent)
+        self._record(identity, identity, change, task, (Read(step.origin, step.paths, selected),))
         return change
 
-    def _destination(self, stage: PlannedStage, below: Snapshot) -> Tree:
-        return self.realisation.tree(below, unpack=stage.index in self.running)
+    def _destination(self, task: Task) -> Tree:
+        return self.realisation.tree(task.below, unpack=task.stage.index in self.running)
 
-    def _record(self, key: Digest, change: StepChange, step: Step, parent: Digest) -> None:
-        record = Record(change.identity, change.created, inputs=json.dumps({"step": step.name}))
-        also = {keys.definition_key(parent, step)} if isinstance(step, Copy) else set()
-        for one in (key, *({change.identity} | also) - {key}):
-            self.services.cache.record(one, record)
+    def _record(
+        self,
+        key: Digest,
+        content: Digest,
+        change: StepChange,
+        task: Task,
+        reads: tuple[Read, ...],
+    ) -> None:
+        """Remember `change` by every key that leads to it; by its definition's, `key`, with what
+        went into it."""
+        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
+        told = json.dumps(document, separators=(",", ":"))
+        record = Record(change.identity, change.created, told, change.ran, change.source)
+        self.services.cache.record(key, record)
+        step, also = task.step, {content, change.identity}
+        if isinstance(step, Copy):
+            also.add(keys.mark_key(task.parent, step))
+        for one in also - {key}:
+            self.services.cache.record(one, replace(record, inputs="{}"))
 
     def _now(self) -> float:
         return self.services.clock() if self.plan.epoch is None else float(self.plan.epoch)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from assembler.engine.blobs import ChangeBlobs
 from assembler.engine.change import Change, Snapshot, StepChange
 from assembler.engine.services import Services, Unpacker
+from assembler.engine.sharing import shared
 from assembler.errors import AssemblerError, Cancelled, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Entry
@@ -19,6 +21,7 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import Tree
 from assembler.snapshot.base import Snapshotter
 from assembler.store.disk import shortage
+from assembler.store.working import Turn
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -137,7 +140,8 @@ class LayerDirectories:
         found = snapshotter.find(change.id)
         if found is None:
             # By what is below, too: who holds one of these locks waits for shorter stacks only.
-            with self._blobs.locks[(*(one.id for one in below), change.id)]:
+            stack = (*(one.id for one in below), change.id)
+            with self._blobs.locks[stack], self._turn(stack):
                 if snapshotter.find(change.id) is None:
                     looked = _Looked(lower)
                     check = check or self._services.cancellation.check
@@ -148,6 +152,12 @@ class LayerDirectories:
             raise StoreError(f"layer directory {change.id} vanished", change.id)
         self._known[change.id] = found
         return found
+
+    def _turn(self, stack: tuple[str, ...]) -> AbstractContextManager[Turn]:
+        services, title = self._services, f"[internal] unpack layer {stack[-1][:12]}"
+        return shared(
+            services.claims, f"layer {' '.join(stack)}", title, services.sink, services.clock
+        )
 
     def _create(
         self,

@@ -36,7 +36,7 @@ _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
             nouns.ScratchBase, nouns.StageBase, nouns.ImageBase, nouns.ContextBase, Need, History,
             steps.Run, steps.Copy, steps.MakeDirectory, steps.ContextOrigin, steps.StageOrigin,
             steps.ImageOrigin, steps.ScratchOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,
-            steps.Device, steps.BindMount, steps.CacheMount, steps.TmpfsMount, steps.SecretMount, steps.SshMount,
+            steps.Device, steps.Limit, steps.BindMount, steps.CacheMount, steps.TmpfsMount, steps.SecretMount, steps.SshMount,
         )
     }
 )  # fmt: skip

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
 from types import MappingProxyType
-from typing import Any
 
 from assembler.dockerfile.remote import GitReference
 from assembler.oci.descriptor import CHUNKED_CHECKSUM
@@ -23,7 +21,6 @@ from assembler.plan.steps import (
     CacheMount,
     ContextOrigin,
     Copy,
-    CopySource,
     GitSource,
     MakeDirectory,
     Origin,
@@ -32,17 +29,29 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
+from assembler.values import fields, is_value, value
 
-VERSION = 1
-_Origins = Sequence[tuple[Origin | UrlSource | GitSource, Digest]]
+VERSION = 2
+"""Part of every key. It is raised when equal inputs may have led to another result before: when a
+field means something else, is left out, or a step makes other files of what it is given."""
+
+
+@value
+class Read:
+    """What a step reads: where, the paths there, and the identity of what they hold."""
+
+    origin: Origin | UrlSource | GitSource
+    sources: tuple[str, ...]
+    identity: Digest
+
 
 _LEFT_OUT: Mapping[type, frozenset[str]] = MappingProxyType(
     {
-        Run: frozenset({"span", "name", "proxies"}),
+        Run: frozenset({"span", "name", "proxies", "arguments"}),
         Copy: frozenset({"span", "name", "origin", "sources", "written"}),
         MakeDirectory: frozenset({"span", "name"}),
-        BindMount: frozenset({"origin"}),
-        CacheMount: frozenset({"id", "sharing", "origin", "source", "uid", "gid", "mode"}),
+        BindMount: frozenset({"origin", "source"}),
+        CacheMount: frozenset({"id", "sharing", "origin", "source"}),
         SshMount: frozenset({"id"}),
         UrlSource: frozenset({"credentials"}),
         GitReference: frozenset({"credentials"}),
@@ -50,6 +59,9 @@ _LEFT_OUT: Mapping[type, frozenset[str]] = MappingProxyType(
 )
 """Fields that are in no key: what is only shown, and origins and sources, which are in it by what
 they hold."""
+
+_SELECTING = frozenset({"inline", "parents", "exclude", "unpack"})
+"""Fields of a Copy that say what is selected, and how it is taken. The digest of a selection tells."""
 
 
 def scratch_key(platform: Platform) -> Digest:
@@ -66,28 +78,65 @@ def base_key(image: ResolvedImage) -> Digest:
     return _digest("base", (str(image.config.platform), *diff_ids, *told))
 
 
-def step_key(parent: Digest, step: Step, origins: _Origins) -> Digest:
-    """The definition key of `step` above `parent`; `origins` are what it reads, in order."""
-    identities = tuple(str(identity) for _, identity in origins)
-    return _digest("step", (str(parent), _definition(step), identities))
+def told_by_content(step: Step) -> bool:
+    """Whether all that `step` reads is identified by what is selected: files of contexts."""
+    if isinstance(step, Copy):
+        return isinstance(step.origin, ContextOrigin) and not step.fetched
+    return all(isinstance(bind.origin, ContextOrigin) for bind in _binds(step))
 
 
-def definition_key(parent: Digest, copy: Copy) -> Digest:
-    """What no result of `copy` above `parent` is recorded without, whatever it reads.
+def definition_key(parent: Digest, step: Step, reads: Sequence[Digest]) -> Digest:
+    """The key of `step` above `parent` before anything is opened: `reads` identify what it reads, in
+    order. Where that is told by content, there is no other key than the `content_key`."""
+    if told_by_content(step):
+        return content_key(parent, step, reads)
+    whole = step.sources if isinstance(step, Copy) else [one.source for one in _binds(step)]
+    named = tuple(one if isinstance(one, str) else _unpacked(one) for one in whole)
+    return _digest("definition", (_below(parent, step), _told(step), named, _texts(reads)))
 
-    A linked copy may have one above any parent, as its `content_key`."""
-    below = "" if copy.link else str(parent)
-    return _digest("definition", (below, _definition(copy)))
 
-
-def content_key(parent: Digest, copy: Copy, selection: Digest) -> Digest:
-    """The identity of a COPY: the same whenever it copies the same files, wherever from.
+def content_key(parent: Digest, step: Step, selections: Sequence[Digest]) -> Digest:
+    """The identity of what `step` above `parent` gives: the same whenever what it copies or mounts,
+    the `selections` in order, holds the same files, wherever from.
 
     A linked copy does not depend on what is below it (rule C25).
     """
-    below = "" if copy.link else str(parent)
-    taken = tuple(_taken(source) for source in copy.sources)
-    return _digest("content", (below, type(copy).__name__, _fields(copy), taken, str(selection)))
+    return _digest("content", (_below(parent, step), _doing(step), _texts(selections)))
+
+
+def mark_key(parent: Digest, copy: Copy) -> Digest:
+    """What no result of `copy` above `parent` is recorded without, whatever it reads.
+
+    A linked copy may have one above any parent, as its `content_key`."""
+    return _digest("mark", (_below(parent, copy), _doing(copy)))
+
+
+def _below(parent: Digest, step: Step) -> str:
+    return "" if isinstance(step, Copy) and step.link else str(parent)
+
+
+def _told(step: Step) -> tuple[object, ...]:
+    return (type(step).__name__, _fields(step))
+
+
+def _doing(step: Step) -> tuple[object, ...]:
+    """What `step` does with what it has selected."""
+    if not isinstance(step, Copy):
+        return _told(step)
+    return (Copy.__name__, _fields(step, _SELECTING))
+
+
+def _binds(step: Step) -> tuple[BindMount, ...]:
+    return step.binds if isinstance(step, Run) else ()
+
+
+def _unpacked(source: UrlSource | GitSource) -> bool:
+    """How what `source` selects is taken, where that does not show in its own identity."""
+    return isinstance(source, UrlSource) and source.unpack
+
+
+def _texts(digests: Sequence[Digest]) -> tuple[str, ...]:
+    return tuple(map(str, digests))
 
 
 def above(parent: Digest, step: Step, identity: Digest) -> Digest:
@@ -107,33 +156,16 @@ def fresh_key(key: Digest, nonce: str) -> Digest:
 
 def framed(value: object) -> bytes:
     """`value` as bytes that no other value has: None, booleans, integers, text, sequences and
-    dataclasses of them. Raises TypeError for anything else."""
+    values of them. Raises TypeError for anything else."""
     parts: list[bytes] = []
     _frame(value, parts)
     return b"".join(parts)
 
 
-def _definition(step: Step) -> tuple[object, ...]:
-    sources = step.sources if isinstance(step, Copy) else ()
-    # The identity of context files is that of the selected ones; a stage's is that of all of it.
-    whole = isinstance(step, Copy) and not isinstance(step.origin, ContextOrigin)
-    named = tuple(one if whole and isinstance(one, str) else _taken(one) for one in sources)
-    return (type(step).__name__, _fields(step), named)
-
-
-def _taken(source: CopySource) -> bool:
-    """How what `source` selects is taken, where that does not show in its own identity."""
-    return isinstance(source, UrlSource) and source.unpack
-
-
-def _fields(value: object) -> tuple[object, ...]:
-    left_out = _LEFT_OUT.get(type(value), frozenset())
-    names = (field.name for field in _fields_of(value) if field.name not in left_out)
+def _fields(value: object, left_out: frozenset[str] = frozenset()) -> tuple[object, ...]:
+    left_out |= _LEFT_OUT.get(type(value), frozenset())
+    names = (field.name for field in fields(value) if field.name not in left_out)
     return tuple((name, getattr(value, name)) for name in names)
-
-
-def _fields_of(value: Any) -> tuple[Field[Any], ...]:
-    return fields(value)
 
 
 def _digest(kind: str, value: object) -> Digest:
@@ -156,7 +188,7 @@ def _frame(value: object, parts: list[bytes]) -> None:
         parts.append(b"l%d:" % len(value))
         for item in value:
             _frame(item, parts)
-    elif is_dataclass(value):
+    elif is_value(value):
         parts.append(b"d")
         _frame((type(value).__name__, _fields(value)), parts)
     else:

@@ -33,7 +33,7 @@ from assembler.plan.resolution import Need
 from assembler.plan.scope import PREDEFINED, SPECIAL, Scope, automatic, global_scope, proxies
 from assembler.plan.start import base_config, start
 from assembler.plan.state import StageScope, StageState
-from assembler.plan.steps import ContextOrigin, ImageOrigin, origins_of
+from assembler.plan.steps import SHARED_MEMORY, ContextOrigin, ImageOrigin, Limit, origins_of
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.titles import Titles
 from assembler.values import field, replace, value
@@ -48,7 +48,8 @@ class PlanRequest:
     are the times of `context`, of named contexts and of what `time_source` asked for (rule T1).
 
     `ignore` are rules for lint. `every_stage` plans all of them, not only what the target needs.
-    `allow` are entitlements, `hosts` the names that every RUN knows an address of. `no_cache` names
+    `allow` are entitlements, `hosts` the names that every RUN knows an address of, `limits` and the
+    bytes of `shared_memory` what every RUN may use. `no_cache` names
     the stages that take nothing from the cache; `*` is every stage.
     """
 
@@ -66,6 +67,8 @@ class PlanRequest:
     every_stage: bool = False
     allow: frozenset[str] = frozenset()
     hosts: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    shared_memory: int = SHARED_MEMORY
     no_cache: frozenset[str] = frozenset()
 
 
@@ -260,6 +263,8 @@ def _evaluate(
         system=config.platform.os,
         allow=request.allow | ({"network.host"} if request.network == "host" else set()),
         hosts=request.hosts,
+        limits=request.limits,
+        shared_memory=request.shared_memory,
         proxies=proxies(request.build_args),
     )
     if isinstance(node.base, ContextBase):

@@ -25,6 +25,9 @@ def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
     argv, scripts = _command(instruction, scope.shell(state))
     if not argv:
         raise SyntaxProblem("RUN needs a command", instruction.span)
+    told = [
+        f"{key}={state.environment.get(key, value or '')}" for key, value in state.arguments.pairs
+    ]
     step = RunStep(
         argv=argv,
         env=state.environment.pairs,
@@ -35,15 +38,17 @@ def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
         security=instruction.security or "sandbox",
         hostname=scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         hosts=scope.hosts,
+        limits=scope.limits,
+        shared_memory=scope.shared_memory,
         devices=devices,
         scripts=scripts,
         proxies=scope.proxies,
+        arguments=tuple(
+            key for key, value in state.arguments.pairs if state.environment.get(key) == value
+        ),
         span=instruction.span,
         name=scope.title(instruction, len(state.steps)),
     )
-    told = [
-        f"{key}={state.environment.get(key, value or '')}" for key, value in state.arguments.pairs
-    ]
     prefix = f"|{len(told)} {' '.join(told)} " if told else ""
     return state.stepped(step, f"RUN {prefix}{' '.join(argv)} # buildkit")
 

@@ -11,7 +11,7 @@ from assembler.plan.mapping import PersistentMap
 from assembler.plan.plan import HistoryLine
 from assembler.plan.resolution import Use
 from assembler.plan.scope import Scope, expanded
-from assembler.plan.steps import Origin, Step
+from assembler.plan.steps import SHARED_MEMORY, Limit, Origin, Step
 from assembler.source import Span
 from assembler.values import field, replace, value
 
@@ -104,6 +104,9 @@ class StageScope:
     """Entitlements: `network.host`, `security.insecure` (rules N1, N2)."""
     hosts: tuple[str, ...] = ()
     """Names that `--add-host` gives every RUN (rule R5)."""
+    limits: tuple[Limit, ...] = ()
+    """What `--ulimit` asks for every RUN, and `--shm-size` (rule R5)."""
+    shared_memory: int = SHARED_MEMORY
     proxies: tuple[tuple[str, str], ...] = ()
     """What every RUN is given and no key, history or configuration has (rule A11)."""
 

@@ -139,6 +139,18 @@ class Device:
     required: bool = False
 
 
+@value
+class Limit:
+    """A resource limit of setrlimit(2): `name` as in `nofile`, -1 for no limit."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+SHARED_MEMORY = 64 << 20
+"""How many bytes fit into /dev/shm where nothing else is asked for (rule R5)."""
+
 Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 
 
@@ -146,9 +158,11 @@ Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class Run:
     """Execute `argv` in the stage. `env` is the whole environment (config, ARGs), in order.
 
-    `hostname` empty: the runtime's own. `hosts` are the names that `--add-host` gives an address.
+    `hostname` empty: the runtime's own. `hosts` are the names that `--add-host` gives an address,
+    `limits` what `--ulimit` asks for, `shared_memory` the bytes of `--shm-size` (rule R5).
     `proxies` are exported too but are in no key, history or configuration (rule A11).
-    `scripts` are files under /dev/pipes (rule H9): name, content.
+    `scripts` are files under /dev/pipes (rule H9): name, content. `arguments` says which names of
+    `env` have their value from an ARG, for people.
     """
 
     argv: tuple[str, ...]
@@ -160,11 +174,19 @@ class Run:
     security: str = "sandbox"
     hostname: str = ""
     hosts: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    shared_memory: int = SHARED_MEMORY
     devices: tuple[Device, ...] = ()
     scripts: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    arguments: tuple[str, ...] = field(default=(), compare=False)
     span: Span = field(compare=False, repr=False)
     name: str = field(compare=False)
+
+    @property
+    def binds(self) -> tuple[BindMount, ...]:
+        """The mounts whose files are part of what the step is. What seeds a cache is not (R7)."""
+        return tuple(mount for mount in self.mounts if isinstance(mount, BindMount))
 
 
 @value(kw_only=True)

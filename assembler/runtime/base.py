@@ -6,22 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cancellation import Cancellation
+from assembler.plan.steps import SHARED_MEMORY, Limit
 from assembler.values import field, value
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
 
 HOSTNAME = "buildkitsandbox"
-SHARED_MEMORY = 64 << 20
-
-
-@value
-class Limit:
-    """A resource limit of setrlimit(2): `name` as in `nofile`, -1 for no limit."""
-
-    name: str
-    soft: int
-    hard: int
 
 
 @value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from assembler.linux.replacing import replacing
@@ -13,10 +14,12 @@ _LARGEST = 256 << 20  # bytes of an index
 
 
 class Indexes:
-    """The indexes below `directory`, `<algorithm>/<hex>` each."""
+    """The indexes below `directory`, `<algorithm>/<hex>` each. `hold` is given the name of each that
+    is used, before it is looked for."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, hold: Callable[[str], None] = lambda name: None) -> None:
         self._directory = directory
+        self._hold = hold
 
     def has(self, diff_id: Digest) -> bool:
         """Whether there is an index of the layer `diff_id`, sound or not."""
@@ -43,4 +46,5 @@ class Indexes:
             raise translated(error, self._directory) from error
 
     def _path(self, diff_id: Digest) -> str:
+        self._hold(f"{diff_id.algorithm}/{diff_id.hex}")
         return os.path.join(self._directory, diff_id.algorithm, diff_id.hex)

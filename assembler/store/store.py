@@ -7,6 +7,7 @@ indexes/                       file indexes of layers, which may be deleted at a
 groups/                        what live builds have made of cgroups
 contexts/                      what was found in the files of contexts; may be deleted at any time
 uploads/                       uploads to registries that are not finished (`store.uploads`)
+working/                       what live builds are at (`store.working`)
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 settled                        which layer directories are surely on disk (`store.settled`)
 version                        the layout's version; a newer one is refused
@@ -26,15 +27,17 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, parse
 from assembler.oci.platform import Platform
-from assembler.store import leases, settled
+from assembler.store import leases, settled, working
 from assembler.store.blobs import Blobs
 from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
 from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
 from assembler.store.uploads import Uploads
+from assembler.store.working import Working
 
 VERSION = 1
+_WORKING = "working"
 _DEPTH = 4  # of indexes in indexes
 _AT_ONCE = 100  # directories of dead processes that are open while they are removed
 
@@ -58,10 +61,13 @@ class Store:
         self._lease = Lease(path, check)
         self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
-        self.indexes = Indexes(os.path.join(path, "indexes"))
+        self.indexes = Indexes(
+            os.path.join(path, "indexes"), lambda name: self._lease.hold(f"indexes/{name}")
+        )
         self.uploads = Uploads(
             os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
         )
+        self.working = Working(os.path.join(path, _WORKING), cancellation)
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
@@ -82,6 +88,7 @@ class Store:
                 settled.opened(path, nothing if cancellation is None else cancellation.check)
             _sweep(path, cancellation)
             leases.sweep(path)
+            working.sweep(os.path.join(path, _WORKING))
             _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
             if is_exhausted(error):

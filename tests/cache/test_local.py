@@ -21,7 +21,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
 KEY, IDENTITY = Digest.of(b"key"), Digest.of(b"identity")
-RECORD = Record(IDENTITY, "2026-01-02T03:04:05Z", inputs='{"step": "RUN x"}')
+RECORD = Record(IDENTITY, "2026-01-02T03:04:05Z", '{"step": "RUN x"}', 1.5, "ghcr.io/o/app:cache")
 
 
 def test_what_is_recorded_is_found_again(tmp_path: Path) -> None:
@@ -77,6 +77,49 @@ def test_CR08_a_newer_schema_is_set_aside(tmp_path: Path) -> None:
     told: list[str] = []
     with LocalCache(str(path), tell=told.append) as cache:
         assert "newer" in "".join(told) and cache.lookup(KEY) is None
+
+
+def test_what_an_older_version_knew_of_steps_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE steps(key TEXT PRIMARY KEY, identity TEXT) WITHOUT ROWID")
+        database.execute("INSERT INTO steps VALUES(?, ?)", (str(KEY), str(IDENTITY)))
+        database.execute("CREATE TABLE downloads(url TEXT PRIMARY KEY, digest TEXT)")
+        database.execute("INSERT INTO downloads VALUES('http://x', 'y')")
+        database.execute("PRAGMA user_version = 3")
+    database.close()
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache, LocalCache(str(path)) as other:
+        assert cache.lookup(KEY) is None
+        cache.record(KEY, RECORD)
+        assert other.lookup(KEY) == RECORD
+    assert told == [] and [one.name for one in tmp_path.iterdir()] == ["cache.db"]
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT url FROM downloads").fetchall() == [("http://x",)]
+    database.close()
+
+
+def test_an_older_database_that_cannot_be_written_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE steps(key TEXT PRIMARY KEY, identity TEXT) WITHOUT ROWID")
+        database.execute("PRAGMA user_version = 3")
+    database.close()
+
+    def read_only(path: str) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+        raise error
+
+    monkeypatch.setattr("assembler.cache.local._open", read_only)
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        assert cache.lookup(KEY) is None
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert len(told) == 1 and "cannot be written" in told[0]
 
 
 def test_threads_share_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from assembler.environment import Environment
 from assembler.errors import UsageError
 from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
-from assembler.runtime.base import Limit
+from assembler.plan.steps import Limit
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from assembler.engine.change import BaseChange
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
 from assembler.errors import BadArchive, Cancelled, HostError, NoSpace
+from assembler.events import discard
 from assembler.layer import apart
 from assembler.layer.apart import Apart
 from assembler.layer.changeset import Entry
@@ -75,7 +76,13 @@ class Bench:
         """One to which no directory is known."""
         self.number += 1
         services = SimpleNamespace(
-            store=self.store, cancellation=self.cancellation, jobs=4, archive_limits=DEFAULT_LIMITS
+            store=self.store,
+            cancellation=self.cancellation,
+            jobs=4,
+            archive_limits=DEFAULT_LIMITS,
+            claims=self.store.working.claim,
+            sink=discard,
+            clock=time.time,
         )
         snapshotter: Any = Directories(self.place / f"layers-{self.number}")
         unpacker = Apart(self.started, least=0)

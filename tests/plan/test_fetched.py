@@ -13,7 +13,7 @@ from assembler.errors import DockerfileError
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
 from assembler.plan.document import from_document, to_document
-from assembler.plan.keys import content_key
+from assembler.plan.keys import definition_key
 from assembler.plan.make import PlanRequest, make
 from assembler.plan.plan import Plan
 from assembler.plan.steps import Copy, GitSource, UrlSource
@@ -134,7 +134,7 @@ def test_18_4_credentials_are_in_the_step_and_nowhere_else() -> None:
 def test_18_4_a_key_does_not_depend_on_credentials() -> None:
     parent, selection = Digest.of(b"parent"), Digest.of(b"selection")
     keys = {
-        content_key(parent, copies(f"ADD https://{user}h/r.git /x")[0], selection)
+        definition_key(parent, copies(f"ADD https://{user}h/r.git /x")[0], [selection])
         for user in ("", "me:s3cret@", "you:other@")
     }
     assert len(keys) == 1

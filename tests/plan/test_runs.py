@@ -116,9 +116,9 @@ def test_R5_names_of_hosts_are_in_the_key_and_addresses_are_not() -> None:
     found = run("RUN x", hosts=("db", "web"))
     assert found.hosts == ("db", "web")
     parent = keys.scratch_key(AMD64)
-    plain = keys.step_key(parent, run("RUN x"), [])
-    assert keys.step_key(parent, found, []) != plain
-    assert keys.step_key(parent, run("RUN x", hosts=("db",)), []) != plain
+    plain = keys.definition_key(parent, run("RUN x"), [])
+    assert keys.definition_key(parent, found, []) != plain
+    assert keys.definition_key(parent, run("RUN x", hosts=("db",)), []) != plain
 
 
 def test_R6_every_run_is_a_layer() -> None:
@@ -130,7 +130,7 @@ def test_R7_what_a_runs_key_depends_on() -> None:
     parent = keys.scratch_key(AMD64)
 
     def key(text: str, args: Mapping[str, str] | None = None) -> str:
-        return str(keys.step_key(parent, run(text, args), []))
+        return str(keys.definition_key(parent, run(text, args), []))
 
     plain = key("RUN x")
     different = [
@@ -499,9 +499,9 @@ def test_M12_a_plan_leaves_it_to_the_executing_host_what_is_allowed() -> None:
 def test_M12_devices_are_in_the_key_by_their_names_as_written() -> None:
     texts = ("x", "--device=v/c=d x", "--device=v/c x", "--device=v/c=d,required x")
     parent = Digest.of(b"")
-    found = {keys.step_key(parent, run(f"RUN {text}"), ()) for text in texts}
+    found = {keys.definition_key(parent, run(f"RUN {text}"), ()) for text in texts}
     assert len(found) == len(texts)
-    assert keys.step_key(parent, run("RUN --device=name=v/c=d x"), ()) in found
+    assert keys.definition_key(parent, run("RUN --device=name=v/c=d x"), ()) in found
 
 
 def test_M12_several_devices() -> None:

@@ -155,7 +155,7 @@ def test_A11_a_declared_proxy_is_an_argument_like_others() -> None:
     )
     other = plan("FROM a / ARG HTTP_PROXY / RUN x", {"HTTP_PROXY": "q"})
     parent = keys.scratch_key(AMD64)
-    one, two = (keys.step_key(parent, target_of(each).steps[0], []) for each in (made, other))
+    one, two = (keys.definition_key(parent, target_of(each).steps[0], []) for each in (made, other))
     assert one != two
 
 

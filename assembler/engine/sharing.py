@@ -1,0 +1,43 @@
+"""Work that is done once among builds on one store: a turn at it, and what is shown of waiting.
+
+Nobody waits for something that waits for him: a step waits for steps below it, which it names in its
+key; what is unpacked, for shorter stacks; whoever packs, for what is unpacked; and all of them for
+blobs, which wait for nobody. While a thread has a turn it waits for no stage of its own build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from assembler.engine.recorder import Vertex, vertex
+from assembler.events import Sink
+from assembler.store.working import Tell, Turn
+
+Claims = Callable[[str, Tell], AbstractContextManager[Turn]]
+"""See `store.working.Working.claim`."""
+
+
+@contextmanager
+def unclaimed(name: str, tell: Tell) -> Iterator[Turn]:
+    """For who neither waits for others nor lets them wait."""
+    yield Turn()
+
+
+@contextmanager
+def shared(
+    claims: Claims, name: str, title: str, sink: Sink, clock: Callable[[], float]
+) -> Iterator[Turn]:
+    """A turn at `name`; look only then whether it is done. If that takes some time, a vertex `title`
+    shows who is waited for. Raises Cancelled."""
+    with ExitStack() as stack:
+        with ExitStack() as shown:
+            waiting: list[Vertex] = []
+
+            def tell(output: bytes) -> None:
+                if not waiting:
+                    waiting.append(shown.enter_context(vertex(f"wait {name}", title, sink, clock)))
+                waiting[0].output(output)
+
+            turn = stack.enter_context(claims(name, tell))
+        yield turn

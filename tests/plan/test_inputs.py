@@ -1,0 +1,176 @@
+"""The document of what went into a step's key: complete, in the user's terms, and nothing secret."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from assembler.dockerfile.parser import parse
+from assembler.oci.config import Execution, ImageConfig
+from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.platform import Platform
+from assembler.plan.contexts import Contexts, FilesContext, ImageContext
+from assembler.plan.inputs import inputs
+from assembler.plan.keys import Read
+from assembler.plan.make import PlanRequest, make, needs
+from assembler.plan.plan import ResolvedImage
+from assembler.plan.steps import BindMount, Copy, Run
+from assembler.source import Source
+
+AMD64 = Platform("linux", "amd64")
+PARENT, CONTENT = Digest.of(b"parent"), Digest.of(b"content")
+CONTEXTS = Contexts(
+    {"assets": FilesContext("assets"), "mine": ImageContext("oci-layout:///home/someone/layout:1")}
+)
+
+
+def image(name: str) -> ResolvedImage:
+    digest = Digest.of(name.encode())
+    config = ImageConfig(AMD64, Execution(env=("PATH=/bin",)), diff_ids=(digest,))
+    return ResolvedImage(
+        name, Descriptor(MANIFEST, digest, 7), config, (Descriptor(LAYER_GZIP, digest, 9),)
+    )
+
+
+def document(text: str, *, stage: int = -1, **build_args: str) -> dict[str, Any]:
+    """What the last step of a stage of `text` has for its inputs, whatever it reads."""
+    request = PlanRequest(
+        dockerfile=parse(Source("Dockerfile", text)),
+        build_platform=AMD64,
+        build_args=build_args,
+        contexts=CONTEXTS,
+        every_stage=True,
+    )
+    images = {need.key: image(need.image) for need in needs(request, {})}
+    plan = make(request, images)
+    planned = plan.stages[stage]
+    number = len(planned.steps) - 1
+    step = planned.steps[number]
+    reads: list[Read] = []
+    if isinstance(step, Copy):
+        reads += [Read(step.origin, step.paths, CONTENT)] if step.paths else []
+        reads += [Read(source, (), CONTENT) for source in step.fetched]
+    elif isinstance(step, Run):
+        binds = [one for one in step.mounts if isinstance(one, BindMount)]
+        reads += [Read(one.origin, (one.source,), CONTENT) for one in binds]
+    found = inputs(plan, planned, number, PARENT, reads)
+    assert json.loads(json.dumps(found)) == found
+    return found
+
+
+def test_R7_a_run_tells_its_command_and_what_is_from_ENV_and_from_ARG() -> None:
+    found = document("FROM base\nARG V=1\nENV E=2\nWORKDIR /w\nUSER u\nRUN make $V", V="3")
+    assert found == {
+        "version": 1,
+        "step": "[3/3] RUN make $V",
+        "stage": 0,
+        "number": 1,
+        "kind": "RUN",
+        "parent": {"key": str(PARENT), "is": "step", "name": "[2/3] WORKDIR /w"},
+        "fields": {
+            "argv": ["/bin/sh", "-c", "make $V"],
+            "env": {"PATH": "/bin", "E": "2"},
+            "args": {"V": "3"},
+            "cwd": "/w",
+            "user": "u",
+            "network": "default",
+            "security": "sandbox",
+            "hostname": "",
+            "hosts": [],
+            "devices": [],
+            "scripts": {},
+        },
+        "origins": [],
+        "mounts": [],
+    }
+
+
+def test_A7_what_ENV_sets_after_ARG_is_no_argument() -> None:
+    fields = document("FROM base\nARG V=1\nENV V=2\nRUN make")["fields"]
+    assert (fields["env"]["V"], fields["args"]) == ("2", {})
+
+
+def test_R7_a_copy_tells_where_it_reads_and_what_that_holds() -> None:
+    found = document("FROM base AS b\nFROM scratch AS out\nCOPY --from=b --chmod=755 /a /b /to/")
+    assert (found["kind"], found["stage"]) == ("COPY", "out")
+    assert found["parent"] == {"key": str(PARENT), "is": "scratch", "name": ""}
+    assert found["origins"] == [
+        {"from": "stage", "name": "b", "sources": ["/a", "/b"], "digest": str(CONTENT)}
+    ]
+    assert found["fields"] == {
+        "destination": "/to/",
+        "inline": {},
+        "chown": "",
+        "chmod": "755",
+        "link": False,
+        "parents": False,
+        "exclude": [],
+        "unpack": False,
+    }
+
+
+def test_the_parent_is_a_base_by_name_and_digest_a_stage_or_nothing() -> None:
+    base = Digest.of(b"docker.io/library/base:latest")
+    assert document("FROM base\nRUN x")["parent"] == {
+        "key": str(PARENT),
+        "is": "base",
+        "name": "docker.io/library/base:latest",
+        "digest": str(base),
+    }
+    stage = document("FROM base AS b\nFROM b\nRUN x")["parent"]
+    assert (stage["is"], stage["name"]) == ("stage", "b")
+    tree = document("FROM assets\nRUN x", stage=0)
+    assert tree["parent"]["name"].endswith("FROM assets")
+
+
+def test_R7_mounts_are_told_as_they_are_in_the_key() -> None:
+    mounts = [
+        "type=bind,from=assets,source=/a,target=/in,rw",
+        "type=cache,id=secretly,target=/c",
+        "type=tmpfs,target=/t,size=1k",
+        "type=secret,id=token,target=/s",
+        "type=ssh,id=agent,target=/a",
+    ]
+    found = document("FROM base\nRUN " + " ".join(f"--mount={one}" for one in mounts) + " x")
+    owned = {"uid": 0, "gid": 0, "required": False}
+    assert found["mounts"] == [
+        {
+            "type": "bind",
+            "target": "/in",
+            "source": "/a",
+            "readonly": False,
+            "of": {"from": "context", "name": "assets"},
+        },
+        {"type": "cache", "target": "/c", "readonly": False},
+        {"type": "tmpfs", "target": "/t", "size": 1024},
+        {"type": "secret", "target": "/s", **owned, "mode": "0400", "id": "token", "env": ""},
+        {"type": "ssh", "target": "/a", **owned, "mode": "0600"},
+    ]
+    assert found["origins"] == [
+        {"from": "context", "name": "assets", "sources": ["/a"], "digest": str(CONTENT)}
+    ]
+
+
+def test_A11_nothing_secret_and_no_path_of_the_host_is_told() -> None:
+    proxied = document("FROM base\nRUN x", HTTP_PROXY="http://user:pw@proxy.corp")
+    assert "proxy" not in json.dumps(proxied)
+    added = document("FROM scratch\nADD https://user:pw@example.com/a /a")
+    assert added["kind"] == "ADD" and "pw" not in json.dumps(added["origins"])
+    assert added["origins"][0]["name"] == "https://example.com/a"
+    for text in ("FROM mine\nRUN x", "FROM scratch\nCOPY --from=mine /a /b"):
+        assert "someone" not in json.dumps(document(text))
+
+
+def test_C29_a_repository_is_told_by_its_name_and_what_was_asked_for() -> None:
+    found = document("FROM scratch\nADD https://example.com/r.git#v1:docs /docs")
+    assert found["origins"] == [
+        {
+            "from": "git",
+            "name": "https://example.com/r.git#v1:docs",
+            "sources": [],
+            "digest": str(CONTENT),
+        }
+    ]
+    plain = document("FROM scratch\nADD https://example.com/r.git /docs")
+    assert plain["origins"][0]["name"] == "https://example.com/r.git"
