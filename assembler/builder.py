@@ -26,17 +26,15 @@ from assembler.errors import (
 from assembler.events import Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
 from assembler.plan.entitlements import device_allowance
-from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
@@ -56,6 +54,8 @@ if TYPE_CHECKING:
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
+    from assembler.output.base import Output
+    from assembler.plan.forecast import Forecast
     from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
 

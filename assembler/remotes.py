@@ -22,7 +22,7 @@ from assembler.environment import Environment
 from assembler.errors import StepError
 from assembler.events import Sink, VertexProgress
 from assembler.layer.changeset import ByteSource, Entry, Kind, PathBytes
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan.steps import GitSource, UrlSource

@@ -9,7 +9,7 @@ from typing import Any
 from assembler.cli.options import RESOURCES
 from assembler.environment import Environment
 from assembler.errors import UsageError
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.plan.steps import SHARED_MEMORY, Limit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
@@ -19,13 +20,17 @@ _PIECE = 1 << 20
 
 
 class ChangeBlobs:
-    """Finds and reads blobs of changes; `variant` is what besides its identity decides the bytes of a
-    packed step. Threads share it."""
+    """Finds and reads blobs of changes, packed for a build of the time `epoch`. Threads share it."""
 
-    def __init__(self, services: Services, variant: Callable[[], str]) -> None:
+    def __init__(self, services: Services, epoch: int | None) -> None:
         self._services = services
-        self._variant = variant
+        self._epoch = epoch
         self.locks = Locks()
+
+    @property
+    def variant(self) -> str:
+        """What besides its identity decides a packed layer's bytes."""
+        return f"{self._services.compression.identity} epoch={self._epoch}"
 
     def packed(self, change: Change) -> Layer | None:
         """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
@@ -35,9 +40,24 @@ class ChangeBlobs:
 
     def of_step(self, identity: Digest) -> Layer | None:
         """The packed form of the step `identity` if its blob is here."""
-        layer = self._services.packed.packed(identity, self._variant())
+        layer = self._services.packed.packed(identity, self.variant)
         if layer is None or not self._services.store.blobs.has(layer.descriptor.digest):
             return None
+        return layer
+
+    def base(self, change: BaseChange) -> Layer:
+        """The layer of a base as the image has it: in the store afterwards, if it is another than
+        its registry's or the build needs every layer."""
+        layer, services = Layer(change.descriptor, change.diff_id), self._services
+        if services.recompress:
+            from assembler.engine.recompression import recompression
+
+            again = partial(recompression(services).layer, layer, partial(self.fetch, change))
+            made = self.with_intact(change, again)
+            if made != layer:
+                return made
+        if services.whole:
+            self.fetch(change)
         return layer
 
     def layer(self, change: Change) -> Layer:

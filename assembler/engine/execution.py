@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from assembler.engine.assemble import assemble, chain_indexes
-from assembler.engine.change import BaseChange, Snapshot, StepChange
+from assembler.engine.blobs import ChangeBlobs
+from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.lookup import KnownStage, demanded, look_up, missing
-from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import vertex
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
@@ -20,6 +20,7 @@ from assembler.plan.plan import ImageBase, Plan, StageBase
 from assembler.plan.steps import Run
 
 if TYPE_CHECKING:
+    from assembler.engine.realisation import Realisation
     from assembler.engine.stage import BuiltStage
 
 
@@ -35,14 +36,16 @@ def execute(plan: Plan, services: Services) -> Image:
 
         check(plan, services)
     sources = Sources(plan, services)
-    realisation = Realisation(services, None, plan.epoch)
+    blobs = ChangeBlobs(services, plan.epoch)
     known = look_up(plan, services, sources)
-    if _all_packed(plan, known, realisation):
+    packed = _all_packed(known[plan.target], blobs)
+    if packed is not None:
         _report_cached(plan, services)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
-        return _finish(
-            plan, services, realisation, known[plan.target].snapshot, changes, cached=True
-        )
+        return _finish(plan, services, packed, changes, cached=True)
+    from assembler.engine.realisation import Realisation
+
+    realisation = Realisation(services, None, plan.epoch)
     needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
         sandbox = stack.enter_context(services.sandbox()) if needed else None
@@ -52,7 +55,8 @@ def execute(plan: Plan, services: Services) -> Image:
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
-        return _finish(plan, services, realisation, built[plan.target].snapshot, changes)
+        layers = _packed(realisation, built[plan.target].snapshot)
+        return _finish(plan, services, layers, changes)
 
 
 def needs_sandbox(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
@@ -77,9 +81,29 @@ def _running(
     return frozenset(found)
 
 
-def _all_packed(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
-    target = known[plan.target]
-    return target.complete and all(realisation.packed(change) for change in target.snapshot)
+def _all_packed(target: KnownStage, blobs: ChangeBlobs) -> Iterator[Layer] | None:
+    """The layers of a stage that is known and whose layers are all packed, None for any other."""
+    found: list[tuple[Change, Layer]] = []
+    for change in target.snapshot if target.complete else ():
+        layer = blobs.packed(change)
+        if layer is None:
+            return None
+        found.append((change, layer))
+    if not target.complete:
+        return None
+    return (
+        blobs.base(change) if isinstance(change, BaseChange) else layer for change, layer in found
+    )
+
+
+def _packed(realisation: Realisation, snapshot: Snapshot) -> Iterator[Layer]:
+    """The layers of `snapshot`, packed where they are not."""
+    for number, change in enumerate(snapshot):
+        if isinstance(change, BaseChange):
+            yield realisation.base(change)
+        else:
+            known = realisation.packed(change)
+            yield realisation.pack(change, snapshot[:number]) if known is None else known
 
 
 def _run(
@@ -106,26 +130,20 @@ def _run(
 def _finish(
     plan: Plan,
     services: Services,
-    realisation: Realisation,
-    snapshot: Snapshot,
+    layers: Iterator[Layer],
     changes: Mapping[int, tuple[StepChange, ...]],
     *,
     cached: bool = False,
 ) -> Image:
     with vertex("export", "exporting layers", services.sink, services.clock) as work:
-        layers: list[Layer] = []
-        for number, change in enumerate(snapshot):
+        found: list[Layer] = []
+        services.cancellation.check()
+        for layer in layers:
+            services.destination.layer(layer.descriptor)
+            found.append(layer)
             services.cancellation.check()
-            if isinstance(change, BaseChange):
-                known = realisation.base(change)
-            elif (packed := realisation.packed(change)) is not None:
-                known = packed
-            else:
-                known = realisation.pack(change, snapshot[:number])
-            services.destination.layer(known.descriptor)
-            layers.append(known)
         work.cached = cached
-        image = assemble(plan, changes, tuple(layers), services)
+        image = assemble(plan, changes, tuple(found), services)
         work.detail = f"{image.digest}"
         return image
 

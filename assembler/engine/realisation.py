@@ -8,7 +8,7 @@ from functools import partial
 
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
-from assembler.engine.recompression import Recompression
+from assembler.engine.recompression import recompression
 from assembler.engine.services import Services, Unpacker
 from assembler.engine.sharing import shared
 from assembler.engine.unpacking import LayerDirectories
@@ -46,35 +46,16 @@ class Realisation:
         self._services = services
         self._epoch = epoch
         self.spool = spool
-        self._blobs = ChangeBlobs(services, lambda: self.variant)
+        self._blobs = ChangeBlobs(services, epoch)
         self._locks = self._blobs.locks
         self._layers = LayerDirectories(
             services, self._blobs, snapshotter, apart, lambda below: self.tree(below, unpack=True)
         )
         self._indexed: dict[tuple[tuple[str, Table | None], ...], LayerTree] = {}
 
-    @property
-    def _recompression(self) -> Recompression:
-        services = self._services
-        return Recompression(
-            services.compression,
-            services.store,
-            services.packed,
-            services.cancellation.check,
-            services.sink,
-            services.clock,
-            services.archive_limits,
-            services.claims,
-        )
-
     def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
         services = self._services
         return shared(services.claims, name, f"[internal] {title}", services.sink, services.clock)
-
-    @property
-    def variant(self) -> str:
-        """What besides its identity decides a packed layer's bytes."""
-        return f"{self._services.compression.identity} epoch={self._epoch}"
 
     def available(self, change: StepChange) -> bool:
         """Whether the bytes of a recorded step are still here, in one form or another."""
@@ -235,7 +216,10 @@ class Realisation:
             layer = self._blobs.packed(change)
             if layer is not None:
                 return layer
-            name, title = f"pack {change.identity} {self.variant}", f"pack layer {change.id[:12]}"
+            name, title = (
+                f"pack {change.identity} {self._blobs.variant}",
+                f"pack layer {change.id[:12]}",
+            )
             with self._turn(name, title):
                 layer = self._blobs.packed(change)
                 if layer is None:
@@ -256,7 +240,7 @@ class Realisation:
 
     def name(self, identity: Digest, layer: Layer) -> None:
         """Remember that `layer` is what `identity` is packed to."""
-        self._services.packed.record_packed(identity, self.variant, layer)
+        self._services.packed.record_packed(identity, self._blobs.variant, layer)
 
     def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
         services = self._services
@@ -271,20 +255,11 @@ class Realisation:
                 seen=seen,
             )
             ingest.commit_as(packed.digest, packed.size)
-        return self._recompression.described(packed)
+        return recompression(services).described(packed)
 
     def base(self, change: BaseChange) -> Layer:
-        """The layer of a base as the image has it: in the store afterwards, if it is another than
-        its registry's or the build needs every layer."""
-        layer = Layer(change.descriptor, change.diff_id)
-        if self._services.recompress:
-            again = partial(self._recompression.layer, layer, partial(self._blobs.fetch, change))
-            made = self._blobs.with_intact(change, again)
-            if made != layer:
-                return made
-        if self._services.whole:
-            self._blobs.fetch(change)
-        return layer
+        """See `engine.blobs.ChangeBlobs.base`."""
+        return self._blobs.base(change)
 
     def _changeset(self, change: StepChange, below: Snapshot) -> Changeset:
         if change.changeset is not None:

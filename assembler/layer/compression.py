@@ -1,7 +1,7 @@
 """The compression seam: what turns a tar into a blob, and a blob back into a tar.
 
 The same input and `identity` always give the same bytes, whatever the number of threads (speed.md
-2, 3). Reading is in `decompression`; `reader` is offered here because it is the other half.
+2, 3). Reading is in `decompression`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.errors import UsageError
-from assembler.layer.decompression import reader
 from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
-from assembler.layer.ordered import InOrder
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
 from assembler.values import field, value
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
-
-__all__ = [
-    "Compression",
-    "CompressionWriter",
-    "Ending",
-    "Gzip",
-    "Plain",
-    "Zstd",
-    "by_name",
-    "processors",
-    "reader",
-]
 
 Sink = Callable[[bytes | memoryview], None]
 """Takes bytes, and keeps no view of them."""
@@ -134,6 +120,11 @@ def by_name(name: str, level: int | None = None) -> Compression:
     from assembler.layer.zstd_chunked import ZstdChunked
 
     return ZstdChunked() if not level else ZstdChunked(level)
+
+
+def oci_only(compression: Compression) -> bool:
+    """Whether Docker's schema 2 has no words for `compression` (rule Y7)."""
+    return compression.name not in ("gzip", "uncompressed")
 
 
 def processors() -> int:
@@ -255,6 +246,8 @@ def frame_threads(level: int, threads: int) -> int:
 
 class _ZstdWriter:
     def __init__(self, level: int, threads: int, sink: Sink, check: Check) -> None:
+        from assembler.layer.ordered import InOrder
+
         self._sink: Sink = sink
         self._frames: InOrder[memoryview, bytes] = InOrder(
             Frames(level, check), self._receive, frame_threads(level, threads), "zstd"

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
+from assembler.cancellation import nothing
 from assembler.errors import BlobMissing, NoSpace
 from assembler.layer.changeset import Entry, RangeBytes
 from assembler.layer.decompression import reader
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
-from assembler.layer.write import nothing
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
+from assembler.layer.tar_reader import read
 from assembler.values import field, value
 
 _PIECE = 1 << 20

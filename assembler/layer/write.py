@@ -8,6 +8,7 @@ from itertools import islice
 from operator import lt
 from typing import BinaryIO, Protocol
 
+from assembler.cancellation import nothing
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import Compression, Ending, Plain
@@ -42,10 +43,6 @@ class Packed:
     uncompressed_size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-
-
-def nothing() -> None:
-    """A check that never stops anything."""
 
 
 def pack(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from assembler.layer.write import nothing
+from assembler.cancellation import nothing
 from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
-from assembler.cancellation import Cancellation
+from assembler.cancellation import Cancellation, nothing
 from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
 from assembler.linux.claims import claim, dead, discard
 from assembler.oci.descriptor import Descriptor
@@ -40,10 +40,6 @@ VERSION = 1
 _WORKING = "working"
 _DEPTH = 4  # of indexes in indexes
 _AT_ONCE = 100  # directories of dead processes that are open while they are removed
-
-
-def nothing() -> None:
-    """A check that never stops anything."""
 
 
 class Store:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -149,6 +148,8 @@ class StepLogs:
 
     def _begin(self) -> str:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        import shutil
+
         names = sorted(os.listdir(self._directory))
         for name in names[: max(0, len(names) - _KEPT_BUILDS + 1)]:
             shutil.rmtree(os.path.join(self._directory, name), ignore_errors=True)
