@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Sink, VertexProgress, Warned
+from assembler.expressions import expression
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -50,8 +50,8 @@ RESOLVED = "assembler.resolved"
 """The annotation of a name in the store that has the digest it had in its registry: an index's, where
 the store has one image of that."""
 _OFTEN = 0.1  # seconds between two reports of one transfer
-_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = expression(r"[a-z0-9]+:[0-9a-f]{32,}")
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class Pull(enum.Enum):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from assembler.expressions import expression
 from assembler.values import field, value
 
-_WHOLE_USER = re.compile(r"(?i)\b(https?://)[^/\s?#]*@")
-_PASSWORD = re.compile(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")
+_WHOLE_USER = expression(r"(?i)\b(https?://)[^/\s?#]*@")
+_PASSWORD = expression(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")
 _MOST_LINES = 20
 """More lines of one instruction than these are not all shown."""
 

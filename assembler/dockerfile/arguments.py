@@ -37,6 +37,7 @@ from assembler.dockerfile.remote import remote_kind
 from assembler.dockerfile.statement import JSON_FORMS, NAMES, Statement, json_form, refuse_nul
 from assembler.dockerfile.words import WHITESPACE, quoted, split_words
 from assembler.errors import SyntaxProblem
+from assembler.expressions import expression
 from assembler.source import Span
 
 _RUN = Allowed(("network", "security"), (), ("mount", "device"))
@@ -46,8 +47,8 @@ _COPY = Allowed(("from", "chown", "chmod"), ("link", "parents"), ("exclude",))
 _ADD = Allowed(("chown", "chmod", "checksum"), ("link", "keep-git-dir", "unpack"), ("exclude",))
 _INTERVALS = ("interval", "timeout", "start-period", "start-interval")
 _HEALTHCHECK = Allowed((*_INTERVALS, "retries"))
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*")
-_BLANKS = re.compile(r"[\t\v\f\r ]+")
+_STAGE_NAME = expression(r"[a-z][a-z0-9\-_.]*")
+_BLANKS = expression(r"[\t\v\f\r ]+")
 _MILLISECOND = 1_000_000
 _FROM_IS_FIXED = (
     "variable expansion is not supported for --from, define a new stage with FROM using ARG from"

@@ -10,16 +10,17 @@ from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.engine.nearby import nearest_path
 from assembler.errors import CopySourceMissing, StepError
+from assembler.expressions import expression
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 from assembler.source import Span
 from assembler.values import field, mutable, value
 
-_WILDCARD = re.compile(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
-_SPECIAL = re.compile(r"([*?\[\\])")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_STARS = re.compile(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
+_WILDCARD = expression(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
+_SPECIAL = expression(r"([*?\[\\])")
+_ESCAPE = expression(r"\\(.)", re.DOTALL)
+_STARS = expression(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
 
 
 @value

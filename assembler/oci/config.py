@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from assembler.expressions import expression
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.platform import Platform
 from assembler.values import field, replace, value
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_SURROGATES = expression("[\ud800-\udfff]")
 MAX_CONFIG = 8 << 20  # bytes
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
+from assembler.expressions import expression
 from assembler.values import value
 
-_SHAPE = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
+_SHAPE = expression(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
 @value(order=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+from assembler.expressions import expression
 from assembler.values import replace, value
 
 _ARCHITECTURES = {
@@ -19,9 +18,9 @@ _ARCHITECTURES = {
 _KNOWN_SYSTEMS = frozenset(
     "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
 )
-_SYSTEM = re.compile(r"([^()]+)(?:\(([0-9.]+)\))?")
-_NUMBER = re.compile(r"v([1-9][0-9]?)")
-_ARM64 = re.compile(r"v([89])(?:\.([0-9]))?")
+_SYSTEM = expression(r"([^()]+)(?:\(([0-9.]+)\))?")
+_NUMBER = expression(r"v([1-9][0-9]?)")
+_ARM64 = expression(r"v([89])(?:\.([0-9]))?")
 
 
 @value(order=True)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from enum import Enum
 
 from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError
+from assembler.expressions import expression
 
 PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
-_OCTAL = re.compile(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
+_OCTAL = expression(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
 _CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from typing import TextIO
@@ -19,11 +18,12 @@ from assembler.events import (
     VertexStarted,
     Warned,
 )
+from assembler.expressions import expression
 from assembler.source import excerpt, printable
 from assembler.values import mutable
 
 LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
-_ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+_ESCAPES = expression(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 
 
 @mutable
