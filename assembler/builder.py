@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from assembler.access import Access
@@ -13,24 +15,35 @@ from assembler.cancellation import Cancellation
 from assembler.context.base import Context
 from assembler.dockerfile.instructions import Dockerfile
 from assembler.dockerfile.suggest import did_you_mean
-from assembler.engine.services import Destination, Nowhere, Sandbox, Services
+from assembler.engine.ledger import Ledger
+from assembler.engine.services import (
+    Destination,
+    Nowhere,
+    Sandbox,
+    Services,
+    Take,
+    nothing_more,
+)
 from assembler.environment import Environment
 from assembler.errors import (
+    AssemblerError,
     BlobCorrupt,
+    Cancelled,
     DockerfileError,
     HostError,
+    LayerError,
     NamespacesForbidden,
     RegistryError,
     UsageError,
 )
-from assembler.events import Finished, Sink, VertexProgress, Warned, discard
+from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Annotations, Image
+from assembler.oci.image import Annotations, Image, Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.plan.contexts import Contexts
@@ -46,7 +59,10 @@ from assembler.store.store import Store
 from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
+    from assembler.cache.bounds import Bounds
+    from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
+    from assembler.cache.places import CacheSource
     from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
@@ -57,6 +73,7 @@ if TYPE_CHECKING:
     from assembler.output.base import Output
     from assembler.plan.forecast import Forecast
     from assembler.runtime.native import Forked
+    from assembler.sharing import SharedCaches
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -72,6 +89,8 @@ SNAPSHOTTERS = ("auto", "overlay", "fuse-overlayfs", "copy")
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
     `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
+    no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
@@ -95,6 +114,10 @@ class BuildRequest:
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
     no_cache: frozenset[str] = frozenset()
+    since: float | None = None
+    require_cached: bool = False
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
     compression: Compression = field(default_factory=lambda: by_name("gzip", None))
     recompress: bool = False
     docker_types: bool = False
@@ -146,6 +169,8 @@ class Builder:
         self._clock = clock
         self._id_map: IdMap | None = None
         self._cache: LocalCache | None = None
+        self._ledger = Ledger()
+        self._shared: dict[tuple[tuple[CacheSource, ...], Platform], SharedCaches] = {}
         self._stack = ExitStack()
         path = store or environment.store
         if environment.notice and path == environment.store:
@@ -209,16 +234,43 @@ class Builder:
             self._cache = self._stack.enter_context(cache)
         return self._cache
 
+    def shared(self, request: BuildRequest) -> SharedCaches:
+        """The shared caches of `request`; each is read once, however often it is built."""
+        key = request.cache_from, request.platform or host_platform()
+        if key not in self._shared:
+            from assembler.sharing import SharedCaches
+
+            self._shared[key] = SharedCaches(
+                *key,
+                local=self.cache,
+                store=self.store,
+                images=self.images,
+                sink=self._sink,
+                cancellation=self._cancellation,
+                clock=self._clock,
+                limits=self.archive_limits,
+            )
+        return self._shared[key]
+
     def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
         """The plan, every image it needs resolved by the store or a registry.
 
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
         time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
+        self._warn_of_stages(request)
         asked = plan_request(request)
         if not offline:
             asked = self.timed(asked)
         return make(asked, self.resolved(request, asked, offline=offline))
+
+    def _warn_of_stages(self, request: BuildRequest) -> None:
+        """Tell of names in `no_cache` that no stage has (rule S12)."""
+        stages = request.dockerfile.stages
+        names = [stage.name or str(stage.index) for stage in stages]
+        for name in sorted(request.no_cache - {"*", *names}):
+            meant = did_you_mean(name, names)
+            self.warn(f"--no-cache-filter {name}: the Dockerfile has no such stage{meant}")
 
     def examine(
         self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
@@ -306,12 +358,73 @@ class Builder:
             raise DockerfileError(message, error.span, hint=error.hint) from error
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it."""
+        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
+        Raises NotCached where `request.require_cached` says so, and what steps raise."""
         from assembler.engine.execution import execute
 
         for image in plan.images.values():
             self.images.know(image)
-        return execute(plan, self.services(request))
+        services = self.services(request)
+        if request.require_cached:
+            self._require_cached(plan, services)
+        built = execute(plan, services)
+        self._ledger.image = self._ledger.image or str(built.digest)
+        return built
+
+    @contextmanager
+    def recorded(
+        self, request: BuildRequest, names: Sequence[Reference], place: str = ""
+    ) -> Iterator[None]:
+        """A build of `request` under `names`, of which a record is kept when the block ends, however
+        that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+        from assembler.store import builds
+
+        started, status = self._clock(), builds.ERROR
+        id, tags = builds.new_id(), tuple(name.familiar for name in names)
+        self._ledger = ledger = Ledger(
+            self.store.builds,
+            self.store.listings,
+            self.inputs,
+            lambda build: build.is_of(place, tags),
+            self.warn,
+        )
+        try:
+            yield
+            status = builds.COMPLETED
+        except (Cancelled, KeyboardInterrupt):
+            status = builds.CANCELED
+            raise
+        finally:
+            record = builds.BuildRecord(
+                id=id,
+                started=started,
+                seconds=round(max(0.0, self._clock() - started), 3),
+                status=status,
+                dockerfile=request.dockerfile.source.name,
+                target=request.target,
+                platform=ledger.platform,
+                tags=tags,
+                image=ledger.image if status == builds.COMPLETED else "",
+                place=place,
+                steps=ledger.steps(),
+            )
+            try:
+                self.store.builds.write(record, ledger.inputs())
+            except OSError as error:
+                self.warn(f"no record of this build can be kept: {error.strerror}")
+
+    def inputs(self, key: Digest) -> str:
+        """The document of what went into `key`, empty where the cache has none."""
+        record = self.cache.lookup(key)
+        return "" if record is None else record.inputs
+
+    def _require_cached(self, plan: Plan, services: Services) -> None:
+        from assembler.engine.requirement import require_cached
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        require_cached(plan, services, published, Unfetched())
 
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
@@ -341,10 +454,15 @@ class Builder:
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
         main = {} if request.context is None else {"": request.context}
+        cache = self.shared(request).cache if request.cache_from else self.cache
+        inline = any(target.inline for target in request.cache_to)
+        described = partial(self._inline, request) if inline else nothing_more
+        self.images.cached = cached = _Cached(lambda: self.shared(request))
         return Services(
             store=self.store,
-            cache=self.cache,
-            packed=self.cache,
+            cache=cache,
+            packed=cache,
+            cached=cached,
             contexts={**main, **request.files},
             remote=self.remotes,
             sandbox=lambda: self._sandbox(request),
@@ -354,22 +472,29 @@ class Builder:
             claims=self.store.working.claim,
             whole=request.whole,
             wanted=request.wanted,
+            described=described,
             destination=request.destination,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,
             annotations=request.annotations,
-            sink=self._sink,
+            sink=self._noted,
             cancellation=self._cancellation,
             clock=self._clock,
             secrets=self._secrets,
+            ledger=self._ledger,
             agents=self._agent,
             jobs=self._jobs,
             add_hosts=request.add_hosts,
             devices=self._devices,
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
+            since=request.since,
         )
+
+    def _noted(self, event: Event) -> None:
+        self._ledger(event)
+        self._sink(event)
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:
         """Write `image` to every output. Layers that the store lacks are fetched if an output
@@ -402,6 +527,35 @@ class Builder:
                 for layer in image.manifest.layers:
                     self.store.blobs.condemn(layer.digest, error)
             raise
+
+    def export(
+        self, request: BuildRequest, plan: Plan, image: Image, names: Sequence[Reference]
+    ) -> None:
+        """Write the caches that `request` asks for, once `image` was built of `plan` and pushed to
+        `names`. Raises AssemblerError, unless that is to be ignored."""
+        targets = [target for target in request.cache_to if not target.inline]
+        if targets:
+            from assembler.cache.origins import Origins
+            from assembler.exports import Exports
+
+            Exports(
+                plan,
+                image,
+                request.compression,
+                names,
+                services=self.services(request),
+                origins=Origins(self.cache),
+                images=self.images,
+            ).write(targets)
+
+    def _inline(
+        self, request: BuildRequest, plan: Plan, layers: Mapping[Digest, Layer], variant: str
+    ) -> Mapping[str, object]:
+        """The cache that leads to the image of `plan`, as a field of its configuration."""
+        from assembler.cache.origins import Origins
+        from assembler.exports import inline
+
+        return inline(plan, self.services(request), Origins(self.cache), layers, variant)
 
     def registry_output(self, names: Sequence[Reference]) -> Output:
         """The output that pushes to `names`."""
@@ -451,6 +605,23 @@ class Builder:
 
         self._enter_for_files()
         prune(self.store, self.cache, policy, self._clock(), self._cancellation, moved)
+
+    def collect(self, bounds: Bounds, *, before: bool = False) -> None:
+        """Remove what `bounds` do not allow of the store, if there is any; `before` a build only for
+        space that is to be free. What keeps it from that is told. Raises Cancelled."""
+        from assembler.cache import collection
+
+        path, now = self.store.path, self._clock()
+        try:
+            wanted = collection.lacks_space(path, bounds) if before else True
+            if wanted and collection.due(path, bounds, now):
+                self._enter_for_files()
+                collection.collect(self.store, self.cache, bounds, now, self._cancellation)
+        except Cancelled:
+            raise
+        except (AssemblerError, OSError) as error:
+            reason = error.message if isinstance(error, AssemblerError) else error.strerror
+            self.warn(f"the store could not be brought within its limits: {reason}")
 
     def _enter_for_files(self) -> None:
         """Layers and cache mounts have files of other ids, which are ours inside only."""
@@ -589,6 +760,30 @@ class Builder:
         from assembler.runtime.native import Native
 
         return Native.start(id_map)
+
+
+class _Cached:
+    """The shared caches of a build, looked for when a blob is not here: see `sharing`."""
+
+    def __init__(self, find: Callable[[], SharedCaches]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+
+    def _shared(self) -> SharedCaches:
+        with self._lock:
+            return self._find()
+
+    def holds(self, blob: Descriptor) -> bool:
+        return self._shared().holds(blob)
+
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
+        self._shared().fetch(blob, take, judged=judged)
+
+    def refuse(self, blob: Descriptor, cause: LayerError) -> None:
+        self._shared().refuse(blob, cause)
+
+    def references(self, blob: Descriptor) -> tuple[Reference, ...]:
+        return self._shared().references(blob)
 
 
 def _fsync(text: str) -> Fsync:

@@ -24,7 +24,9 @@ class Environment:
     registries_conf: str
     temporary: str
     fsync: str = "batch"
+    reserved_space: str = ""
     max_used_space: str = ""
+    min_free_space: str = ""
     max_layer: str = ""
     max_entries: str = ""
     notice: str = ""
@@ -61,7 +63,9 @@ class Environment:
             registries_conf=environ.get("CONTAINERS_REGISTRIES_CONF", ""),
             temporary=temporary,
             fsync=environ.get("ASSEMBLE_FSYNC") or "batch",
+            reserved_space=environ.get("ASSEMBLE_RESERVED_SPACE", ""),
             max_used_space=environ.get("ASSEMBLE_MAX_USED_SPACE", ""),
+            min_free_space=environ.get("ASSEMBLE_MIN_FREE_SPACE", ""),
             max_layer=environ.get("ASSEMBLE_MAX_LAYER", ""),
             max_entries=environ.get("ASSEMBLE_MAX_ENTRIES", ""),
             notice=notice,

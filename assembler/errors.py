@@ -6,7 +6,7 @@
     │   ├─ SyntaxProblem  UnknownInstruction  BadFlag  ExpansionFailed
     │   └─ UndefinedStage  StageCycle  Unsupported
     ├─ StepError(span)                 the build itself
-    │   └─ ProcessFailed(exit_code)  CopySourceMissing  ContextChanged
+    │   └─ ProcessFailed(exit_code)  CopySourceMissing  ContextChanged  NotCached
     ├─ RegistryError(registry, operation, status)
     │   └─ Unauthorized  NotFound  RateLimited  Unreachable  ProtocolViolation
     ├─ StoreError(path)
@@ -104,6 +104,10 @@ class CopySourceMissing(StepError):
 
 class ContextChanged(StepError):
     """A file of the context changed while it was read."""
+
+
+class NotCached(StepError):
+    """A step would have to be done, and may not."""
 
 
 class RegistryError(AssemblerError):

@@ -44,13 +44,27 @@ class VertexProgress:
 
 @value
 class VertexDone:
-    """Work ended well. `cached` says that nothing was done; `detail` is one short remark."""
+    """Work ended well. `cached` says that nothing was done; `detail` is one short remark. Of a step's
+    result that was known, `source` says where (`local`, `from ghcr.io/o/app:cache`), and `ran` when it
+    was made, 0.0 where nobody knows."""
 
     vertex: str
     name: str
     time: float
     cached: bool = False
     detail: str = ""
+    source: str = ""
+    ran: float = 0.0
+
+
+@value
+class VertexMissed:
+    """A step's result is not known, so that it is done; `reason` is the first thing that differs from
+    the nearest earlier one, in the user's terms."""
+
+    vertex: str
+    reason: str
+    time: float
 
 
 @value
@@ -82,7 +96,14 @@ class Finished:
 
 
 Event = (
-    VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned | Finished
+    VertexStarted
+    | VertexOutput
+    | VertexProgress
+    | VertexMissed
+    | VertexDone
+    | VertexFailed
+    | Warned
+    | Finished
 )
 Sink = Callable[[Event], None]
 """A function of one event. It may be called from several threads at once, and must not block long."""

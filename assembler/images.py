@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
@@ -41,6 +41,7 @@ from assembler.store.working import Turn
 from assembler.values import replace, value
 
 if TYPE_CHECKING:
+    from assembler.net.retry import RetryPolicy
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
 
@@ -89,8 +90,21 @@ class LayoutName:
         return f"{LAYOUT}{self.path}{tag}{f'@{self.digest}' if self.digest else ''}"
 
 
+class Cached(Protocol):
+    """Layers of step results that shared caches have (`sharing.SharedCaches`)."""
+
+    def holds(self, blob: Descriptor) -> bool: ...
+
+    def fetch(self, blob: Descriptor, take: Take) -> None: ...
+
+    def references(self, blob: Descriptor) -> tuple[Reference, ...]: ...
+
+
 class Images:
-    """Resolves image names for one build or command. The registry client is made on first use."""
+    """Resolves image names for one build or command. The registry client is made on first use.
+    `cached` has layers of what is built, None where there are none."""
+
+    cached: Cached | None = None
 
     def __init__(
         self,
@@ -110,6 +124,8 @@ class Images:
         self._clock = clock
         self._stack = ExitStack()
         self._client: RegistryClient | None = None
+        self._impatient: RegistryClient | None = None
+        self._connecting = threading.Lock()
         self._registries: Registries | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
         self._learning = threading.Lock()
@@ -128,22 +144,40 @@ class Images:
     def client(self) -> RegistryClient:
         """The registry client, its configuration read from the environment's files."""
         if self._client is None:
-            from assembler.registry.client import RegistryClient
-            from assembler.registry.configuration import RegistryConfiguration
-
-            configuration = RegistryConfiguration.read(
-                self._environment, frozenset(self._access.insecure), self._access.tls_verify
-            )
-            self._client = self._stack.enter_context(
-                RegistryClient(
-                    self._environment,
-                    configuration,
-                    access=self._access,
-                    cancellation=self._cancellation,
-                    warn=lambda text: self._sink(Warned(text, self._clock())),
-                )
+            self._client = self._connected(
+                None, lambda text: self._sink(Warned(text, self._clock()))
             )
         return self._client
+
+    def impatient(self) -> RegistryClient:
+        """A client for what the build can do without: it tries again once, does not wait long, and
+        says nothing of it. Threads share it."""
+        with self._connecting:
+            if self._impatient is None:
+                from assembler.net.retry import RetryPolicy
+
+                policy = RetryPolicy(tries=2, budget=10.0)
+                asked = self._access.retries is not None
+                self._impatient = self._connected(None if asked else policy, lambda text: None)
+            return self._impatient
+
+    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
+        from assembler.registry.client import RegistryClient
+        from assembler.registry.configuration import RegistryConfiguration
+
+        configuration = RegistryConfiguration.read(
+            self._environment, frozenset(self._access.insecure), self._access.tls_verify
+        )
+        return self._stack.enter_context(
+            RegistryClient(
+                self._environment,
+                configuration,
+                access=self._access,
+                cancellation=self._cancellation,
+                policy=policy,
+                warn=warn,
+            )
+        )
 
     def resolve(
         self,
@@ -234,8 +268,9 @@ class Images:
 
     def mountable(self, layer: Descriptor) -> tuple[Reference, ...]:
         """The names of images whose repositories may have the blob of `layer`: besides `sources`,
-        those of the store that have it and may have been pushed."""
-        return (*self.sources(layer), *self._whole().get(layer.digest, ()))
+        those of shared caches, and those of the store that have it and may have been pushed."""
+        cached = () if self.cached is None else self.cached.references(layer)
+        return (*self.sources(layer), *cached, *self._whole().get(layer.digest, ()))
 
     def _whole(self) -> dict[Digest, tuple[Reference, ...]]:
         """The names of images whose blobs are in the store, by their blobs. Of those that were pulled
@@ -255,7 +290,7 @@ class Images:
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
-        has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
+        or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
             refusal: RegistryError | None = None
             for image in self._holders(layer):
@@ -265,7 +300,9 @@ class Images:
                 except NotFound as error:  # another name may still have it
                     refusal = refusal or error
             else:
-                if refusal is not None:
+                if self.cached is not None and self.cached.holds(layer):
+                    self.cached.fetch(layer, take)
+                elif refusal is not None:
                     raise refusal
         return self._store.blobs.open(layer.digest)
 

@@ -23,7 +23,7 @@ _LACKING: Any = object()
 
 
 class Field(NamedTuple):
-    """One field of a value."""
+    """One field of a value. `type` is the text of its annotation."""
 
     name: str
     default: Any = _LACKING
@@ -32,6 +32,7 @@ class Field(NamedTuple):
     repr: bool = True
     compare: bool = True
     kw_only: bool = False
+    type: str = ""
 
 
 if not TYPE_CHECKING:
@@ -115,10 +116,11 @@ def _made(cls: Any, kw_only: bool, namespace: dict[str, Any] | None = None) -> A
     for above in reversed(cls.__mro__[1:]):
         known.update((one.name, one) for one in above.__dict__.get("_fields_of", ()))
     own = []
-    for name in namespace.get("__annotations__", ()):
+    for name, text in namespace.get("__annotations__", {}).items():
         if name not in known:
             own.append(name)
-        known[name] = _field(namespace.pop(name, _LACKING), name, kw_only)
+        said = _field(namespace.pop(name, _LACKING), name, kw_only)
+        known[name] = said._replace(type=str(text))
     for name in ("__dict__", "__weakref__"):
         namespace.pop(name, None)
     initial = [one for one in known.values() if one.init]
@@ -162,7 +164,7 @@ def _constructor(cls: Any) -> Any:
     words: list[str] = []
     named: list[str] = []
     lines: list[str] = []
-    for name, default, factory, init, _, _, kw_only in fields(cls):
+    for name, default, factory, init, _, _, kw_only, _ in fields(cls):
         word, made = name, name
         if default is not _LACKING:
             given[f"_given_{name}"] = default

@@ -32,7 +32,12 @@ _UNWRITABLE = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
 })  # fmt: skip
-SCHEMA = 4
+_DAMAGED = frozenset({
+    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT,
+    # tables that are not ours: no such column, a value that must be given
+    sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT,
+})  # fmt: skip
+SCHEMA = 5
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
@@ -48,7 +53,13 @@ CREATE TABLE IF NOT EXISTS images(
 CREATE TABLE IF NOT EXISTS downloads(
     url TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
     modified TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS origins(
+    digest TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY(digest, place)) WITHOUT ROWID;
 """
+
+
+class _Newer(sqlite3.DatabaseError):
+    """Written by a version that knows more than this one."""
 
 
 class LocalCache:
@@ -70,26 +81,39 @@ class LocalCache:
         self._tell = tell
         self._lock = threading.Lock()
         self._writable = True
+        self._file = _identity(path)
         try:
-            self._database = self._patiently(lambda: _open(path))
+            self._database = self._opened()
         except sqlite3.DatabaseError as error:
             self._database = self._instead(error)
 
+    def _opened(self) -> sqlite3.Connection:
+        database = self._patiently(lambda: _open(self._path))
+        self._file = _identity(self._path)
+        return database
+
     def _instead(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
         """What is used where the database gives `error`."""
-        if _code(error) not in _UNWRITABLE:
-            try:
-                with held(os.path.dirname(self._path)):
-                    try:
-                        return _open(self._path)  # another process has mended it
-                    except sqlite3.DatabaseError:
-                        set_aside(self._path)
-                    database = _open(self._path)
-            except (OSError, sqlite3.DatabaseError) as worse:
-                return self._unwritable(worse)
+        damaged = isinstance(error, _Newer) or _code(error) in _DAMAGED or os.path.isdir(self._path)
+        if _code(error) in _UNWRITABLE and not damaged:
+            return self._unwritable(error)
+        aside = False
+        try:
+            with held(os.path.dirname(self._path)):
+                if damaged and _identity(self._path) == self._file:  # else another has mended it
+                    set_aside(self._path)
+                    aside = True
+                try:
+                    database = self._opened()
+                except sqlite3.DatabaseError:
+                    set_aside(self._path)
+                    aside = True
+                    database = self._opened()
+        except (OSError, sqlite3.DatabaseError) as worse:
+            return self._unwritable(worse)
+        if aside:
             self._notify(f"could not be read ({error}); starting with an empty one")
-            return database
-        return self._unwritable(error)
+        return database
 
     def _unwritable(self, error: Exception) -> sqlite3.Connection:
         self._writable = False
@@ -229,16 +253,22 @@ class LocalCache:
                 found[_hex(digest)] = found[_hex(identity)]
         return found
 
-    def forget(self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool]) -> None:
+    def forget(
+        self, gone: Callable[[Digest], bool], steps: Callable[[Digest], bool], *, lazy: bool = False
+    ) -> None:
         """Forget what points to blobs that are `gone`, and of results that are in no blob those
-        that `steps` says of. Raises StoreError."""
+        that `steps` says of. Layers that a shared cache has stay, unless `lazy`. Raises StoreError."""
 
         def forget() -> None:
             execute = self._database.execute
+            if lazy:
+                execute("DELETE FROM origins")
+            elsewhere = {row[0] for row in execute("SELECT DISTINCT digest FROM origins")}
             for table in ("layers", "images", "downloads", "annotations"):
                 rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
-                lost = [row for row in rows if _of(gone, row[0])]
+                lost = [row for row in rows if row[0] not in elsewhere and _of(gone, row[0])]
                 self._database.executemany(f"DELETE FROM {table} WHERE digest = ?", lost)
+            execute("DELETE FROM origins WHERE digest NOT IN (SELECT digest FROM layers)")
             rows = execute(
                 "SELECT DISTINCT identity FROM steps"
                 " WHERE identity NOT IN (SELECT identity FROM layers)"
@@ -247,6 +277,20 @@ class LocalCache:
             self._database.executemany("DELETE FROM steps WHERE identity = ?", lost)
 
         self._transaction(forget)
+
+    def select(self, query: str, *values: str) -> list[tuple[str, ...]]:
+        """The rows that `query` gives; none where the database is damaged."""
+        with self._lock:
+            return self._rows(query, values)
+
+    def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+        """Execute all of `statements`, or none. Raises StoreError."""
+
+        def execute() -> None:
+            for statement, values in statements:
+                self._database.execute(statement, values)
+
+        self._transaction(execute)
 
     def _one(self, query: str, *values: str) -> tuple[str, ...] | None:
         with self._lock:
@@ -319,6 +363,15 @@ def _code(error: sqlite3.DatabaseError) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells the file at `path` from the next one there, None for none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _open_read_only(path: str, schema: int | None = None) -> sqlite3.Connection:
     """The database at `path`. Raises DatabaseError for none, and one of another `schema`."""
     from urllib.parse import quote
@@ -346,7 +399,7 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
-            raise sqlite3.DatabaseError(f"written by a newer version, schema {version}")
+            raise _Newer(f"written by a newer version, schema {version}")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         if version < SCHEMA:
@@ -390,7 +443,7 @@ def damage(path: str) -> str:
 def set_aside(path: str) -> None:
     """Rename the database at `path` to `.bak-<n>`, with what belongs to it."""
     number = 1
-    while os.path.exists(f"{path}.bak-{number}"):
+    while os.path.lexists(f"{path}.bak-{number}"):
         number += 1
     os.rename(path, f"{path}.bak-{number}")
     for suffix in ("-wal", "-shm"):

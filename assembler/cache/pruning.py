@@ -2,7 +2,7 @@
 
 The choice is BuildKit's: records in use stay; without `all`, internal ones too; what is left goes
 if it has not been used for `unused_for`, matches the filters, and, where there is a cap, for as long
-as more than the cap is there, the longest unused first.
+as more than the cap is there, the longest unused first. What is shared with images counts for no cap.
 
 The order keeps every live command safe. Sizes are looked up first, which takes long. Then, while
 nobody can begin to use anything (`store.leases`), what is still unneeded is renamed into a scratch
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from assembler.cache import measured
 from assembler.cache.local import LocalCache, set_aside
 from assembler.cache.usage import GIT, INTERNAL, Usage, holding, needs, usages
 from assembler.cancellation import Cancellation
@@ -56,6 +57,11 @@ class Policy:
     reserved: int = 0
     min_free: int = 0
 
+    @property
+    def internal(self) -> Policy:
+        """The same for internal records too."""
+        return replace(self, all=True)
+
 
 def parse_filter(key: str, value: str | None) -> Filter:
     """The filter `key`, or `key=value`; the key ends with `!` for anything else, with `~` for a
@@ -93,8 +99,23 @@ def _pattern(text: Callable[[Usage], str], pattern: str) -> Filter:
     return lambda one: compiled.search(text(one)) is not None
 
 
-def chosen(found: Sequence[Usage], policy: Policy, now: float, free: int) -> list[Usage]:
-    """What of `found`, the longest unused first, `policy` gives up. `free` bytes are free now."""
+def chosen(
+    found: Sequence[Usage], policies: Sequence[Policy], now: float, free: int
+) -> list[Usage]:
+    """What of `found`, the longest unused first, `policies` give up, each of what is left by those
+    before it. `free` bytes are free now."""
+    going: list[Usage] = []
+    left = list(found)
+    for policy in policies:
+        gone = _chosen(left, policy, now, free)
+        going += gone
+        free += sum(one.size for one in gone)
+        paths = {one.path for one in gone}
+        left = [one for one in left if one.path not in paths]
+    return going
+
+
+def _chosen(found: Sequence[Usage], policy: Policy, now: float, free: int) -> list[Usage]:
     candidates = [
         one
         for one in found
@@ -103,8 +124,8 @@ def chosen(found: Sequence[Usage], policy: Policy, now: float, free: int) -> lis
         and (not policy.unused_for or one.last_used <= now - policy.unused_for)
         and all(matches(one) for matches in policy.filters)
     ]
-    total = sum(one.size for one in found)
-    keep = _kept(total, policy, free)
+    total = counted(found)
+    keep = kept(total, policy, free)
     if keep is None:
         return candidates
     going = []
@@ -116,8 +137,14 @@ def chosen(found: Sequence[Usage], policy: Policy, now: float, free: int) -> lis
     return going
 
 
-def _kept(total: int, policy: Policy, free: int) -> int | None:
-    """How many bytes may stay, None where nothing bounds what goes."""
+def counted(found: Iterable[Usage]) -> int:
+    """The bytes of `found` that caps are for: all but what images share."""
+    return sum(one.size for one in found if not one.shared)
+
+
+def kept(total: int, policy: Policy, free: int) -> int | None:
+    """How many of `total` bytes may stay where `free` ones are free; None where nothing bounds what
+    goes."""
     if not (policy.max_used or policy.reserved or policy.min_free):
         return None
     keep = policy.max_used
@@ -140,9 +167,21 @@ def prune(
     """Remove what `policy` gives up; `moved` is told when it is settled what that is. Who is
     cancelled then has removed less. See `usages` for where to run it. Raises OSError, StoreError,
     Cancelled."""
+    seen = measured.fingerprint(store.path)
     found = usages(store.path, cache.titles(), now, cancellation.check)
-    disk = os.statvfs(store.path)
-    going = chosen(found, policy, now, disk.f_bavail * disk.f_frsize)
+    going = chosen(found, [policy], now, free_space(store.path))
+    gone = remove_all(store, going, cancellation, moved)
+    settle(store, cache, seen, found, gone, now, steps=policy.all)
+
+
+def remove_all(
+    store: Store,
+    going: Sequence[Usage],
+    cancellation: Cancellation,
+    moved: Callable[[Sequence[Usage]], None] = lambda gone: None,
+) -> list[Usage]:
+    """What could be removed of `going`, which `moved` is told before it is. Raises OSError,
+    StoreError, Cancelled."""
     try:
         trash = claim(os.path.join(store.path, "scratch"))
     except OSError as error:
@@ -156,18 +195,44 @@ def prune(
             moved(gone)
         finally:
             discard([trash], cancellation)
+    return gone
+
+
+def settle(
+    store: Store,
+    cache: LocalCache,
+    seen: str,
+    found: Sequence[Usage],
+    gone: Sequence[Usage],
+    now: float,
+    *,
+    steps: bool,
+) -> None:
+    """Forget what was known of things that are `gone` of `found`, and note what is left. `seen` is
+    the fingerprint from before it was found; `steps` says to forget steps whose results are nowhere.
+    """
+    paths = {one.path for one in gone}
+    left = [one for one in found if one.path not in paths]
     # to look is not to use; what has been made meanwhile is here, and not among what was found
     layers = store.layers_directory
     kinds = [os.path.join(layers, kind) for kind in os.listdir(layers)]
     cache.forget(
         lambda digest: not os.path.lexists(store.blobs.path(digest)),
         lambda identity: (
-            policy.all and not any(os.path.lexists(f"{kind}/{identity.hex}") for kind in kinds)
+            steps and not any(os.path.lexists(f"{kind}/{identity.hex}") for kind in kinds)
         ),
+        lazy=steps,
     )
-    kept = {holding(path) for path in {one.path for one in found} - {one.path for one in gone}}
+    kept = {holding(one.path) for one in left}
     with suppress(OSError):  # only the order of a later prune is the worse for it
         uses.compact(os.path.join(store.path, "uses"), now, kept.__contains__, 1)
+    measured.write(store.path, seen, left, counted(left), now)
+
+
+def free_space(store: str) -> int:
+    """The bytes that are free for the store at `store`. Raises OSError."""
+    disk = os.statvfs(store)
+    return disk.f_bavail * disk.f_frsize
 
 
 def collect(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from assembler.cache import measured
 from assembler.errors import AssemblerError
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -30,7 +31,7 @@ REGULAR, CACHE_MOUNT, GIT, INTERNAL = (
 )  # fmt: skip
 _KNOWN = frozenset(
     "oci-layout index.json index.lock version gc.lock blobs ingest scratch layers mounts git groups"
-    " leases uses working settled logs cache.db cache.db-wal cache.db-shm".split()
+    " leases uses working settled measured logs builds cache.db cache.db-wal cache.db-shm".split()
 )
 _HEX = re.compile("[0-9a-f]{64}")
 _MOUNT = re.compile(r"([0-9a-f]{64})\.[0-9]+")
@@ -111,11 +112,11 @@ def usages(
     owners cannot be read elsewhere. Raises OSError, and what `check` raises."""
     needed, held = needs(store), leases.used(store)
     known = uses.read(os.path.join(store, "uses"), now)
-    sizes = _Sizes(check)
+    sizes, known_sizes = _Sizes(check), measured.sizes(store)
     found = []
     for path, type in items(store):
         name = os.path.basename(path)
-        size, made = sizes.of(os.path.join(store, path))
+        size, made = sizes.of(os.path.join(store, path), *known_sizes.get(path, ()))
         use = known.get(holding(path)) or Use(min(made, now), min(made, now), 0)
         id = _short(path, name)
         image = needed.blobs.get(path, "")
@@ -221,12 +222,15 @@ class _Sizes:
         self._check = check
         self._seen: set[tuple[int, int]] = set()
 
-    def of(self, path: str) -> tuple[int, float]:
-        """Bytes, and when its directory entry was last changed."""
+    def of(self, path: str, changed: int = -1, known: int = 0) -> tuple[int, float]:
+        """Bytes, which are `known` if the change time is `changed`, and when its directory entry was
+        last changed."""
         try:
             status = os.lstat(path)
         except FileNotFoundError:
             return 0, 0.0
+        if status.st_ctime_ns == changed:
+            return known, status.st_ctime
         total = self._own(status)
         pending = [path] if stat.S_ISDIR(status.st_mode) else []
         while pending:

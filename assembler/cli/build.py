@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +20,7 @@ from assembler.values import replace
 if TYPE_CHECKING:
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
+    from assembler.cli.inputs import Inputs
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
 @click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
+@click.option(
+    "--require-cached", is_flag=True, help="Fail, before anything is done, if a step is not cached."
+)
 @click.option("--check", is_flag=True, help="Lint the Dockerfile; build nothing.")
 @click.option(
     "--call",
@@ -67,9 +72,9 @@ def command(**options: Any) -> int | None:
         from assembler.cli.call import call
 
         return call(method, options, environment)
-    from assembler.cli.limits import space_of, timeout_of
+    from assembler.cli.configuration import bounds_of
+    from assembler.cli.limits import timeout_of
 
-    most = space_of("ASSEMBLE_MAX_USED_SPACE", environment.max_used_space)
     with cancellable(timeout_of(options["timeout"])) as cancellation:
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
@@ -87,13 +92,15 @@ def command(**options: Any) -> int | None:
         options["access"] = access.creds_to(*(name.registry for name in names))
         try:
             with builder_for(options, environment, cancellation, sink) as builder:
+                bounds = bounds_of(environment, builder.warn)
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
-                image = _build(builder, request, names, asked, cancellation)
-                if most:
-                    from assembler.cache.pruning import Policy
-
-                    builder.prune(Policy(max_used=most), lambda moved: None)
+                if bounds:
+                    builder.collect(bounds, before=True)
+                with builder.recorded(request, names, _place(inputs, options["context"])):
+                    image = _build(builder, request, names, asked, cancellation)
+                if bounds:
+                    builder.collect(bounds)
         except Cancelled as error:
             error.running = sink.names
             raise
@@ -146,6 +153,8 @@ def _build(
         images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    pushed = names if any(one.type == "registry" for one in asked) else ()
+    builder.export(replace(request, compression=packagings[0].checked()), plan, images[0], pushed)
     return images[0]
 
 
@@ -160,6 +169,17 @@ def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancel
                 raise
             cancellation.renew()
             builder.warn(f"{error.message}: building again")
+
+
+def _place(inputs: Inputs, context: str) -> str:
+    """What tells builds of one Dockerfile and context; a digest, so that no path is in a record."""
+    if context == "-":
+        return ""
+    import hashlib
+
+    where = (os.path.realpath(path) for path in (context, inputs.path))
+    text = "\0".join(where)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

@@ -116,7 +116,7 @@ def _read(word: str) -> OutputRequest:
     if unknown := sorted(fields.keys() - TYPES[kind]):
         raise UsageError(f"-o {word}: {kind} has no attribute {unknown[0]!r}")
     names = tuple(filter(None, fields.get("name", "").split(",")))
-    packaging = _packaging(word, fields)
+    packaging = parse_packaging(f"-o {word}", fields)
     if kind == "image":
         kind = "registry" if fields.get("push") == "true" else "store"
     if kind in ("oci", "docker"):
@@ -133,17 +133,18 @@ def _read(word: str) -> OutputRequest:
     return OutputRequest(kind, names=names, packaging=packaging)
 
 
-def _packaging(word: str, fields: Mapping[str, str]) -> Packaging:
+def parse_packaging(option: str, fields: Mapping[str, str]) -> Packaging:
+    """How the `fields` of `option` say to pack. Raises UsageError."""
     level = fields.get("compression-level", "")
     try:
         return Packaging(
             compression=fields.get("compression", "gzip"),
             level=int(level) if level else None,
-            force=_truth(word, fields, "force-compression", False),
-            docker=not _truth(word, fields, "oci-mediatypes", True),
+            force=parse_truth(option, fields, "force-compression", False),
+            docker=not parse_truth(option, fields, "oci-mediatypes", True),
         )
     except ValueError as error:
-        raise UsageError(f"-o {word}: compression-level is not a number") from error
+        raise UsageError(f"{option}: compression-level is not a number") from error
 
 
 _TRUTHS = {
@@ -153,11 +154,12 @@ _TRUTHS = {
 }
 
 
-def _truth(word: str, fields: Mapping[str, str], key: str, default: bool) -> bool:
-    """A value as Go's ParseBool reads it, which buildx uses; a key alone is true."""
+def parse_truth(option: str, fields: Mapping[str, str], key: str, default: bool) -> bool:
+    """A value as Go's ParseBool reads it, which buildx uses; a key alone is true. Raises
+    UsageError."""
     text = fields.get(key)
     if text is None:
         return default
     if text and text not in _TRUTHS:
-        raise UsageError(f"-o {word}: {key} is neither true nor false")
+        raise UsageError(f"{option}: {key} is neither true nor false")
     return _TRUTHS.get(text, True)

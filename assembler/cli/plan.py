@@ -80,13 +80,21 @@ def _document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     from assembler.plan.document import to_document
 
     fates = [
-        {"stage": stage, "step": step, "fate": fate.value}
-        for (stage, step), fate in forecast.fates.items()
+        {"stage": at[0], "step": at[1], "fate": fate.value, **_why(forecast, at)}
+        for at, fate in forecast.fates.items()
     ]
     pulls = {
         image: [layer.to_document() for layer in layers] for image, layers in forecast.pulls.items()
     }
     return to_document(plan) | {"forecast": {"steps": fates, "pulls": pulls}}
+
+
+def _why(forecast: Forecast, at: tuple[int, int]) -> dict[str, Any]:
+    """Where a result that is known is from and how old it is in seconds, or why it is not known."""
+    hit = forecast.hits.get(at)
+    if hit is not None:
+        return {"source": hit.source, "age": None if hit.age is None else round(hit.age, 3)}
+    return {"reason": forecast.reasons[at]} if at in forecast.reasons else {}
 
 
 def _drawn(dot: str, environment: Environment, cancellation: Cancellation) -> str:

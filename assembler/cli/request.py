@@ -4,6 +4,7 @@ they amount to."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,6 +99,19 @@ OPTIONS = (
         help="Run every step of these stages.",
     ),
     click.option(
+        "--cache-ttl",
+        "cache_ttl",
+        metavar="DURATION",
+        default="",
+        help="Run steps again whose results are older, as in 168h; 0 is --no-cache.",
+    ),
+    click.option(
+        "--cache-from", metavar="REF|type=…", multiple=True, help="Cache to take results from."
+    ),
+    click.option(
+        "--cache-to", metavar="REF|type=…", multiple=True, help="Where to write the cache."
+    ),
+    click.option(
         "--pull",
         type=click.Choice(["always", "missing", "newer", "never", "true", "false"]),
         metavar="[=MODE]",
@@ -171,6 +185,7 @@ def request_for(
     from assembler.cli.limits import cgroup_parent_of, limits_of, resources_of, shared_memory_of
     from assembler.plan.contexts import Contexts
 
+    ttl = ttl_of(options["cache_ttl"])
     platform = platform_of(options["platform"], environment)
     return BuildRequest(
         dockerfile=dockerfile,
@@ -185,7 +200,10 @@ def request_for(
         network=options["network"],
         allow=allowed(options["allow"], options["network"]),
         pull=pull_of(options["pull"]),
-        no_cache=without_cache(options["no_cache"], options["no_cache_filter"]),
+        no_cache=without_cache(options["no_cache"] or ttl == 0, options["no_cache_filter"]),
+        since=None if ttl is None else time.time() - ttl,
+        require_cached=options.get("require_cached", False),
+        **caches_of(options, environment),
         add_hosts=hosts_of(options["add_hosts"]),
         shared_memory=shared_memory_of(options["shm_size"]),
         limits=limits_of(options["ulimits"]),
@@ -218,12 +236,43 @@ def build_args_of(words: tuple[str, ...], environment: Environment) -> dict[str,
     return {name: environment.get(name) for name in own if environment.get(name)} | given
 
 
+def caches_of(options: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
+    """What `--cache-from` and `--cache-to` amount to. Raises UsageError."""
+    arguments = build_args_of(options["build_args"], environment)
+    sources, targets = options.get("cache_from", ()), options.get("cache_to", ())
+    if not (sources or targets or "BUILDKIT_INLINE_CACHE" in arguments):
+        return {}
+    from assembler.cli.caches import sources_of, targets_of
+
+    return {"cache_from": sources_of(sources), "cache_to": targets_of(targets, arguments)}
+
+
 def without_cache(every: bool, stages: tuple[str, ...]) -> frozenset[str]:
-    """The stages that take nothing from the cache, `*` for all of them (rule S12)."""
+    """The stages that take nothing from the cache, `*` for all of them (rule S12). Raises
+    UsageError."""
     if every:
         return frozenset("*")
-    words = (word for value in stages for word in value.split(","))
-    return frozenset(word.strip().lower() for word in words if word.strip())
+    words = (word.strip().lower() for value in stages for word in value.split(","))
+    found = frozenset(word for word in words if word)
+    if "*" in found:
+        raise UsageError("--no-cache-filter *: not a stage", hint="--no-cache is for all stages")
+    return found
+
+
+def ttl_of(text: str) -> float | None:
+    """The seconds of `--cache-ttl`, None where it is not given; buildah's and kaniko's form. Raises
+    UsageError."""
+    from assembler.dockerfile.durations import parse_duration
+
+    if not text:
+        return None
+    try:
+        seconds = parse_duration(text) / 1e9
+    except ValueError as error:
+        raise UsageError(f"--cache-ttl {text}: {error}", hint="--cache-ttl 168h") from error
+    if seconds < 0:
+        raise UsageError(f"--cache-ttl {text}: it is negative", hint="--cache-ttl 168h")
+    return seconds
 
 
 def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from assembler.cache.usage import Usage, human
 from assembler.dockerfile.durations import parse_duration
@@ -19,6 +20,20 @@ _SPANS = {
     "year": 31536000, "month": 2592000, "week": 604800, "day": 86400, "hour": 3600, "minute": 60,
     "second": 1,
 }  # fmt: skip
+_TITLES = {
+    "ID": "ID", "Parents": "PARENTS", "CreatedAt": "CREATED AT", "Mutable": "MUTABLE",
+    "Reclaimable": "RECLAIMABLE", "Shared": "SHARED", "Size": "SIZE",
+    "Description": "DESCRIPTION", "UsageCount": "USAGE COUNT", "LastUsedAt": "LAST ACCESSED",
+    "Type": "TYPE",
+}  # fmt: skip
+_LABELS = {
+    "ID": "ID", "Parents": "Parents", "Created at": "CreatedAt", "Mutable": "Mutable",
+    "Reclaimable": "Reclaimable", "Shared": "Shared", "Size": "Size",
+    "Description": "Description", "Usage count": "UsageCount", "Last used": "LastUsedAt",
+    "Type": "Type",
+}  # fmt: skip
+_TABLE = "table {{.ID}}\t{{.Reclaimable}}\t{{.Size}}\t{{.LastUsedAt}}"
+_NAME = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 
 
 def filters_of(words: Sequence[str]) -> tuple[list[Filter], float]:
@@ -27,16 +42,18 @@ def filters_of(words: Sequence[str]) -> tuple[list[Filter], float]:
     from assembler.cache.pruning import parse_filter
 
     filters: dict[str, Filter] = {}
-    unused = 0.0
+    since: dict[str, float] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if key in ("until", "unused-for"):
-            unused = _seconds(key, value)
-        elif key in filters:
+        if key in filters or key in since:
             raise UsageError(f"--filter {key}: only one value is expected")
+        if key in ("until", "unused-for"):
+            since[key] = _seconds(key, value)
         else:
             filters[key] = parse_filter(key, value if equals else None)
-    return list(filters.values()), unused
+    if len(since) > 1:
+        raise UsageError("--filter until and unused-for mean the same", hint="give one of them")
+    return list(filters.values()), sum(since.values())
 
 
 def _seconds(key: str, value: str) -> float:
@@ -49,38 +66,65 @@ def _seconds(key: str, value: str) -> float:
 
 def table(found: Iterable[Usage], now: float) -> Iterable[str]:
     """The lines of the table; `*` marks what is mutable, and the size of what is shared."""
-    rows = [("ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED")]
-    for one in found:
-        shared = "*" if one.shared else ""
-        mutable = "*" if one.mutable else ""
-        reclaimable = str(not one.in_use).lower()
-        rows.append(
-            (one.id + mutable, reclaimable, human(one.size) + shared, ago(now - one.last_used))
+    return templated(_TABLE, found, now)
+
+
+def templated(template: str, found: Iterable[Usage], now: float) -> Iterable[str]:
+    """The lines that `template` makes of records: text with names in it as in `{{.ID}}`, those of
+    buildx; after the word `table` with a line of their titles, in columns. Raises UsageError."""
+    text, is_table = template.removeprefix("table "), template.startswith("table ")
+    text = text.replace("\\t", "\t").replace("\\n", "\n")
+    used = set(_NAME.findall(text))
+    rest = _NAME.sub("", text)
+    if not used <= set(_TITLES) or "{{" in rest or not used:
+        raise UsageError(
+            f"--format {template}: neither table, pretty, json nor a template that is known here",
+            hint=f"{{{{.NAME}}}} in it may be {', '.join(_TITLES)}",
         )
-    width = max(len(row[0]) for row in rows)
-    for id, reclaimable, size, last in rows:
-        yield f"{printable(id):<{width}}  {reclaimable:<11}  {size:<9}  {last}"
+
+    def line(values: Mapping[str, str]) -> str:
+        return _NAME.sub(lambda match: printable(values[match[1]]), text)
+
+    rows = [line(_texts(one, now, is_table)) for one in found]
+    return _aligned([line(_TITLES), *rows]) if is_table else rows
+
+
+def _aligned(lines: Sequence[str]) -> Iterable[str]:
+    rows = [line.split("\t") for line in lines]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        yield "  ".join(cells).rstrip()
+
+
+def _texts(one: Usage, now: float, is_table: bool) -> dict[str, str]:
+    """What buildx shows of a record by its names for it; marks are for tables."""
+    return {
+        "ID": one.id + ("*" if is_table and one.mutable else ""),
+        "Parents": f"[{' '.join(one.parents)}]",
+        "CreatedAt": timestamp(one.created),
+        "Mutable": str(one.mutable).lower(),
+        "Reclaimable": str(not one.in_use).lower(),
+        "Shared": str(one.shared).lower(),
+        "Size": human(one.size) + ("*" if is_table and one.shared else ""),
+        "Description": one.description,
+        "UsageCount": str(one.count),
+        "LastUsedAt": ago(now - one.last_used),
+        "Type": one.type,
+    }
 
 
 def paragraphs(found: Iterable[Usage], now: float) -> Iterable[str]:
     """The lines of the verbose form."""
     for one in found:
-        values: dict[str, Any] = {
-            "ID": one.id,
-            "Parent": ",".join(one.parents),
-            "Created at": timestamp(one.created),
-            "Mutable": str(one.mutable).lower(),
-            "Reclaimable": str(not one.in_use).lower(),
-            "Shared": str(one.shared).lower(),
-            "Size": human(one.size),
-            "Description": one.description,
-            "Usage count": one.count,
-            "Last used": ago(now - one.last_used),
-            "Type": one.type,
-        }
-        for key, value in values.items():
-            if value != "":
-                yield f"{key + ':':<13} {printable(str(value))}"
+        texts = _texts(one, now, False)
+        for label, name in _LABELS.items():
+            if name == "Parents":
+                if one.parents:
+                    yield "Parents:"
+                    yield from (f" - {parent}" for parent in one.parents)
+            elif texts[name]:
+                yield f"{label + ':':<13} {printable(texts[name])}"
         yield ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -59,6 +59,11 @@ class Summarised(Protocol):
     def summary(self, path: str, check: Callable[[], None], known: Digests = NOTHING) -> Summary:
         """The summary of all that is below the directory at `path`. Files that are `known` are not
         read."""
+        ...
+
+    def listed(self, path: str, check: Callable[[], None]) -> Iterator[tuple[Entry, bytes]]:
+        """All that is below the directory at `path`, of which there is a summary, with the SHA-256
+        digests of files as bytes; empty where they are not known."""
         ...
 
     def contents(

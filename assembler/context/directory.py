@@ -60,6 +60,7 @@ class _ContextTree:
         self.children = shown.children
         self.unread = walk.unread
         self.summary = walk.summary
+        self.listed = walk.listed
         self.contents = walk.contents
 
 

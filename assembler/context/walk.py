@@ -93,11 +93,12 @@ class _Level:
 class _Seen(NamedTuple):
     """What was seen in directories, by their paths: names and stats, marshalled; the names of
     files that have others, with what those share; and, where the files had to be described, the
-    details of those that have any."""
+    details of those that have any, and the digests of their bytes."""
 
     listings: dict[str, bytes]
     links: dict[str, dict[str, tuple[int, int]]]
     details: dict[str, dict[str, Details]]
+    contents: dict[str, dict[str, bytes]]
 
 
 class Walk:
@@ -111,7 +112,7 @@ class Walk:
         self._lock = threading.Lock()
         self._known: dict[str, Summary] = {}
         self._passes: dict[str, _Pass] = {}
-        self._seen = _Seen({}, {}, {})
+        self._seen = _Seen({}, {}, {}, {})
 
     def unread(self, path: str, check: Callable[[], None]) -> bool:
         """See `context.base.Summarised`."""
@@ -163,6 +164,39 @@ class Walk:
             if entry is not None:
                 found.append(entry)
         return found
+
+    def listed(self, path: str, check: Callable[[], None]) -> Iterator[tuple[Entry, bytes]]:
+        """See `context.base.Summarised`."""
+        with self._cache(path, _rules_key(self._rules)) as cache:
+            pending = [(path, self._inode(path))]
+            while pending:
+                check()
+                at, inode = pending.pop()
+                entries = self.entries(at)
+                digests = self._seen.contents.get(at)
+                if digests is None and entries:
+                    names, stats = loads(self._seen.listings[at])
+                    known = cache.group(inode)
+                    both = zip(names, stats, strict=True)
+                    digests = {name: known.get(stat_key(*seen[1:]), b"") for name, seen in both}
+                for entry in entries or ():
+                    yield entry, (digests or {}).get(entry.name, b"")
+                below = self._inodes(at)
+                pending += [(join(at, name), below[name]) for name in sorted(below, reverse=True)]
+
+    def _inode(self, path: str) -> int:
+        descriptor = open_directory(self._root, path)
+        try:
+            return os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
+
+    def _inodes(self, path: str) -> dict[str, int]:
+        """The inodes of directories in the directory at `path`."""
+        if path not in self._seen.listings:
+            return {}
+        both = zip(*loads(self._seen.listings[path]), strict=True)
+        return {name: seen[1] for name, seen in both if seen[0] & _FORMAT == stat.S_IFDIR}
 
     def _details(
         self, path: str, names: list[str], stats: list[tuple[int, ...]]
@@ -450,6 +484,7 @@ class _Pass:
         group: Group = {}
         hasher = hashlib.sha256()
         settled, read = True, False
+        contents = self.seen.contents[path] = {}
         for name, (mode, inode, size, mtime, ctime) in sorted(zip(names, stats, strict=True)):
             if mode & _FORMAT == stat.S_IFDIR:
                 continue
@@ -463,6 +498,7 @@ class _Pass:
                 was = stat_key(inode, size, mtime, ctime)
                 found = known.get(source) or before.get(was)
                 content = found or self.content(source, shared, known, near)
+                contents[name] = content
                 if was not in before:
                     self.size += size
                     read = read or not young

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from assembler.engine.change import StepChange
 from assembler.engine.recorder import timestamp
 from assembler.engine.services import Services
 from assembler.errors import StoreError
-from assembler.oci.config import History, ImageConfig
+from assembler.oci.config import CACHE_FIELDS, History, ImageConfig
 from assembler.oci.descriptor import Descriptor, toc_annotations
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
@@ -24,13 +25,16 @@ def assemble(
     changes: Mapping[int, tuple[StepChange, ...]],
     layers: tuple[Layer, ...],
     services: Services,
+    described: Mapping[str, Any],
 ) -> Image:
     """The image of the plan's target, its manifest and configuration in the store.
 
     `changes` are the step results of the target and of the stages it is built from; `layers` are
-    the packed layers of the whole stack. An image assembled before is read back, not made anew.
+    the packed layers of the whole stack. The configuration has the fields `described`. An image
+    assembled before is read back, not made anew.
     """
     config = configuration(plan, changes, layers)
+    config = replace(config, unknown={**_own(config.unknown), **described})
     annotations = services.annotations.manifest
     key = _key(config, layers, annotations, services.docker_types)
     found = services.packed.recall(key)
@@ -63,6 +67,11 @@ def configuration(
         diff_ids=tuple(layer.diff_id for layer in layers),
         created=fixed or created or timestamp(0),
     )
+
+
+def _own(unknown: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image takes over of its base's `unknown` fields: not the cache that leads to it."""
+    return {key: value for key, value in unknown.items() if key not in CACHE_FIELDS}
 
 
 def _line(history: History, created: str, empty: bool) -> History:

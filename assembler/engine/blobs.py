@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import BinaryIO, TypeVar
@@ -33,17 +33,19 @@ class ChangeBlobs:
         return f"{self._services.compression.identity} epoch={self._epoch}"
 
     def packed(self, change: Change) -> Layer | None:
-        """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
+        """The packed form of `change` if its blob is here, or can be fetched: where its base is, or
+        from a shared cache."""
         if isinstance(change, BaseChange):
             return Layer(change.descriptor, change.diff_id)
         return self.of_step(change.identity)
 
     def of_step(self, identity: Digest) -> Layer | None:
-        """The packed form of the step `identity` if its blob is here."""
+        """The packed form of the step `identity` if its blob is here, or a shared cache has it."""
         layer = self._services.packed.packed(identity, self.variant)
-        if layer is None or not self._services.store.blobs.has(layer.descriptor.digest):
+        if layer is None:
             return None
-        return layer
+        here = self._services.store.blobs.has(layer.descriptor.digest)
+        return layer if here or self._services.cached.holds(layer.descriptor) else None
 
     def base(self, change: BaseChange) -> Layer:
         """The layer of a base as the image has it: in the store afterwards, if it is another than
@@ -60,6 +62,19 @@ class ChangeBlobs:
             self.fetch(change)
         return layer
 
+    def bring(self, layers: Iterable[Layer]) -> None:
+        """Have the blobs of `layers` in the store that only shared caches have, several at once."""
+        services = self._services
+        blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
+        lacking = [blob for digest, blob in blobs.items() if not services.store.blobs.has(digest)]
+        if not lacking:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, services.jobs)) as pool:
+            for brought in [pool.submit(services.cached.fetch, one, unseen) for one in lacking]:
+                brought.result()
+
     def layer(self, change: Change) -> Layer:
         """See `packed`. Raises StoreError where there is none."""
         layer = self.packed(change)
@@ -69,21 +84,22 @@ class ChangeBlobs:
 
     def lacks(self, change: Change) -> bool:
         """Whether the blob of `change` must be fetched before it is read."""
-        has = self._services.store.blobs.has
-        return isinstance(change, BaseChange) and not has(change.descriptor.digest)
+        layer = self.packed(change)
+        return layer is not None and not self._services.store.blobs.has(layer.descriptor.digest)
 
     def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
-        """Bring a base layer's blob into the store unless it is there; `take` is handed its bytes."""
-        if not isinstance(change, BaseChange):
-            return
-        digest, blobs = change.descriptor.digest, self._services.store.blobs
-        with self.locks[str(digest)]:
-            if not blobs.has(digest):
-                self._services.fetch(change.image, change.descriptor, take)
-            elif take is not unseen:  # somebody else has just brought it
-                with blobs.reading(digest) as blob:
-                    while piece := blob.read(_PIECE):
-                        take(piece)
+        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes."""
+        blob, blobs = self.layer(change).descriptor, self._services.store.blobs
+        with self.locks[str(blob.digest)]:
+            if blobs.has(blob.digest):
+                if take is not unseen:  # somebody else has just brought it
+                    with blobs.reading(blob.digest) as content:
+                        while piece := content.read(_PIECE):
+                            take(piece)
+            elif isinstance(change, BaseChange):
+                self._services.fetch(change.image, blob, take)
+            else:
+                self._services.cached.fetch(blob, take, judged=True)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:
@@ -95,6 +111,8 @@ class ChangeBlobs:
             with self._services.store.blobs.reading(layer.descriptor.digest) as blob:
                 yield blob
         except BadArchive as error:
+            if isinstance(change, StepChange):
+                self._services.cached.refuse(layer.descriptor, error)
             raise named(error, layer) from error
 
     def intact(self, change: Change) -> BinaryIO:
@@ -109,7 +127,7 @@ class ChangeBlobs:
 
     def with_intact(self, change: Change, work: Callable[[], Result]) -> Result:
         """What `work`, which reads the blob of `change`, gives: done again where the blob was damaged
-        and is a base layer's. One of a step raises BlobCorrupt: the step is to run again."""
+        and can be fetched. One of a step that cannot raises BlobCorrupt: the step is to run again."""
         try:
             return work()
         except BlobCorrupt as error:
@@ -117,9 +135,9 @@ class ChangeBlobs:
             return work()
 
     def _refetch(self, change: Change, damage: BlobCorrupt) -> None:
-        if isinstance(change, StepChange):
-            raise damage
         services = self._services
+        if isinstance(change, StepChange) and self.packed(change) is None:
+            raise damage
         services.sink(Warned(f"{damage.message}: it is fetched again", services.clock()))
         self.fetch(change)
 

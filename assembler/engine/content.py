@@ -18,13 +18,20 @@ from assembler.values import value
 _CHUNK = 1 << 20
 
 
+Seen = Callable[[str, Entry, bytes], None]
+"""Takes a path in the tree, what is there, and the SHA-256 digest of a file's bytes, which may be
+empty where that was not looked at."""
+
+
 def digest(
     selection: Selection,
     check: Callable[[], None] = nothing,
     known: Digests = NOTHING,
+    seen: Seen | None = None,
 ) -> Digest:
     """The digest of everything `selection` holds. Reads every selected file once, unless its tree
-    knows what it holds, or the SHA-256 digest of its bytes is `known`.
+    knows what it holds, or the SHA-256 digest of its bytes is `known`. All that is selected is
+    `seen`.
 
     Raises ContextChanged when a file has another size than when it was seen. `check` is called for
     each entry and MiB and may raise.
@@ -45,10 +52,14 @@ def digest(
         def summary(item: Selected) -> Summary:
             whole = item.only is None and selection.exclude is None
             if whole and isinstance(item.tree, Summarised):
-                return item.tree.summary(item.entry.path, check, known)
-            return _summed(selection, item, content(item))
+                found = item.tree.summary(item.entry.path, check, known)
+                if seen is not None:
+                    for entry, bytes_digest in item.tree.listed(item.entry.path, check):
+                        seen(entry.path, entry, bytes_digest)
+                return found
+            return _summed(selection, item, content(item), seen)
 
-        return _digest(selection, content, summary)
+        return _digest(selection, content, summary, seen)
 
 
 def _named(selection: Selection) -> str:
@@ -63,12 +74,16 @@ def _digest(
     selection: Selection,
     content: Callable[[Selected], ContentOf],
     summary: Callable[[Selected], Summary],
+    seen: Seen | None,
 ) -> Digest:
     hasher = hashlib.sha256(b"assemble/selection/4")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
+            bytes_digest = content(item)(item.entry)
+            if seen is not None:
+                seen(item.entry.path, item.entry, bytes_digest)
             kind = b"archive" if item.unpack else b"file"  # if it is one
-            _frame(hasher, kind, record(item.name, item.entry, content(item)(item.entry)))
+            _frame(hasher, kind, record(item.name, item.entry, bytes_digest))
             continue
         # neither its name nor its own metadata reaches the destination (rules C8, C13)
         found = summary(item)
@@ -81,16 +96,19 @@ def _digest(
     return Digest("sha256", hasher.hexdigest())
 
 
-def _summed(selection: Selection, item: Selected, content: ContentOf) -> Summary:
+def _summed(selection: Selection, item: Selected, content: ContentOf, seen: Seen | None) -> Summary:
     summing = Summing()
     linked: dict[tuple[int, int], bytes] = {}
     for path, entry, implied in selection.below(item):
         if entry.inode is None:
-            summing.add(path, entry, content(entry), implied=implied)
-            continue
-        if entry.inode not in linked:
-            linked[entry.inode] = content(entry)
-        summing.add(path, entry, linked[entry.inode], implied=implied)
+            bytes_digest = content(entry)
+        else:
+            if entry.inode not in linked:
+                linked[entry.inode] = content(entry)
+            bytes_digest = linked[entry.inode]
+        summing.add(path, entry, bytes_digest, implied=implied)
+        if seen is not None:
+            seen(entry.path, entry, bytes_digest)
     return summing.result()
 
 

@@ -10,7 +10,7 @@ from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.blobs import ChangeBlobs
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.lookup import KnownStage, demanded, look_up, missing
-from assembler.engine.recorder import vertex
+from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
 from assembler.events import VertexDone, VertexStarted
@@ -37,12 +37,15 @@ def execute(plan: Plan, services: Services) -> Image:
         check(plan, services)
     sources = Sources(plan, services)
     blobs = ChangeBlobs(services, plan.epoch)
+    services.ledger.begin(plan)
     known = look_up(plan, services, sources)
-    packed = _all_packed(known[plan.target], blobs)
+    _note_known(plan, services, known)
+    target = known[plan.target]
+    packed = _all_packed(target, blobs)
     if packed is not None:
-        _report_cached(plan, services)
+        _report_cached(plan, services, known)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
-        return _finish(plan, services, packed, changes, cached=True)
+        return _finish(plan, services, blobs, target.snapshot, packed, changes, cached=True)
     from assembler.engine.realisation import Realisation
 
     realisation = Realisation(services, None, plan.epoch)
@@ -55,8 +58,9 @@ def execute(plan: Plan, services: Services) -> Image:
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
-        layers = _packed(realisation, built[plan.target].snapshot)
-        return _finish(plan, services, layers, changes)
+        snapshot = built[plan.target].snapshot
+        layers = _packed(realisation, snapshot)
+        return _finish(plan, services, blobs, snapshot, layers, changes)
 
 
 def needs_sandbox(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
@@ -130,6 +134,8 @@ def _run(
 def _finish(
     plan: Plan,
     services: Services,
+    blobs: ChangeBlobs,
+    snapshot: Snapshot,
     layers: Iterator[Layer],
     changes: Mapping[int, tuple[StepChange, ...]],
     *,
@@ -142,21 +148,41 @@ def _finish(
             services.destination.layer(layer.descriptor)
             found.append(layer)
             services.cancellation.check()
+        results = {
+            change.identity: layer
+            for change, layer in zip(snapshot, found, strict=True)
+            if isinstance(change, StepChange)
+        }
+        if services.whole:
+            blobs.bring(results.values())
         work.cached = cached
-        image = assemble(plan, changes, tuple(found), services)
+        described = services.described(plan, results, blobs.variant)
+        image = assemble(plan, changes, tuple(found), services, described)
         work.detail = f"{image.digest}"
         return image
 
 
-def _report_cached(plan: Plan, services: Services) -> None:
+def _note_known(plan: Plan, services: Services, known: Mapping[int, KnownStage]) -> None:
+    for stage in plan.stages:
+        found = known[stage.index]
+        for number, change in enumerate(found.changes):
+            services.ledger.known(stage, number, found.keys[number], change.ran, change.source)
+
+
+def _report_cached(plan: Plan, services: Services, known: Mapping[int, KnownStage]) -> None:
     for stage in plan.stages:
         now = services.clock()
         if isinstance(stage.base, ImageBase):
             _cached(services, f"{stage.index}/base", base_name(plan, stage), now)
+        changes = known[stage.index].changes
         for number, step in enumerate(stage.steps):
-            _cached(services, f"{stage.index}/{number}", step.name, now)
+            change = changes[number] if number < len(changes) else None
+            _cached(services, f"{stage.index}/{number}", step.name, now, change)
 
 
-def _cached(services: Services, id: str, name: str, now: float) -> None:
+def _cached(
+    services: Services, id: str, name: str, now: float, change: StepChange | None = None
+) -> None:
     services.sink(VertexStarted(id, name, now))
-    services.sink(VertexDone(id, name, now, cached=True))
+    source, ran = ("", 0.0) if change is None else (where(change.source), change.ran)
+    services.sink(VertexDone(id, name, now, cached=True, source=source, ran=ran))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
 from assembler.engine.change import BaseChange, Snapshot, base_snapshot
-from assembler.engine.lookup import base_identity, demanded, known_change, look_up, recorded
+from assembler.engine.lookup import base_identity, demanded, expired, known_change, look_up, renewed
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.plan import keys
-from assembler.plan.forecast import Fate, Forecast
+from assembler.plan.forecast import Fate, Forecast, Hit
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import (
     Copy,
@@ -25,6 +26,10 @@ from assembler.plan.steps import (
     origins_of,
 )
 from assembler.snapshot.base import Snapshotter
+from assembler.values import value
+
+_GONE = "its result is not in the store, or in another compression only"
+_UNKNOWN = "no earlier build has done it on the same files"
 
 
 def forecast(plan: Plan, services: Services, snapshotter: Snapshotter) -> Forecast:
@@ -35,7 +40,17 @@ def forecast(plan: Plan, services: Services, snapshotter: Snapshotter) -> Foreca
     walk = _Walk(plan, services, sources, realisation, demanded(plan, known, realisation))
     for stage in plan.stages:
         walk.visit(stage)
-    return Forecast(walk.fates, _pulls(plan, walk.fates, services, snapshotter))
+    pulls = _pulls(plan, walk.fates, services, snapshotter)
+    return Forecast(walk.fates, pulls, walk.hits, walk.reasons)
+
+
+@value
+class _Told:
+    """What is told of a step: its fate, and why it is that, or where its result comes from."""
+
+    fate: Fate
+    reason: str = ""
+    hit: Hit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +64,89 @@ class _Walk:
     needed: frozenset[int]
     identities: dict[int, Digest | None] = field(default_factory=dict)
     fates: dict[tuple[int, int], Fate] = field(default_factory=dict)
+    hits: dict[tuple[int, int], Hit] = field(default_factory=dict)
+    reasons: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def visit(self, stage: PlannedStage) -> None:
         identity = base_identity(self.plan, stage, self.identities.get)
         for number, step in enumerate(stage.steps):
-            fate, identity = self._step(stage, step, identity)
-            if stage.index not in self.needed and fate is not Fate.CACHED:
-                fate = Fate.UNNEEDED
-            self.fates[stage.index, number] = fate
+            told, identity = self._step(stage, step, identity)
+            if stage.index not in self.needed and told.fate is not Fate.CACHED:
+                told = _Told(Fate.UNNEEDED)
+            self.fates[stage.index, number] = told.fate
+            if told.hit is not None:
+                self.hits[stage.index, number] = told.hit
+            if told.reason:
+                self.reasons[stage.index, number] = told.reason
         self.identities[stage.index] = identity
 
     def _step(
         self, stage: PlannedStage, step: Step, parent: Digest | None
-    ) -> tuple[Fate, Digest | None]:
-        if stage.fresh:
-            return Fate.RUN, None
+    ) -> tuple[_Told, Digest | None]:
+        """What is told of `step`, and the identity of what there is after it."""
         reads = None if parent is None else self.sources.reads(step, self.identities.get)
         if parent is None or reads is None:
-            return Fate.PENDING, None
+            told = _Told(Fate.PENDING, self._unread(step, parent))
+            new = stage.fresh and isinstance(step, Run)
+            return self._unless_fresh(stage, told), _new() if new else None
         key = keys.definition_key(parent, step, [read.identity for read in reads])
-        record = recorded(self.services, stage, key)
-        if record is not None:
-            return self._known(stage, step, record), keys.above(parent, step, record.identity)
-        if not keys.told_by_content(step):
-            return Fate.PENDING, None  # another way to files that are known is found when read
-        return Fate.RUN, keys.above(parent, step, key)
+        told, identity = self._recorded(stage, step, key)
+        if identity is None:
+            by_content, sure = keys.told_by_content(step), told.reason != _UNKNOWN
+            if not by_content and not sure:
+                # another way to files that are known is found when they are read
+                return _Told(Fate.PENDING, self._unread(step, parent)), None
+            identity = key if by_content else None
+            if isinstance(step, Run) and renewed(self.services, stage):
+                identity = _new()
+        return told, None if identity is None else keys.above(parent, step, identity)
 
-    def _known(self, stage: PlannedStage, step: Step, record: Record) -> Fate:
-        """A result that is neither needed nor gone is taken; one that is gone is made again."""
+    def _recorded(
+        self, stage: PlannedStage, step: Step, key: Digest
+    ) -> tuple[_Told, Digest | None]:
+        """What the record for `key` tells of `step`, and the identity that its result has or will
+        have again. A result that is neither needed nor gone is taken; one that is gone is made again.
+        """
+        record = None if stage.fresh else self.services.cache.lookup(key)
+        if record is None:
+            return self._unless_fresh(stage, _Told(Fate.RUN, _UNKNOWN)), None
+        hit = _hit(record, self.services.clock())
         change = known_change(record, step)
-        here = stage.index not in self.needed or self.realisation.available(change)
-        return Fate.CACHED if here else Fate.RUN
+        if expired(self.services, record):
+            told = _Told(Fate.RUN, f"its result is too old for --cache-ttl ({hit})")
+        elif stage.index not in self.needed or self.realisation.available(change):
+            return _Told(Fate.CACHED, hit=hit), record.identity
+        else:
+            told = _Told(Fate.RUN, _GONE)
+        return told, None if isinstance(step, Run) else record.identity
+
+    def _unless_fresh(self, stage: PlannedStage, told: _Told) -> _Told:
+        return (
+            _Told(Fate.RUN, "its stage is to take nothing from the cache") if stage.fresh else told
+        )
+
+    def _unread(self, step: Step, parent: Digest | None) -> str:
+        """Why it cannot be told yet whether `step` is known."""
+        if parent is None:
+            return "that is known when the steps below it are done"
+        binds = step.binds if isinstance(step, Run) else ()
+        names = []
+        for origin in dict.fromkeys(origins_of(step) if not binds else (b.origin for b in binds)):
+            if isinstance(origin, StageOrigin):
+                names.append(f"stage {self.plan.stage(origin.index).title}")
+            elif isinstance(origin, ImageOrigin):
+                names.append(f"image {origin.image.partition(' ')[0]}")
+        names += ["what it fetches"] if isinstance(step, Copy) and step.fetched else []
+        return f"that is known when the files of {' and '.join(names)} are there"
+
+
+def _hit(record: Record, now: float) -> Hit:
+    return Hit(record.source, max(0.0, now - record.ran) if record.ran else None)
+
+
+def _new() -> Digest:
+    """An identity that nothing has had."""
+    return Digest.of(uuid.uuid4().bytes)
 
 
 def _pulls(

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 @value
 class KnownStage:
-    """The part of a stage that the cache knows: `changes` of its first steps, with their keys."""
+    """The part of a stage that the cache knows: `changes` of its first steps, found by `keys`."""
 
     stage: PlannedStage
     base: Snapshot | None
     changes: tuple[StepChange, ...]
     identity: Digest | None
+    keys: tuple[Digest, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -65,8 +66,20 @@ def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, Known
 
 
 def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | None:
-    """The cache's record for `key`, unless the build was told not to use it for this stage."""
-    return None if stage.fresh else services.cache.lookup(key)
+    """The cache's record for `key`, unless the build was told not to use it for this stage, or not
+    to use what ran so long ago."""
+    record = None if stage.fresh else services.cache.lookup(key)
+    return None if record is None or expired(services, record) else record
+
+
+def expired(services: Services, record: Record) -> bool:
+    """Whether the build is not to use `record` for its age. When one ran is not known, it is old."""
+    return services.since is not None and record.ran < services.since
+
+
+def renewed(services: Services, stage: PlannedStage) -> bool:
+    """Whether a RUN of `stage` that executes may have given other files before, under the same key."""
+    return stage.fresh or services.since is not None
 
 
 def known_change(record: Record, step: Step) -> StepChange:
@@ -115,6 +128,7 @@ def _look_up_stage(
     identity = base_identity(plan, stage, lambda index: known[index].identity)
     base = _base(plan, stage, known)
     changes: list[StepChange] = []
+    found: list[Digest] = []
     for number, step in enumerate(stage.steps):
         if identity is None:
             break
@@ -129,7 +143,8 @@ def _look_up_stage(
         identity = None if record is None else keys.above(identity, step, record.identity)
         if record is not None:
             changes.append(known_change(record, step))
-    return KnownStage(stage, base, tuple(changes), identity)
+            found.append(key)
+    return KnownStage(stage, base, tuple(changes), identity, tuple(found))
 
 
 def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snapshot | None:

@@ -9,7 +9,7 @@ from functools import partial
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import recompression
-from assembler.engine.services import Services, Unpacker
+from assembler.engine.services import Services, Unpacker, unseen
 from assembler.engine.sharing import shared
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
@@ -56,6 +56,11 @@ class Realisation:
     def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
         services = self._services
         return shared(services.claims, name, f"[internal] {title}", services.sink, services.clock)
+
+    @property
+    def variant(self) -> str:
+        """See `engine.blobs.ChangeBlobs.variant`."""
+        return self._blobs.variant
 
     def available(self, change: StepChange) -> bool:
         """Whether the bytes of a recorded step are still here, in one form or another."""
@@ -207,7 +212,7 @@ class Realisation:
             raise named(error, layer) from error
 
     def packed(self, change: Change) -> Layer | None:
-        """The packed form of `change` if its blob is here (or, for a base layer, fetchable)."""
+        """The packed form of `change` if its blob is here, or can be fetched."""
         return self._blobs.packed(change)
 
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
@@ -260,6 +265,19 @@ class Realisation:
     def base(self, change: BaseChange) -> Layer:
         """See `engine.blobs.ChangeBlobs.base`."""
         return self._blobs.base(change)
+
+    def recompressed(self, identity: Digest, layer: Layer) -> Layer:
+        """`layer`, which the step `identity` is packed in, in the compression asked for."""
+        services, blob = self._services, layer.descriptor
+
+        def fetch() -> None:
+            if not services.store.blobs.has(blob.digest):
+                services.cached.fetch(blob, unseen)
+
+        made = recompression(services).layer(layer, fetch)
+        if made != layer:
+            self.name(identity, made)
+        return made
 
     def _changeset(self, change: StepChange, below: Snapshot) -> Changeset:
         if change.changeset is not None:

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from assembler.errors import Cancelled
-from assembler.events import Sink, VertexDone, VertexFailed, VertexOutput, VertexStarted
+from assembler.events import (
+    Sink,
+    VertexDone,
+    VertexFailed,
+    VertexMissed,
+    VertexOutput,
+    VertexStarted,
+)
 from assembler.values import mutable
 
 
@@ -20,6 +27,17 @@ class Vertex:
     clock: Callable[[], float]
     cached: bool = False
     detail: str = ""
+    source: str = ""
+    ran: float = 0.0
+
+    def known(self, source: str, ran: float) -> None:
+        """Nothing is done: the result came from `source`, empty for the store, and ran at `ran`."""
+        self.cached, self.source, self.ran = True, where(source), ran
+
+    def missed(self, reason: str) -> None:
+        """Report why it is done, if there is something to say."""
+        if reason:
+            self.sink(VertexMissed(self.id, reason, self.clock()))
 
     def output(self, chunk: bytes) -> None:
         """Report output of a process."""
@@ -37,7 +55,12 @@ def vertex(id: str, name: str, sink: Sink, clock: Callable[[], float]) -> Iterat
         cancelled = isinstance(error, Cancelled | KeyboardInterrupt)
         sink(VertexFailed(id, name, str(error), clock(), cancelled))
         raise
-    sink(VertexDone(id, name, clock(), work.cached, work.detail))
+    sink(VertexDone(id, name, clock(), work.cached, work.detail, work.source, work.ran))
+
+
+def where(source: str) -> str:
+    """What people are told of a result from `source`, which is empty for the store."""
+    return f"from {source}" if source else "local"
 
 
 def timestamp(seconds: float) -> str:

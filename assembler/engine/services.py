@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
+from assembler.errors import BlobMissing, LayerError
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.entitlements import DeviceAllowance
-from assembler.plan.plan import ResolvedImage
+from assembler.plan.plan import Plan, ResolvedImage
 from assembler.plan.steps import GitSource, Limit, UrlSource
 from assembler.values import field, value
 
@@ -59,6 +61,16 @@ class Unpacker(Protocol):
         ...
 
 
+Described = Callable[[Plan, Mapping[Digest, Layer], str], Mapping[str, Any]]
+"""Fields of an image's configuration, by its plan and the packed layers of its results, which are of
+a variant."""
+
+
+def nothing_more(plan: Plan, layers: Mapping[Digest, Layer], variant: str) -> Mapping[str, Any]:
+    """For images whose configuration says only what the specification knows."""
+    return {}
+
+
 @value
 class Sandbox:
     """Where directories can be made and processes run: inside the user namespace, if any. `apart`
@@ -91,6 +103,40 @@ class PackedLayers(Protocol):
     def remember(self, key: Digest, descriptor: Descriptor) -> None:
         """Remember an assembled manifest."""
         ...
+
+
+class CachedBlobs(Protocol):
+    """Blobs of step results that shared caches have. All may be called from several threads."""
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Whether one of them has `blob`, as far as is known: nobody is asked."""
+        ...
+
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
+        """Bring `blob` into the store; `take` is handed its bytes on the way. Raises BlobCorrupt,
+        `removed`, where it cannot be had, or is not the layer that it was said to be: it is held no
+        more then, and its step is to run. Whoever unpacks it has `judged` that."""
+        ...
+
+    def refuse(self, blob: Descriptor, cause: LayerError) -> None:
+        """Raise BlobCorrupt, `removed`, if what is in `blob`, which is not what it was said to be,
+        is from one of them; it is held no more, and no record leads to it."""
+        ...
+
+
+class NoCaches:
+    """For builds without shared caches."""
+
+    def holds(self, blob: Descriptor) -> bool:
+        """No."""
+        return False
+
+    def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
+        """Raises BlobMissing."""
+        raise BlobMissing(f"blob {blob.digest} is gone", str(blob.digest))
+
+    def refuse(self, blob: Descriptor, cause: LayerError) -> None:
+        """Nothing."""
 
 
 class Remote(Protocol):
@@ -147,14 +193,17 @@ class Services:
     something must be executed. `fetch` brings a base layer's blob into the store, `stream` does
     not; both hand its bytes, verified at the end, to a function. `part` gives some bytes of it, from
     an offset on, None where that cannot be. `whole` says that the blobs of
-    base layers are to be in the store at the end, else those that nothing needed may be missing;
-    `wanted` then says of one that is read whether it will be needed after the build.
-    `claims` gives a turn at work that other builds on the store may be at.
-    `destination` is told of the image's layers when they are there, and while they are packed.
+    base layers and of results from `cached` are to be in the store at the end, else those that
+    nothing needed may be missing; `wanted` then says of one that is read whether it will be needed
+    after the build. `claims` gives a turn at work that other builds on the store may be at.
+    `described` gives what the image's configuration says besides. `destination` is told of the
+    image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
+    `ledger` notes what becomes of steps, and tells why.
+    Results of steps that ran before `since`, in seconds since the epoch, are not used.
     """
 
     store: Store
@@ -176,6 +225,8 @@ class Services:
     claims: Claims = unclaimed
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
+    cached: CachedBlobs = field(default_factory=NoCaches)
+    described: Described = nothing_more
     destination: Destination = field(default_factory=Nowhere)
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
@@ -184,3 +235,5 @@ class Services:
     devices: Callable[[], Registry] = no_devices
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
+    ledger: Ledger = field(default_factory=Ledger)
+    since: float | None = None

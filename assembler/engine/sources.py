@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from assembler.context.base import NOTHING, Context, Digests, Summarised
@@ -34,7 +34,9 @@ from assembler.plan.steps import (
 from assembler.values import replace, value
 
 if TYPE_CHECKING:
+    from assembler.engine.files import Files
     from assembler.engine.realisation import Realisation
+    from assembler.plan.differences import Listing
 
 Result = TypeVar("Result")
 
@@ -47,11 +49,13 @@ StageIdentity = Callable[[int], Digest | None]
 
 @value
 class Bound:
-    """What a bind mount shows: the COPY that would take it, its files, and their digest."""
+    """What a bind mount shows: the COPY that would take it, its files, and their digest. `files` are
+    those that were looked at for it."""
 
     copy: Copy
     selection: Selection
     digest: Digest
+    files: Files
 
 
 class Sources:
@@ -139,15 +143,32 @@ class Sources:
     def bound(self, bind: BindMount, run: Run, tree: Tree, known: Digest | None = None) -> Bound:
         """What `bind` shows of `tree`; `known` is its digest where somebody has made it. Raises
         what `select` and `digest` raise."""
-        copy = mount_copy(bind.origin, bind.source, run)
-        selection = _unnamed(self.select(copy, tree))
-        return Bound(copy, selection, known or self.digest(copy, selection))
+        from assembler.engine.files import Files
 
-    def digest(self, step: Copy, selection: Selection, known: Digests = NOTHING) -> Digest:
-        """What identifies `selection`, of whose files some are `known`. Raises StepError at `step`
-        for a file that cannot be read, ContextChanged for one that is changing."""
+        copy = mount_copy(bind.origin, bind.source, run)
+        selection, files = _unnamed(self.select(copy, tree)), Files()
+        return Bound(copy, selection, known or self.digest(copy, selection, seen=files.see), files)
+
+    def listed(self, bound: Iterable[Bound]) -> dict[str, Listing]:
+        """What mounts show, file by file, by its digests. Raises what `digest` raises."""
+        found: dict[str, Listing] = {}
+        for one in bound:
+            if not one.files.listing:  # whose digest was known without looking at each
+                self.digest(one.copy, one.selection, seen=one.files.see)
+            found[str(one.digest)] = one.files.listing
+        return found
+
+    def digest(
+        self,
+        step: Copy,
+        selection: Selection,
+        known: Digests = NOTHING,
+        seen: content.Seen | None = None,
+    ) -> Digest:
+        """What identifies `selection`, of whose files some are `known`, and all are `seen`. Raises
+        StepError at `step` for a file that cannot be read, ContextChanged for one that is changing."""
         try:
-            return content.digest(selection, self._services.cancellation.check, known)
+            return content.digest(selection, self._services.cancellation.check, known, seen)
         except StepError as error:
             error.place_at(step.span)
             raise

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
 from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
+from assembler.engine.files import Files
 from assembler.engine.lookup import (
     KnownStage,
     ends_in_image,
     known_change,
     read_once,
     recorded,
+    renewed,
 )
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
@@ -32,6 +34,7 @@ from assembler.layer.changeset import Changeset
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
+from assembler.plan.differences import Listing
 from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
@@ -173,8 +176,8 @@ class StageBuilder:
             with self._turn(key, task, work):
                 change = self._known(key, task)
                 if change is None:
-                    return self._make_directory(task, step, key, reads)
-        work.cached = True
+                    return self._make_directory(work, task, step, key, reads)
+        self._taken(work, task, key, change)
         return change
 
     def _turn(self, key: Digest, task: Task, work: Vertex) -> AbstractContextManager[Turn]:
@@ -197,6 +200,25 @@ class StageBuilder:
         ):
             return lambda task, change: self.realisation.directory(change, task.below)
         return self._pack if ends_in_image(self.plan, task.stage, task.number) else None
+
+    def _taken(self, work: Vertex, task: Task, key: Digest, change: StepChange) -> None:
+        """Tell that `change`, found by `key`, is what the step would give."""
+        work.known(change.source, change.ran)
+        self.services.ledger.known(task.stage, task.number, key, change.ran, change.source)
+
+    def _missed(
+        self,
+        work: Vertex,
+        task: Task,
+        key: Digest,
+        reads: tuple[Read, ...],
+        files: Mapping[str, Listing],
+    ) -> None:
+        """Tell that the step is done, and why."""
+        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
+        reason = "no-cache" if task.stage.fresh else ""
+        missed = self.services.ledger.missed
+        work.missed(missed(task.stage, task.number, key, document, reason, files))
 
     def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
@@ -233,8 +255,9 @@ class StageBuilder:
         return change if change is not None and self.realisation.available(change) else None
 
     def _make_directory(
-        self, task: Task, step: MakeDirectory, key: Digest, reads: tuple[Read, ...]
+        self, work: Vertex, task: Task, step: MakeDirectory, key: Digest, reads: tuple[Read, ...]
     ) -> StepChange:
+        self._missed(work, task, key, reads, {})
         made = directories.make_directory(step, self._destination(task), self._now_ns())
         change = self._made(key, made)
         self._keep(key, key, change, task, reads)
@@ -269,16 +292,19 @@ class StageBuilder:
     ) -> StepChange:
         """What a RUN gives; known where its mounts show what they did once."""
         bound = self._bound(step, reads, scheduler)
+        reads = _selected(reads, [each.digest for _, each in bound])
         content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
         with self._turn(content, task, work) as turn:
             known = self._known(content, task)
             if known is not None:
-                work.cached = True
+                self._taken(work, task, key, known)
                 if content != key:
                     self._record(key, content, known, task, reads)
                 return known
+            files = self.sources.listed(each for _, each in bound)
+            self._missed(work, task, key, reads, files)
             # A RUN asked for anew may give other files: its result gets an identity of its own.
-            fresh = task.stage.fresh
+            fresh = renewed(self.services, task.stage)
             identity = keys.fresh_key(content, uuid.uuid4().hex) if fresh else content
             change = replace(self._made(identity), from_run=True)
 
@@ -353,19 +379,22 @@ class StageBuilder:
     ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
         with scheduler.working:
-            selection = self.sources.select(step, source)
-            selected = self.sources.digest(step, selection)
+            selection, files = self.sources.select(step, source), Files()
+            selected = self.sources.digest(step, selection, seen=files.see)
+        if not step.fetched:
+            reads = _selected(reads, [selected])
         identity = keys.content_key(task.parent, step, [selected])
         known = self._known(identity, task)
         if known is None:
             with self._turn(identity, task, work):
                 known = self._known(identity, task)
                 if known is None:
+                    self._missed(work, task, key, reads, {str(selected): files.listing})
                     with scheduler.working:
                         change = self._made(identity, self._copied(task, step, selection))
                     self._keep(key, identity, change, task, reads)
                     return change
-        work.cached = True
+        self._taken(work, task, key, known)
         self._record(key, identity, known, task, reads)
         return known
 
@@ -388,15 +417,18 @@ class StageBuilder:
         except StepError as error:
             error.place_at(step.span)
             raise
-        selected = self.sources.digest(step, selection, contents)
+        files = Files()
+        selected = self.sources.digest(step, selection, contents, files.see)
         identity = keys.content_key(task.parent, step, [selected])
+        reads = (Read(step.origin, step.paths, selected),)
         change = self._known(identity, task)  # of the same files from elsewhere
         if change is None:
+            self._missed(work, task, identity, reads, {str(selected): files.listing})
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset)
         else:
-            work.cached = True
-        self._record(identity, identity, change, task, (Read(step.origin, step.paths, selected),))
+            self._taken(work, task, identity, change)
+        self._record(identity, identity, change, task, reads)
         return change
 
     def _destination(self, task: Task) -> Tree:
@@ -427,3 +459,9 @@ class StageBuilder:
 
     def _now_ns(self) -> int:
         return int(self._now() * 1_000_000_000)
+
+
+def _selected(reads: tuple[Read, ...], digests: Sequence[Digest]) -> tuple[Read, ...]:
+    """`reads` with the digests of what is selected, wherever that is from: these are compared."""
+    pairs = zip(reads, digests, strict=True)
+    return tuple(replace(read, identity=digest) for read, digest in pairs)

@@ -14,6 +14,9 @@ from assembler.values import field, replace, value
 
 _SURROGATES = expression("[\ud800-\udfff]")
 MAX_CONFIG = 8 << 20  # bytes
+INLINE_CACHE = "assembler.cache.v1"
+"""The field of a configuration in which an image carries the cache that leads to it."""
+CACHE_FIELDS = frozenset((INLINE_CACHE, "moby.buildkit.cache.v0"))
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

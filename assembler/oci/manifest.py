@@ -126,19 +126,22 @@ def parse(content: bytes, media_type: str = "") -> Document:
 
 
 def build_index(
-    entries: Iterable[Descriptor], annotations: Mapping[str, str] | None = None
+    entries: Iterable[Descriptor],
+    annotations: Mapping[str, str] | None = None,
+    *,
+    media_type: str = INDEX,
 ) -> Index:
-    """A new index of `entries`, serialised once; they may be indexes themselves."""
+    """A new index of `entries`, serialised once; they may be indexes themselves, or blobs."""
     entries = tuple(entries)
     document: dict[str, Any] = {
         "schemaVersion": 2,
-        "mediaType": INDEX,
+        "mediaType": media_type,
         "manifests": [entry.to_document() for entry in entries],
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     content = json.dumps(document, separators=(",", ":")).encode()
-    return Index(content, INDEX, entries, dict(annotations or {}))
+    return Index(content, media_type, entries, dict(annotations or {}))
 
 
 def build(

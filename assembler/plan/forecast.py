@@ -22,11 +22,27 @@ class Fate(Enum):
 
 
 @value
+class Hit:
+    """Where a result comes from: `source` as in `cache.base.Record`, `age` in seconds since its step
+    ran, None where that is not known."""
+
+    source: str = ""
+    age: float | None = None
+
+    def __str__(self) -> str:
+        where = f"from {self.source}" if self.source else "local"
+        return where if self.age is None else f"{where}, {lasting(self.age)} old"
+
+
+@value
 class Forecast:
-    """The fate of every step by (stage, step), and the layers to be pulled by image key."""
+    """The fate of every step by (stage, step), and the layers to be pulled by image key; of results
+    that are known where they come from, of others why they are not."""
 
     fates: Mapping[tuple[int, int], Fate] = field(default_factory=dict)
     pulls: Mapping[str, tuple[Descriptor, ...]] = field(default_factory=dict)
+    hits: Mapping[tuple[int, int], Hit] = field(default_factory=dict)
+    reasons: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def fate(self, stage: int, step: int) -> Fate:
         """The fate of a step."""
@@ -45,3 +61,11 @@ class Forecast:
             for stage in plan.stages
             for number in range(len(stage.steps))
         )
+
+
+def lasting(seconds: float) -> str:
+    """A time for people: in the largest unit of which there is at least one."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

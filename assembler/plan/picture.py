@@ -97,7 +97,9 @@ def text(plan: Plan, forecast: Forecast) -> str:
         lines += ["", f"stage {stage.title}  FROM {base_text(plan, stage)}"]
         for number, step in enumerate(stage.steps):
             fate = forecast.fate(stage.index, number)
-            lines.append(f"  {fate.value:<8}  {_shortened(step_text(step), 100)}")
+            hit = forecast.hits.get((stage.index, number))
+            told = f"  ({printable(str(hit))})" if hit else ""
+            lines.append(f"  {fate.value:<8}  {_shortened(step_text(step), 100)}{told}")
     lines += ["", summary(plan, forecast)]
     return "\n".join(lines) + "\n"
 
@@ -233,7 +235,8 @@ def steps(stage: PlannedStage, forecast: Forecast) -> Iterator[Node]:
         yield Node(f"s{stage.index}_base", "no steps")
     for number, step in enumerate(stage.steps):
         fate = forecast.fate(stage.index, number)
-        remark = _LOOKS[fate].words
+        hit = forecast.hits.get((stage.index, number))
+        remark = f"{_LOOKS[fate].words} ({printable(str(hit))})" if hit else _LOOKS[fate].words
         yield Node(f"s{stage.index}_{number}", step_text(step), remark, fate=fate)
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from assembler.cancellation import NOTICING, Cancellation
 from assembler.errors import Cancelled, ProtocolViolation, RegistryError
 from assembler.net.client import Request
-from assembler.oci.descriptor import Descriptor
+from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
@@ -83,6 +83,18 @@ def push(
     return document.descriptor
 
 
+def means(client: RegistryClient, reference: Reference, document: Document) -> bool:
+    """Whether the tag of `reference` is known to mean `document` already. Raises RegistryError."""
+    repository = _destination(client, reference, None).repository
+    operation = f"the check of the tag {reference.tag}"
+    url = f"{repository.url}/manifests/{reference.tag}"
+    headers = {"Accept": document.media_type}
+    request = Request("HEAD", url, repository.registry, operation, headers=headers)
+    answer = client.send(repository, request, PULL)
+    said = answer.header("docker-content-digest")
+    return answer.status == 200 and said == str(document.descriptor.digest)
+
+
 def would_send(
     client: RegistryClient,
     references: Sequence[Reference],
@@ -127,7 +139,10 @@ class _Part:
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
-        return self.document.layers if isinstance(self.document, Manifest) else ()
+        """The blobs to have before the configuration; an index may name some, as a cache does."""
+        if isinstance(self.document, Index):
+            return tuple(filter(_is_blob, self.document.manifests))
+        return self.document.layers if self.document is not None else ()
 
     @property
     def config(self) -> Descriptor | None:
@@ -199,6 +214,8 @@ class _Repository:
             for blob in part.document.blobs:
                 self._blob(blob)
         elif part.document is not None:
+            for blob in part.layers:
+                self._blob(blob)
             below = {entry.digest for entry in part.document.manifests}
             for one in self.pushed.parts:
                 if one.entry.digest in below and one.document is not None:
@@ -228,6 +245,11 @@ class _Repository:
         upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
+def _is_blob(entry: Descriptor) -> bool:
+    """Whether what an index names is a layer, or the configuration of a cache."""
+    return entry.media_type == CACHE_CONFIG or bool(compression_of(entry))
+
+
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
     """Everything that is pushed, what is named before what names it. Raises ProtocolViolation for
     indexes that are nested too deep."""
@@ -239,7 +261,7 @@ def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
             raise ProtocolViolation(f"{entry.digest}: indexes nested deeper than {MAX_DEPTH}")
         if isinstance(document, Index):
             for one in document.manifests:
-                if one.digest not in seen:
+                if one.digest not in seen and not _is_blob(one):
                     yield from below(one, documents(one), depth + 1)
         yield _Part(entry, document)
 

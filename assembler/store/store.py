@@ -8,6 +8,8 @@ groups/                        what live builds have made of cgroups
 contexts/                      what was found in the files of contexts; may be deleted at any time
 uploads/                       uploads to registries that are not finished (`store.uploads`)
 working/                       what live builds are at (`store.working`)
+builds/                        records of builds (`store.builds`)
+listings/                      what COPYs selected (`store.listings`); may be deleted at any time
 leases/ uses/ gc.lock          what live commands use, what was used when (`store.leases`, `.uses`)
 settled                        which layer directories are surely on disk (`store.settled`)
 version                        the layout's version; a newer one is refused
@@ -29,9 +31,11 @@ from assembler.oci.manifest import Index, parse
 from assembler.oci.platform import Platform
 from assembler.store import leases, settled, working
 from assembler.store.blobs import Blobs
+from assembler.store.builds import Builds
 from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
 from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
+from assembler.store.listings import Listings
 from assembler.store.refs import Refs, replace_file
 from assembler.store.uploads import Uploads
 from assembler.store.working import Working
@@ -64,6 +68,8 @@ class Store:
             os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
         )
         self.working = Working(os.path.join(path, _WORKING), cancellation)
+        self.builds = Builds(os.path.join(path, "builds"))
+        self.listings = Listings(os.path.join(path, "listings"))
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")

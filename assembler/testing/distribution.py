@@ -185,7 +185,8 @@ class Distribution:
                 if (name, blob) not in self.where:
                     return error(404, "MANIFEST_BLOB_UNKNOWN")
             for child in document.get("manifests", []):
-                if (name, child["digest"]) not in self.manifests:
+                here = (name, child["digest"])
+                if here not in self.manifests and here not in self.where:  # a blob of a cache
                     return error(404, "MANIFEST_BLOB_UNKNOWN")
         self.add_manifest(name, what, asked.header("content-type"), content)
         headers = {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from assembler.cache.base import Record
-from assembler.cache.local import LocalCache, damage
+from assembler.cache.local import SCHEMA, LocalCache, damage
 from assembler.errors import StoreError
 from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
@@ -294,3 +294,126 @@ def test_CR08_of_many_that_meet_damage_one_sets_it_aside(tmp_path: Path) -> None
     with LocalCache(str(path)) as cache:
         assert all(cache.lookup(Digest.of(f"{number}".encode())) for number in range(6))
     assert [one.name for one in tmp_path.glob("*.bak*")] == ["cache.db.bak-1"]
+
+
+def one_line(told: list[str]) -> str:
+    """What was told, once."""
+    (line,) = told
+    assert "\n" not in line
+    return line
+
+
+def test_CR08_a_database_with_other_tables_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE steps(other TEXT)")
+        database.execute(f"PRAGMA user_version = {SCHEMA}")
+    database.close()
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        assert cache.lookup(KEY) is None and cache.recall(KEY) is None
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert "no such column" in one_line(told) and usable(path)
+
+
+def test_CR08_a_table_that_wants_more_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    filled(path)
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE steps ADD COLUMN more TEXT NOT NULL DEFAULT ''")
+    database.close()
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        cache.record(KEY, RECORD)
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert "starting with an empty one" in one_line(told)
+
+
+@pytest.mark.parametrize("kind", ["zeroed", "directory", "text", "swapped"])
+def test_CR08_what_is_no_database_is_set_aside(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cache.db"
+    filled(path)
+    size = path.stat().st_size
+    if kind == "directory":
+        path.unlink()
+        (path / "inside").mkdir(parents=True)
+    else:
+        content = {"zeroed": bytes(size), "text": b"no " * size, "swapped": path.read_bytes()[::-1]}
+        path.write_bytes(content[kind])
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert "starting with an empty one" in one_line(told)
+    assert (tmp_path / "cache.db.bak-1").exists() and usable(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.99])
+def test_CR08_a_torn_log_loses_its_end(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "cache.db"
+    with LocalCache(str(path)) as cache:
+        cache._database.execute("PRAGMA wal_autocheckpoint = 0")
+        for number in range(100):
+            cache.record(Digest.of(f"{number}".encode()), RECORD)
+        files = {one: one.read_bytes() for one in tmp_path.iterdir()}
+    for one, content in files.items():
+        one.write_bytes(
+            content[: int(len(content) * share)] if one.name.endswith("-wal") else content
+        )
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        found = [cache.lookup(Digest.of(f"{number}".encode())) for number in range(100)]
+    kept = sum(one is not None for one in found)
+    assert found == [RECORD] * kept + [None] * (100 - kept) and not told
+    assert kept < 100 and usable(path)
+
+
+def test_CR08_one_that_is_deleted_while_it_is_used_is_made_anew_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        cache.record(KEY, RECORD)
+        path.unlink()
+        for number in range(300):
+            cache.record(Digest.of(f"{number}".encode()), RECORD)
+        assert cache.lookup(KEY) == RECORD
+        assert usable(path)
+        cache.record(Digest.of(b"late"), RECORD)
+        assert cache.lookup(Digest.of(b"late")) in (RECORD, None)
+    assert usable(path) and damage(str(path)) == ""
+
+
+def test_CR08_one_that_another_has_mended_is_not_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        cache.record(KEY, RECORD)
+        path.unlink()
+        assert usable(path)
+        cache._lose(sqlite_error(sqlite3.SQLITE_CORRUPT))
+        assert cache.lookup(KEY) == RECORD, "the file that is there now"
+    assert not told and not list(tmp_path.glob("*.bak*"))
+
+
+def sqlite_error(code: int) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("damaged")
+    error.sqlite_errorcode = code
+    return error
+
+
+def test_RS02_a_disk_that_fills_while_it_writes_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        cache.record(KEY, RECORD)
+        cache._database.execute("PRAGMA max_page_count = 20")
+        for number in range(300):
+            cache.record(Digest.of(f"{number}".encode()), RECORD)
+        assert cache.lookup(KEY) == RECORD
+    line = one_line(told)
+    assert line.endswith(
+        "cannot be written (database or disk is full); this build is not remembered"
+    )
+    assert not list(tmp_path.glob("*.bak*")) and usable(path)

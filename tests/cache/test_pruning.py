@@ -42,7 +42,7 @@ FOUND = [
 
 
 def names(policy: Policy, free: int = 0) -> list[str]:
-    return [one.id for one in chosen(FOUND, policy, NOW, free)]
+    return [one.id for one in chosen(FOUND, [policy], NOW, free)]
 
 
 def test_all_that_is_not_needed_goes_and_internal_records_only_when_asked() -> None:
@@ -53,23 +53,34 @@ def test_all_that_is_not_needed_goes_and_internal_records_only_when_asked() -> N
 @pytest.mark.parametrize(
     ("policy", "free", "expected"),
     [
-        (Policy(max_used=205), 0, []),
-        (Policy(max_used=204), 0, ["old"]),
-        (Policy(max_used=100), 0, ["old", "mount"]),
+        (Policy(max_used=155), 0, []),
+        (Policy(max_used=154), 0, ["old"]),
+        (Policy(max_used=50), 0, ["old", "mount"]),
         (Policy(max_used=1), 0, ["old", "mount", "new"]),
-        (Policy(reserved=100), 0, ["old", "mount"]),
-        (Policy(max_used=1, reserved=100), 0, ["old", "mount"]),
+        (Policy(reserved=50), 0, ["old", "mount"]),
+        (Policy(max_used=1, reserved=50), 0, ["old", "mount"]),
         (Policy(min_free=1000), 1000, []),
         (Policy(min_free=1000), 990, ["old"]),
         (Policy(min_free=1000), 890, ["old", "mount"]),
-        (Policy(min_free=1000, reserved=200), 0, ["old"]),
-        (Policy(min_free=1000, max_used=204), 2000, ["old"]),
+        (Policy(min_free=1000, reserved=150), 0, ["old"]),
+        (Policy(min_free=1000, max_used=154), 2000, ["old"]),
         (Policy(unused_for=3600), 0, ["old"]),
         (Policy(unused_for=3600, max_used=1), 0, ["old"]),
     ],
 )
 def test_caps_are_those_of_buildkit(policy: Policy, free: int, expected: list[str]) -> None:
     assert names(policy, free) == expected
+
+
+def test_of_several_policies_each_is_for_what_those_before_left() -> None:
+    def gone(bounds: Policy, free: int = 0) -> list[str]:
+        policies = [bounds, bounds.internal]
+        return [one.id for one in chosen(FOUND, policies, NOW, free)]
+
+    assert gone(Policy(max_used=54)) == ["old", "mount"]
+    assert gone(Policy(max_used=4)) == ["old", "mount", "new", "index"]
+    assert gone(Policy(min_free=1000), 850) == ["old", "mount", "new"]
+    assert gone(Policy(min_free=1000), 849) == ["old", "mount", "new", "index"]
 
 
 @pytest.mark.parametrize(

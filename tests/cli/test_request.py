@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     given = {
         "target": "", "build_args": (), "platform": "", "labels": (), "annotations": (),
         "network": "default", "allow": (), "pull": "missing", "no_cache": False,
-        "no_cache_filter": (), "add_hosts": (), "shm_size": "", "ulimits": (),
+        "no_cache_filter": (), "cache_ttl": "", "add_hosts": (), "shm_size": "", "ulimits": (),
         "resources": (), "cgroup_parent": "", **options,
     }  # fmt: skip
     return request_of(Inputs(Source("Dockerfile", text)), given, environment(**variables))
@@ -277,6 +278,27 @@ def test_S12_stages_without_a_cache(
     every: bool, stages: tuple[str, ...], expected: set[str]
 ) -> None:
     assert without_cache(every, stages) == expected
+
+
+def test_S12_every_stage_has_an_option_of_its_own() -> None:
+    with pytest.raises(UsageError, match=r"--no-cache-filter \*: not a stage") as caught:
+        without_cache(False, ("a,*",))
+    assert caught.value.hint == "--no-cache is for all stages"
+
+
+def test_a_ttl_is_a_moment_and_none_at_all_is_no_cache() -> None:
+    before = time.time()
+    since = request(cache_ttl="1h30m").since
+    assert since is not None and before - 5400 <= since <= time.time() - 5400
+    assert request().since is None and request().no_cache == frozenset()
+    assert request(cache_ttl="0").no_cache == request(cache_ttl="0s").no_cache == {"*"}
+
+
+@pytest.mark.parametrize("text", ["soon", "5", "1d", "-1h"])
+def test_a_ttl_is_a_duration(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--cache-ttl {text}: ") as caught:
+        request(cache_ttl=text)
+    assert caught.value.hint == "--cache-ttl 168h"
 
 
 def test_N1_entitlements() -> None:

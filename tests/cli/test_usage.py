@@ -8,7 +8,7 @@ import pytest
 
 from assembler.cache.usage import CACHE_MOUNT, REGULAR, Usage
 from assembler.cli.limits import space_of
-from assembler.cli.usage import ago, as_json, filters_of, paragraphs, summary, table
+from assembler.cli.usage import ago, as_json, filters_of, paragraphs, summary, table, templated
 from assembler.errors import UsageError
 
 NOW = 1_700_000_000.0
@@ -28,18 +28,19 @@ IMAGE = Usage(
 
 def test_the_table_has_the_columns_of_buildx() -> None:
     assert list(table([LAYER, MOUNT, IMAGE], NOW)) == [
-        "ID     RECLAIMABLE  SIZE       LAST ACCESSED",
-        "aa     true         1.704GB    2 hours ago",
-        "cc.0*  true         8.192kB    1 second ago",
-        "dd     false        4.096kB*   less than a second ago",
+        "ID     RECLAIMABLE  SIZE      LAST ACCESSED",
+        "aa     true         1.704GB   2 hours ago",
+        "cc.0*  true         8.192kB   1 second ago",
+        "dd     false        4.096kB*  less than a second ago",
     ]
 
 
 def test_the_verbose_form_says_everything_and_nothing_that_a_terminal_obeys() -> None:
     lines = list(paragraphs([LAYER, IMAGE], NOW))
-    assert lines[:12] == [
+    assert lines[:13] == [
         "ID:           aa",
-        "Parent:       bb",
+        "Parents:",
+        " - bb",
         "Created at:   2023-11-14T19:43:20Z",
         "Mutable:      false",
         "Reclaimable:  true",
@@ -72,6 +73,39 @@ def test_a_record_is_a_line_of_json() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{.ID}}: {{ .Size }}", ["aa: 1.704GB", "cc.0: 8.192kB"]),
+        (r"{{.Type}}\t{{.Mutable}}", ["regular\tfalse", "exec.cachemount\ttrue"]),
+        (
+            r"table {{.ID}}\t{{.Description}}",
+            ["ID     DESCRIPTION", "aa     [2/3] RUN make", "cc.0*"],
+        ),
+        ("{{.Parents}} {{.UsageCount}} {{.Shared}}", ["[bb] 3 false", "[] 0 false"]),
+        (
+            "{{.CreatedAt}} {{.Reclaimable}}",
+            ["2023-11-14T19:43:20Z true", "2023-11-14T22:11:50Z true"],
+        ),
+    ],
+)
+def test_a_template_has_the_names_of_buildx(template: str, expected: list[str]) -> None:
+    assert list(templated(template, [LAYER, MOUNT], NOW)) == expected
+
+
+@pytest.mark.parametrize(
+    "template", ["yaml", "{{.Id}}", "{{range .Parents}}{{.}}{{end}}", "table "]
+)
+def test_another_template_is_refused(template: str) -> None:
+    with pytest.raises(UsageError, match="nor a template that is known here") as caught:
+        templated(template, [], NOW)
+    assert "LastUsedAt" in caught.value.hint
+
+
+def test_what_a_template_shows_is_nothing_that_a_terminal_obeys() -> None:
+    assert "\x1b" not in "".join(templated("{{.Description}}", [IMAGE], NOW))
+
+
 def test_filters_are_and_ed_and_until_is_a_duration() -> None:
     filters, unused = filters_of(["type=regular", "private", "until=1h30m"])
     assert unused == 5400
@@ -80,7 +114,16 @@ def test_filters_are_and_ed_and_until_is_a_duration() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["until=soon"], ["until"], ["type=a", "type=b"], ["kind=x"], ["inuse=2"]]
+    "words",
+    [
+        ["until=soon"],
+        ["until"],
+        ["type=a", "type=b"],
+        ["kind=x"],
+        ["inuse=2"],
+        ["until=1h", "until=2h"],
+        ["until=1h", "unused-for=1h"],
+    ],
 )
 def test_what_no_filter_can_mean_is_said(words: list[str]) -> None:
     with pytest.raises(UsageError):

@@ -396,3 +396,39 @@ def test_B10_ten_thousand_patterns_over_many_files(tmp_path: Path) -> None:
     tree.summary("", nothing)
     assert time.process_time() - started < 1
     assert isinstance(tree.children("package_1/src"), list)
+
+
+@pytest.mark.parametrize("text", RULES)
+def test_a_walk_lists_what_the_summary_is_made_of(root: Path, text: str, tmp_path: Path) -> None:
+    shown = DirectoryContext(str(root), rules(text)).tree()
+    expected = {}
+    for below in Selection(()).below(Selected(shown.lookup(""), "", shown)):  # type: ignore[arg-type]
+        expected[below.path] = below.entry, content(below.entry)
+    for records in ("", str(tmp_path / "records"), str(tmp_path / "records")):
+        tree: Any = DirectoryContext(str(root), rules(text), "", records).tree()
+        tree.summary("", nothing)
+        listed = {entry.path: (entry, digest) for entry, digest in tree.listed("", nothing)}
+        # besides, directories that rules hide, in which another rule might have shown something
+        others = [entry for path, (entry, _) in listed.items() if path not in expected]
+        assert all(entry.kind is Kind.DIRECTORY for entry in others)
+        assert {path: listed[path] for path in expected} == expected
+
+
+def test_a_listing_knows_digests_of_files_that_nobody_read_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assembler.context.walk._MANY", 1)
+    for above, directories, files in os.walk(root):
+        for name in (*directories, *files):
+            os.utime(os.path.join(above, name), (1, 1), follow_symlinks=False)
+    monkeypatch.setattr("assembler.context.walk._RACY", -10_000_000_000)
+    records = str(tmp_path / "records")
+    summary(root, records=records)
+    tree: Any = DirectoryContext(str(root), None, "", records).tree()
+    tree.summary("d", nothing)
+    tree.summary("", nothing)
+    monkeypatch.setattr("assembler.context.walk._hashed", None)
+    for path in ("", "d"):
+        listed = {entry.path: (entry, digest) for entry, digest in tree.listed(path, nothing)}
+        assert "d/e/f" in listed
+        assert all(digest == content(entry) for entry, digest in listed.values())

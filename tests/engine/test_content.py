@@ -13,6 +13,7 @@ import pytest
 from assembler.context.filtered import FilteredTree
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.engine import content
+from assembler.engine.files import Files
 from assembler.engine.selection import select
 from assembler.errors import Cancelled, ContextChanged
 from assembler.layer import reading
@@ -230,3 +231,43 @@ def test_hashing_stops_when_it_is_told_to(bench: Any) -> None:
     with pytest.raises(Cancelled):
         content.digest(select(step, tree), check)
     assert calls == 5
+
+
+@pytest.mark.parametrize(
+    ("instruction", "names"),
+    [
+        ("COPY . /x", ["a", "d", "d/e", "d/e/f", "d/g", "d/l"]),
+        ("COPY d a /x/", ["a", "d/e", "d/e/f", "d/g", "d/l"]),
+        ("COPY --exclude=e d /x", ["d/g", "d/l"]),
+        ("COPY d/e/f d/g /x/", ["d/e/f", "d/g"]),
+    ],
+)
+def test_C21_everything_that_is_selected_is_seen_with_its_digest(
+    bench: Any, fill: Any, instruction: str, names: list[str]
+) -> None:
+    fill("a", "d/e/f", "d/g", "d/l -> g")
+    seen: dict[str, tuple[Kind, bytes]] = {}
+    selection = bench.select(bench.step(instruction))
+
+    def see(path: str, entry: Entry, digest: bytes) -> None:
+        seen[path] = entry.kind, digest
+
+    told = content.digest(selection, seen=see)
+    assert told == content.digest(selection)
+    assert sorted(seen) == names
+    for path, (kind, digest) in seen.items():
+        text = path.encode()
+        assert digest == (hashlib.sha256(text).digest() if kind is Kind.FILE else b"")
+
+
+def test_what_is_seen_of_a_stage_has_the_paths_of_the_stage(bench: Any) -> None:
+    bench.st = (bench.file("out/bin/app", b"1", mode=0o755), bench.link("out/l", "bin"))
+    files = Files()
+    content.digest(bench.select(bench.step("COPY --from=st /out /x")), seen=files.see)
+
+    digest = hashlib.sha256(b"1").hexdigest()[:32]
+    assert files.listing == {
+        "out/bin": "d 755 0:0  ",
+        "out/bin/app": f"- 755 0:0  {digest}",
+        "out/l": "l 644 0:0  bin",
+    }

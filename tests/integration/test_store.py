@@ -378,6 +378,87 @@ def test_a_cap_removes_after_a_build_what_was_not_used_in_it(assemble: Any, tmp_
     check(assemble)
 
 
+def test_bounds_of_the_configuration_are_kept_without_looking_each_time(
+    assemble: Any, tmp_path: Path
+) -> None:
+    home = tmp_path / "config"
+    (home / "assemble").mkdir(parents=True)
+    (home / "assemble/config.toml").write_text('[cache]\nmaxUsedSpace = "1MB"\nmaxusedspace = 1\n')
+    env = {"XDG_CONFIG_HOME": str(home)}
+    text = "FROM busybox AS a\nCOPY f /f\nRUN cp /f /g\nFROM busybox\nCOPY --from=a /g /\n"
+    old = write(tmp_path / "old", text, f=os.urandom(2_000_000))
+    new = write(tmp_path / "new", text, f=os.urandom(2_000_000))
+    assemble("build", "-q", old)
+    done = assemble("build", "-t", "new", new, **env)
+    assert done.stderr.count(f"{home}/assemble/config.toml:3: maxusedspace is not known here") == 1
+    assemble("build", "-q", "-t", "new", new)
+    found = [json.loads(line) for line in assemble("du", "--format", "json").stdout.splitlines()]
+    assert 4_000_000 < sum(one["Size"] for one in found if not one["Shared"]) < 7_000_000
+    note = Path(assemble.env["ASSEMBLE_STORE"], "measured")
+    env["ASSEMBLE_MAX_USED_SPACE"] = "1GB"
+    assemble("build", "-q", "-t", "new", new, **env)
+    before = note.stat().st_ino
+    assemble("build", "-q", "-t", "new", new, **env)
+    assert note.stat().st_ino == before
+    assemble("build", "-q", "-t", "new", "--no-cache", new, **env)
+    assert note.stat().st_ino != before
+    check(assemble)
+
+
+def test_space_that_is_to_be_free_is_made_before_a_build_and_after_it(
+    assemble: Any, tmp_path: Path
+) -> None:
+    text = (
+        "FROM busybox AS a\nRUN head -c 2000000 /dev/zero > /f\nFROM busybox\nCOPY --from=a /f /\n"
+    )
+    old = write(tmp_path / "old", text)
+    assemble("build", "-q", "-t", "old", old)
+    directories = Path(assemble.env["ASSEMBLE_STORE"], "layers")
+    assert len(list(directories.glob("*/*"))) == 2
+    failing = write(tmp_path / "failing", "FROM scratch\nCOPY none /\n")
+    assemble("build", failing, code=1, ASSEMBLE_MIN_FREE_SPACE="100%")
+    assert not list(directories.glob("*/*"))
+    words = ("build", "-q", "--no-cache", old)
+    assemble(*words, ASSEMBLE_MIN_FREE_SPACE="100%", ASSEMBLE_RESERVED_SPACE="1GB")
+    assert len(list(directories.glob("*/*"))) == 2
+    check(assemble)
+
+
+def test_a_store_that_cannot_be_collected_fails_no_build(assemble: Any, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", "FROM scratch\nCOPY f /f\n", f=b"content")
+    store = Path(assemble.env["ASSEMBLE_STORE"])
+    (store / "index.json").write_text("no index")
+    done = assemble("build", context, ASSEMBLE_MAX_USED_SPACE="1", ASSEMBLE_MIN_FREE_SPACE="100%")
+    told = "the store could not be brought within its limits: "
+    assert done.stderr.count(f"{told}{store}/index.json is not an image index") == 2
+    assert done.stdout.startswith("sha256:")
+
+
+def test_du_has_the_formats_of_buildx(assemble: Any, tmp_path: Path) -> None:
+    context = write(tmp_path / "context", "FROM busybox\nRUN true\n")
+    assemble("build", "-q", "-t", "x", context)
+    table = assemble("du").stdout.splitlines()
+    assert table[0].split() == ["ID", "RECLAIMABLE", "SIZE", "LAST", "ACCESSED"]
+    assert [line.split(":")[0] for line in table[-4:]] == [
+        "Shared",
+        "Private",
+        "Reclaimable",
+        "Total",
+    ]
+    records = [json.loads(line) for line in assemble("du", "--format", "json").stdout.splitlines()]
+    shown = assemble("du", "--format", "{{.ID}} {{.Type}}").stdout.splitlines()
+    assert (
+        shown == [f"{one['ID']} {one['Type']}" for one in records] and len(table) == len(shown) + 5
+    )
+    pretty = assemble("du", "--format", "pretty").stdout
+    assert pretty == assemble("du", "--verbose").stdout and "Created at:   20" in pretty
+    assert (
+        "cannot be used together" in assemble("du", "--verbose", "--format", "json", code=2).stderr
+    )
+    assert "hint: {{.NAME}} in it may be ID, " in assemble("du", "--format", "yaml", code=2).stderr
+    assert assemble("du", "--filter", "inuse", "--filter", "private").stdout.count("\n") == 1
+
+
 def test_prune_asks_somebody_or_is_told_not_to(assemble: Any) -> None:
     done = assemble("prune", code=2)
     assert "hint: add --force" in done.stderr and not done.stdout

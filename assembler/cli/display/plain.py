@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import TextIO
 
+from assembler.cli.display.ages import origin
 from assembler.cli.display.footer import Footer
 from assembler.cli.display.transfers import Transfer
 from assembler.events import (
@@ -13,6 +14,7 @@ from assembler.events import (
     Finished,
     VertexDone,
     VertexFailed,
+    VertexMissed,
     VertexOutput,
     VertexProgress,
     VertexStarted,
@@ -39,6 +41,12 @@ def warning(event: Warned) -> str:
     rule = f"{event.rule}: " if event.rule else ""
     line = f" (line {event.span.start})" if event.span else ""
     return f"{rule}{event.message}{line}"
+
+
+def _cached(event: VertexDone) -> str:
+    """That it was, from where, and how old."""
+    said = origin(event.source, event.ran, event.time)
+    return f"CACHED ({printable(said)})" if said else "CACHED"
 
 
 def _details(event: Warned) -> Iterator[str]:
@@ -84,8 +92,10 @@ class Plain:
                     vertex = self._flush(event.vertex, event.time)
                     if event.detail:
                         self._line(vertex, event.detail)
-                    done = "CACHED" if event.cached else f"DONE {event.time - vertex.started:.1f}s"
-                    self._line(vertex, done)
+                    done = f"DONE {event.time - vertex.started:.1f}s"
+                    self._line(vertex, _cached(event) if event.cached else done)
+                case VertexMissed():
+                    self._line(self._vertexes[event.vertex], f"RUN: {printable(event.reason)}")
                 case VertexFailed():
                     vertex = self._flush(event.vertex, event.time)
                     error = "CANCELED" if event.cancelled else f"ERROR: {printable(event.message)}"

@@ -14,6 +14,7 @@ from assembler.events import (
     Finished,
     VertexDone,
     VertexFailed,
+    VertexMissed,
     VertexOutput,
     VertexProgress,
     VertexStarted,
@@ -36,7 +37,7 @@ class RawJson:
 
     def __call__(self, event: Event) -> None:
         """Write `event`."""
-        if isinstance(event, Finished):
+        if isinstance(event, Finished | VertexMissed):  # which BuildKit's status has no place for
             return
         with self._lock:
             if isinstance(event, VertexProgress) and not self._due(event):

@@ -17,6 +17,7 @@ from assembler.events import (
     Finished,
     VertexDone,
     VertexFailed,
+    VertexMissed,
     VertexOutput,
     VertexStarted,
     Warned,
@@ -52,6 +53,41 @@ def test_switching_between_steps_repeats_the_name() -> None:
     assert text.endswith(
         "\n\n#1 [build 2/4] RUN make\n#1 DONE 1.0s\n\n#2 [test 2/2] RUN check\n#2 CACHED\n"
     )
+
+
+def test_a_step_says_why_it_runs() -> None:
+    reason = VertexMissed("1/0", "src/app.py changed\x1b[2J (and 2 more)", 100.0)
+    text = shown(RUN, reason, VertexDone("1/0", RUN.name, 101.0))
+
+    assert text == (
+        "#1 [build 2/4] RUN make\n#1 RUN: src/app.py changed\\x1b[2J (and 2 more)\n#1 DONE 1.0s\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "ran", "said"),
+    [
+        ("local", 102.0 - 3 * 86400, "CACHED (local, 3 d old)"),
+        ("local", 0.0, "CACHED (local)"),
+        ("from ghcr.io/o/app:cache", 42.0, "CACHED (from ghcr.io/o/app:cache, 1 min old)"),
+        ("from ghcr.io/o/app:cache", 0.0, "CACHED (from ghcr.io/o/app:cache)"),
+        ("local", 200.0, "CACHED (local, 0 s old)"),
+        ("", 0.0, "CACHED"),
+    ],
+)
+def test_a_cached_step_says_from_where_and_how_old_it_is(
+    source: str, ran: float, said: str
+) -> None:
+    done = VertexDone("1/0", RUN.name, 102.0, True, source=source, ran=ran)
+
+    assert shown(RUN, done).splitlines()[-1] == f"#1 {said}"
+
+
+def test_the_status_of_BuildKit_has_no_place_for_why_a_step_runs() -> None:
+    stream = io.StringIO()
+    RawJson(stream)(VertexMissed("1/0", "src/app.py changed", 100.0))
+
+    assert stream.getvalue() == ""
 
 
 def test_B12_escapes_and_control_characters_do_not_reach_the_terminal() -> None:

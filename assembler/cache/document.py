@@ -1,0 +1,217 @@
+"""What one builder's cache tells another: results of steps by their keys, and the blobs they are in.
+
+It is the configuration of an OCI image whose layers are these blobs, or of an index of them, and a
+field of an image's own configuration (inline). Pure. Whoever reads it believes no more of it than
+that it has its shape: blobs are checked when they come, diff_ids when they are unpacked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Mapping
+from typing import Any
+
+from assembler.cache.base import Record
+from assembler.oci.config import MAX_CONFIG
+from assembler.oci.descriptor import Descriptor, compression_of, in_oci, toc_annotations
+from assembler.oci.digest import Digest
+from assembler.oci.document import load
+from assembler.oci.image import Layer
+from assembler.values import field, value
+
+VERSION = 1
+_LONGEST = 4096  # characters of a name, a time or a variant
+_NAME = re.compile(r"[0-9a-f]{64}")
+_WHAT = "the cache"
+
+
+class NewerVersion(ValueError):
+    """A document of a version that is not known here."""
+
+
+@value
+class CachedLayer:
+    """The packed form of a step's result. `variant` is what besides its identity decided its bytes
+    (`engine.realisation.Realisation.variant`)."""
+
+    layer: Layer
+    variant: str
+
+
+@value
+class CachedMount:
+    """A cache mount. `name` is the 64 hexadecimal digits that `engine.mounts` names its directory by,
+    `id` the text of the Dockerfile."""
+
+    name: str
+    id: str
+    layer: Layer
+
+
+@value
+class CacheDocument:
+    """`records` by key, `results` by identity: a step may be known whose layer is nowhere."""
+
+    records: Mapping[Digest, Record] = field(default_factory=dict)
+    results: Mapping[Digest, CachedLayer] = field(default_factory=dict)
+    mounts: tuple[CachedMount, ...] = ()
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every blob that it names, once, in an order that depends on nothing else."""
+        found = [self.results[identity].layer for identity in sorted(self.results)]
+        found += [mount.layer for mount in self.mounts]
+        return tuple({layer.descriptor.digest: layer.descriptor for layer in found}.values())
+
+    def without(self, blobs: Container[Digest]) -> CacheDocument:
+        """The same, but for what is in `blobs`."""
+        results = {
+            identity: found
+            for identity, found in self.results.items()
+            if found.layer.descriptor.digest not in blobs
+        }
+        mounts = (one for one in self.mounts if one.layer.descriptor.digest not in blobs)
+        return CacheDocument(self.records, results, tuple(mounts))
+
+    def serialise(self, *, inputs: bool = True) -> bytes:
+        """The JSON of it, the same for the same content; without `inputs` it does not tell what went
+        into keys. Raises ValueError where nobody would read it for its size."""
+        layers: list[CachedLayer] = []
+        places: dict[tuple[Digest, Digest, str], int] = {}
+        numbers: dict[Digest, int] = {}
+        for identity in sorted(self.results):
+            found = self.results[identity]
+            place = (found.layer.descriptor.digest, found.layer.diff_id, found.variant)
+            numbers[identity] = places.setdefault(place, len(layers))
+            if numbers[identity] == len(layers):
+                layers.append(found)
+        steps: dict[Record, list[str]] = {}
+        for key in sorted(self.records):
+            steps.setdefault(self.records[key], []).append(str(key))
+        document: dict[str, Any] = {
+            "version": VERSION,
+            "steps": [
+                _step(record, keys, numbers.get(record.identity), inputs)
+                for record, keys in steps.items()
+            ],
+            "layers": [{**_layer(one.layer), "variant": one.variant} for one in layers],
+        }
+        if self.mounts:
+            document["mounts"] = [
+                {"name": one.name, "id": one.id, **_layer(one.layer)} for one in self.mounts
+            ]
+        content = json.dumps(document, separators=(",", ":")).encode()
+        if len(content) > MAX_CONFIG:
+            raise ValueError(f"{_WHAT} has {len(content)} bytes, more than {MAX_CONFIG}")
+        load(content, _WHAT)
+        return content
+
+    @classmethod
+    def parse(cls, content: bytes, source: str = "") -> CacheDocument:
+        """The document in `content`; its records are from `source`. Raises ValueError, NewerVersion
+        for a version to come."""
+        if len(content) > MAX_CONFIG:
+            raise ValueError(f"{_WHAT} has {len(content)} bytes, more than {MAX_CONFIG}")
+        return cls.of(load(content, _WHAT), source)
+
+    @classmethod
+    def of(cls, document: object, source: str = "") -> CacheDocument:
+        """See `parse`; of JSON that is parsed."""
+        if not isinstance(document, dict):
+            raise ValueError(f"{_WHAT} is not an object")
+        version = document.get("version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"{_WHAT} has no version")
+        if version > VERSION:
+            raise NewerVersion(f"it has version {version}, this assemble knows {VERSION}")
+        layers = [_cached_layer(one) for one in _objects(document, "layers")]
+        records: dict[Digest, Record] = {}
+        results: dict[Digest, CachedLayer] = {}
+        for step in _objects(document, "steps"):
+            record = _record(step, source)
+            records |= {_digest(key): record for key in _list(step, "keys")}
+            if (number := step.get("layer")) is not None:
+                if type(number) is not int or not 0 <= number < len(layers):
+                    raise ValueError(f"{_WHAT}: a step's layer is not one of {len(layers)}")
+                results[record.identity] = layers[number]
+        mounts = tuple(map(_mount, _objects(document, "mounts", optional=True)))
+        return cls(records, results, mounts)
+
+
+def _step(record: Record, keys: list[str], layer: int | None, inputs: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "keys": keys,
+        "identity": str(record.identity),
+        "created": record.created,
+        "ran": record.ran,
+    }
+    if inputs and record.inputs != "{}":
+        document["inputs"] = record.inputs
+    if layer is not None:
+        document["layer"] = layer
+    return document
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    return {"blob": layer.descriptor.to_document(), "diff_id": str(layer.diff_id)}
+
+
+def _record(step: Mapping[str, Any], source: str) -> Record:
+    ran = step.get("ran", 0)
+    if isinstance(ran, bool) or not isinstance(ran, int | float) or not 0 <= ran < 1 << 40:
+        raise ValueError(f"{_WHAT}: a step ran at no time")
+    inputs = step.get("inputs", "{}")
+    if not isinstance(inputs, str):
+        raise ValueError(f"{_WHAT}: inputs of a step are no text")
+    load(inputs.encode("utf-8", "surrogatepass"), f"{_WHAT}: inputs of a step")
+    identity = _digest(step.get("identity"))
+    return Record(identity, _text(step, "created"), inputs, float(ran), source)
+
+
+def _cached_layer(document: Mapping[str, Any]) -> CachedLayer:
+    return CachedLayer(_layer_of(document), _text(document, "variant"))
+
+
+def _layer_of(document: Mapping[str, Any]) -> Layer:
+    """The layer, of which no more is taken than what images say of theirs."""
+    said = Descriptor.from_document(document.get("blob"))
+    if not compression_of(said):
+        raise ValueError(f"{_WHAT}: {said.media_type[:100]!r} is no layer")
+    annotations = toc_annotations(said.annotations)
+    blob = Descriptor(in_oci(said.media_type), said.digest, said.size, annotations)
+    return Layer(blob, _digest(document.get("diff_id")))
+
+
+def _mount(document: Mapping[str, Any]) -> CachedMount:
+    name = _text(document, "name")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{_WHAT}: {name[:100]!r} names no cache mount")
+    return CachedMount(name, _text(document, "id"), _layer_of(document))
+
+
+def _digest(text: object) -> Digest:
+    if not isinstance(text, str):
+        raise ValueError(f"{_WHAT}: a digest is no text")
+    return Digest.parse(text)
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    text = document.get(key)
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        raise ValueError(f"{_WHAT}: {key} is no text of at most {_LONGEST} characters")
+    return text
+
+
+def _list(document: Mapping[str, Any], key: str, optional: bool = False) -> list[Any]:
+    found = document.get(key, [] if optional else None)
+    if not isinstance(found, list):
+        raise ValueError(f"{_WHAT}: {key} is not a list")
+    return found
+
+
+def _objects(document: Mapping[str, Any], key: str, optional: bool = False) -> list[dict[str, Any]]:
+    found = _list(document, key, optional)
+    if not all(isinstance(one, dict) for one in found):
+        raise ValueError(f"{_WHAT}: {key} are not objects")
+    return found

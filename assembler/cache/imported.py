@@ -1,0 +1,163 @@
+"""The store's cache, and behind it caches from elsewhere, which are read when it first knows no answer.
+
+What is taken from them is recorded in the store: the next build asks nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container, Sequence
+
+from assembler.cache.base import Cache, Record
+from assembler.cache.document import CachedLayer, CacheDocument
+from assembler.cache.local import LocalCache
+from assembler.cache.origins import Origins
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
+from assembler.values import replace
+
+
+class Import:
+    """One cache from elsewhere, whose blobs are at `place`. `read` gives what it holds, an empty one
+    where it cannot be used; it is called once."""
+
+    def __init__(self, place: str, read: Callable[[], CacheDocument]) -> None:
+        self.place = place
+        self._read = read
+        self._document: CacheDocument | None = None
+        self._keys: dict[Digest, list[Digest]] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether it was read."""
+        return self._document is not None
+
+    @property
+    def document(self) -> CacheDocument:
+        """What it holds. Threads take turns."""
+        if self._document is None:
+            document = self._read()
+            for key, record in document.records.items():
+                self._keys.setdefault(record.identity, []).append(key)
+            self._document = document
+        return self._document
+
+    def refuse(self, blobs: Container[Digest]) -> None:
+        """Believe nothing of it any more that is in `blobs`."""
+        if self._document is not None:
+            self._document = self._document.without(blobs)
+
+    def of(self, identity: Digest) -> dict[Digest, Record]:
+        """Everything it knows of `identity`."""
+        return {key: self.document.records[key] for key in self._keys.get(identity, ())}
+
+
+class ImportedCache:
+    """`local` and `imports`, which are asked in order; a `cache.base.Cache`, and
+    `engine.services.PackedLayers`. `usable` says whether the blob of a layer is here, or can be had.
+    """
+
+    def __init__(
+        self, local: LocalCache, imports: Sequence[Import], usable: Callable[[Descriptor], bool]
+    ) -> None:
+        self._local = local
+        self._origins = Origins(local)
+        self._imports = tuple(imports)
+        self._usable = usable
+        self._lock = threading.Lock()
+        self._looked: set[Digest] = set()
+
+    def lookup(self, key: Digest) -> Record | None:
+        """See `cache.base.Cache.lookup`."""
+        found = self._local.lookup(key)
+        if found is None:
+            found = self._imported(key)
+        if found is not None:
+            self._looked.add(found.identity)
+        return found
+
+    def _imported(self, key: Digest) -> Record | None:
+        with self._lock:
+            for one in self._imports:
+                record = one.document.records.get(key)
+                if record is not None:
+                    result = one.document.results.get(record.identity)
+                    self._origins.take(one.of(record.identity), result, one.place)
+                    return record
+        return None
+
+    def record(self, key: Digest, record: Record) -> None:
+        """See `cache.base.Cache.record`."""
+        self._local.record(key, record)
+
+    def packed(self, identity: Digest, variant: str) -> Layer | None:
+        """The packed form of the change `identity` under the compressor `variant`: also one that
+        another engine or level of the same compression made elsewhere, as its tar is the same."""
+        known = self._local.packed(identity, variant)
+        if known is not None and self._usable(known.descriptor):
+            return known
+        with self._lock:
+            for one in self._imports:
+                # What was never looked up is new, and nobody else's.
+                if one.known or identity in self._looked:
+                    found = one.document.results.get(identity)
+                    if found is not None and _serves(found, variant):
+                        self._origins.take_layer(identity, variant, found.layer, one.place)
+                        if self._usable(found.layer.descriptor):
+                            return found.layer
+        return known
+
+    def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
+        """Remember a packed form."""
+        self._local.record_packed(identity, variant, layer)
+
+    def recall(self, key: Digest) -> Descriptor | None:
+        """See `engine.services.PackedLayers.recall`."""
+        return self._local.recall(key)
+
+    def remember(self, key: Digest, descriptor: Descriptor) -> None:
+        """See `engine.services.PackedLayers.remember`."""
+        self._local.remember(key, descriptor)
+
+
+class Seen:
+    """A `cache.base.Cache` that notes what of `cache` was found, by key."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.records: dict[Digest, Record] = {}
+
+    def lookup(self, key: Digest) -> Record | None:
+        """See `cache.base.Cache.lookup`."""
+        found = self._cache.lookup(key)
+        if found is not None:
+            self.records[key] = found
+        return found
+
+    def record(self, key: Digest, record: Record) -> None:
+        """See `cache.base.Cache.record`."""
+        self._cache.record(key, record)
+
+
+def exported(seen: Seen, origins: Origins) -> dict[Digest, Record]:
+    """What a shared cache tells of the steps that were `seen`: by every key that the store has for
+    the same result of the same run, and none of where it came from."""
+    records = {key: replace(record, source="") for key, record in seen.records.items()}
+    known = origins.keys({record.identity for record in records.values()})
+    for record in tuple(records.values()):
+        same = (record.created, record.ran)
+        for key, other in known[record.identity].items():
+            if (other.created, other.ran) == same:
+                records.setdefault(key, replace(other, source=""))
+    return records
+
+
+def _serves(found: CachedLayer, variant: str) -> bool:
+    return _parts(found.variant) == _parts(variant)
+
+
+def _parts(variant: str) -> tuple[str, str]:
+    """The compression that a variant is of, and the epoch."""
+    compression, _, epoch = variant.rpartition(" epoch=")
+    return compression.partition("/")[0], epoch

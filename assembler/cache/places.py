@@ -1,0 +1,200 @@
+"""Places that hold a shared cache: a tag of a repository, a tag of a layout on disk.
+
+What is there is a cache by itself (a manifest or an index with such a configuration), or an image
+with a cache in its configuration. Of a result only those layers are taken that what names it holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from assembler.cache.document import CacheDocument
+from assembler.cancellation import Cancellation
+from assembler.errors import BlobCorrupt, NotFound
+from assembler.oci.config import INLINE_CACHE, MAX_CONFIG
+from assembler.oci.descriptor import CACHE_CONFIG, CONFIGS, INDEXES, MANIFESTS, Descriptor
+from assembler.oci.document import load
+from assembler.oci.manifest import Document, Index
+from assembler.oci.platform import Platform
+from assembler.oci.reference import Reference
+from assembler.values import replace, value
+
+if TYPE_CHECKING:
+    from assembler.registry.client import RegistryClient
+
+LAYOUT = "oci-layout://"
+_FOREIGN = "application/vnd.buildkit.cacheconfig."
+_PIECE = 1 << 20
+
+Take = Callable[[bytes], object]
+Progress = Callable[[int, int], None]
+
+
+@value
+class CacheSource:
+    """One `--cache-from`. `reference` is of a registry; without it `path` is a layout, in which
+    `choice` is a tag or digest. With `mounts`, cache mounts are taken from it too."""
+
+    reference: Reference | None = None
+    path: str = ""
+    choice: str = "latest"
+    mounts: bool = False
+
+
+class Place(Protocol):
+    """Holds a cache, and blobs."""
+
+    name: str
+    """For people: `ghcr.io/o/app:cache`, the path of a layout."""
+    text: str
+    """What remembers it: its blobs are there whatever its tag means by then."""
+
+    def document(self, platform: Platform) -> CacheDocument:
+        """The cache that is there; of an index of images that of the one for `platform`. Raises
+        RegistryError, StoreError, BadArchive, ValueError."""
+        ...
+
+    def fetch(self, blob: Descriptor, take: Take, progress: Progress) -> None:
+        """Hand the bytes of `blob` to `take`, verified at the end. Raises RegistryError, StoreError."""
+        ...
+
+
+class RegistryPlace:
+    """What `reference` means in its registry, asked by `client`."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        client: Callable[[], RegistryClient],
+        cancellation: Cancellation,
+    ) -> None:
+        self.reference = reference
+        self.name = reference.familiar
+        self.text = str(replace(reference, tag="", digest=None))
+        self._client = client
+        self._cancellation = cancellation
+
+    def document(self, platform: Platform) -> CacheDocument:
+        """See `Place.document`."""
+        from assembler.registry.documents import configuration, described, named
+
+        client = self._client()
+        return _cache(
+            named(client, self.reference),
+            lambda entry: described(client, self.reference, entry),
+            lambda blob: configuration(client, self.reference, blob),
+            platform,
+            self.name,
+        )
+
+    def fetch(self, blob: Descriptor, take: Take, progress: Progress) -> None:
+        """See `Place.fetch`."""
+        from assembler.registry.download import fetch_blob
+
+        fetch_blob(
+            self._client(),
+            self.reference,
+            blob,
+            take,
+            progress=progress,
+            cancellation=self._cancellation,
+        )
+
+
+class LayoutPlace:
+    """What `choice`, a tag or digest, means in the layout at `path`."""
+
+    def __init__(self, path: str, choice: str, cancellation: Cancellation) -> None:
+        self.name = path
+        self.text = f"{LAYOUT}{os.path.abspath(path)}"
+        self._path = path
+        self._choice = choice
+        self._cancellation = cancellation
+
+    def document(self, platform: Platform) -> CacheDocument:
+        """See `Place.document`."""
+        from assembler.store.importing import LayoutFiles
+
+        if not os.path.lexists(os.path.join(self._path, "index.json")):
+            raise NotFound("there is no such layout")
+        layout = LayoutFiles(self._path)
+        return _cache(
+            layout.document(layout.entry(self._choice)),
+            layout.document,
+            self._content,
+            platform,
+            self.name,
+        )
+
+    def _content(self, blob: Descriptor) -> bytes:
+        content = bytearray()
+        if blob.size > MAX_CONFIG:
+            raise ValueError(f"{blob.digest} has {blob.size} bytes, more than {MAX_CONFIG}")
+        self.fetch(blob, content.extend, lambda current, total: None)
+        return bytes(content)
+
+    def fetch(self, blob: Descriptor, take: Take, progress: Progress) -> None:
+        """See `Place.fetch`."""
+        import hashlib
+
+        from assembler.store.importing import LayoutFiles
+
+        hasher, size = hashlib.new(blob.digest.algorithm), 0
+        with LayoutFiles(self._path).open(blob) as stream:
+            while piece := stream.read(_PIECE):
+                self._cancellation.check()
+                size += len(piece)
+                if size > blob.size:
+                    break
+                hasher.update(piece)
+                take(piece)
+                progress(size, blob.size)
+        if size != blob.size or hasher.hexdigest() != blob.digest.hex:
+            raise BlobCorrupt(f"{blob.digest} has other bytes than its digest says", self._path)
+
+
+def _cache(
+    top: Document,
+    below: Callable[[Descriptor], Document],
+    content: Callable[[Descriptor], bytes],
+    platform: Platform,
+    source: str,
+) -> CacheDocument:
+    """The cache in `top`. `below` gives what an index names, `content` a small blob."""
+    if isinstance(top, Index):
+        own = next((one for one in top.manifests if one.media_type == CACHE_CONFIG), None)
+        if own is not None:
+            return _holding(CacheDocument.parse(content(own), source), top.manifests)
+        _refuse_foreign([entry.media_type for entry in top.manifests])
+        images = [one for one in top.manifests if one.media_type in MANIFESTS | INDEXES]
+        entry = top.select(platform) or (images[0] if len(images) == 1 else None)
+        if entry is None:
+            raise ValueError(f"it has no image for {platform}")
+        top = below(entry)
+        if isinstance(top, Index):
+            raise ValueError("it is an index of indexes")
+    kind = top.config.media_type
+    if kind == CACHE_CONFIG:
+        return _holding(CacheDocument.parse(content(top.config), source), top.layers)
+    _refuse_foreign([kind])
+    if kind not in CONFIGS:
+        raise ValueError(f"it is no cache, but {kind[:100]!r}")
+    configuration = load(content(top.config), "its configuration")
+    if INLINE_CACHE not in configuration:
+        raise ValueError("it is an image without a cache in it (--cache-to type=inline)")
+    return _holding(CacheDocument.of(configuration[INLINE_CACHE], source), top.layers)
+
+
+def _holding(document: CacheDocument, blobs: tuple[Descriptor, ...]) -> CacheDocument:
+    """`document` with those results only whose blobs are among `blobs`."""
+    sizes = {blob.digest: blob.size for blob in blobs}
+    return document.without(
+        {blob.digest for blob in document.blobs if sizes.get(blob.digest) != blob.size}
+    )
+
+
+def _refuse_foreign(kinds: list[str]) -> None:
+    if any(kind.startswith(_FOREIGN) for kind in kinds):
+        raise ValueError("it is a cache of BuildKit's, whose keys mean nothing here")

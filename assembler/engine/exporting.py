@@ -1,0 +1,74 @@
+"""The packed results of a plan's steps, for a shared cache: what is packed already, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from assembler.engine.assemble import chain_indexes
+from assembler.engine.change import Snapshot, StepChange
+from assembler.engine.lookup import KnownStage, look_up
+from assembler.engine.realisation import Realisation
+from assembler.engine.services import Services
+from assembler.engine.sources import Sources
+from assembler.layer.compression import Compression
+from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
+from assembler.plan.plan import Plan
+from assembler.values import replace
+
+Packed = dict[Digest, tuple[Layer, str]]
+"""Layers with their variants, by the identity of the result."""
+
+
+def known_stages(plan: Plan, services: Services) -> dict[int, KnownStage]:
+    """Every stage of `plan` with what the cache knows of it, be it just built."""
+    stages = tuple(replace(stage, fresh=False) for stage in plan.stages)
+    plan = replace(plan, stages=stages)
+    return look_up(plan, services, Sources(plan, services))
+
+
+def packed_results(
+    plan: Plan,
+    known: dict[int, KnownStage],
+    services: Services,
+    image: Compression,
+    *,
+    every: bool,
+    exists: Callable[[StepChange], bool],
+) -> Packed:
+    """The layers of the image, with `every` those of all stages, whose bytes can be had.
+
+    What is packed as the `image` is stays so, unless all are to be in `services.compression`
+    (`recompress`); what `exists` as a directory only is packed so. Enters the sandbox for that.
+    Raises StoreError, and what fetching a base layer raises.
+    """
+    first = Realisation(replace(services, compression=image), None, plan.epoch)
+    realisation = Realisation(services, None, plan.epoch)
+    stages = known.values() if every else [known[index] for index in chain_indexes(plan)]
+    found: Packed = {}
+    lacking: list[tuple[StepChange, Snapshot]] = []
+    for change, below in _changes(stages):
+        services.cancellation.check()
+        for one in (first, realisation):
+            layer = one.packed(change)
+            if layer is not None and change.identity not in found:
+                found[change.identity] = layer, one.variant
+        if change.identity not in found and exists(change):
+            lacking.append((change, below))
+    if services.recompress:
+        for identity, (layer, _) in found.items():
+            found[identity] = realisation.recompressed(identity, layer), realisation.variant
+    if lacking:
+        with services.sandbox() as sandbox, services.store.scratch() as spool:
+            packing = Realisation(services, sandbox.snapshotter, plan.epoch, spool, sandbox.apart)
+            for change, below in lacking:
+                services.cancellation.check()
+                if packing.available(change):
+                    found[change.identity] = packing.pack(change, below), packing.variant
+    return found
+
+
+def _changes(stages: Iterable[KnownStage]) -> Iterator[tuple[StepChange, Snapshot]]:
+    for stage in stages:
+        for number, change in enumerate(stage.changes):
+            yield change, (stage.base or ()) + stage.changes[:number]

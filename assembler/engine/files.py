@@ -1,0 +1,42 @@
+"""What a selection holds, file by file, as `plan.differences` compares it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from assembler.layer.changeset import Entry, Kind
+from assembler.plan.differences import File
+
+_HEX = 32  # of a digest: enough to tell files apart, and half of what a listing is
+_LETTERS: Mapping[Kind, str] = MappingProxyType(
+    {
+        Kind.DIRECTORY: "d",
+        Kind.FILE: "-",
+        Kind.SYMLINK: "l",
+        Kind.FIFO: "p",
+        Kind.CHARACTER: "c",
+        Kind.BLOCK: "b",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A listing that is being made."""
+
+    listing: dict[str, str] = field(default_factory=dict)
+
+    def see(self, path: str, entry: Entry, content: bytes) -> None:
+        """Note what is at `path`; see `engine.content.Seen`."""
+        letter = _LETTERS.get(entry.kind, "?")
+        told = content.hex()[:_HEX] if entry.kind is Kind.FILE else entry.link
+        if letter in "cb":
+            told = "{}:{}".format(*entry.device)
+        rest = ""
+        if entry.xattrs:
+            rest = hashlib.sha256(repr(entry.xattrs).encode()).hexdigest()[:8]
+        owner = f"{entry.uid}:{entry.gid}"
+        self.listing[path] = str(File(letter, f"{entry.mode:o}", owner, told, rest))

@@ -1,0 +1,214 @@
+"""Shared caches as a build leaves them behind: after its outputs, what it knows goes to registries and
+layouts. What is there already does not go again, and the tag moves last."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from assembler.cache.document import CachedLayer, CachedMount, CacheDocument
+from assembler.cache.exporting import CacheTarget, described, document_of
+from assembler.cache.imported import Seen, exported
+from assembler.cache.origins import Origins
+from assembler.engine.exporting import Packed, known_stages, packed_results
+from assembler.engine.recorder import Vertex, vertex
+from assembler.engine.services import Services
+from assembler.errors import AssemblerError, BlobCorrupt, Cancelled
+from assembler.events import Sink, VertexProgress, Warned
+from assembler.layer.compression import Compression, by_name
+from assembler.oci.config import INLINE_CACHE
+from assembler.oci.descriptor import REF_NAME, Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.image import Image, Layer
+from assembler.oci.reference import Reference
+from assembler.output.layout import write_layout
+from assembler.plan.plan import Plan
+from assembler.snapshot.published import PublishedLayers
+from assembler.store.disk import translated
+from assembler.store.store import Store
+from assembler.values import replace
+
+if TYPE_CHECKING:
+    from assembler.images import Images
+
+Mounts = Callable[[CacheTarget], tuple[CachedMount, ...]]
+"""The cache mounts that go along, their layers in the store."""
+
+
+def no_mounts(target: CacheTarget) -> tuple[CachedMount, ...]:
+    """For builds that export none."""
+    return ()
+
+
+class Exports:
+    """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        image: Image,
+        compression: Compression,
+        names: Sequence[Reference],
+        *,
+        services: Services,
+        origins: Origins,
+        images: Images,
+        mounts: Mounts = no_mounts,
+    ) -> None:
+        self._plan = plan
+        self._compression = compression
+        self._names = tuple(names)
+        self._layers = {layer.digest for layer in image.manifest.layers}
+        self._seen = Seen(services.cache)
+        self._services = replace(services, cache=self._seen, whole=False)
+        self._store: Store = services.store
+        self._sink: Sink = services.sink
+        self._origins = origins
+        self._images = images
+        self._mounts = mounts
+
+    def write(self, targets: Sequence[CacheTarget]) -> None:
+        """Write to every one of `targets`, each once. When one fails the others are written. Raises
+        the first failure that is not to be ignored."""
+        failure: AssemblerError | None = None
+        for target in targets:
+            try:
+                self._one(target)
+            except Cancelled:
+                raise
+            except (AssemblerError, OSError, ValueError) as error:
+                told = _told(error, target)
+                if not target.ignore_error:
+                    failure = failure or told
+                    continue
+                self._warn(told.message)
+        if failure is not None:
+            raise failure
+
+    def _one(self, target: CacheTarget) -> None:
+        kind = "local directory" if target.reference is None else "registry"
+        title = f"exporting cache to {kind} {target.name}"
+        with vertex(title, title, self._sink, self._services.clock) as work:
+            while True:
+                packed = self._packed(target)
+                try:
+                    return self._written(target, packed, work)
+                except BlobCorrupt as error:  # a layer that nobody has any more is left out
+                    if not error.removed or self._packed(target) == packed:
+                        raise
+                    self._warn(f"the cache is exported without a layer: {error.message}")
+
+    def _packed(self, target: CacheTarget) -> Packed:
+        compression = by_name(target.compression, target.level)
+        services = replace(self._services, compression=compression, recompress=target.force)
+        layers = PublishedLayers(self._store.layers_directory)
+        return packed_results(
+            self._plan,
+            known_stages(self._plan, services),
+            services,
+            self._compression,
+            every=target.mode == "max",
+            exists=lambda change: layers.find(change.id) is not None,
+        )
+
+    def _written(self, target: CacheTarget, packed: Packed, work: Vertex) -> None:
+        document = CacheDocument(
+            exported(self._seen, self._origins),
+            {identity: CachedLayer(*found) for identity, found in packed.items()},
+            self._mounts(target),
+        )
+        content = document.serialise()
+        if target.reference is None:
+            self._to_layout(target, document, content, work)
+        else:
+            self._to_registry(target, target.reference, document, content, work)
+
+    def _to_layout(
+        self, target: CacheTarget, document: CacheDocument, content: bytes, work: Vertex
+    ) -> None:
+        top = document_of(target, content, document.blobs)
+        entry = replace(top.descriptor, annotations={REF_NAME: target.tag})
+        documents = {described(content).digest: content, entry.digest: top.content}
+        check = self._services.cancellation.check
+        try:
+            write_layout(target.path, entry, document.blobs, self._images.open, documents, check)
+        except OSError as error:
+            raise translated(error, _existing(target.path)) from error
+        work.detail = str(entry.digest)
+
+    def _to_registry(
+        self,
+        target: CacheTarget,
+        reference: Reference,
+        document: CacheDocument,
+        content: bytes,
+        work: Vertex,
+    ) -> None:
+        from assembler.registry.push import means, push
+
+        top, client = document_of(target, content, document.blobs), self._images.client
+        work.detail = str(top.descriptor.digest)
+        if means(client, reference, top):
+            return
+        config = described(content).digest
+
+        def open(blob: Descriptor) -> BinaryIO:
+            return BytesIO(content) if blob.digest == config else self._images.open(blob)
+
+        def progress(blob: Descriptor, current: int, total: int) -> None:
+            now = self._services.clock()
+            self._sink(VertexProgress(work.id, str(blob.digest), current, total, now))
+
+        push(
+            client,
+            [reference],
+            top,
+            open,
+            mount_from=self._beside,
+            progress=progress,
+            cancellation=client.cancellation,
+            uploads=self._store.uploads,
+        )
+
+    def _beside(self, blob: Descriptor) -> tuple[Reference, ...]:
+        pushed = self._names if blob.digest in self._layers else ()
+        return (*pushed, *self._images.mountable(blob))
+
+    def _warn(self, text: str) -> None:
+        self._sink(Warned(text, self._services.clock()))
+
+
+def inline(
+    plan: Plan, services: Services, origins: Origins, layers: Mapping[Digest, Layer], variant: str
+) -> dict[str, Any]:
+    """The cache that leads to the image of `plan`, whose results are packed in `layers` of `variant`,
+    as a field of its configuration. It says no more than an image should: not what went into keys,
+    nor, where the image is to be the same every time, when a step ran."""
+    seen = Seen(services.cache)
+    known_stages(plan, replace(services, cache=seen))
+    records = exported(seen, origins)
+    if plan.epoch is not None:
+        records = {key: replace(record, ran=0.0) for key, record in records.items()}
+    results = {identity: CachedLayer(layer, variant) for identity, layer in layers.items()}
+    content = CacheDocument(records, results).serialise(inputs=False)
+    return {INLINE_CACHE: json.loads(content)}
+
+
+def _told(error: Exception, target: CacheTarget) -> AssemblerError:
+    """`error`, which says that it is about the export."""
+    what = f"the cache could not be exported to {target.name}"
+    if isinstance(error, AssemblerError):
+        error.message = f"{what}: {error.message}"
+        return error
+    told = AssemblerError(f"{what}: {error}")
+    told.__cause__ = error
+    return told
+
+
+def _existing(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "."
+    return path

@@ -1,0 +1,248 @@
+"""Shared caches of one build: read when the store knows no answer, and their layers when those are
+needed. Nothing here fails a build: what cannot be used is told in one line, and the step runs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from assembler.cache.document import CacheDocument
+from assembler.cache.imported import Import, ImportedCache
+from assembler.cache.local import LocalCache
+from assembler.cache.origins import Origins
+from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, RegistryPlace
+from assembler.cancellation import Cancellation
+from assembler.engine.recorder import vertex
+from assembler.engine.services import Take, unseen
+from assembler.errors import (
+    AssemblerError,
+    BadArchive,
+    BlobCorrupt,
+    Cancelled,
+    LayerError,
+    NoSpace,
+    NotFound,
+    ProtocolViolation,
+    Unreachable,
+)
+from assembler.events import Sink, VertexProgress, Warned
+from assembler.images import Images
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
+from assembler.oci.descriptor import Descriptor
+from assembler.oci.digest import Digest
+from assembler.oci.platform import Platform
+from assembler.oci.reference import Reference
+from assembler.store.store import Store
+from assembler.values import replace
+
+_PIECE = 1 << 20
+_OFTEN = 0.1  # seconds between two reports of one transfer
+
+
+class SharedCaches:
+    """The caches `sources` of one build for `platform`, and those that earlier builds took layers
+    from. It is the engine's `CachedBlobs`."""
+
+    def __init__(
+        self,
+        sources: Sequence[CacheSource],
+        platform: Platform,
+        *,
+        local: LocalCache,
+        store: Store,
+        images: Images,
+        sink: Sink,
+        cancellation: Cancellation,
+        clock: Callable[[], float],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._platform = platform
+        self._local = local
+        self._origins = Origins(local)
+        self._store = store
+        self._images = images
+        self._sink = sink
+        self._cancellation = cancellation
+        self._clock = clock
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._fetching: dict[Digest, threading.Lock] = defaultdict(threading.Lock)
+        self._places_by_text: dict[str, Place] = {}
+        self._dead: set[str] = set()
+        self._refused: set[Digest] = set()
+        self.imports = [(one, self._import(one)) for one in sources]
+
+    @property
+    def cache(self) -> ImportedCache | LocalCache:
+        """What the engine asks for records and packed layers."""
+        imports = [one for _, one in self.imports]
+        return ImportedCache(self._local, imports, self._usable) if imports else self._local
+
+    def _import(self, source: CacheSource) -> Import:
+        place = self._place_of(source)
+        self._places_by_text.setdefault(place.text, place)
+        return Import(place.text, partial(self._read, place))
+
+    def _place_of(self, source: CacheSource) -> Place:
+        if source.reference is None:
+            return LayoutPlace(source.path, source.choice, self._cancellation)
+        return self._registry(source.reference)
+
+    def _registry(self, reference: Reference) -> RegistryPlace:
+        return RegistryPlace(reference, self._images.impatient, self._cancellation)
+
+    def _read(self, place: Place) -> CacheDocument:
+        """What is at `place`; nothing, and a warning, where that cannot be used."""
+        title = f"importing cache manifest from {place.name}"
+        if place.text in self._dead:
+            return CacheDocument()
+        with vertex(title, title, self._sink, self._clock):
+            try:
+                return place.document(self._platform).without(self._refused)
+            except Cancelled:
+                raise
+            except (AssemblerError, ValueError, OSError) as error:
+                if isinstance(error, Unreachable):
+                    self._dead.add(place.text)
+                said = error.message if isinstance(error, AssemblerError) else str(error)
+                self._warn(f"the cache {place.name} is not used: {said}")
+                return CacheDocument()
+
+    def _warn(self, text: str) -> None:
+        self._sink(Warned(text, self._clock()))
+
+    def _usable(self, blob: Descriptor) -> bool:
+        if blob.digest in self._refused:
+            return False
+        return self._store.blobs.has(blob.digest) or self.holds(blob)
+
+    def _places(self, blob: Digest) -> list[str]:
+        if blob in self._refused:
+            return []
+        return [place for place in self._origins.of(blob) if place not in self._dead]
+
+    def holds(self, blob: Descriptor) -> bool:
+        """See `engine.services.CachedBlobs.holds`."""
+        return bool(self._places(blob.digest))
+
+    def references(self, blob: Descriptor) -> tuple[Reference, ...]:
+        """The repositories that have `blob`, to mount it from."""
+        places = self._places(blob.digest)
+        return tuple(Reference.parse(one) for one in places if not one.startswith(LAYOUT))
+
+    def fetch(self, blob: Descriptor, take: Take = unseen, *, judged: bool = False) -> None:
+        """See `engine.services.CachedBlobs.fetch`."""
+        with self._lock:
+            lock = self._fetching[blob.digest]
+        with lock:
+            if not self._store.blobs.has(blob.digest):
+                self._fetch(blob, take)
+                if not judged:
+                    self._judge(blob)
+
+    def _judge(self, blob: Descriptor) -> None:
+        """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
+        from assembler.layer.decompression import reader
+
+        said = self._origins.diff_ids(blob.digest)
+        try:
+            with self._store.blobs.open(blob.digest) as stream:
+                tar = reader(stream, self._limits.size)
+                hasher = hashlib.sha256()
+                while piece := tar.read(_PIECE):
+                    self._cancellation.check()
+                    hasher.update(piece)
+        except BadArchive as error:
+            self.refuse(blob, error)
+        if said - {f"sha256:{hasher.hexdigest()}"}:
+            self.refuse(blob, BadArchive(f"layer {blob.digest} has not the diff_id it was given"))
+
+    def _fetch(self, blob: Descriptor, take: Take) -> None:
+        cause: AssemblerError | None = None
+        taking = _Taking(take)
+        for text in self._places(blob.digest):
+            place = self._known(text)
+            cause = self._failure(place, blob, taking)
+            if cause is None:
+                return
+            self._give_up(place, blob, cause)
+            if taking.begun:  # whoever takes it has the beginning of something else
+                break
+        said = "nobody has it any more" if cause is None else cause.message
+        raise _gone(f"the cached layer {blob.digest} cannot be had: {said}", blob) from cause
+
+    def _known(self, text: str) -> Place:
+        if text in self._places_by_text:
+            return self._places_by_text[text]
+        if text.startswith(LAYOUT):
+            return LayoutPlace(text.removeprefix(LAYOUT), "", self._cancellation)
+        return self._registry(replace(Reference.parse(text), tag=""))
+
+    def _give_up(self, place: Place, blob: Descriptor, error: AssemblerError) -> None:
+        """What fails once is not asked for again in this build; what is not there is forgotten."""
+        self._dead.add(place.text)
+        if isinstance(error, NotFound | ProtocolViolation | BlobCorrupt):
+            self._origins.lost(blob.digest, place.text)
+
+    def _failure(self, place: Place, blob: Descriptor, take: Take) -> AssemblerError | None:
+        """What kept `blob` from being brought into the store from `place`. Raises Cancelled, NoSpace,
+        and what is in the blob where `take` says so."""
+        vertex_id, told = f"pull {blob.digest}", self._clock()
+        title = f"[internal] pull {place.name} {blob.digest.hex[:12]}"
+
+        def progress(current: int, total: int) -> None:
+            nonlocal told
+            now = self._clock()
+            if current == total or not 0 <= now - told < _OFTEN:
+                told = now
+                self._sink(VertexProgress(vertex_id, str(blob.digest), current, total, now))
+
+        with vertex(vertex_id, title, self._sink, self._clock):
+            try:
+                with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
+
+                    def write(piece: bytes) -> None:
+                        ingest.write(piece)
+                        take(piece)
+
+                    place.fetch(blob, write, progress)  # it compares the digest
+                    ingest.commit_as(blob.digest, blob.size)
+            except (Cancelled, NoSpace, LayerError):
+                raise
+            except AssemblerError as error:
+                return error
+        return None
+
+    def refuse(self, blob: Descriptor, cause: LayerError) -> None:
+        """See `engine.services.CachedBlobs.refuse`."""
+        places = self._origins.of(blob.digest)
+        if not places:
+            return
+        self._refused.add(blob.digest)
+        self._dead.update(places)
+        self._origins.refuse(blob.digest)
+        for _, one in self.imports:
+            one.refuse(self._refused)
+        named = ", ".join(place.removeprefix(LAYOUT) for place in places)
+        raise _gone(f"the cache {named} is not used any more: {cause.message}", blob) from cause
+
+
+class _Taking:
+    """Hands bytes on, and knows whether it has."""
+
+    def __init__(self, take: Take) -> None:
+        self._take = take
+        self.begun = False
+
+    def __call__(self, piece: bytes) -> None:
+        self.begun = True
+        self._take(piece)
+
+
+def _gone(message: str, blob: Descriptor) -> BlobCorrupt:
+    error = BlobCorrupt(message, str(blob.digest))
+    error.removed = True
+    return error

@@ -1,0 +1,88 @@
+"""What COPYs selected, file by file, by the digests of their selections: so that what changed since
+can be named.
+
+    listings/<hex>    paths and what they are, compressed
+
+Derived data, which may be deleted at any time. What was not used for longest goes when there are more
+than MANY, or more than MOST bytes of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+
+MANY, MOST = 2000, 256 << 20
+_STALE = 3600.0  # seconds, after which nobody is writing a file any more
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_LARGEST = 1 << 30  # bytes of a listing's text
+_HEX = 64
+
+
+class Listings:
+    """The listings in `directory`, which need not be there."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._tidied = False
+
+    def save(self, digest: str, files: Mapping[str, str]) -> None:
+        """Keep `files`, texts by path, as those of the selection `digest`. Raises OSError."""
+        path = self._path(digest)
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        text = "\0".join([*files, *files.values()])
+        content = zlib.compress(text.encode("utf-8", "surrogateescape"), 1)
+        beside = os.path.join(self._directory, f".{os.urandom(6).hex()}")
+        try:
+            with os.fdopen(os.open(beside, _WRITE, 0o600), "wb") as stream:
+                stream.write(content)
+            os.rename(beside, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(beside)
+            raise
+        if not self._tidied:
+            self._tidied = True
+            self._tidy()
+
+    def load(self, digest: str) -> dict[str, str] | None:
+        """What the selection `digest` holds, None where that is not known."""
+        path = self._path(digest)
+        try:
+            with os.fdopen(os.open(path, _READ), "rb") as stream:
+                text = zlib.decompressobj().decompress(stream.read(MOST), _LARGEST)
+            os.utime(path)
+        except (OSError, zlib.error):
+            return None
+        words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
+        half = len(words) // 2
+        return dict(zip(words[:half], words[half:], strict=False))
+
+    def _path(self, digest: str) -> str:
+        name = digest.rpartition(":")[2]
+        if len(name) != _HEX or not name.isalnum():
+            name = "none"
+        return os.path.join(self._directory, name)
+
+    def _tidy(self) -> None:
+        """Remove what is too much, and what killed writers left."""
+        found = []
+        now = time.time()
+        with suppress(OSError):
+            with os.scandir(self._directory) as names:
+                for one in names:
+                    status = one.stat(follow_symlinks=False)
+                    if not one.name.startswith("."):
+                        found.append((status.st_mtime_ns, status.st_size, one.path))
+                    elif now - status.st_mtime > _STALE:
+                        os.unlink(one.path)
+            count, total = len(found), sum(size for _, size, _ in found)
+            for _, size, path in sorted(found):
+                if count <= MANY and total <= MOST:
+                    return
+                os.unlink(path)
+                count, total = count - 1, total - size

@@ -1,0 +1,136 @@
+"""What a build may take from the cache: --no-cache-filter, --cache-ttl, --require-cached, and `plan`."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+TEXT = "FROM busybox AS a\nCOPY f /f\nRUN cp /f /g\nFROM busybox\nCOPY --from=a /g /g\nRUN echo that is g\n"
+STEPS = 4
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text(TEXT)
+    (directory / "f").write_text("f")
+    return directory
+
+
+def cached(stderr: str) -> int:
+    """How many steps were found."""
+    return len(re.findall(r"^#(\d+) \[[^\n]*\d/\d\] (?!FROM)[^\n]*\n#\1 CACHED", stderr, re.M))
+
+
+def state(assemble: Any) -> set[str]:
+    """What there is of results in the store."""
+    store = Path(assemble.env["ASSEMBLE_STORE"])
+    places = ("blobs/sha256/*", "layers/*/*", "indexes/*/*", "index.json", "mounts/*")
+    return {f"{path} {path.stat().st_mtime_ns}" for place in places for path in store.glob(place)}
+
+
+def test_a_required_build_fails_before_anything_with_the_first_step_and_its_place(
+    assemble: Any, context: Path
+) -> None:
+    before = state(assemble)
+    done = assemble("build", "--require-cached", "-t", "x", context, code=1)
+    assert done.stderr.splitlines() == [
+        "Dockerfile:2",
+        *done.stderr.splitlines()[1:-2],
+        "hint: --require-cached does not allow it; `assemble plan` shows what is known",
+        "ERROR: [a 2/3] COPY f /f would have to be done: no earlier build has done it on the same"
+        " files",
+    ]
+    assert ">>> COPY f /f" in done.stderr and state(assemble) == before and not done.stdout
+    expected = assemble("build", context).stdout
+    assert assemble("build", "--require-cached", context).stdout == expected
+    before = state(assemble)
+    (context / "f").write_text("g")
+    done = assemble("build", "--require-cached", context, code=1)
+    assert "ERROR: [a 2/3] COPY f /f would have to be done" in done.stderr
+    (context / "f").write_text("f")
+    (context / "Dockerfile").write_text(TEXT.replace("/g /g", "/g /h"))
+    done = assemble("build", "--require-cached", context, code=1)
+    assert "may have to be done: that is known when the files of stage a are there" in done.stderr
+    assert "pull" not in done.stderr and state(assemble) == before
+
+
+def test_a_required_build_pulls_nothing_for_a_step_that_would_run(
+    assemble: Any, hub: Any, registry: Any, context: Path, tmp_path: Path
+) -> None:
+    hub("busybox")
+    env = {
+        "ASSEMBLE_STORE": str(tmp_path / "second"),
+        "CONTAINERS_REGISTRIES_CONF": str(registry.mirror),
+    }
+    assemble("build", "--require-cached", context, code=1, **env)
+    blobs = Path(env["ASSEMBLE_STORE"], "blobs/sha256").iterdir()
+    assert max((path.stat().st_size for path in blobs), default=0) < 10_000, "documents only"
+
+
+def test_results_older_than_the_ttl_run_again_and_a_hit_does_not_make_them_younger(
+    assemble: Any, context: Path
+) -> None:
+    assemble("build", context)
+    time.sleep(1.1)
+    assert cached(assemble("build", "--cache-ttl", "1h", context).stderr) == STEPS
+    done = assemble("build", "--cache-ttl", "1s", "--require-cached", context, code=1)
+    assert re.search(r"too old for --cache-ttl \(local, \d+ s old\)\n", done.stderr)
+    assert cached(assemble("build", "--cache-ttl", "1s", context).stderr) == 0
+    assert cached(assemble("build", "--cache-ttl", "1h", context).stderr) == STEPS
+    assert cached(assemble("build", context, ASSEMBLE_BUILD_CACHE_TTL="0").stderr) == 0
+    for output in ("oci", "docker"):
+        assert "not a duration" not in assemble("build", "--cache-ttl", "1h", context).stderr, (
+            output
+        )
+    assert "invalid duration" in assemble("build", "--cache-ttl", "x", context, code=2).stderr
+
+
+def test_what_runs_again_for_its_age_runs_once_for_two_images(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    outputs = [f"type=oci,dest={tmp_path}/{one}.tar,compression={one}" for one in ("gzip", "zstd")]
+    words = ("build", "-o", outputs[0], "-o", outputs[1], context)
+    assemble(*words)
+    for ttl, times in (("1h", 0), ("1ns", 1)):
+        done = assemble(*words, "--cache-ttl", ttl)
+        assert len(re.findall(r"^#\d+ [0-9.]+ that is g$", done.stderr, re.M)) == times
+
+
+def test_S12_stages_that_are_not_there_are_told(assemble: Any, context: Path) -> None:
+    assemble("build", context)
+    done = assemble("build", "--no-cache-filter", "A,b", context)
+    assert cached(done.stderr) == 2, "the same file is copied out of the stage that ran again"
+    told = "--no-cache-filter b: the Dockerfile has no such stage (did you mean a?)"
+    assert done.stderr.count(told) == 1
+    assert "--no-cache is for all stages" in assemble(
+        "build", "--no-cache-filter", "*", context, code=2
+    ).stderr  # fmt: skip
+
+
+def test_a_plan_tells_where_hits_are_from_and_how_old_they_are(
+    assemble: Any, context: Path
+) -> None:
+    assemble("build", context)
+    text = assemble("plan", context).stdout
+    assert len(re.findall(r"^  cached    .*  \(local, \d+ s old\)$", text, re.M)) == STEPS
+    for style in ("dot", "mermaid"):
+        shown = assemble("plan", "--format", style, context).stdout
+        assert len(re.findall(r"cached \(local, \d+ s old\)", shown)) == STEPS
+    (context / "Dockerfile").write_text(TEXT.replace("cp /f /g", "cp -p /f /g"))
+    steps = json.loads(assemble("plan", "--format", "json", context).stdout)["forecast"]["steps"]
+    assert [one["fate"] for one in steps] == ["cached", "run", "pending", "pending"]
+    assert steps[0]["source"] == "" and 0 <= steps[0]["age"] < 600
+    assert [one.get("reason", "") for one in steps] == [
+        "",
+        "no earlier build has done it on the same files",
+        "that is known when the files of stage a are there",
+        "that is known when the steps below it are done",
+    ]
