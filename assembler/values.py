@@ -10,14 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, overload
 
 if TYPE_CHECKING:
     from dataclasses import field, replace
+    from typing import NamedTuple
+else:
+    from collections import namedtuple
+
+    class _Tuples(type):
+        """Makes a class of tuples as `typing.NamedTuple` does, which would compile every annotation."""
+
+        def __new__(meta, name, bases, namespace):
+            if not bases:
+                return super().__new__(meta, name, bases, namespace)
+            names = tuple(namespace.get("__annotations__", ()))
+            defaults = [namespace.pop(one) for one in names if one in namespace]
+            module = namespace.pop("__module__")
+            made = namedtuple(name, names, defaults=defaults, module=module)
+            for key, one in namespace.items():
+                setattr(made, key, one)
+            return made
+
+    class NamedTuple(metaclass=_Tuples):
+        """What `typing.NamedTuple` is to who checks types."""
+
 
 Class = TypeVar("Class", bound=type)
 
-__all__ = ["Field", "field", "fields", "is_value", "mutable", "replace", "value"]
+__all__ = ["Field", "NamedTuple", "field", "fields", "is_value", "mutable", "replace", "value"]
 
 _LACKING: Any = object()
 

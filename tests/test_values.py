@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from dataclasses import fields, is_dataclass
 
 import pytest
 
-from assembler.values import field, mutable, replace, value
+from assembler.values import NamedTuple, field, mutable, replace, value
 
 
 @value
@@ -130,3 +131,26 @@ def test_a_field_of_the_standard_library_means_the_same() -> None:
 
     assert Said().x == 1 and Said().more == [] and Said(more=[1]) == Said()
     assert repr(Said()).endswith("Said(x=1)")
+
+
+class Place(NamedTuple):
+    """A pair with a method."""
+
+    x: int
+    y: int = 0
+
+    @property
+    def far(self) -> bool:
+        """Whether it is not at the origin."""
+        return any(self)
+
+
+def test_named_tuples_are_those_of_the_standard_library() -> None:
+    assert Place(1) == (1, 0) and Place(1).far and Place._fields == ("x", "y")
+    assert repr(Place(1)._replace(y=2)) == "Place(x=1, y=2)" and Place.__module__ == __name__
+    assert Place.__doc__ == "A pair with a method." and pickle.loads(pickle.dumps(Place(1))) == (
+        1,
+        0,
+    )
+    with pytest.raises(TypeError):
+        Place()  # type: ignore[call-arg]

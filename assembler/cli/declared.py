@@ -8,9 +8,9 @@ to do: for help, for a mistake, for variables of the environment, for types that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from assembler.values import value
+from assembler.values import NamedTuple, value
 
 if TYPE_CHECKING:
     import click

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from itertools import compress
 from marshal import dumps, loads
 from operator import attrgetter
-from typing import NamedTuple
 
 from assembler.context.base import NOTHING, ContentOf, Digests
 from assembler.context.files import (
@@ -41,7 +40,7 @@ from assembler.layer.changeset import Entry
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, plain_file, record
 from assembler.layer.tree import join
 from assembler.linux.beneath import Openings
-from assembler.values import mutable
+from assembler.values import NamedTuple, mutable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
@@ -15,7 +14,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 from assembler.source import Span
-from assembler.values import field, mutable, value
+from assembler.values import NamedTuple, field, mutable, value
 
 _WILDCARD = expression(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 _SPECIAL = expression(r"([*?\[\\])")

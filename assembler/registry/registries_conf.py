@@ -10,6 +10,7 @@ from typing import Any
 from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
 from assembler.oci.reference import Reference, has_registry
+from assembler.registry.plain_toml import plain
 from assembler.values import field, value
 
 ALL, DIGEST_ONLY, TAG_ONLY = "all", "digest-only", "tag-only"
@@ -111,22 +112,33 @@ def _files(environment: Environment) -> Iterator[str]:
     yield from (path for path in found if path.endswith(".conf") and os.path.isfile(path))
 
 
-def _document(path: str) -> dict[str, Any]:
+def _document(path: str) -> Mapping[str, Any]:
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read().decode()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _no_toml(path, error) from error
+    found = plain(content)
+    if found is not None:
+        return found
     import tomllib
 
     try:
-        with open(path, "rb") as stream:
-            return tomllib.load(stream)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}", hint="the file is TOML, registries.conf(5)") from error
+        return tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _no_toml(path, error) from error
+
+
+def _no_toml(path: str, error: Exception) -> UsageError:
+    return UsageError(f"{path}: {error}", hint="the file is TOML, registries.conf(5)")
 
 
 @value
 class _File:
     path: str
-    content: dict[str, Any]
+    content: Mapping[str, Any]
 
     def wrong(self, what: str) -> UsageError:
         return UsageError(f"{self.path}: {what}", hint="registries.conf(5) describes the file")
