@@ -25,53 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 IMAGE = "docker.io/library/busybox:latest"
 AGE = 2.5  # seconds: what is younger than two may still change, and is not remembered
-DOCKERFILE = """\
-FROM busybox AS base
-ENV LANG=C.UTF-8 APP=/app
-WORKDIR /app
-RUN mkdir -p etc bin
-RUN echo 1 > etc/one
-RUN echo 2 > etc/two
-
-FROM base AS tools
-ARG VERSION=1.2.3
-RUN echo tool $VERSION > bin/tool
-RUN chmod 755 bin/tool
-COPY tools/ tools/
-RUN ls tools > tools.list
-RUN wc -l tools.list
-
-FROM base AS source
-COPY . .
-RUN find . -type f | wc -l > files
-RUN echo compiled > bin/app
-COPY --from=tools /app/bin/tool bin/
-RUN test -s bin/tool
-RUN echo linked >> bin/app
-
-FROM base AS assets
-COPY assets/ assets/
-COPY package_0/ package/
-RUN cat assets/* > all.css
-RUN wc -c all.css > size
-RUN rm size
-RUN echo minified > all.min.css
-
-FROM busybox
-LABEL org.opencontainers.image.title=cached
-WORKDIR /srv
-RUN adduser -D -H app || true
-COPY --from=source /app/bin/ bin/
-COPY --from=source /app/files .
-COPY --from=assets /app/all.min.css static/
-COPY --from=assets /app/assets/ static/assets/
-COPY etc/ etc/
-RUN chmod -R a+rX /srv
-RUN echo ready > state
-USER app
-EXPOSE 8080
-CMD ["/srv/bin/app"]
-"""
+DOCKERFILE = ROOT / "fixtures/cached/Dockerfile"
 
 
 def context(root: Path, files: int) -> None:
@@ -142,7 +96,7 @@ def measured(directory: Path, rounds: int) -> None:
     """Print the tables."""
     place = directory / "context"
     context(place, 10_000)
-    (place / "Dockerfile").write_text(DOCKERFILE)
+    shutil.copy(DOCKERFILE, place)
     time.sleep(AGE)
     commands = contenders(directory, place)
     for each, argv in commands.items():

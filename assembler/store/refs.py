@@ -51,6 +51,8 @@ class Refs:
         annotations = {**descriptor.annotations, REF_NAME: name}
         annotations |= {REMOTE: "true"} if remote else {}
         entry = replace(descriptor, annotations=annotations)
+        if entry in self._read():
+            return  # as it mostly is where all of a build is cached
         self._change(lambda entries: [*_without(entries, name), entry])
 
     def remove(self, name: str) -> None:
