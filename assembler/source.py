@@ -163,5 +163,7 @@ def printable(text: str) -> str:
 def redacted(text: str) -> str:
     """`text` without the passwords of its URLs, as BuildKit shows them. What stands before the @
     of an http URL is a token even where it is one word; before that of ssh it is a name."""
+    if "@" not in text:
+        return text
     text = _WHOLE_USER.sub(r"\1xxxxx:xxxxx@", text)
     return _PASSWORD.sub(r"\1xxxxx@", text)

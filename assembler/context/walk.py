@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import compress
 from marshal import dumps, loads
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 
 from assembler.context.base import NOTHING, ContentOf, Digests
 from assembler.context.files import (
@@ -43,6 +43,7 @@ from assembler.linux.beneath import Openings
 from assembler.values import NamedTuple, mutable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAME, _STAT = attrgetter("name"), methodcaller("stat", follow_symlinks=False)
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _FORMAT = 0o170000  # what of a mode says which kind of file it is
 _CHUNK = 1 << 20
@@ -384,8 +385,7 @@ class _Pass:
         perhaps: frozenset[str] = frozenset()
         if self.rules is not None:
             items, perhaps = self.shown(self.rules, path, items)
-        names = [item.name for item in items]
-        stats = [item.stat(follow_symlinks=False) for item in items]
+        names, stats = list(map(_NAME, items)), list(map(_STAT, items))
         content = dumps((names, list(map(_SEEN, stats))), 2)
         before = self.seen.listings.setdefault(path, content)
         if before is not content and not _same(before, content):

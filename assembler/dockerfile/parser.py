@@ -155,7 +155,7 @@ def _is_broken_json(statement: Statement) -> bool:
 def _refuse_foreign(source: Source) -> None:
     """Rule D6: a file that is no Dockerfile may name its frontend in a `//` line or in JSON."""
     head = source.text[:4096].lstrip("\ufeff" + WHITESPACE)
-    match = _SLASH_SYNTAX.match(head)
+    match = _SLASH_SYNTAX.match(head) if head.startswith(("//", "#!")) else None
     reference = match[1] if match else ""
     if head.startswith("{"):
         try:

@@ -344,7 +344,7 @@ class _Finder:
 
 
 def _is_wild(part: str) -> bool:
-    return _WILDCARD.match(part) is not None
+    return not part.isalnum() and _WILDCARD.match(part) is not None
 
 
 def _clean(path: str) -> list[str]:

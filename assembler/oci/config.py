@@ -189,7 +189,7 @@ class ImageConfig:
         """The document's bytes; the same value always gives the same bytes. What was no UTF-8 in
         the Dockerfile becomes the replacement character, as in Go's JSON."""
         text = json.dumps(self.to_document(), separators=(",", ":"), ensure_ascii=False)
-        return _SURROGATES.sub("\ufffd", text).encode()
+        return (text if text.isascii() else _SURROGATES.sub("\ufffd", text)).encode()
 
     def to_document(self) -> dict[str, Any]:
         """The JSON object."""
