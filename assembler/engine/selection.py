@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.engine.nearby import nearest_path
 from assembler.errors import CopySourceMissing, StepError
 from assembler.expressions import expression
 from assembler.layer.changeset import Entry, Kind
@@ -331,6 +330,8 @@ class _Finder:
         if self._exists(path.split("/")):
             hint = f"/{path} is a link to /{real}, which is not there" + (hint and f": {hint}")
         elif not hint:
+            from assembler.engine.nearby import nearest_path
+
             close = nearest_path(self.tree, path)
             slash = "/" if self.text.startswith("/") else ""
             hint = f"did you mean {slash}{close}?" if close else ""

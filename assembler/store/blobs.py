@@ -17,14 +17,16 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from assembler.errors import AssemblerError, BlobCorrupt, BlobMissing, Cancelled
 from assembler.linux.claims import Claim, claim
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.disk import Disk, Fsync, translated
-from assembler.store.growing import WORTHWHILE, Growing
+
+if TYPE_CHECKING:
+    from assembler.store.growing import Growing
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
 _HELD = 1 << 16  # bytes of a new blob that are in memory before they need a file
@@ -341,9 +343,12 @@ class Ingest:
         return len(view)
 
     def _tell_followers(self) -> None:
-        if self._follow is not None and self._growing is None and self._size >= WORTHWHILE:
-            self._growing = Growing(self._file, self._blobs.open)
-            self._follow(self._growing)
+        if self._follow is not None and self._growing is None:
+            from assembler.store.growing import WORTHWHILE, Growing
+
+            if self._size >= WORTHWHILE:
+                self._growing = Growing(self._file, self._blobs.open)
+                self._follow(self._growing)
         if self._growing is not None:
             self._growing.grown(self._size)
 

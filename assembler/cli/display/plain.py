@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from assembler.cli.display.ages import origin
-from assembler.cli.display.footer import Footer
 from assembler.cli.display.transfers import Transfer
 from assembler.events import (
     Event,
@@ -23,6 +22,9 @@ from assembler.events import (
 from assembler.expressions import expression
 from assembler.source import excerpt, printable
 from assembler.values import mutable
+
+if TYPE_CHECKING:
+    from assembler.cli.display.footer import Footer
 
 LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
 _ESCAPES = expression(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
