@@ -35,7 +35,7 @@ class Commands(click.Group):
         if name not in COMMANDS and not name.startswith("-"):
             ctx.fail(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
         found, command, rest = super().resolve_command(ctx, args)
-        bare = {} if command is None else _bare_values(command)
+        bare = {} if command is None else bare_values(command)
         end = rest.index("--") if "--" in rest else len(rest)
         return found, command, [bare.get(word, word) for word in rest[:end]] + rest[end:]
 
@@ -44,7 +44,7 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _bare_values(command: click.Command) -> dict[str, str]:
+def bare_values(command: click.Command) -> dict[str, str]:
     """Options that may stand without a value, as words that have one: click takes the next word for
     it, and `--pull .` is a flag and a context."""
     return {

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Words = dict[str, Any]
+_GLOBAL = frozenset(("ASSEMBLE_DEBUG", "ASSEMBLE_HELP", "ASSEMBLE_VERSION"))
+"""Variables for the options that every command has."""
 
 
 class Choice(NamedTuple):
@@ -150,8 +152,8 @@ class Command:
     def read(self, words: Iterable[str], variables: Mapping[str, str]) -> Words | None:
         """The values that click would find in `words`; None where it has more to do. `variables`
         are those of the environment."""
-        prefix = f"ASSEMBLE_{self.name.upper()}_"
-        if any(one.startswith((prefix, "_ASSEMBLE_")) for one in variables):
+        prefixes = (f"ASSEMBLE_{self.name.upper()}_", "_ASSEMBLE_")
+        if any(one in _GLOBAL or one.startswith(prefixes) for one in variables):
             return None
         flags = {word: one for one in self.options for word in one.words if word.startswith("-")}
         found: Words = {one.name: one.default for one in self.options}
