@@ -155,6 +155,8 @@ def _width(text: str) -> int:
 
 def printable(text: str) -> str:
     """`text` with tabs as blanks and control characters escaped, safe for a terminal."""
+    if text.isprintable():
+        return text
     return "".join(
         " " if char == "\t" else char if char.isprintable() else ascii(char)[1:-1] for char in text
     )

@@ -73,8 +73,7 @@ def _run(debug: bool) -> int:
 
 
 def _command() -> int:
-    """The exit status of what the command line asks for; a build's, as long as it can be read without
-    click, which takes as long to import as all else of a build's start."""
+    """The exit status of what the command line asks for. Most builds are read without click."""
     if sys.argv[1:2] == ["build"]:
         from assembler.cli import build
 

@@ -312,15 +312,17 @@ class _Pass:
 
     def summary(self, known: Digests) -> Summary:
         """What is below the directory. Raises ContextChanged, StepError."""
-        whole = hashlib.sha256()
         with Openings() as near:
-            for part in self.text:
-                whole.update(part if isinstance(part, bytes) else self.described(part, known, near))
+            parts = [
+                part if isinstance(part, bytes) else self.described(part, known, near)
+                for part in self.text
+            ]
+        digest = hashlib.sha256(b"".join(parts)).digest()
         if self.news and (self.files >= _MANY or self.size >= _MUCH):
             self.cache.save(self.kept, self.found, self.verdicts)
         cut = len(self.top) + 1 if self.top else 0
         links = groups([path[cut:] for path in paths] for paths in self.links.values())
-        return Summary(whole.digest(), links)
+        return Summary(digest, links)
 
     def walk(self, levels: list[_Level], text: list[Part]) -> None:
         """Go on in the last of `levels`, down to the next that has others below it or to its end."""
