@@ -18,6 +18,7 @@ from assembler.dockerfile.suggest import did_you_mean
 from assembler.engine.ledger import Ledger
 from assembler.engine.services import (
     Destination,
+    NoMounts,
     Nowhere,
     Sandbox,
     Services,
@@ -38,6 +39,7 @@ from assembler.errors import (
 )
 from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images, Pull
+from assembler.images import host_platform as host_platform
 from assembler.layer.compression import Compression, by_name
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
@@ -59,7 +61,9 @@ from assembler.store.store import Store
 from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
+    from assembler.cache.base import Record
     from assembler.cache.bounds import Bounds
+    from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
@@ -67,13 +71,13 @@ if TYPE_CHECKING:
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
+    from assembler.imports import SharedCaches
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
     from assembler.output.base import Output
     from assembler.plan.forecast import Forecast
     from assembler.runtime.native import Forked
-    from assembler.sharing import SharedCaches
     from assembler.snapshot.overlay import OverlaySnapshotter
 
 _OWNERS_IGNORED = (
@@ -176,7 +180,7 @@ class Builder:
         if environment.notice and path == environment.store:
             self.warn(environment.notice)
         self.store = self._stack.enter_context(
-            Store.open(path, cancellation, Disk(_fsync(environment.fsync), self.warn))
+            Store.open(path, cancellation, Disk(Fsync.named(environment.fsync), self.warn))
         )
         self.images = self._stack.enter_context(
             Images(
@@ -238,7 +242,7 @@ class Builder:
         """The shared caches of `request`; each is read once, however often it is built."""
         key = request.cache_from, request.platform or host_platform()
         if key not in self._shared:
-            from assembler.sharing import SharedCaches
+            from assembler.imports import SharedCaches
 
             self._shared[key] = SharedCaches(
                 *key,
@@ -387,6 +391,7 @@ class Builder:
             self.inputs,
             lambda build: build.is_of(place, tags),
             self.warn,
+            partial(self._told_elsewhere, request),
         )
         try:
             yield
@@ -413,6 +418,12 @@ class Builder:
             except OSError as error:
                 self.warn(f"no record of this build can be kept: {error.strerror}")
 
+    def _told_elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
+        from assembler.cache.imported import ImportedCache
+
+        cache = self.shared(request).cache if request.cache_from else None
+        return cache.told() if isinstance(cache, ImportedCache) else []
+
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""
         record = self.cache.lookup(key)
@@ -430,6 +441,8 @@ class Builder:
         """`image` with all of its layers in `compression`, in the store."""
         from assembler.engine.recompression import Recompression
 
+        for layer in image.manifest.layers:
+            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
         return Recompression(
             compression,
             self.store,
@@ -454,7 +467,8 @@ class Builder:
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
         main = {} if request.context is None else {"": request.context}
-        cache = self.shared(request).cache if request.cache_from else self.cache
+        shared = self.shared(request) if request.cache_from else None
+        cache = shared.cache(request.since) if shared else self.cache
         inline = any(target.inline for target in request.cache_to)
         described = partial(self._inline, request) if inline else nothing_more
         self.images.cached = cached = _Cached(lambda: self.shared(request))
@@ -490,6 +504,7 @@ class Builder:
             devices_allowed=device_allowance(request.allow),
             archive_limits=self.archive_limits,
             since=request.since,
+            carried=cached if request.cache_from else NoMounts(),
         )
 
     def _noted(self, event: Event) -> None:
@@ -538,15 +553,36 @@ class Builder:
             from assembler.cache.origins import Origins
             from assembler.exports import Exports
 
+            services = self.services(request)
             Exports(
                 plan,
                 image,
                 request.compression,
                 names,
-                services=self.services(request),
+                services=services,
                 origins=Origins(self.cache),
                 images=self.images,
+                mounts=partial(self._mounts, services, plan),
             ).write(targets)
+
+    def _mounts(
+        self, services: Services, plan: Plan, target: CacheTarget
+    ) -> tuple[CachedMount, ...]:
+        """The cache mounts of `plan` that go to `target`; enters the user namespace for them."""
+        if not target.mounts:
+            return ()
+        from assembler.engine.caches import exported
+
+        return exported(plan, services, lambda: self._entered()[0], target.largest_mount)
+
+    def _entered(self) -> tuple[str, IdMap]:
+        """The kind of layer directories and cache mounts, and the id map, of the user namespace that
+        this process is in from now on."""
+        from assembler.snapshot.published import RECORDED
+
+        if self._id_map is None:
+            self._id_map = self._enter()
+        return RECORDED if self._id_map.single else self._id_map.kind, self._id_map
 
     def _inline(
         self, request: BuildRequest, plan: Plan, layers: Mapping[Digest, Layer], variant: str
@@ -658,18 +694,15 @@ class Builder:
     def _sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
         from assembler.layer.apart import Apart
         from assembler.linux.cgroups import default_processes
-        from assembler.snapshot.published import RECORDED
 
         processes = default_processes()
         with ExitStack() as stack:
             groups = stack.enter_context(self._groups(request, processes))
-            if self._id_map is None:
-                self._id_map = self._enter()
-            runtime = self._start_runtime(self._id_map)
+            ids, id_map = self._entered()
+            runtime = self._start_runtime(id_map)
             stack.callback(runtime.close)
-            ids = RECORDED if self._id_map.single else self._id_map.kind
             directory = os.path.join(self.store.layers_directory, ids)
-            opened = self._open_snapshotter(directory, self._id_map)
+            opened = self._open_snapshotter(directory, id_map)
             opened.hold = lambda id: self.store.hold(f"layers/{ids}/{id}")
             opened.published = lambda id: self.store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
@@ -763,7 +796,7 @@ class Builder:
 
 
 class _Cached:
-    """The shared caches of a build, looked for when a blob is not here: see `sharing`."""
+    """The shared caches of a build, looked for when a blob is not here: see `imports`."""
 
     def __init__(self, find: Callable[[], SharedCaches]) -> None:
         self._find = find
@@ -784,6 +817,9 @@ class _Cached:
 
     def references(self, blob: Descriptor) -> tuple[Reference, ...]:
         return self._shared().references(blob)
+
+    def find(self, name: str) -> Layer | None:
+        return self._shared().find(name)
 
 
 def _fsync(text: str) -> Fsync:
@@ -849,9 +885,3 @@ class _Epochs(Mapping[str, "int | None"]):
 
     def __len__(self) -> int:
         return len(self._contexts)
-
-
-def host_platform() -> Platform:
-    """The platform of this machine."""
-    machine = os.uname()
-    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")

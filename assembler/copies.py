@@ -40,13 +40,14 @@ _NOWHERE = Reference("", "")
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where an image or index is: what it leads to, its blobs, and the names in whose repositories
-    these are already. `name` is for errors."""
+    these are already. `name` is for errors; `hold` keeps a blob from being collected."""
 
     name: Reference
     top: Document
     document: Callable[[Descriptor], Document]
     open: Callable[[Descriptor], BinaryIO]
     sources: Callable[[Descriptor], Sequence[Reference]] = lambda blob: ()
+    hold: Callable[[Descriptor], object] = lambda blob: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Copies:
             self.images.bring(reference, [blob])
             return self.store.blobs.open(blob.digest)
 
-        return Origin(reference, kept.top, document, open, lambda blob: (reference,))
+        return Origin(reference, kept.top, document, open, lambda blob: (reference,), kept.hold)
 
     def _kept(self, name: Reference, descriptor: Descriptor) -> Origin:
         def document(entry: Descriptor) -> Document:
@@ -116,7 +117,10 @@ class Copies:
             except ValueError as error:
                 raise BadArchive(f"{entry.digest} in the store: {error}") from error
 
-        return Origin(name, document(descriptor), document, self.images.open)
+        def hold(blob: Descriptor) -> bool:
+            return self.store.blobs.has(blob.digest)
+
+        return Origin(name, document(descriptor), document, self.images.open, hold=hold)
 
     def _file(self, subject: str) -> Origin:
         place = parse_layout(subject)
@@ -140,6 +144,8 @@ class Copies:
                 raise UsageError(f"{target}: a digest cannot be chosen for what is written")
         references = [parse_reference(target) for target in targets if target not in places]
         found = chosen(origin, platforms)
+        for blob in found.blobs:
+            origin.hold(blob)
         if references:
             self._push(origin, found, references)
         for target, place in places.items():

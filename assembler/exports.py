@@ -115,10 +115,23 @@ class Exports:
         )
 
     def _written(self, target: CacheTarget, packed: Packed, work: Vertex) -> None:
+        mounts = self._mounts(target)
+        try:
+            self._written_with(target, packed, mounts, work)
+        except (AssemblerError, OSError, ValueError) as error:
+            if not mounts or isinstance(error, Cancelled):
+                raise
+            self._written_with(target, packed, (), work)  # what else is wrong is wrong again
+            reason = error.message if isinstance(error, AssemblerError) else str(error)
+            self._warn(f"cache mounts are not exported to {target.name}: {reason}")
+
+    def _written_with(
+        self, target: CacheTarget, packed: Packed, mounts: tuple[CachedMount, ...], work: Vertex
+    ) -> None:
         document = CacheDocument(
             exported(self._seen, self._origins),
             {identity: CachedLayer(*found) for identity, found in packed.items()},
-            self._mounts(target),
+            mounts,
         )
         content = document.serialise()
         if target.reference is None:

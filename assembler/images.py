@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
-from assembler.engine.recorder import vertex
-from assembler.engine.services import Take, unseen
+from assembler.engine.recorder import Vertex, vertex
 from assembler.engine.sharing import shared
+from assembler.engine.take import Take, unseen
 from assembler.environment import Environment
 from assembler.errors import (
     AssemblerError,
@@ -33,7 +33,7 @@ from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.plan import ResolvedImage
+from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
@@ -91,7 +91,7 @@ class LayoutName:
 
 
 class Cached(Protocol):
-    """Layers of step results that shared caches have (`sharing.SharedCaches`)."""
+    """Layers of step results that shared caches have (`imports.SharedCaches`)."""
 
     def holds(self, blob: Descriptor) -> bool: ...
 
@@ -292,19 +292,23 @@ class Images:
         """The blob of `layer`, brought into the store first where it is not there and a known image
         or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
         if not self._store.blobs.has(layer.digest):
-            refusal: RegistryError | None = None
-            for image in self._holders(layer):
-                try:
-                    self.fetch(image, layer, take)
-                    break
-                except NotFound as error:  # another name may still have it
-                    refusal = refusal or error
-            else:
-                if self.cached is not None and self.cached.holds(layer):
-                    self.cached.fetch(layer, take)
-                elif refusal is not None:
-                    raise refusal
+            self._bring(layer, take)
         return self._store.blobs.open(layer.digest)
+
+    def _bring(self, layer: Descriptor, take: Take) -> None:
+        """Fetch the blob of `layer` from the first image, or else the shared cache, that has it.
+        Raises as `open` does."""
+        refusal: RegistryError | None = None
+        for image in self._holders(layer):
+            try:
+                return self.fetch(image, layer, take)
+            except NotFound as error:  # another name may still have it
+                refusal = refusal or error
+        if self.cached is not None and self.cached.holds(layer):
+            return self.cached.fetch(layer, take)
+        if refusal is not None:
+            raise refusal
+        self._store.blobs.open(layer.digest).close()  # which says that it is missing
 
     def _holders(self, layer: Descriptor) -> tuple[ResolvedImage, ...]:
         """The images that have `layer`: those of this command, then those of the store that have
@@ -353,11 +357,9 @@ class Images:
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
-            with (
-                vertex(f"resolve {reference}", title, self._sink, self._clock) as work,
-                self._store.working.claim(f"image {reference} {platform}", work.output),
-            ):
-                image = self._unchanged(reference, platform) or self._asked(reference, platform)
+            with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
+                image = self._unchanged(reference, platform)
+                image = image or self._asked_once(work, reference, platform)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
                 self._pulled[key] = image
@@ -377,6 +379,15 @@ class Images:
         had = descriptor.annotations.get(RESOLVED) or str(descriptor.digest)
         now = reference.digest or current(self.client, reference)
         return image if str(now) == had else None
+
+    def _asked_once(self, work: Vertex, reference: Reference, platform: Platform) -> Image:
+        """What the registry says, or has just said to another build on the store."""
+        before = self._store.refs.get(str(reference))
+        with self._store.working.claim(f"image {reference} {platform}", work.output):
+            image = None
+            if self._store.refs.get(str(reference)) != before:
+                image = self.stored(reference, platform)
+            return image or self._asked(reference, platform)
 
     def _asked(self, reference: Reference, platform: Platform) -> Image:
         from assembler.registry.pull import resolve
@@ -433,7 +444,7 @@ class Images:
                 return self._read(blob, take)
             with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                def write(piece: bytes) -> None:
+                def write(piece: bytes | memoryview) -> None:
                     ingest.write(piece)
                     take(piece)
 
@@ -456,12 +467,12 @@ class Images:
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
-        missing = {blob.digest: blob for blob in blobs if not self._store.blobs.has(blob.digest)}
+        missing = self._store.blobs.missing(blobs)
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing.values())), self._cancellation.check)
+        all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -530,21 +541,26 @@ class Images:
         `open` does."""
         from assembler.registry.parallel import Check, all_at_once
 
-        layers = {layer.digest: layer for layer in image.manifest.layers}
-        missing = [one for one in layers.values() if not self._store.blobs.has(one.digest)]
+        missing = self._store.blobs.missing(image.manifest.layers)
         if not missing:
             return
         self._holders(missing[0])  # what is learnt once is learnt before there are threads
         _ = self.client
 
         def opening(layer: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self.open(layer, lambda piece: check()).close()
+            return lambda check: self._bring(layer, lambda piece: check())
 
         all_at_once(list(map(opening, missing)), self._cancellation.check)
 
 
 def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:
     return f"[internal] {verb} {reference.familiar} {blob.digest.hex[:12]}"
+
+
+def host_platform() -> Platform:
+    """The platform of this machine."""
+    machine = os.uname()
+    return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")
 
 
 def parse_reference(text: str) -> Reference:

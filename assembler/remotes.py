@@ -19,7 +19,7 @@ from assembler.dockerfile.remote import GitReference, file_name, without_credent
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
 from assembler.errors import StepError
-from assembler.events import Sink, VertexProgress
+from assembler.events import Sink, VertexProgress, Warned
 from assembler.layer.changeset import ByteSource, Entry, Kind, PathBytes
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
@@ -264,7 +264,9 @@ class Remotes:
                 from assembler.net.client import HttpClient
 
                 client = HttpClient(
-                    cancellation=self._cancellation, variables=self._environment.variables
+                    cancellation=self._cancellation,
+                    variables=self._environment.variables,
+                    warn=lambda text: self._sink(Warned(text, self._clock())),
                 )
                 self._client = self._stack.enter_context(client)
             return self._client

@@ -225,6 +225,8 @@ def main() -> None:
         for turn in range(rounds):
             alone = Trial(directory / f"alone-{turn}", directory / f"alone-{turn}.log")
             alone.run(context, 1, False, False)
+            if alone.failures:
+                raise SystemExit(alone.failures[0])
             for title, own in (("the same", False), ("half the same", True)):
                 for prune in (False, True):
                     place = directory / f"{len(list(directory.iterdir()))}"

@@ -6,20 +6,24 @@ import io
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from click.testing import CliRunner
 
 from assembler.builder import Builder, host_platform
+from assembler.cache.local import LocalCache
+from assembler.cache.pruning import Policy, prune
 from assembler.cancellation import Cancellation
 from assembler.cli.commands import cli
 from assembler.cli.subjects import whole
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError, UsageError
-from assembler.images import parse_reference
+from assembler.images import Images, parse_reference
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -27,6 +31,7 @@ from assembler.oci.image import Image, Layer
 from assembler.oci.manifest import Index, build_index, parse
 from assembler.oci.platform import Platform
 from assembler.store.importing import import_top
+from assembler.store.store import Store
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import cut, reply
 
@@ -289,6 +294,36 @@ def test_what_the_store_lacks_of_an_index_comes_from_its_registry(
     digest = builder.copy(f"store:{name}", [], [f"{other.host}/copy:1"])
     assert digest == index.descriptor.digest
     assert other.manifests["copy", "1"][1] == index.content
+
+
+def test_CR06_an_index_of_the_store_is_copied_though_it_is_removed_meanwhile(
+    faulty: FaultyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = provide(faulty)
+    name = parse_reference(f"{faulty.host}/app:1")
+    environment = Environment.read({"HOME": str(tmp_path)})
+    real, path, gone = Images.open, str(tmp_path / "store"), list[str]()
+
+    def removed(self: Images, layer: Descriptor) -> BinaryIO:
+        with Store.open(path) as store, LocalCache(f"{path}/cache.db") as cache:
+            if store.refs.get(str(name)):
+                store.refs.remove(str(name))
+            with Cancellation() as cancellation:
+                prune(
+                    store, cache, Policy(all=True), time.time(), cancellation,
+                    lambda moved: gone.extend(one.path for one in moved),
+                )  # fmt: skip
+        return real(self, layer)
+
+    with Cancellation() as cancellation:
+        with Builder(environment, store=path, cancellation=cancellation) as builder:
+            builder.images.pull_index(name)
+            builder.store.refs.set(str(name), index.descriptor)  # as if it were built here
+        monkeypatch.setattr(Images, "open", removed)
+        with Builder(environment, store=path, cancellation=cancellation) as builder:
+            builder.copy(f"store:{name}", [], [str(tmp_path / "layout")])
+        assert gone == []
+    assert (tmp_path / f"layout/blobs/sha256/{Digest.of(BIG).hex}").read_bytes() == BIG
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "./layer.tar/../../x", 7, None])

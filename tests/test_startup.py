@@ -73,6 +73,17 @@ def test_a_build_that_finds_all_in_the_cache_imports_nothing_heavy(tmp_path: Pat
     assert heavy.isdisjoint(found := imported(*build)), heavy & found
 
 
+def test_a_cached_build_with_a_shared_cache_speaks_to_nobody(tmp_path: Path) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    build = ("build", "--store", str(tmp_path / "store"), str(tmp_path / "context"))
+    imported(*build)
+    found = imported(*build, "--cache-from", "registry.invalid/app:cache")
+    heavy = {"httpx", "ssl", "zstandard", "isal", "pyoci", "rich", "concurrent.futures"}
+    heavy |= {name for name in found if name.startswith(("assembler.registry", "assembler.net"))}
+    assert not heavy & found
+
+
 def test_a_command_that_speaks_to_a_registry_imports_no_display_and_no_event_loop(
     tmp_path: Path,
 ) -> None:

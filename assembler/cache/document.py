@@ -18,7 +18,7 @@ from assembler.oci.descriptor import Descriptor, compression_of, in_oci, toc_ann
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.image import Layer
-from assembler.values import field, value
+from assembler.values import field, replace, value
 
 VERSION = 1
 _LONGEST = 4096  # characters of a name, a time or a variant
@@ -88,12 +88,13 @@ class CacheDocument:
                 layers.append(found)
         steps: dict[Record, list[str]] = {}
         for key in sorted(self.records):
-            steps.setdefault(self.records[key], []).append(str(key))
+            record = self.records[key]
+            told = record if inputs else replace(record, inputs="{}")
+            steps.setdefault(replace(told, source=""), []).append(str(key))
         document: dict[str, Any] = {
             "version": VERSION,
             "steps": [
-                _step(record, keys, numbers.get(record.identity), inputs)
-                for record, keys in steps.items()
+                _step(record, keys, numbers.get(record.identity)) for record, keys in steps.items()
             ],
             "layers": [{**_layer(one.layer), "variant": one.variant} for one in layers],
         }
@@ -139,14 +140,14 @@ class CacheDocument:
         return cls(records, results, mounts)
 
 
-def _step(record: Record, keys: list[str], layer: int | None, inputs: bool) -> dict[str, Any]:
+def _step(record: Record, keys: list[str], layer: int | None) -> dict[str, Any]:
     document: dict[str, Any] = {
         "keys": keys,
         "identity": str(record.identity),
         "created": record.created,
         "ran": record.ran,
     }
-    if inputs and record.inputs != "{}":
+    if record.inputs != "{}":
         document["inputs"] = record.inputs
     if layer is not None:
         document["layer"] = layer

@@ -20,7 +20,7 @@ class CacheTarget:
     image manifest, else an index of blobs. Layers that are in no blob yet are packed in
     `compression` at `level`; with `force` all of them are in it, with `docker` the index is
     Docker's manifest list. What fails is an error unless `ignore_error`. With `mounts`, cache mounts
-    go along.
+    go along, each of at most `largest_mount` bytes, 0 for the usual number.
     """
 
     reference: Reference | None = None
@@ -34,6 +34,7 @@ class CacheTarget:
     docker: bool = False
     ignore_error: bool = False
     mounts: bool = False
+    largest_mount: int = 0
 
     @property
     def inline(self) -> bool:

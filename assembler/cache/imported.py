@@ -6,12 +6,13 @@ What is taken from them is recorded in the store: the next build asks nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from assembler.cache.base import Cache, Record
 from assembler.cache.document import CachedLayer, CacheDocument
 from assembler.cache.local import LocalCache
 from assembler.cache.origins import Origins
+from assembler.cache.variants import same_tar, serves
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
@@ -25,8 +26,10 @@ class Import:
     def __init__(self, place: str, read: Callable[[], CacheDocument]) -> None:
         self.place = place
         self._read = read
+        self._reading = threading.Lock()
         self._document: CacheDocument | None = None
         self._keys: dict[Digest, list[Digest]] = {}
+        self._blobs: dict[Digest, set[Digest]] = {}
 
     @property
     def known(self) -> bool:
@@ -36,17 +39,31 @@ class Import:
     @property
     def document(self) -> CacheDocument:
         """What it holds. Threads take turns."""
-        if self._document is None:
-            document = self._read()
-            for key, record in document.records.items():
-                self._keys.setdefault(record.identity, []).append(key)
-            self._document = document
-        return self._document
+        with self._reading:
+            if self._document is None:
+                document = self._read()
+                for key, record in document.records.items():
+                    self._keys.setdefault(record.identity, []).append(key)
+                self._have(document)
+                return document
+            return self._document
+
+    def _have(self, document: CacheDocument) -> None:
+        blobs: dict[Digest, set[Digest]] = {}
+        layers = [one.layer for one in document.results.values()]
+        layers += [one.layer for one in document.mounts]
+        for layer in layers:
+            blobs.setdefault(layer.descriptor.digest, set()).add(layer.diff_id)
+        self._blobs, self._document = blobs, document
+
+    def diff_ids(self, blob: Digest) -> set[Digest]:
+        """What it says of the tar in `blob`, if it was read; nothing of a blob that it has not."""
+        return self._blobs.get(blob, set())
 
     def refuse(self, blobs: Container[Digest]) -> None:
         """Believe nothing of it any more that is in `blobs`."""
         if self._document is not None:
-            self._document = self._document.without(blobs)
+            self._have(self._document.without(blobs))
 
     def of(self, identity: Digest) -> dict[Digest, Record]:
         """Everything it knows of `identity`."""
@@ -56,36 +73,49 @@ class Import:
 class ImportedCache:
     """`local` and `imports`, which are asked in order; a `cache.base.Cache`, and
     `engine.services.PackedLayers`. `usable` says whether the blob of a layer is here, or can be had.
+    For what ran before `since`, they are asked for something younger.
     """
 
     def __init__(
-        self, local: LocalCache, imports: Sequence[Import], usable: Callable[[Descriptor], bool]
+        self,
+        local: LocalCache,
+        imports: Sequence[Import],
+        usable: Callable[[Descriptor], bool],
+        since: float | None = None,
     ) -> None:
         self._local = local
         self._origins = Origins(local)
         self._imports = tuple(imports)
         self._usable = usable
+        self._since = since
         self._lock = threading.Lock()
         self._looked: set[Digest] = set()
 
     def lookup(self, key: Digest) -> Record | None:
         """See `cache.base.Cache.lookup`."""
         found = self._local.lookup(key)
-        if found is None:
-            found = self._imported(key)
+        if found is None or self._old(found):
+            found = self._imported(key) or found
         if found is not None:
             self._looked.add(found.identity)
         return found
+
+    def _old(self, record: Record) -> bool:
+        return self._since is not None and record.ran < self._since
 
     def _imported(self, key: Digest) -> Record | None:
         with self._lock:
             for one in self._imports:
                 record = one.document.records.get(key)
-                if record is not None:
+                if record is not None and not self._old(record):
                     result = one.document.results.get(record.identity)
                     self._origins.take(one.of(record.identity), result, one.place)
                     return record
         return None
+
+    def told(self) -> list[tuple[str, Mapping[Digest, Record]]]:
+        """Where the caches are that were read, and what they tell of steps."""
+        return [(one.place, one.document.records) for one in self._imports if one.known]
 
     def record(self, key: Digest, record: Record) -> None:
         """See `cache.base.Cache.record`."""
@@ -97,16 +127,34 @@ class ImportedCache:
         known = self._local.packed(identity, variant)
         if known is not None and self._usable(known.descriptor):
             return known
-        with self._lock:
-            for one in self._imports:
-                # What was never looked up is new, and nobody else's.
-                if one.known or identity in self._looked:
-                    found = one.document.results.get(identity)
-                    if found is not None and _serves(found, variant):
-                        self._origins.take_layer(identity, variant, found.layer, one.place)
-                        if self._usable(found.layer.descriptor):
-                            return found.layer
+        for place, found in self._results(identity):
+            if serves(found.variant, variant):
+                self._origins.take_layer(identity, variant, found.layer, place)
+                if self._usable(found.layer.descriptor):
+                    return found.layer
         return known
+
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """See `engine.services.PackedLayers.otherwise`."""
+        known = self._local.otherwise(identity, variant)
+        if known is not None and self._usable(known[0].descriptor):
+            return known
+        for place, found in self._results(identity):
+            if same_tar(found.variant, variant):
+                self._origins.take_layer(identity, found.variant, found.layer, place)
+                if self._usable(found.layer.descriptor):
+                    return found.layer, found.variant
+        return known
+
+    def _results(self, identity: Digest) -> Iterator[tuple[str, CachedLayer]]:
+        """What the caches have `identity` packed in. Nobody is asked for what was never looked up: it
+        is new, and nobody else's."""
+        for one in self._imports:
+            if one.known or identity in self._looked:
+                with self._lock:
+                    found = one.document.results.get(identity)
+                if found is not None:
+                    yield one.place, found
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""
@@ -151,13 +199,3 @@ def exported(seen: Seen, origins: Origins) -> dict[Digest, Record]:
             if (other.created, other.ran) == same:
                 records.setdefault(key, replace(other, source=""))
     return records
-
-
-def _serves(found: CachedLayer, variant: str) -> bool:
-    return _parts(found.variant) == _parts(variant)
-
-
-def _parts(variant: str) -> tuple[str, str]:
-    """The compression that a variant is of, and the epoch."""
-    compression, _, epoch = variant.rpartition(" epoch=")
-    return compression.partition("/")[0], epoch

@@ -1,21 +1,24 @@
 """The step cache of one store: SQLite, derived data only. It may be deleted at any time.
 
-Everything in it names something the store verifies again, so a wrong row costs a rebuild, never a
-wrong image. A database that cannot be read is moved aside and started anew.
+SQLite notices damage of its pages' structure, not of what is in them. So each row ends with a seal of
+all that is in it: one that was damaged is none, which costs a step, never a wrong image. A database
+that cannot be read is moved aside and started anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cache.base import Record
+from assembler.cache.variants import same_tar
 from assembler.errors import StoreError
 from assembler.linux.claims import held
 from assembler.oci.descriptor import Descriptor
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from assembler.context.download import Download
 
 Result = TypeVar("Result")
+Row = tuple[Any, ...]
 
 _PATIENCE = 30.0  # seconds
 _UNWRITABLE = frozenset({
@@ -37,29 +41,33 @@ _DAMAGED = frozenset({
     # tables that are not ours: no such column, a value that must be given
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT,
 })  # fmt: skip
-SCHEMA = 5
+SCHEMA = 6
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps(
     key TEXT PRIMARY KEY, identity TEXT NOT NULL, created TEXT NOT NULL, inputs TEXT NOT NULL,
-    ran REAL NOT NULL, source TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+    ran REAL NOT NULL, source TEXT NOT NULL, seal TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layers(
     identity TEXT NOT NULL, variant TEXT NOT NULL, media_type TEXT NOT NULL, digest TEXT NOT NULL,
-    size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(identity, variant)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS annotations(
-    digest TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+    size INTEGER NOT NULL, diff_id TEXT NOT NULL, annotations TEXT NOT NULL, seal TEXT NOT NULL,
+    PRIMARY KEY(identity, variant)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images(
-    key TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL)
-    WITHOUT ROWID;
+    key TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    seal TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS downloads(
     url TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
-    modified TEXT NOT NULL) WITHOUT ROWID;
+    modified TEXT NOT NULL, seal TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS origins(
-    digest TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY(digest, place)) WITHOUT ROWID;
+    digest TEXT NOT NULL, place TEXT NOT NULL, seal TEXT NOT NULL, PRIMARY KEY(digest, place))
+    WITHOUT ROWID;
 """
 
 
 class _Newer(sqlite3.DatabaseError):
     """Written by a version that knows more than this one."""
+
+
+class _Garbled(sqlite3.DatabaseError):
+    """Damage of which SQLite's own words cannot be told."""
 
 
 class LocalCache:
@@ -94,7 +102,8 @@ class LocalCache:
 
     def _instead(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
         """What is used where the database gives `error`."""
-        damaged = isinstance(error, _Newer) or _code(error) in _DAMAGED or os.path.isdir(self._path)
+        damaged = isinstance(error, _Newer | _Garbled) or _code(error) in _DAMAGED
+        damaged = damaged or os.path.isdir(self._path)
         if _code(error) in _UNWRITABLE and not damaged:
             return self._unwritable(error)
         aside = False
@@ -120,7 +129,7 @@ class LocalCache:
         self._notify(f"cannot be written ({error}); this build is not remembered")
         try:
             return _open_read_only(self._path, SCHEMA)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             database = sqlite3.connect(":memory:", check_same_thread=False)
             database.executescript(_TABLES)
             self._writable = True
@@ -142,102 +151,57 @@ class LocalCache:
 
     def lookup(self, key: Digest) -> Record | None:
         """See `cache.base.Cache.lookup`."""
-        row = self._one(
-            "SELECT identity, created, inputs, ran, source FROM steps WHERE key = ?", str(key)
-        )
-        if row is None:
-            return None
-        try:
-            return Record(Digest.parse(row[0]), row[1], row[2], float(row[3]), row[4])
-        except ValueError:
-            return None  # not a row of ours; the step runs again and replaces it
+        row = self._row("steps", "key = ?", str(key))
+        return None if row is None else Record(Digest.parse(row[1]), *row[2:])
 
     def record(self, key: Digest, record: Record) -> None:
         """See `cache.base.Cache.record`."""
-        self._write(
-            "INSERT OR REPLACE INTO steps VALUES(?, ?, ?, ?, ?, ?, ?)",
-            (
-                str(key),
-                str(record.identity),
-                record.created,
-                record.inputs,
-                record.ran,
-                record.source,
-                time.time(),
-            ),
-        )
+        self.change([insertion("steps", *step_row(key, record))])
 
     def packed(self, identity: Digest, variant: str) -> Layer | None:
         """The blob that the changeset `identity` was packed in under `variant`, None if never."""
-        row = self._one(
-            "SELECT media_type, layers.digest, size, diff_id, document FROM layers"
-            " LEFT JOIN annotations ON annotations.digest = layers.digest"
-            " WHERE identity = ? AND variant = ?",
-            str(identity),
-            variant,
-        )
+        row = self._row("layers", "identity = ? AND variant = ?", str(identity), variant)
         if row is None:
             return None
-        try:
-            annotations = json.loads(row[4] or "{}")
-            descriptor = Descriptor(row[0], Digest.parse(row[1]), int(row[2]), annotations)
-            return Layer(descriptor, Digest.parse(row[3]))
-        except ValueError:
-            return None
+        _, _, media_type, digest, size, diff_id, annotations = row
+        descriptor = Descriptor(media_type, Digest.parse(digest), size, json.loads(annotations))
+        return Layer(descriptor, Digest.parse(diff_id))
+
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """See `engine.services.PackedLayers.otherwise`."""
+        for _, other, *_ in self.select("layers", "identity = ?", str(identity)):
+            if same_tar(other, variant):
+                found = self.packed(identity, other)
+                if found is not None:
+                    return found, other
+        return None
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
         """Remember a packed form."""
-        descriptor = layer.descriptor
-        if descriptor.annotations:  # first: a layer is never found without them
-            self._write(
-                "INSERT OR REPLACE INTO annotations VALUES(?, ?)",
-                (str(descriptor.digest), json.dumps(dict(descriptor.annotations))),
-            )
-        self._write(
-            "INSERT OR REPLACE INTO layers VALUES(?, ?, ?, ?, ?, ?)",
-            (
-                str(identity),
-                variant,
-                descriptor.media_type,
-                str(descriptor.digest),
-                descriptor.size,
-                str(layer.diff_id),
-            ),
-        )
+        self.change([insertion("layers", *layer_row(identity, variant, layer))])
 
     def recall(self, key: Digest) -> Descriptor | None:
         """The manifest that was assembled for `key`, None if none was."""
-        row = self._one("SELECT media_type, digest, size FROM images WHERE key = ?", str(key))
-        if row is None:
-            return None
-        try:
-            return Descriptor(row[0], Digest.parse(row[1]), int(row[2]))
-        except ValueError:
-            return None
+        row = self._row("images", "key = ?", str(key))
+        return None if row is None else Descriptor(row[1], Digest.parse(row[2]), row[3])
 
     def remember(self, key: Digest, descriptor: Descriptor) -> None:
         """Remember an assembled manifest."""
-        self._write(
-            "INSERT OR REPLACE INTO images VALUES(?, ?, ?, ?)",
-            (str(key), descriptor.media_type, str(descriptor.digest), descriptor.size),
-        )
+        digest = str(descriptor.digest)
+        row = (str(key), descriptor.media_type, digest, descriptor.size)
+        self.change([insertion("images", *row)])
 
     def downloaded(self, url: str) -> Download | None:
         """See `context.download.Downloads.downloaded`."""
         from assembler.context.download import Download
 
-        row = self._one("SELECT digest, size, etag, modified FROM downloads WHERE url = ?", url)
-        try:
-            return Download(Digest.parse(row[0]), int(row[1]), row[2], row[3]) if row else None
-        except ValueError:
-            return None
+        row = self._row("downloads", "url = ?", url)
+        return None if row is None else Download(Digest.parse(row[1]), *row[2:])
 
     def record_download(self, url: str, download: Download) -> None:
         """See `context.download.Downloads.record_download`."""
-        self._write(
-            "INSERT OR REPLACE INTO downloads VALUES(?, ?, ?, ?, ?)",
-            (url, str(download.digest), download.size, download.etag, download.modified),
-        )
+        row = (url, str(download.digest), download.size, download.etag, download.modified)
+        self.change([insertion("downloads", *row)])
 
     def titles(self) -> dict[str, str]:
         """What records of steps and packed layers are for, by hex of the identity or the blob."""
@@ -261,27 +225,37 @@ class LocalCache:
 
         def forget() -> None:
             execute = self._database.execute
+            execute("BEGIN IMMEDIATE")  # what is recorded meanwhile is not what was looked at
             if lazy:
                 execute("DELETE FROM origins")
             elsewhere = {row[0] for row in execute("SELECT DISTINCT digest FROM origins")}
-            for table in ("layers", "images", "downloads", "annotations"):
+            for table in ("layers", "images", "downloads"):
                 rows = execute(f"SELECT DISTINCT digest FROM {table}").fetchall()
                 lost = [row for row in rows if row[0] not in elsewhere and _of(gone, row[0])]
-                self._database.executemany(f"DELETE FROM {table} WHERE digest = ?", lost)
+                self._delete(table, "digest", lost)
             execute("DELETE FROM origins WHERE digest NOT IN (SELECT digest FROM layers)")
             rows = execute(
                 "SELECT DISTINCT identity FROM steps"
                 " WHERE identity NOT IN (SELECT identity FROM layers)"
             ).fetchall()
-            lost = [row for row in rows if _of(steps, row[0])]
-            self._database.executemany("DELETE FROM steps WHERE identity = ?", lost)
+            self._delete("steps", "identity", [row for row in rows if _of(steps, row[0])])
 
         self._transaction(forget)
 
-    def select(self, query: str, *values: str) -> list[tuple[str, ...]]:
-        """The rows that `query` gives; none where the database is damaged."""
+    def _delete(self, table: str, column: str, lost: Sequence[tuple[str, ...]]) -> None:
+        """Delete the rows that have one of `lost` in a column without an index, in one pass."""
+        if lost:
+            execute = self._database.execute
+            execute("CREATE TEMP TABLE IF NOT EXISTS lost(value TEXT PRIMARY KEY) WITHOUT ROWID")
+            execute("DELETE FROM lost")
+            self._database.executemany("INSERT INTO lost VALUES(?)", lost)
+            execute(f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM lost)")
+
+    def select(self, table: str, where: str = "true", *values: str) -> list[Row]:
+        """The rows of `table` that are `where`, as they were inserted."""
         with self._lock:
-            return self._rows(query, values)
+            rows = self._rows(f"SELECT * FROM {table} WHERE {where}", values)
+        return [row[:-1] for row in rows if row[-1] == _seal(table, row[:-1])]
 
     def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
         """Execute all of `statements`, or none. Raises StoreError."""
@@ -292,21 +266,17 @@ class LocalCache:
 
         self._transaction(execute)
 
-    def _one(self, query: str, *values: str) -> tuple[str, ...] | None:
-        with self._lock:
-            rows = self._rows(query, values)
-            return rows[0] if rows else None
+    def _row(self, table: str, where: str, *values: str) -> Row | None:
+        rows = self.select(table, where, *values)
+        return rows[0] if rows else None
 
-    def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    def _rows(self, query: str, values: Sequence[str] = ()) -> list[Row]:
         """What `query` gives; nothing where the database is damaged. The lock is held."""
         try:
             return self._patiently(lambda: self._database.execute(query, values).fetchall())
         except sqlite3.DatabaseError as error:
             self._lose(error)
             return []
-
-    def _write(self, query: str, values: tuple[object, ...]) -> None:
-        self._transaction(lambda: self._database.execute(query, values))
 
     def _transaction(self, work: Callable[[], object]) -> None:
         def write() -> None:
@@ -333,6 +303,8 @@ class LocalCache:
         while True:
             try:
                 return work()
+            except UnicodeDecodeError as error:  # what SQLite says of damage quotes it
+                raise _Garbled("what it holds is no text") from error
             except sqlite3.OperationalError as error:
                 if _code(error) != sqlite3.SQLITE_BUSY:
                     raise
@@ -346,14 +318,46 @@ class LocalCache:
             self._check()
 
 
-def _hex(digest: str) -> str:
-    return digest.rpartition(":")[2]
+def step_row(key: Digest, record: Record) -> Row:
+    """A row of `steps`."""
+    identity, ran = str(record.identity), float(record.ran)
+    return (str(key), identity, record.created, record.inputs, ran, record.source)
 
 
-def _of(wanted: Callable[[Digest], bool], text: str) -> bool:
-    """Whether `wanted` says yes to the digest `text`; what is no digest may go."""
+def layer_row(identity: Digest, variant: str, layer: Layer) -> Row:
+    """A row of `layers`."""
+    blob = layer.descriptor
+    annotations = json.dumps(dict(blob.annotations)) if blob.annotations else "{}"
+    digest, diff_id = str(blob.digest), str(layer.diff_id)
+    return (str(identity), variant, blob.media_type, digest, blob.size, diff_id, annotations)
+
+
+def insertion(table: str, *values: object, unless_known: bool = False) -> tuple[str, Row]:
+    """The statement that puts a row into `table`, with its seal, in place of what is there."""
+    conflict = "IGNORE" if unless_known else "REPLACE"
+    marks = ", ".join("?" * (len(values) + 1))
+    return f"INSERT OR {conflict} INTO {table} VALUES({marks})", (*values, _seal(table, values))
+
+
+def _seal(table: str, values: Row) -> str:
+    """What tells a row from one of which anything was damaged."""
+    text = repr((table, *values)).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _decoded(content: bytes) -> str:
+    """A text of the database, which damage may have made anything of."""
+    return content.decode("utf-8", "replace")
+
+
+def _hex(digest: object) -> str:
+    return str(digest).rpartition(":")[2]
+
+
+def _of(wanted: Callable[[Digest], bool], found: object) -> bool:
+    """Whether `wanted` says yes to the digest that was found; what is no digest may go."""
     try:
-        return wanted(Digest.parse(text))
+        return wanted(Digest.parse(str(found)))
     except ValueError:
         return True
 
@@ -381,6 +385,7 @@ def _open_read_only(path: str, schema: int | None = None) -> sqlite3.Connection:
     database = sqlite3.connect(
         f"file:{quote(path)}?{mode}", uri=True, timeout=0.1, check_same_thread=False
     )
+    database.text_factory = _decoded
     try:
         database.execute("SELECT count(*) FROM steps LIMIT 1").fetchone()
         found = database.execute("PRAGMA user_version").fetchone()[0]
@@ -396,6 +401,7 @@ def _open(path: str) -> sqlite3.Connection:
     # Autocommit is off: `with connection` is one transaction. The busy timeout is the time between
     # two looks of `_patiently` at another process' lock; WAL lets readers go on meanwhile.
     database = sqlite3.connect(path, timeout=0.1, check_same_thread=False)
+    database.text_factory = _decoded
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
@@ -412,14 +418,16 @@ def _open(path: str) -> sqlite3.Connection:
 
 
 def _create(database: sqlite3.Connection) -> None:
-    """Make the tables, all at once, unless another process has. What an older version knew of steps
-    is dropped: its keys are not these."""
+    """Make the tables, all at once, unless another process has. What an older version knew is
+    dropped: its keys and rows are not these."""
     database.execute("BEGIN IMMEDIATE")
     with database:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version < SCHEMA:
-            old = "DROP TABLE IF EXISTS steps; DROP TABLE IF EXISTS layers;"
-            for statement in f"{old}{_TABLES}".split(";"):
+            names = "SELECT name FROM sqlite_master WHERE type = 'table'"
+            for (name,) in database.execute(names).fetchall():
+                database.execute(f'DROP TABLE "{name}"')
+            for statement in _TABLES.split(";"):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {SCHEMA}")
 
@@ -433,7 +441,7 @@ def damage(path: str) -> str:
         with contextlib.closing(_open_read_only(path)) as database:
             found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
             version = database.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return f"it cannot be read: {error}"
     if version > SCHEMA:
         return f"it was written by a newer version, schema {version}"

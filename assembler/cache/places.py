@@ -28,7 +28,7 @@ LAYOUT = "oci-layout://"
 _FOREIGN = "application/vnd.buildkit.cacheconfig."
 _PIECE = 1 << 20
 
-Take = Callable[[bytes], object]
+Take = Callable[[bytes | memoryview], object]
 Progress = Callable[[int, int], None]
 
 
@@ -75,6 +75,15 @@ class RegistryPlace:
         self.text = str(replace(reference, tag="", digest=None))
         self._client = client
         self._cancellation = cancellation
+
+    @classmethod
+    def of_text(
+        cls, text: str, client: Callable[[], RegistryClient], cancellation: Cancellation
+    ) -> RegistryPlace:
+        """The place that `text` remembers: its blobs."""
+        place = cls(Reference.parse(text), client, cancellation)
+        place.name = replace(place.reference, tag="").familiar
+        return place
 
     def document(self, platform: Platform) -> CacheDocument:
         """See `Place.document`."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from assembler.cache.exporting import MODES, CacheTarget
 from assembler.cache.places import CacheSource
+from assembler.cli.limits import size_of
 from assembler.cli.outputs import parse_packaging, parse_truth
 from assembler.errors import UsageError
 from assembler.oci.digest import Digest
@@ -16,12 +17,22 @@ _FROM = {
     "registry": frozenset(("ref", "mounts")),
     "local": frozenset(("src", "tag", "digest", "mounts")),
 }
+_LARGEST = "mounts-max-size"
 _PACKED = frozenset(("compression", "compression-level", "force-compression"))
 _TO = {
     "registry": _PACKED
-    | {"ref", "mode", "image-manifest", "oci-mediatypes", "ignore-error", "mounts"},
+    | {"ref", "mode", "image-manifest", "oci-mediatypes", "ignore-error", "mounts", _LARGEST},
     "local": _PACKED
-    | {"dest", "tag", "mode", "image-manifest", "oci-mediatypes", "ignore-error", "mounts"},
+    | {
+        "dest",
+        "tag",
+        "mode",
+        "image-manifest",
+        "oci-mediatypes",
+        "ignore-error",
+        "mounts",
+        _LARGEST,
+    },
     "inline": frozenset(),
 }
 _INLINE = "BUILDKIT_INLINE_CACHE"
@@ -82,7 +93,20 @@ def _target(word: str) -> CacheTarget:
         docker=packaging.docker,
         ignore_error=parse_truth(option, fields, "ignore-error", False),
         mounts=parse_truth(option, fields, "mounts", False),
+        largest_mount=_largest_mount(option, fields),
     )
+
+
+def _largest_mount(option: str, fields: Mapping[str, str]) -> int:
+    text = fields.get(_LARGEST)
+    if text is None:
+        return 0
+    size = size_of(text)
+    if not size:
+        raise UsageError(f"{option}: {_LARGEST}={text} is not a size", hint=f"{_LARGEST}=4g")
+    if not parse_truth(option, fields, "mounts", False):
+        raise UsageError(f"{option}: {_LARGEST} is for mounts=true")
+    return size
 
 
 def _words(word: str) -> list[str]:

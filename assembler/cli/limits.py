@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from assembler.cli.options import RESOURCES
+from assembler.cli.timeouts import timeout_of as timeout_of
 from assembler.environment import Environment
 from assembler.errors import UsageError
 from assembler.expressions import expression
@@ -163,18 +164,3 @@ def limits_of(words: tuple[str, ...]) -> tuple[Limit, ...]:
 
 def _is_amount(text: str) -> bool:
     return text == "-1" or (text.isascii() and text.isdecimal() and len(text) < 19)
-
-
-def timeout_of(text: str) -> float | None:
-    """The seconds of a Go duration such as `90s` or `1h30m`; None for nothing. Raises UsageError."""
-    if not text:
-        return None
-    from assembler.dockerfile.durations import parse_duration
-
-    try:
-        seconds = parse_duration(text) / 1_000_000_000
-    except ValueError as error:
-        raise UsageError(f"--timeout {text}: {error}", hint="--timeout 30m") from error
-    if seconds <= 0:
-        raise UsageError(f"--timeout {text}: more than nothing is needed", hint="--timeout 30m")
-    return seconds

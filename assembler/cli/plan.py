@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,6 +47,8 @@ def command(**options: Any) -> None:
         with builder_for(options, environment, cancellation, sink) as builder:
             inputs = read_inputs(builder, options, environment)
             request = request_of(inputs, options, environment)
+            if options["offline"]:
+                request = replace(request, cache_from=())
             plan = builder.checked(builder.plan(request, offline=options["offline"]))
             forecast = builder.forecast(request, plan)
         shown = _shown(plan, forecast, options["style"], environment, cancellation)

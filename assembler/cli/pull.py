@@ -42,31 +42,31 @@ def command(
     store: str,
 ) -> None:
     """Pull every REF into the store, all of its layers, and print the digests."""
-    from assembler.cli.limits import timeout_of
+    from assembler.cli.timeouts import timeout_of
 
     environment = Environment.read()
     words = [word for text in platforms for word in text.split(",")]
     if words and all_platforms:
         raise UsageError("--all-platforms with --platform: say which")
     with cancellable(timeout_of(timeout)) as cancellation:
-        from assembler.builder import Builder, host_platform
-        from assembler.images import parse_reference
+        from assembler.images import host_platform, parse_reference
+        from assembler.pulling import pulling
 
         references = list(map(parse_reference, names))
         wanted = [platform_of(word, environment) or host_platform() for word in words or [""]]
-        with Builder(
+        with pulling(
             environment,
             store=store,
             access=access.creds_to(*(one.registry for one in references)),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
-        ) as builder:
+        ) as images:
             for reference in references:
                 if all_platforms or len(wanted) > 1:
                     chosen = [] if all_platforms else wanted
-                    digest = builder.images.pull_index(reference, chosen).descriptor.digest
+                    digest = images.pull_index(reference, chosen).descriptor.digest
                 else:
-                    image = builder.images.pull_manifest(reference, wanted[0])
-                    builder.images.complete(image)
+                    image = images.pull_manifest(reference, wanted[0])
+                    images.complete(image)
                     digest = image.digest
                 click.echo(str(digest))

@@ -21,7 +21,7 @@ from assembler.net.client import HttpClient, Request, Stream
 from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.digest import Digest
-from assembler.store.blobs import Ingest
+from assembler.store.ingest import Ingest
 from assembler.store.store import Store
 from assembler.store.working import Tell
 
@@ -176,7 +176,8 @@ class _Transfer:
                 if not client.pause(attempt, failure=error):
                     raise
             else:
-                if not client.pause(attempt, wait):
+                why = f"{shown(self._url)} was answered with status {status}"
+                if not client.pause(attempt, wait, why=why):
                     raise _refused(self._url, status)
             attempt += 1
 

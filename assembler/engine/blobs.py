@@ -9,7 +9,8 @@ from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
 from assembler.engine.locks import Locks
-from assembler.engine.services import Services, unseen
+from assembler.engine.services import Services
+from assembler.engine.take import Take, unseen
 from assembler.errors import BadArchive, BlobCorrupt, StoreError
 from assembler.events import Warned
 from assembler.oci.digest import Digest
@@ -40,8 +41,19 @@ class ChangeBlobs:
         return self.of_step(change.identity)
 
     def of_step(self, identity: Digest) -> Layer | None:
-        """The packed form of the step `identity` if its blob is here, or a shared cache has it."""
-        layer = self._services.packed.packed(identity, self.variant)
+        """The packed form of the step `identity` if its blob is here, or a shared cache has it: in
+        the compression asked for, else in another."""
+        exact = self.exact(identity)
+        if exact is None:
+            found = self._services.packed.otherwise(identity, self.variant)
+            return self._had(None if found is None else found[0])
+        return exact
+
+    def exact(self, identity: Digest) -> Layer | None:
+        """The same, in the compression asked for only."""
+        return self._had(self._services.packed.packed(identity, self.variant))
+
+    def _had(self, layer: Layer | None) -> Layer | None:
         if layer is None:
             return None
         here = self._services.store.blobs.has(layer.descriptor.digest)
@@ -87,19 +99,26 @@ class ChangeBlobs:
         layer = self.packed(change)
         return layer is not None and not self._services.store.blobs.has(layer.descriptor.digest)
 
-    def fetch(self, change: Change, take: Callable[[bytes], object] = unseen) -> None:
-        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes."""
+    def fetch(
+        self,
+        change: Change,
+        take: Take = unseen,
+        *,
+        judged: bool = True,
+    ) -> None:
+        """Bring the blob of a layer into the store unless it is there; `take` is handed its bytes.
+        Unless it is `judged` by who reads it, its diff_id is compared."""
         blob, blobs = self.layer(change).descriptor, self._services.store.blobs
         with self.locks[str(blob.digest)]:
-            if blobs.has(blob.digest):
-                if take is not unseen:  # somebody else has just brought it
-                    with blobs.reading(blob.digest) as content:
-                        while piece := content.read(_PIECE):
-                            take(piece)
-            elif isinstance(change, BaseChange):
-                self._services.fetch(change.image, blob, take)
-            else:
-                self._services.cached.fetch(blob, take, judged=True)
+            if not blobs.has(blob.digest):
+                if isinstance(change, BaseChange):
+                    self._services.fetch(change.image, blob, take)
+                else:
+                    self._services.cached.fetch(blob, take, judged=judged)
+            elif take is not unseen:  # somebody else has just brought it
+                with blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:
@@ -118,7 +137,7 @@ class ChangeBlobs:
     def intact(self, change: Change) -> BinaryIO:
         """The blob of `change`, fetched if it is not here, for who reads a part of it."""
         blobs, digest = self._services.store.blobs, self.layer(change).descriptor.digest
-        self.fetch(change)
+        self.fetch(change, judged=False)
         try:
             blobs.verify(digest)
         except BlobCorrupt as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.blobs import ChangeBlobs
-from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
+from assembler.engine.change import BaseChange, Snapshot, StepChange
 from assembler.engine.lookup import KnownStage, demanded, look_up, missing
 from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
 from assembler.events import VertexDone, VertexStarted
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, StageBase
@@ -45,10 +47,18 @@ def execute(plan: Plan, services: Services) -> Image:
     if packed is not None:
         _report_cached(plan, services, known)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
-        return _finish(plan, services, blobs, target.snapshot, packed, changes, cached=True)
+
+        def pack(change: StepChange, below: Snapshot) -> Layer:  # in another compression it is
+            from assembler.engine.realisation import Realisation
+
+            return Realisation(services, None, plan.epoch).pack(change, below)
+
+        layers = _layers(target.snapshot, blobs, packed, pack)
+        return _finish(plan, services, blobs, target.snapshot, layers, changes, cached=True)
     from assembler.engine.realisation import Realisation
 
     realisation = Realisation(services, None, plan.epoch)
+    _hold(plan, known, realisation, services)
     needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
         sandbox = stack.enter_context(services.sandbox()) if needed else None
@@ -59,8 +69,26 @@ def execute(plan: Plan, services: Services) -> Image:
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         snapshot = built[plan.target].snapshot
-        layers = _packed(realisation, snapshot)
-        return _finish(plan, services, blobs, snapshot, layers, changes)
+        layers = _layers(snapshot, realisation.blobs, {}, realisation.pack)
+        return _finish(plan, services, realisation.blobs, snapshot, layers, changes)
+
+
+def _hold(
+    plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation, services: Services
+) -> None:
+    """Keep what a build that is not over yet may need, from now on: layers of its bases, whatever is
+    done to their names, and results that were looked up."""
+    ids = [change.id for stage in known.values() for change in stage.changes]
+    for index in chain_indexes(plan):
+        for change in known[index].changes:
+            realisation.packed(change)
+    for image in plan.images.values():
+        ids += [diff_id.hex for diff_id in image.config.diff_ids]
+        for layer in image.layers:
+            services.store.hold(f"blobs/{layer.digest.algorithm}/{layer.digest.hex}")
+    for kind in os.listdir(services.store.layers_directory):
+        for id in ids:
+            services.store.hold(f"layers/{kind}/{id}")
 
 
 def needs_sandbox(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
@@ -85,29 +113,36 @@ def _running(
     return frozenset(found)
 
 
-def _all_packed(target: KnownStage, blobs: ChangeBlobs) -> Iterator[Layer] | None:
-    """The layers of a stage that is known and whose layers are all packed, None for any other."""
-    found: list[tuple[Change, Layer]] = []
-    for change in target.snapshot if target.complete else ():
-        layer = blobs.packed(change)
-        if layer is None:
-            return None
-        found.append((change, layer))
+def _all_packed(target: KnownStage, blobs: ChangeBlobs) -> dict[Digest, Layer] | None:
+    """The packed forms of a stage's steps that are in the compression asked for; None for a stage
+    that is not known, and where a step is packed in none."""
     if not target.complete:
         return None
-    return (
-        blobs.base(change) if isinstance(change, BaseChange) else layer for change, layer in found
-    )
+    found: dict[Digest, Layer] = {}
+    for change in target.snapshot:
+        if isinstance(change, BaseChange):
+            continue
+        layer = blobs.exact(change.identity)
+        if layer is not None:
+            found[change.identity] = layer
+        elif blobs.packed(change) is None:
+            return None
+    return found
 
 
-def _packed(realisation: Realisation, snapshot: Snapshot) -> Iterator[Layer]:
-    """The layers of `snapshot`, packed where they are not."""
+def _layers(
+    snapshot: Snapshot,
+    blobs: ChangeBlobs,
+    known: Mapping[Digest, Layer],
+    pack: Callable[[StepChange, Snapshot], Layer],
+) -> Iterator[Layer]:
+    """The layers of `snapshot`, of which some are `known`; those that are not there are packed."""
     for number, change in enumerate(snapshot):
         if isinstance(change, BaseChange):
-            yield realisation.base(change)
+            yield blobs.base(change)
         else:
-            known = realisation.packed(change)
-            yield realisation.pack(change, snapshot[:number]) if known is None else known
+            layer = known.get(change.identity) or blobs.exact(change.identity)
+            yield pack(change, snapshot[:number]) if layer is None else layer
 
 
 def _run(

@@ -49,15 +49,14 @@ def packed_results(
     lacking: list[tuple[StepChange, Snapshot]] = []
     for change, below in _changes(stages):
         services.cancellation.check()
-        for one in (first, realisation):
-            layer = one.packed(change)
-            if layer is not None and change.identity not in found:
-                found[change.identity] = layer, one.variant
-        if change.identity not in found and exists(change):
+        layer = _known(change, (first, realisation), services)
+        if layer is not None:
+            found[change.identity] = layer
+        elif exists(change):
             lacking.append((change, below))
     if services.recompress:
-        for identity, (layer, _) in found.items():
-            found[identity] = realisation.recompressed(identity, layer), realisation.variant
+        for identity, (one, _) in found.items():
+            found[identity] = realisation.recompressed(identity, one), realisation.variant
     if lacking:
         with services.sandbox() as sandbox, services.store.scratch() as spool:
             packing = Realisation(services, sandbox.snapshotter, plan.epoch, spool, sandbox.apart)
@@ -66,6 +65,19 @@ def packed_results(
                 if packing.available(change):
                     found[change.identity] = packing.pack(change, below), packing.variant
     return found
+
+
+def _known(
+    change: StepChange, forms: Iterable[Realisation], services: Services
+) -> tuple[Layer, str] | None:
+    for one in forms:
+        layer = one.exact(change)
+        if layer is not None:
+            return layer, one.variant
+        other = services.packed.otherwise(change.identity, one.variant)
+        if other is not None and one.packed(change) == other[0]:
+            return other
+    return None
 
 
 def _changes(stages: Iterable[KnownStage]) -> Iterator[tuple[StepChange, Snapshot]]:

@@ -105,8 +105,8 @@ class _Walk:
         self, stage: PlannedStage, step: Step, key: Digest
     ) -> tuple[_Told, Digest | None]:
         """What the record for `key` tells of `step`, and the identity that its result has or will
-        have again. A result that is neither needed nor gone is taken; one that is gone is made again.
-        """
+        have again. What a RUN gave is made again where it is needed and gone; the files of others
+        are put together again."""
         record = None if stage.fresh else self.services.cache.lookup(key)
         if record is None:
             return self._unless_fresh(stage, _Told(Fate.RUN, _UNKNOWN)), None
@@ -114,7 +114,11 @@ class _Walk:
         change = known_change(record, step)
         if expired(self.services, record):
             told = _Told(Fate.RUN, f"its result is too old for --cache-ttl ({hit})")
-        elif stage.index not in self.needed or self.realisation.available(change):
+        elif (
+            stage.index not in self.needed
+            or not isinstance(step, Run)
+            or self.realisation.available(change)
+        ):
             return _Told(Fate.CACHED, hit=hit), record.identity
         else:
             told = _Told(Fate.RUN, _GONE)

@@ -5,63 +5,72 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from assembler.engine.recorder import place_of
 from assembler.events import Event, VertexDone, VertexFailed, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.plan.plan import Plan, PlannedStage
 from assembler.store.builds import CACHED, CANCELED, FAILED, RUN, UNNEEDED, StepRecord
-from assembler.values import field, mutable
 
 if TYPE_CHECKING:
+    from assembler.cache.base import Record
     from assembler.engine.nearest import Past
     from assembler.plan.differences import Comparison, Listing
     from assembler.store.builds import BuildRecord, Builds
     from assembler.store.listings import Listings
 
-_EARLIER = 40  # builds that are compared with
+_EARLIER = 20  # builds that are compared with
 
 Inputs = Callable[[Digest], str]
 """The text of the document recorded under a key, as `cache.base.Record.inputs` is."""
 
 
-@mutable
 class _Note:
     """What is known of a step so far."""
 
-    verdict: str = UNNEEDED
-    key: str = ""
-    parent: str = ""
-    source: str = ""
-    ran: float = 0.0
-    started: float = 0.0
-    seconds: float = 0.0
-    because: tuple[Mapping[str, str], ...] = ()
-    differences: int = 0
+    __slots__ = (
+        "because", "differences", "key", "parent", "ran", "seconds", "source", "started", "verdict",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.verdict, self.key, self.parent, self.source = UNNEEDED, "", "", ""
+        self.started = self.ran = self.seconds = 0.0
+        self.because: tuple[Mapping[str, str], ...] = ()
+        self.differences = 0
 
 
-@mutable
 class Ledger:
     """The steps of one build. Its methods may be called from several threads.
 
     `builds` and `listings` are the store's; without them no step is compared with earlier ones, of
-    builds that are `mine` or like this one. `recorded` gives what the cache has of a key.
+    builds that are `mine` or like this one. `recorded` gives what the cache has of a key, `elsewhere`
+    what caches from elsewhere tell, and where they are. `image` is the digest of what was built.
     """
 
-    builds: Builds | None = None
-    listings: Listings | None = None
-    recorded: Inputs = lambda key: "{}"
-    mine: Callable[[BuildRecord], bool] = lambda build: False
-    warn: Callable[[str], None] = lambda text: None
-    image: str = ""
-    _plan: Plan | None = None
-    _notes: dict[str, _Note] = field(default_factory=dict)
-    _inputs: dict[str, str] = field(default_factory=dict)
-    _past: Past | None = None
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-    _looking: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(
+        self,
+        builds: Builds | None = None,
+        listings: Listings | None = None,
+        recorded: Inputs = lambda key: "{}",
+        mine: Callable[[BuildRecord], bool] = lambda build: False,
+        warn: Callable[[str], None] = lambda text: None,
+        elsewhere: Callable[[], Iterable[tuple[str, Mapping[Digest, Record]]]] = lambda: (),
+    ) -> None:
+        self.builds = builds
+        self.image = ""
+        self._listings = listings
+        self._recorded = recorded
+        self._mine = mine
+        self._warn = warn
+        self._elsewhere = elsewhere
+        self._plan: Plan | None = None
+        self._notes: dict[str, _Note] = {}
+        self._inputs: dict[str, str] = {}
+        self._past: Past | None = None
+        self._guard = threading.Lock()
+        self._looking = threading.Lock()
 
     def begin(self, plan: Plan) -> None:
         """`plan` is what is built now. What ran in an attempt before it stays noted."""
@@ -92,9 +101,11 @@ class Ledger:
     def known(self, stage: PlannedStage, number: int, key: Digest, ran: float, source: str) -> None:
         """The result of a step is known by `key`."""
         with self._guard:
-            id = f"{stage.index}/{number}"
-            if self._note(id).verdict != RUN:  # in an attempt before this one
-                self._notes[id] = _Note(CACHED, str(key), ran=ran, source=source)
+            note = self._note(f"{stage.index}/{number}")
+            if note.verdict != RUN:  # in an attempt before this one
+                note.verdict, note.key = CACHED, str(key)
+                note.ran, note.source = ran, place_of(source)
+                note.because, note.differences = (), 0
 
     def missed(
         self,
@@ -113,6 +124,7 @@ class Ledger:
         with self._guard:
             note = self._note(f"{stage.index}/{number}")
             note.key, note.parent = str(key), str(parent)
+            note.ran, note.source = 0.0, ""
             self._inputs[str(key)] = text
         own = files or {}
         self._keep(own)
@@ -154,21 +166,29 @@ class Ledger:
         return Comparison((Difference(_without_difference(found.step, key)),), 1)
 
     def _read_past(self) -> Past:
-        from assembler.engine.nearest import Past
+        from assembler.engine.nearest import Past, as_build
 
         assert self.builds is not None
-        documents = Documents(self.builds, self.recorded)
-        files = (lambda digest: None) if self.listings is None else self.listings.load
-        return Past(list(islice(self.builds.recent(), _EARLIER)), documents, files, self.mine)
+        documents = Documents(self.builds, self._recorded)
+        builds = list(self.builds.telling(_EARLIER))
+        shared = {
+            f"{number} {place}": {str(key): record.inputs for key, record in records.items()}
+            for number, (place, records) in enumerate(self._elsewhere())
+        }
+        documents.known |= shared
+        builds += [as_build(id, inputs) for id, inputs in shared.items()]
+        files = (lambda digest: None) if self._listings is None else self._listings.load
+        mine = self._mine
+        return Past(builds, documents, files, lambda build: build.id in shared or mine(build))
 
     def _keep(self, files: Mapping[str, Listing]) -> None:
-        if self.listings is None:
+        if self._listings is None:
             return
         for digest, listing in files.items():
             try:
-                self.listings.save(digest, listing)
+                self._listings.save(digest, listing)
             except OSError as error:
-                self.warn(f"what a COPY selected cannot be remembered: {error.strerror}")
+                self._warn(f"what a COPY selected cannot be remembered: {error.strerror}")
 
     def steps(self) -> tuple[StepRecord, ...]:
         """What became of the steps, in the order of the plan."""
@@ -216,15 +236,16 @@ class Documents:
     def __init__(self, builds: Builds, recorded: Inputs) -> None:
         self._builds = builds
         self._recorded = recorded
-        self._read: dict[str, dict[str, str]] = {}
+        self.known: dict[str, dict[str, str]] = {}
+        """Of builds, by their ids, what is known of the inputs of steps by their keys."""
 
     def __call__(self, build: BuildRecord, step: StepRecord) -> str | None:
         """The text of the document, None where it is not known any more."""
         if step.verdict != CACHED:
-            if build.id not in self._read:
-                self._read[build.id] = self._builds.inputs(build.id)
-            if step.key in self._read[build.id]:
-                return self._read[build.id][step.key]
+            if build.id not in self.known:
+                self.known[build.id] = self._builds.inputs(build.id)
+            if step.key in self.known[build.id]:
+                return self.known[build.id][step.key]
         try:
             text = self._recorded(Digest.parse(step.key))
         except ValueError:

@@ -82,6 +82,17 @@ def renewed(services: Services, stage: PlannedStage) -> bool:
     return stage.fresh or services.since is not None
 
 
+def missed(services: Services, stage: PlannedStage, key: Digest) -> str:
+    """Why what is recorded under `key`, if anything is, was not taken; empty where nothing is. See
+    `plan.wording.REASONS`."""
+    if stage.fresh:
+        return "no-cache"
+    record = services.cache.lookup(key)
+    if record is None:
+        return ""
+    return "cache-ttl" if expired(services, record) else "pruned"
+
+
 def known_change(record: Record, step: Step) -> StepChange:
     """What `record` says of `step`; its bytes may be gone."""
     run = isinstance(step, Run)

@@ -6,23 +6,20 @@ and symlinks mean the same; the selection becomes a layer directory under its co
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from assembler.cancellation import Cancellation
 from assembler.engine import copy
+from assembler.engine.caches import cache_directory
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Bound, Sources, mount_copy
 from assembler.errors import StepError
 from assembler.layer.changeset import Changeset, Kind
 from assembler.layer.realise import realise
 from assembler.layer.tree import EmptyTree, Tree
-from assembler.linux.claims import claim
-from assembler.linux.ownership import give
 from assembler.plan.steps import (
     BindMount,
     CacheMount,
@@ -31,7 +28,6 @@ from assembler.plan.steps import (
     SecretMount,
     SshMount,
     Step,
-    TmpfsMount,
 )
 from assembler.runtime.base import BindSource, FileContent, Hook, RunMount, TemporaryFiles
 
@@ -74,6 +70,7 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
     ]
     env: list[tuple[str, str]] = []
     with ExitStack() as stack:
+        caches: dict[str, str] = {}
         for mount in step.mounts:
             if isinstance(mount, SecretMount):
                 _secret(mount, step, given.services, env, mounts)
@@ -82,8 +79,12 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
                 if socket is not None:
                     env.append(("SSH_AUTH_SOCK", mount.target))
                     mounts.append(socket)
+            elif isinstance(mount, CacheMount):
+                mounts.append(_cache(mount, step, given, stack, caches))
+            elif isinstance(mount, BindMount):
+                mounts.append(_bind(mount, step, given, stack))
             else:
-                mounts.append(_mount(mount, step, given, stack))
+                mounts.append(TemporaryFiles(mount.target, mount.size))
         if not step.devices:
             yield Mounted(tuple(env), tuple(mounts))
             return
@@ -97,16 +98,19 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
         )
 
 
-def _mount(
-    mount: TmpfsMount | BindMount | CacheMount, step: Run, given: MountSources, stack: ExitStack
-) -> RunMount:
-    if isinstance(mount, TmpfsMount):
-        return TemporaryFiles(mount.target, mount.size)
-    if isinstance(mount, BindMount):
-        return _bind(mount, step, given, stack)
-    seed = _seed(mount, step, given)
-    path = stack.enter_context(cache_directory(mount, given, seed))
-    return BindSource(mount.target, path, read_only=mount.read_only)
+def _cache(
+    mount: CacheMount, step: Run, given: MountSources, stack: ExitStack, caches: dict[str, str]
+) -> BindSource:
+    """One of `caches`, the step's directories by name, where it has that already: it would wait for
+    itself."""
+    from assembler.cache.mounts import directory_name
+
+    name = directory_name(mount)
+    if name not in caches:
+        seed = _seed(mount, step, given)
+        made = cache_directory(mount, name, given.services, given.sandbox, seed)
+        caches[name] = stack.enter_context(made)
+    return BindSource(mount.target, caches[name], read_only=mount.read_only)
 
 
 def _agent(mount: SshMount, step: Run, services: Services, stack: ExitStack) -> BindSource | None:
@@ -177,63 +181,3 @@ def _secret(
         env.append((mount.env, secret.decode("utf-8", "surrogateescape")))
     if mount.target:
         mounts.append(FileContent(mount.target, secret, mount.mode, mount.uid, mount.gid))
-
-
-@contextmanager
-def cache_directory(mount: CacheMount, given: MountSources, seed: Changeset = ()) -> Iterator[str]:
-    """The directory of a cache mount, made with its owner, mode and the files of `seed` when it is
-    new (rule M7). There is one for each kind of id map, as of layers.
-
-    `locked` waits for other builds that use it; `private` takes another directory when it is
-    busy; `shared` does not lock.
-    """
-    identity = f"{len(mount.id)}:{mount.id}:{mount.uid}:{mount.gid}:{mount.mode:o}"
-    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-    parent = os.path.join(given.services.store.cache_mounts_directory, given.sandbox.ids)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
-    given.services.store.hold(f"mounts/{given.sandbox.ids}/{name}")
-    with ExitStack() as stack:
-        number = 0
-        while mount.sharing != "shared":
-            path = os.path.join(parent, f"{name}.{number}.lock")
-            if _locked(path, mount.sharing == "locked", given.services.cancellation, stack):
-                break
-            number += 1
-        directory = os.path.join(parent, f"{name}.{number}")
-        _make(directory, mount, seed)
-        yield directory
-
-
-def _locked(path: str, wait: bool, cancellation: Cancellation, stack: ExitStack) -> bool:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                os.close(descriptor)
-                return False
-            cancellation.wait(0.1)
-            if cancellation.cancelled:
-                os.close(descriptor)
-                cancellation.check()
-        else:
-            stack.callback(os.close, descriptor)
-            return True
-
-
-def _make(directory: str, mount: CacheMount, seed: Changeset) -> None:
-    """Make it whole in a claimed place first: a build that dies on the way leaves no half seed."""
-    if os.path.isdir(directory):
-        return
-    with claim(os.path.dirname(directory), ".") as claimed:
-        partial = os.path.join(claimed.path, "cache")
-        os.mkdir(partial, 0o700)
-        realise(seed, partial)
-        give(partial, (mount.uid, mount.gid))
-        os.chmod(partial, mount.mode)
-        try:
-            os.rename(partial, directory)
-        except OSError:
-            if not os.path.isdir(directory):
-                raise  # else another build was first

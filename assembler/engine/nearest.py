@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from assembler.plan.alignment import aligned
 from assembler.plan.differences import (
     ADDED,
     CHANGED,
@@ -25,23 +26,24 @@ from assembler.plan.differences import (
     title,
 )
 from assembler.source import redacted
-from assembler.store.builds import BuildRecord, StepRecord
+from assembler.store.builds import COMPLETED, RUN, BuildRecord, StepRecord
 from assembler.values import value
 
 _CLOSEST = 8  # candidates of which files are compared
 _KEPT = 20  # differences of a step that its record has
-_LONGEST = 1000  # characters of a value in a record
+_LONGEST = 300  # characters of a value in a record
+_LACKS = ("first", "new", "unreached", "unknown")
+"""Why there is nothing to compare with; of several builds the last of these that is so of one."""
 _FIELDS = ("what", "name", "change", "old", "new", "place")
 
 
 @value
 class Found:
-    """The nearest earlier step, and what differs from it; None where there is no such step. `earlier`
-    says that the store knows earlier builds of the stage."""
+    """The nearest earlier step, and what differs from it; None where there is no such step, and the
+    difference is the reason for that."""
 
     step: StepRecord | None
     comparison: Comparison
-    earlier: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +82,36 @@ class Past:
         def files(digest: str) -> Listing | None:
             return own[digest] if digest in own else self.files(digest)
 
-        candidates, earlier, lost = self._candidates(place, document)
+        candidates, lack = self._candidates(place, document)
         rough = [(compare(one.document, document).count, one) for one in candidates]
         if not rough:
-            reason = "unknown" if lost else "new" if earlier else "first"
-            return Found(None, Comparison((Difference(reason),), 1), earlier)
+            return Found(None, Comparison((Difference(lack),), 1))
         least = min(count for count, _ in rough)
         closest = [one for count, one in rough if count == least][:_CLOSEST]
         compared = [(compare(one.document, document, files), one) for one in closest]
         comparison, best = min(compared, key=lambda pair: pair[0].count)
-        return Found(best.step, _refined(comparison, best, place), True)
+        return Found(best.step, _refined(comparison, best, place))
 
-    def _candidates(
-        self, place: Place, document: Document
-    ) -> tuple[list[_Candidate], bool, StepRecord | None]:
-        """Candidates with different keys; whether there are earlier builds of the stage; and one
-        whose inputs are lost."""
+    def _candidates(self, place: Place, document: Document) -> tuple[list[_Candidate], str]:
+        """Candidates with different keys, and why there are none in other builds."""
         found: dict[str, _Candidate] = {}
-        earlier, lost = False, None
+        lack = 0
         for build in self.builds:
             alignment = self._alignment(build, place)
-            if not alignment.steps:
-                continue
-            earlier = True
             partner = alignment.partner(place.number)
             step = None if partner is None else alignment.steps[partner]
-            if step is None or partner is None or not step.key or step.kind != document.get("kind"):
-                continue
-            if step.key in found:
-                continue
-            text = self.document(build, step)
-            parsed = None if text is None else parse(text)
-            if parsed is None:
-                lost = lost or step
-                continue
-            found[step.key] = _Candidate(step, parsed, alignment, partner)
-        return list(found.values()), earlier, lost
+            if step is None or partner is None or step.kind != document.get("kind"):
+                lack = max(lack, _LACKS.index("new") if alignment.steps else 0)
+            elif not step.key:
+                lack = max(lack, _LACKS.index("unreached"))
+            elif step.key not in found:
+                text = self.document(build, step)
+                parsed = None if text is None else parse(text)
+                if parsed is None:
+                    lack = _LACKS.index("unknown")
+                else:
+                    found[step.key] = _Candidate(step, parsed, alignment, partner)
+        return list(found.values()), _LACKS[lack]
 
     def _alignment(self, build: BuildRecord, place: Place) -> _Alignment:
         key = build.id, place.stage
@@ -133,20 +129,23 @@ class _Alignment:
 
     @classmethod
     def of(cls, build: BuildRecord, place: Place, mine: bool) -> _Alignment:
-        """The stage of `build` that is called as `place` is, else the one that has most of its
-        instructions, if there is one with any; without `mine` it must have half of them."""
+        """The stage of `build` that is called as `place` is; where that is no name of a Dockerfile's,
+        or there is none, the one that has most of its instructions, if there is one with any. Without
+        `mine` it must have half of them."""
         stages: dict[str, list[StepRecord]] = {}
         for step in build.steps:
             stages.setdefault(step.stage, []).append(step)
-        steps = stages.get(place.stage)
         now = list(map(title, place.names))
-        if steps is None:
-            same = {name: _common(one, now) for name, one in stages.items()}
-            best = max(same, key=lambda name: same[name], default="")
-            steps = stages[best] if same.get(best) else []
+        same = {name: _common(steps, now) for name, steps in stages.items()}
+        called = place.stage in stages
+        if not called or place.stage.startswith("stage-"):
+            best = max(same, key=lambda name: (same[name], name == place.stage), default="")
+        else:
+            best = place.stage
+        steps = stages[best] if called or same.get(best) else []
         if not mine and 2 * _common(steps, now) < len(set(now)):
             steps = []
-        return cls(steps, _aligned([title(one.name) for one in steps], now))
+        return cls(steps, aligned([title(one.name) for one in steps], now))
 
     def partner(self, number: int) -> int | None:
         """The number of the earlier step in the place of `number`, None where there was none."""
@@ -155,28 +154,6 @@ class _Alignment:
 
 def _common(steps: Iterable[StepRecord], names: Sequence[str]) -> int:
     return len({title(step.name) for step in steps} & set(names))
-
-
-def _aligned(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
-    """Of each line of `new` the one of `old` that it is, or that it takes the place of: among lines
-    that were replaced, the nth of an instruction that of the nth of the same."""
-    if old == new:
-        return dict(zip(range(len(new)), range(len(old)), strict=True))
-    from difflib import SequenceMatcher
-
-    found: dict[int, int] = {}
-    for tag, start, end, first, last in SequenceMatcher(None, old, new, False).get_opcodes():
-        if tag == "equal":
-            found |= zip(range(first, last), range(start, end), strict=True)
-        elif tag == "replace":
-            left = list(range(start, end))
-            for number in range(first, last):
-                kind = new[number].partition(" ")[0]
-                alike = next((one for one in left if old[one].partition(" ")[0] == kind), None)
-                if alike is not None:
-                    found[number] = alike
-                    left = [one for one in left if one > alike]
-    return found
 
 
 def _refined(comparison: Comparison, best: _Candidate, place: Place) -> Comparison:
@@ -192,6 +169,26 @@ def _refined(comparison: Comparison, best: _Candidate, place: Place) -> Comparis
     else:
         first = replace(first, change=CHANGED)
     return Comparison((first, *comparison.found[1:]), comparison.count)
+
+
+def as_build(id: str, inputs: Mapping[str, str]) -> BuildRecord:
+    """What a shared cache tells of steps, by their keys, as if one build had made all of it."""
+    steps: dict[tuple[str, int], StepRecord] = {}
+    for key, text in sorted(inputs.items()):
+        match parse(text):
+            case {
+                "stage": str() | int() as told,
+                "number": int() as number,
+                "step": str() as name,
+                "kind": str() as kind,
+            }:
+                stage = told if isinstance(told, str) else f"stage-{told}"
+                step = StepRecord(
+                    stage=stage, number=number, name=name, line=0, kind=kind, verdict=RUN, key=key
+                )
+                steps.setdefault((stage, number), step)
+    made = tuple(steps[place] for place in sorted(steps))
+    return BuildRecord(id=id, started=0.0, seconds=0.0, status=COMPLETED, steps=made)
 
 
 def as_documents(comparison: Comparison) -> tuple[dict[str, str], ...]:

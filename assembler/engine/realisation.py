@@ -9,8 +9,9 @@ from functools import partial
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
 from assembler.engine.recompression import recompression
-from assembler.engine.services import Services, Unpacker, unseen
+from assembler.engine.services import Services, Unpacker
 from assembler.engine.sharing import shared
+from assembler.engine.take import unseen
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
 from assembler.layer import overlay
@@ -46,10 +47,10 @@ class Realisation:
         self._services = services
         self._epoch = epoch
         self.spool = spool
-        self._blobs = ChangeBlobs(services, epoch)
-        self._locks = self._blobs.locks
+        self.blobs = ChangeBlobs(services, epoch)
+        self._locks = self.blobs.locks
         self._layers = LayerDirectories(
-            services, self._blobs, snapshotter, apart, lambda below: self.tree(below, unpack=True)
+            services, self.blobs, snapshotter, apart, lambda below: self.tree(below, unpack=True)
         )
         self._indexed: dict[tuple[tuple[str, Table | None], ...], LayerTree] = {}
 
@@ -60,7 +61,7 @@ class Realisation:
     @property
     def variant(self) -> str:
         """See `engine.blobs.ChangeBlobs.variant`."""
-        return self._blobs.variant
+        return self.blobs.variant
 
     def available(self, change: StepChange) -> bool:
         """Whether the bytes of a recorded step are still here, in one form or another."""
@@ -117,7 +118,7 @@ class Realisation:
     def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
         services = self._services
         members = SpooledMembers(
-            partial(self._blobs.intact, change),
+            partial(self.blobs.intact, change),
             self.spool,
             services.cancellation.check,
             services.archive_limits,
@@ -167,7 +168,7 @@ class Realisation:
 
         Raises BadArchive for a layer that cannot be trusted, and what `Services.fetch` raises.
         """
-        layer = self._blobs.layer(change)
+        layer = self.blobs.layer(change)
         diff_id = layer.diff_id
         with self._locks[f"index {diff_id}"]:
             found = self._known_index(diff_id)
@@ -185,17 +186,17 @@ class Realisation:
         return None
 
     def _made_index(self, change: Change, layer: Layer, keep: bool) -> LayerIndex:
-        if isinstance(change, BaseChange) and self._blobs.lacks(change):
+        if isinstance(change, BaseChange) and self.blobs.lacks(change):
             made = self._index_of_passing(change, layer, keep)
         else:
-            made = self._blobs.with_intact(change, partial(self._index_of_blob, change))
+            made = self.blobs.with_intact(change, partial(self._index_of_blob, change))
         self._services.store.indexes.save(layer.diff_id, made.serialise())
         return made
 
     def _index_of_blob(self, change: Change) -> LayerIndex:
-        services, layer = self._services, self._blobs.layer(change)
+        services, layer = self._services, self.blobs.layer(change)
         check, limits = services.cancellation.check, services.archive_limits
-        with self._blobs.reading(change) as blob:
+        with self.blobs.reading(change) as blob:
             return index(blob, layer.diff_id, check=check, limits=limits)
 
     def _index_of_passing(self, change: BaseChange, layer: Layer, keep: bool) -> LayerIndex:
@@ -204,7 +205,7 @@ class Realisation:
         try:
             with Indexer(layer.diff_id, check, limits) as indexer:
                 if keep or services.whole or services.wanted(change.descriptor):
-                    self._blobs.fetch(change, indexer.write)
+                    self.blobs.fetch(change, indexer.write)
                 else:
                     services.stream(change.image, change.descriptor, indexer.write)
                 return indexer.result()
@@ -212,25 +213,34 @@ class Realisation:
             raise named(error, layer) from error
 
     def packed(self, change: Change) -> Layer | None:
-        """The packed form of `change` if its blob is here, or can be fetched."""
-        return self._blobs.packed(change)
+        """A packed form of `change` if its blob is here, or can be fetched."""
+        return self.blobs.packed(change)
+
+    def exact(self, change: StepChange) -> Layer | None:
+        """The same, in the compression asked for only."""
+        return self.blobs.exact(change.identity)
 
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
         with self._locks[f"pack {change.id}"]:
-            layer = self._blobs.packed(change)
+            layer = self.exact(change)
             if layer is not None:
                 return layer
             name, title = (
-                f"pack {change.identity} {self._blobs.variant}",
+                f"pack {change.identity} {self.blobs.variant}",
                 f"pack layer {change.id[:12]}",
             )
             with self._turn(name, title):
-                layer = self._blobs.packed(change)
-                if layer is None:
-                    layer = self._pack(self._changeset(change, below))
-                    self.name(change.identity, layer)
-            return layer
+                return self.exact(change) or self._packed_anew(change, below)
+
+    def _packed_anew(self, change: StepChange, below: Snapshot) -> Layer:
+        if change.changeset is None and not self._layers.find(change):
+            other = self.packed(change)
+            if other is not None:
+                return self.recompressed(change.identity, other)
+        layer = self._pack(self._changeset(change, below))
+        self.name(change.identity, layer)
+        return layer
 
     def pack_first(self, changeset: Changeset) -> tuple[Layer, dict[ByteSource, bytes]]:
         """The packed form of a changeset that has no identity yet, and the SHA-256 digests of the
@@ -245,7 +255,7 @@ class Realisation:
 
     def name(self, identity: Digest, layer: Layer) -> None:
         """Remember that `layer` is what `identity` is packed to."""
-        self._services.packed.record_packed(identity, self._blobs.variant, layer)
+        self._services.packed.record_packed(identity, self.blobs.variant, layer)
 
     def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
         services = self._services
@@ -264,7 +274,7 @@ class Realisation:
 
     def base(self, change: BaseChange) -> Layer:
         """See `engine.blobs.ChangeBlobs.base`."""
-        return self._blobs.base(change)
+        return self.blobs.base(change)
 
     def recompressed(self, identity: Digest, layer: Layer) -> Layer:
         """`layer`, which the step `identity` is packed in, in the compression asked for."""

@@ -60,7 +60,14 @@ def vertex(id: str, name: str, sink: Sink, clock: Callable[[], float]) -> Iterat
 
 def where(source: str) -> str:
     """What people are told of a result from `source`, which is empty for the store."""
-    return f"from {source}" if source else "local"
+    return f"from {place_of(source)}" if source else "local"
+
+
+def place_of(source: str) -> str:
+    """`source`; of a path its last name: where directories of this host are is in no record."""
+    if source.startswith(("/", "./", "../")):
+        return f"directory {source.rstrip('/').rpartition('/')[2]}"
+    return source
 
 
 def timestamp(seconds: float) -> str:

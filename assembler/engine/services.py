@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Claims, unclaimed
+from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
     from assembler.snapshot.base import Snapshotter
     from assembler.store.growing import Growing
     from assembler.store.store import Store
-
-Take = Callable[[bytes], object]
-"""Takes the next bytes of a blob."""
-
-
-def unseen(piece: bytes) -> None:
-    """For blobs that nobody reads on their way into the store."""
 
 
 class Unpacker(Protocol):
@@ -90,6 +84,11 @@ class PackedLayers(Protocol):
 
     def packed(self, identity: Digest, variant: str) -> Layer | None:
         """The packed form of the change `identity` under the compressor `variant`."""
+        ...
+
+    def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
+        """The change `identity` packed as the tar that `variant` is of, but in another compression;
+        with the variant that this is."""
         ...
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
@@ -151,6 +150,22 @@ class Remote(Protocol):
         ...
 
 
+class CarriedMounts(Protocol):
+    """Cache mounts as other machines had them, by the names of their directories."""
+
+    def find(self, name: str) -> Layer | None:
+        """The mount in its packed form, its blob one of `cached`; None where it is not known."""
+        ...
+
+
+class NoMounts:
+    """For builds that take over none."""
+
+    def find(self, name: str) -> Layer | None:
+        """None."""
+        return None
+
+
 class Destination(Protocol):
     """Where the image goes, told of its layers while it is being built. Both return at once."""
 
@@ -200,7 +215,8 @@ class Services:
     image's layers when they are there, and while they are packed.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `clock` is seconds since the epoch. With `recompress`, base layers too
+    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
+    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the epoch. With `recompress`, base layers too
     are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     `ledger` notes what becomes of steps, and tells why.
     Results of steps that ran before `since`, in seconds since the epoch, are not used.
@@ -237,3 +253,4 @@ class Services:
     archive_limits: Limits = DEFAULT_LIMITS
     ledger: Ledger = field(default_factory=Ledger)
     since: float | None = None
+    carried: CarriedMounts = field(default_factory=NoMounts)

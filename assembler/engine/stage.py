@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from assembler.cache.base import Record
 from assembler.engine import copy, directories
@@ -16,6 +17,7 @@ from assembler.engine.lookup import (
     KnownStage,
     ends_in_image,
     known_change,
+    missed,
     read_once,
     recorded,
     renewed,
@@ -39,7 +41,15 @@ from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
-from assembler.plan.steps import BindMount, ContextOrigin, Copy, MakeDirectory, Origin, Run, Step
+from assembler.plan.steps import (
+    BindMount,
+    ContextOrigin,
+    Copy,
+    MakeDirectory,
+    Origin,
+    Run,
+    Step,
+)
 from assembler.store.working import Turn
 from assembler.values import value
 
@@ -206,6 +216,21 @@ class StageBuilder:
         work.known(change.source, change.ran)
         self.services.ledger.known(task.stage, task.number, key, change.ran, change.source)
 
+    def _told(
+        self,
+        work: Vertex,
+        task: Task,
+        key: Digest,
+        reads: tuple[Read, ...],
+        known: StepChange | None,
+        files: Mapping[str, Listing] = MappingProxyType({}),
+    ) -> None:
+        """Tell of a step that runs no process; of one that is `known`, only the bytes may be gone."""
+        if known is None:
+            self._missed(work, task, key, reads, files)
+        else:
+            self._taken(work, task, key, known)
+
     def _missed(
         self,
         work: Vertex,
@@ -214,17 +239,17 @@ class StageBuilder:
         reads: tuple[Read, ...],
         files: Mapping[str, Listing],
     ) -> None:
-        """Tell that the step is done, and why."""
+        """Tell that the step, whose result would be found by `key`, is done, and why."""
         document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        reason = "no-cache" if task.stage.fresh else ""
-        missed = self.services.ledger.missed
-        work.missed(missed(task.stage, task.number, key, document, reason, files))
+        reason = missed(self.services, task.stage, key)
+        stage, number, ledger = task.stage, task.number, self.services.ledger
+        work.missed(ledger.missed(stage, number, key, document, reason, files))
 
     def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
         """Have a layer of the image on its way while later steps run: packed first, if it is not."""
         if task.stage.index not in self.exported:
             return
-        layer = self.realisation.packed(change)
+        layer = self.realisation.exact(change)
         if layer is not None:
             self.services.destination.layer(layer.descriptor)
         elif task.stage.index != self.plan.target or task.number + 1 < len(task.stage.steps):
@@ -249,17 +274,26 @@ class StageBuilder:
             raise
         self.services.destination.layer(layer.descriptor)
 
-    def _known(self, key: Digest, task: Task) -> StepChange | None:
+    def _recorded(self, key: Digest, task: Task) -> StepChange | None:
         record = recorded(self.services, task.stage, key)
-        change = None if record is None else known_change(record, task.step)
+        return None if record is None else known_change(record, task.step)
+
+    def _known(self, key: Digest, task: Task) -> StepChange | None:
+        change = self._recorded(key, task)
         return change if change is not None and self.realisation.available(change) else None
 
     def _make_directory(
-        self, work: Vertex, task: Task, step: MakeDirectory, key: Digest, reads: tuple[Read, ...]
+        self,
+        work: Vertex,
+        task: Task,
+        step: MakeDirectory,
+        key: Digest,
+        reads: tuple[Read, ...],
     ) -> StepChange:
-        self._missed(work, task, key, reads, {})
+        known = self._recorded(key, task)
+        self._told(work, task, key, reads, known)
         made = directories.make_directory(step, self._destination(task), self._now_ns())
-        change = self._made(key, made)
+        change = self._made(key, made, known)
         self._keep(key, key, change, task, reads)
         return change
 
@@ -277,8 +311,16 @@ class StageBuilder:
             form(task, change)
         self._record(key, content, change, task, reads)
 
-    def _made(self, identity: Digest, changeset: Changeset | None = None) -> StepChange:
-        """The change of a step that is done now."""
+    def _made(
+        self,
+        identity: Digest,
+        changeset: Changeset | None = None,
+        known: StepChange | None = None,
+    ) -> StepChange:
+        """The change of a step that is done now; of one that is `known`, and of which only the
+        bytes were given up, put together again."""
+        if known is not None:
+            return replace(known, changeset=changeset)
         return StepChange(identity, timestamp(self._now()), False, changeset, self.services.clock())
 
     def _run(
@@ -387,11 +429,11 @@ class StageBuilder:
         known = self._known(identity, task)
         if known is None:
             with self._turn(identity, task, work):
-                known = self._known(identity, task)
-                if known is None:
-                    self._missed(work, task, key, reads, {str(selected): files.listing})
+                known = self._recorded(identity, task)
+                if known is None or not self.realisation.available(known):
+                    self._told(work, task, key, reads, known, {str(selected): files.listing})
                     with scheduler.working:
-                        change = self._made(identity, self._copied(task, step, selection))
+                        change = self._made(identity, self._copied(task, step, selection), known)
                     self._keep(key, identity, change, task, reads)
                     return change
         self._taken(work, task, key, known)
@@ -421,13 +463,11 @@ class StageBuilder:
         selected = self.sources.digest(step, selection, contents, files.see)
         identity = keys.content_key(task.parent, step, [selected])
         reads = (Read(step.origin, step.paths, selected),)
-        change = self._known(identity, task)  # of the same files from elsewhere
-        if change is None:
-            self._missed(work, task, identity, reads, {str(selected): files.listing})
+        change = self._recorded(identity, task)  # of the same files from elsewhere
+        self._told(work, task, identity, reads, change, {str(selected): files.listing})
+        if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
-            change = self._made(identity, changeset)
-        else:
-            self._taken(work, task, identity, change)
+            change = self._made(identity, changeset, change)
         self._record(identity, identity, change, task, reads)
         return change
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import BinaryIO
 
 from assembler.cancellation import nothing
 from assembler.errors import BadArchive
-from assembler.layer.changeset import Entry
+from assembler.layer.changeset import Entry, Kind
 from assembler.layer.decompression import pieces
 from assembler.layer.directory import LayerDirectory, Lower, nowhere
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
@@ -22,6 +22,7 @@ from assembler.oci.digest import Digest
 from assembler.values import value
 
 _PIECE = 1 << 20
+EVERY_KIND = frozenset(Kind)
 
 
 @value
@@ -39,13 +40,15 @@ def unpack(
     check: Callable[[], None] = nothing,
     lower: Lower = nowhere,
     limits: Limits = DEFAULT_LIMITS,
+    kinds: Set[Kind] = EVERY_KIND,
 ) -> Unpacked:
     """Fill the existing, empty directory `into` with the layer in `blob`, compressed or not.
 
     `lower` tells what the layers below have at a path: the attributes of directories and the links
     that this layer's names go through without naming them, and the files that its hard links mean.
-    `check` is called for each entry and MiB and may raise. Raises BadArchive, also when the tar's digest is not `diff_id` (T17), and what
-    `LayerDirectory` raises; `into` is to be thrown away then.
+    `check` is called for each entry and MiB and may raise. Raises BadArchive, also when an entry is
+    of none of `kinds` or the tar's digest is not `diff_id` (T17), and what `LayerDirectory` raises;
+    `into` is to be thrown away then.
     """
     tar = hashlib.new(diff_id.algorithm if diff_id else "sha256")
     decompressed = pieces(blob, limits.size, check)
@@ -59,6 +62,8 @@ def unpack(
     with Ahead(produce, "unpack") as ahead, LayerDirectory(into, lower) as directory:
         for entry, body in read(io.BufferedReader(ahead, _PIECE), limits, layers=True):
             check()
+            if entry.kind not in kinds:
+                raise BadArchive(f"{entry.path!r} is a {entry.kind.value}", entry.path)
             directory.place(entry, _filler(entry, body, check))
             count += 1
             if count + directory.implied > limits.entries:

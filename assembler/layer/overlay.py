@@ -123,13 +123,13 @@ def listing(
         yield prefix + name, item, whiteout
 
 
-def attributes(path: str) -> Attributes:
-    """The attributes of the regular file or directory at `path` (links are not followed).
+def attributes(path: str | int) -> Attributes:
+    """The attributes of the regular file or directory at `path` (links are not followed), or open.
 
     Kept are `user.*` and `security.capability` (rule Z4); the rest belongs to the host.
     """
     try:
-        names = os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(path, follow_symlinks=isinstance(path, int))
     except OSError as error:
         if error.errno == errno.ENOTSUP:
             return _NONE
@@ -155,8 +155,8 @@ def attributes(path: str) -> Attributes:
     return Attributes(tuple(sorted(kept)), opaque, IMPLIED in names, owner, node)
 
 
-def _value(path: str, name: str) -> bytes:
-    return os.getxattr(path, name, follow_symlinks=False)
+def _value(path: str | int, name: str) -> bytes:
+    return os.getxattr(path, name, follow_symlinks=isinstance(path, int))
 
 
 def stored_name(name: str) -> str | None:

@@ -55,8 +55,8 @@ class TarWriter:
 
     A piece is a view of an arena, which comes from `arena`; without that there is one arena, and a
     piece has other bytes once `sink` has returned. `epoch` caps modification times (seconds; rule
-    T3). Files are opened by way of `near`, where it is given. `seen` is told the SHA-256 digest of
-    each file's bytes. Nothing is closed on error: a tar without its end is no tar.
+    T3), which are whole seconds unless `fractions` are wanted. Files are opened by way of `near`,
+    where it is given. `seen` is told the SHA-256 digest of each file's bytes. Nothing is closed on error: a tar without its end is no tar.
     """
 
     def __init__(
@@ -65,12 +65,16 @@ class TarWriter:
         *,
         arena: Callable[[], memoryview] | None = None,
         epoch: int | None = None,
+        fractions: bool = False,
         near: Openings | None = None,
         seen: Seen | None = None,
     ) -> None:
         self._sink = sink
         self._latest = _MAX_SIZE if epoch is None else min(epoch, _MAX_SIZE)
         self._epoch = epoch
+        self._fractions = fractions
+        if fractions:
+            self._latest = -1  # ustar has no room for them
         self._near = near
         self._seen = seen
         self._arena = arena
@@ -180,6 +184,8 @@ class TarWriter:
         seconds = entry.mtime // 1_000_000_000
         if self._epoch is not None:
             seconds = min(seconds, self._epoch)
+        late = seconds != entry.mtime // 1_000_000_000
+        fraction = 0 if late or not self._fractions else entry.mtime % 1_000_000_000
         uid, gid = entry.uid, entry.gid
         prefix = b""
         if (
@@ -190,6 +196,7 @@ class TarWriter:
             or uid > _MAX_ID
             or gid > _MAX_ID
             or not 0 <= seconds <= _MAX_SIZE
+            or fraction
             or not path.isascii()
             or not link.isascii()
         ):
@@ -198,6 +205,8 @@ class TarWriter:
             link = _text_record(records, b"linkpath", link)
             size = _number_record(records, b"size", size, _MAX_SIZE)
             seconds = _number_record(records, b"mtime", seconds, _MAX_SIZE)
+            if fraction:
+                records[b"mtime"] = _decimal(entry.mtime)
             uid = _number_record(records, b"uid", uid, _MAX_ID)
             gid = _number_record(records, b"gid", gid, _MAX_ID)
             if kind is not Kind.HARDLINK:  # a link has its file's
@@ -342,6 +351,12 @@ def _number_record(records: dict[bytes, bytes], key: bytes, value: int, most: in
         return value
     records[key] = b"%d" % value
     return 0
+
+
+def _decimal(nanoseconds: int) -> bytes:
+    """Seconds as pax has them: decimal, with a sign."""
+    sign = b"-" if nanoseconds < 0 else b""
+    return b"%s%d.%09d" % (sign, *divmod(abs(nanoseconds), 1_000_000_000))
 
 
 def _keyword(name: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import lt
 from typing import BinaryIO, Protocol
@@ -61,7 +61,32 @@ def pack(
     `TarWriter.add_all`, `sink` and `check` raise; no thread is left then, and what reached `sink`
     is to be thrown away.
     """
+    ordered = canonical(entries)
+    check()
+    return pack_ordered(ordered, sink, compression, epoch=epoch, check=check, seen=seen)
+
+
+def pack_ordered(
+    entries: Iterable[Entry],
+    sink: Writable,
+    compression: Compression,
+    *,
+    epoch: int | None = None,
+    fractions: bool = False,
+    check: Callable[[], None] = nothing,
+    seen: Seen | None = None,
+) -> Packed:
+    """As `pack`, of entries that come in canonical order: each is asked for when it is written.
+    With `fractions`, modification times have nanoseconds."""
     blob = _Blob(sink, compression, check)
+    count = 0
+
+    def counted() -> Iterator[Entry]:
+        nonlocal count
+        for entry in entries:
+            count += 1
+            yield entry
+
     try:
         with Openings() as near, Behind(blob.take, "pack", ARENA) as behind:
 
@@ -69,12 +94,17 @@ def pack(
                 check()
                 behind.put(piece)
 
-            writer = TarWriter(hand_over, arena=behind.arena, epoch=epoch, near=near, seen=seen)
-            ordered = canonical(entries)
-            check()
-            writer.add_all(ordered)
+            writer = TarWriter(
+                hand_over,
+                arena=behind.arena,
+                epoch=epoch,
+                fractions=fractions,
+                near=near,
+                seen=seen,
+            )
+            writer.add_all(counted())
             writer.close()
-        return blob.finish(len(ordered))
+        return blob.finish(count)
     finally:
         blob.abort()
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 10
 MAX_ERROR_BODY = 64 << 10
-DIRECT = 8 << 20  # bytes of an answer from which on httpx is passed by (speed.md 8)
 _DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GO_ALONG = frozenset(
@@ -95,11 +94,12 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer whose body is being read; `url` and `inside` as of a Response."""
+    """An answer whose body is being read: each piece is good until the next one is asked for. `url`
+    and `inside` as of a Response."""
 
     status: int
     headers: Mapping[str, str]
-    pieces: Iterator[bytes] = field(repr=False)
+    pieces: Iterator[memoryview] = field(repr=False)
     url: str = field(repr=False)
     inside: bool = False
 
@@ -111,6 +111,7 @@ class Stream:
 @dataclass(frozen=True, slots=True)
 class _Received:
     response: Answer
+    headers: Mapping[str, str]
     request: Request  # as it was sent to the last origin
     inside: bool
 
@@ -188,8 +189,8 @@ class HttpClient:
         from the pieces, when the connection breaks or is slower than the floor."""
         with self._send(request, None) as answer:
             response = answer.response
-            headers, url = _headers(response), answer.request.url
-            yield Stream(response.status_code, headers, self._pieces(answer), url, answer.inside)
+            pieces, url = self._pieces(answer), answer.request.url
+            yield Stream(response.status_code, answer.headers, pieces, url, answer.inside)
 
     def now(self) -> float:
         """The moment on the clock of `pause`."""
@@ -241,20 +242,19 @@ class HttpClient:
 
     def _once(self, request: Request, limit: int, until: float) -> Response:
         with self._send(request, until) as answer:
-            response, parts, size = answer.response, [], 0
+            response, received = answer.response, bytearray()
             failed = response.status_code >= 400
             for piece in self._pieces(answer):
-                parts.append(piece)
-                size += len(piece)
-                if size > (MAX_ERROR_BODY if failed else limit):
+                received += piece
+                if len(received) > (MAX_ERROR_BODY if failed else limit):
                     break
-            body = b"".join(parts)
+            body, size = bytes(received), len(received)
             if failed:
                 body = body[:MAX_ERROR_BODY]
                 self._check_scheme(answer, body)
             elif size <= limit:
                 try:
-                    body = decoded(body, response.headers.get("content-encoding", ""), limit)
+                    body = decoded(body, answer.headers.get("content-encoding", ""), limit)
                 except ValueError as error:
                     raise _violation(
                         request, f"sent {error} for", status=response.status_code
@@ -262,8 +262,8 @@ class HttpClient:
             if not failed and len(body) > limit:
                 what = f"sent more than {limit} bytes for"
                 raise _violation(request, what, status=response.status_code)
-            headers, url = _headers(response), answer.request.url
-            return Response(response.status_code, headers, body, url, answer.inside)
+            url = answer.request.url
+            return Response(response.status_code, answer.headers, body, url, answer.inside)
 
     def _check_scheme(self, answer: _Received, body: bytes) -> None:
         """Servers that speak TLS tell who does not by a 400 in plain http."""
@@ -277,11 +277,12 @@ class HttpClient:
             response = self._sent(request, until)
             try:
                 stream = response.extensions["network_stream"]
-                self._warnings.note(request.registry, response.headers.get_list("warning"))
-                location = response.headers.get("location", "")
-                status = response.status_code
+                headers = _headers(response)
+                if "warning" in headers:
+                    self._warnings.note(request.registry, response.headers.get_list("warning"))
+                location, status = headers.get("location", ""), response.status_code
                 if not (request.follow and status in _REDIRECTS and location):
-                    yield _Received(response, request, stream.inside)
+                    yield _Received(response, headers, request, stream.inside)
                     return
                 redirects += 1
                 if redirects > MAX_REDIRECTS:
@@ -333,20 +334,11 @@ class HttpClient:
             self._cancellation.check()
             raise self._failed(request, error) from error
 
-    def _pieces(self, answer: _Received) -> Iterator[bytes]:
-        from assembler.net.transport import ERRORS
+    def _pieces(self, answer: _Received) -> Iterator[memoryview]:
+        from assembler.net.transport import ERRORS, body_of
 
-        response = answer.response
         try:
-            rest = _direct(response, answer.request.method)
-            received = response.iter_raw()
-            for piece in received:
-                yield piece
-                if rest:
-                    # h11 has handed on all that it had read; its connection is not used again.
-                    stream = response.extensions["network_stream"]
-                    yield from stream.pieces(rest - len(piece))
-                    return
+            yield from body_of(answer.response)
         except ERRORS as error:
             self._cancellation.check()
             raise self._failed(answer.request, error) from error
@@ -355,7 +347,9 @@ class HttpClient:
         """Read a short body, so that the connection can be used again."""
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= _DRAINED:
-            for _ in response.iter_raw():
+            from assembler.net.transport import body_of
+
+            for _ in body_of(response):
                 pass
 
     def _failed(self, request: Request, error: BaseException) -> Unreachable:
@@ -367,6 +361,8 @@ class HttpClient:
         )
 
     def _transport(self) -> Transport:
+        if self._made is not None:
+            return self._made
         # httpx imports its command line, and with it rich, unless something stands in its place.
         sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
         from assembler.net.dial import look_up
@@ -408,20 +404,6 @@ def _redirected(request: Request, status: int, location: str, inside: bool) -> R
         request, method=method, url=url, headers=headers, private=private, body=body, length=length,
         public=public,
     )  # fmt: skip
-
-
-def _direct(response: Answer, method: str) -> int:
-    """The length of a body that can be received from the socket itself, else 0."""
-    length = response.headers.get("content-length", "")
-    if (
-        response.status_code not in (200, 206)
-        or method == "HEAD"
-        or not length.isdecimal()
-        or "transfer-encoding" in response.headers
-        or "content-encoding" in response.headers
-    ):
-        return 0
-    return int(length) if int(length) >= DIRECT else 0
 
 
 def _headers(response: Answer) -> dict[str, str]:

@@ -12,21 +12,23 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import httpcore
+import httpx
 
 from assembler.cancellation import Cancellation
 from assembler.net.limits import Limits
 
 PIECE = 256 << 10
+_BUFFER = 1 << 20
 _SLICE = 1.0
 _MAX_HEAD = 1 << 20  # bytes read before the answer's head is complete; h11 bounds each line itself
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class SocketStream(httpcore.NetworkStream):
-    """A connected socket, for httpcore. `inside` says that its address is not a public one."""
+class SocketStream:
+    """A connected socket. `inside` says that its address is not a public one. What goes wrong is an
+    httpx.TransportError, or Cancelled."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class SocketStream(httpcore.NetworkStream):
         self._head: float | None = None  # seconds allowed until the head of an answer is there
         self._until: float | None = None
         self._writing = False
+        self._buffer: memoryview | None = None
         self.received = 0
         self.busy_at = clock()  # when the network was last used; infinite while it is
 
@@ -66,53 +69,65 @@ class SocketStream(httpcore.NetworkStream):
         self._head = None
         self._waited = self._moved = 0.0
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """See httpcore; the timeouts are our own."""
+    def expect(self) -> None:
+        """Wait for an answer: to read at once after a request is in vain."""
+        self._turn(writing=False)
+        if not self._is_tls:  # whose records may have been read already
+            self._wait(None, select.POLLIN)
+
+    def read(self, most: int) -> bytes:
+        """The next bytes, at most so many; none at the end."""
         self._turn(writing=False)
         while True:
             try:
-                data = self._socket.recv(max_bytes)
+                data = self._socket.recv(most)
                 break
             except _LATER as error:
                 self._wait(error, select.POLLIN)
             except OSError as error:
-                raise httpcore.ReadError(str(error)) from error
+                raise httpx.ReadError(str(error)) from error
         if not self.received and data[:2] == b"\x15\x03" and not self._is_tls:  # RFC 8446 5.1
-            raise httpcore.RemoteProtocolError("a TLS alert")
+            raise httpx.RemoteProtocolError("a TLS alert")
         self._count(len(data))
         if self._head is not None and self.received > _MAX_HEAD:
-            raise httpcore.RemoteProtocolError("the head of the answer does not end")
+            raise httpx.RemoteProtocolError("the head of the answer does not end")
         return data
 
-    def pieces(self, length: int) -> Iterator[bytes]:
-        """The next `length` bytes, past httpcore (speed.md 8). Raises httpcore.ReadError when there
-        are fewer."""
-        buffer = memoryview(bytearray(min(4 * PIECE, max(1, length))))
+    def pieces(self, length: int, first: bytes = b"") -> Iterator[memoryview]:
+        """The next `length` bytes, of which `first` were read already; each piece is good until the
+        next one is asked for. Raises httpx.ReadError when there are fewer."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(_BUFFER))
+        buffer, filled = self._buffer, len(first)
+        buffer[:filled] = first
         while length:
-            filled, most, ended = 0, min(len(buffer), length), False
+            most, ended = min(len(buffer), length), False
             try:
                 while filled < most and not ended:
                     some = self._socket.recv_into(buffer[filled:most])
+                    self._count(some)
                     filled, ended = filled + some, not some
+                    if not self._is_tls:
+                        break  # what was there, unless the buffer is full
             except _LATER as error:
                 if not filled:
                     self._wait(error, select.POLLIN)
                     continue
             except OSError as error:
                 if not filled:
-                    raise httpcore.ReadError(str(error)) from error
-            self._count(filled)
+                    raise httpx.ReadError(str(error)) from error
             length -= filled
             if filled:
-                yield bytes(buffer[:filled])
+                yield buffer[:filled]
+                filled = 0
             elif ended:
-                raise httpcore.ReadError(f"the connection ended {length} bytes early")
+                raise httpx.ReadError(f"the connection ended {length} bytes early")
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """See httpcore. Raises httpcore.WriteError also when the other end answers instead of
+    def write(self, data: bytes) -> None:
+        """Write all of `data`. Raises httpx.WriteError also when the other end answers instead of
         reading on."""
         self._turn(writing=True)
-        rest = memoryview(buffer)
+        rest = memoryview(data)
         while rest:
             try:
                 sent = self._socket.send(rest)
@@ -120,7 +135,7 @@ class SocketStream(httpcore.NetworkStream):
                 self._wait(error, select.POLLOUT)
                 continue
             except OSError as error:
-                raise httpcore.WriteError(str(error)) from error
+                raise httpx.WriteError(str(error)) from error
             self._count(sent)
             rest = rest[sent:]
 
@@ -137,29 +152,23 @@ class SocketStream(httpcore.NetworkStream):
                 self._wait(error, select.POLLOUT)
                 continue
             except OSError as error:
-                raise httpcore.WriteError(str(error)) from error
+                raise httpx.WriteError(str(error)) from error
             self._count(sent)
             yield sent
             if not sent:
                 return
             offset, length = offset + sent, length - sent
 
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> SocketStream:
+    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Speak TLS from now on, within the time for a handshake. Raises ssl.SSLError, OSError."""
         self.begin(self._limits.handshake)
-        secured = ssl_context.wrap_socket(
-            self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+        secured = context.wrap_socket(
+            self._socket, server_hostname=host, do_handshake_on_connect=False
         )
         self._socket = secured
         while True:
             try:
-                secured.do_handshake()
-                return self
+                return secured.do_handshake()
             except _LATER as error:
                 self._wait(error, select.POLLIN)
 
@@ -176,13 +185,11 @@ class SocketStream(httpcore.NetworkStream):
         """Give the connection up."""
         self._socket.close()
 
-    def get_extra_info(self, info: str) -> Any:
-        """See httpcore."""
-        if info == "is_readable":
-            return self._socket.fileno() < 0 or self._readable()
-        return self._socket if info == "socket" else None
-
-    def _readable(self) -> bool:
+    @property
+    def readable(self) -> bool:
+        """Whether something is there to be read, the end too."""
+        if self._socket.fileno() < 0:
+            return True
         probe = select.poll()
         probe.register(self._socket, select.POLLIN)
         return bool(probe.poll(0))
@@ -200,8 +207,8 @@ class SocketStream(httpcore.NetworkStream):
             self.received += moved
         self.busy_at = self._clock()
 
-    def _wait(self, error: OSError, events: int) -> None:
-        """Wait until the socket is ready for more. Raises httpcore's timeouts, Cancelled."""
+    def _wait(self, error: OSError | None, events: int) -> None:
+        """Wait until the socket is ready for more. Raises httpx's timeouts, Cancelled."""
         if isinstance(error, ssl.SSLWantReadError):
             events = select.POLLIN
         elif isinstance(error, ssl.SSLWantWriteError):
@@ -220,8 +227,8 @@ class SocketStream(httpcore.NetworkStream):
                 self.busy_at = now
                 return
             # A server that will not have the rest of a request may have said so (RFC 9112 9.5).
-            if self._writing and not self._is_tls and self._readable():
-                raise httpcore.WriteError("the server answers without reading on")
+            if self._writing and not self._is_tls and self.readable:
+                raise httpx.WriteError("the server answers without reading on")
 
     def _left(self) -> float:
         whole = self._limits.window
@@ -230,7 +237,7 @@ class SocketStream(httpcore.NetworkStream):
         return max(0.0, whole - self._waited)
 
     def _judge(self, now: float) -> None:
-        kind: type[Exception] = httpcore.WriteTimeout if self._writing else httpcore.ReadTimeout
+        kind: type[Exception] = httpx.WriteTimeout if self._writing else httpx.ReadTimeout
         if self._until is not None and now > self._until:
             raise kind("the time for it is over")
         if self._head is not None and not self._writing:

@@ -4,10 +4,11 @@ by the rules that Go programs have (golang.org/x/net/http/httpproxy), and with A
 from __future__ import annotations
 
 import ipaddress
-from base64 import b64encode
+import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from assembler.errors import UsageError
 from assembler.net.origin import Origin, is_loopback
@@ -23,6 +24,20 @@ class Proxy:
     port: int
     variable: str
     authorization: str = field(default="", repr=False)
+
+    def is_quoted(self, text: bytes) -> bool:
+        """Whether `text` has the credential in it, or its password, in one of the forms that a page
+        may have it in."""
+        if not self.authorization:
+            return False
+        import html
+
+        token = self.authorization.removeprefix("Basic ")
+        pair = b64decode(token).decode("utf-8", "replace")
+        password = pair.partition(":")[2]
+        forms = {token, pair, password, html.escape(pair), html.escape(password)}
+        forms |= {quote(password, safe=""), quote(password), json.dumps(password)[1:-1]}
+        return any(form.encode() in text for form in forms if form)
 
     def __str__(self) -> str:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"

@@ -1,4 +1,4 @@
-"""The transport below `HttpClient`, and the only module that imports httpx and its engine, httpcore.
+"""The transport below `HttpClient`: an httpx transport of our own.
 
 A request has a connection of its own while its answer is read; a host has at most `PER_HOST` of
 them (rule R15). httpx's own transport gives no hold on connections: neither on the address that is
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
 
-import httpcore
 import httpx
 
 from assembler.cancellation import NOTICING, Cancellation
@@ -22,6 +21,7 @@ from assembler.errors import BlobCorrupt
 from assembler.net.body import FileBody
 from assembler.net.connection import PIECE, SocketStream
 from assembler.net.dial import LookUp, connect, only_public, resolve
+from assembler.net.exchange import Exchange, Head, Headers
 from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback, is_public
 from assembler.net.proxy import Proxies, Proxy
@@ -32,16 +32,11 @@ InvalidURL = httpx.InvalidURL
 
 PER_HOST = 4
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
+SHOWN = 64 << 10  # bytes of a refusal that somebody may be shown
 STRANDED = 1.0  # seconds after which a connection that is held but not used holds nobody up
 _REPLAYED = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE"})  # idempotent: RFC 9110 9.2.2
 
-ERRORS = (
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    OSError,  # ssl.SSLError is one
-)
+ERRORS = (httpx.TransportError, OSError)  # ssl.SSLError is one of the latter
 """What `Transport` and its answers raise when the network, or the other end, fails."""
 
 
@@ -92,23 +87,22 @@ def request(
 ) -> httpx.Request:
     """A request as `Transport` takes it. Raises httpx.InvalidURL."""
     stream: httpx.SyncByteStream
+    more: dict[str, object] = {"call": call}
     if isinstance(body, bytes):
         stream = httpx.ByteStream(body)
+        more["content"] = body
     elif isinstance(body, FileBody):
         stream = _Body(lambda: _read(body), body)
     else:
         stream = _Body(body)
     parsed = httpx.URL(url)
     host = ("Host", parsed.netloc.decode("ascii"))
-    return httpx.Request(
-        method, parsed, headers=[host, *headers], stream=stream, extensions={"call": call}
-    )
+    return httpx.Request(method, parsed, headers=[host, *headers], stream=stream, extensions=more)
 
 
 @dataclass(slots=True, eq=False)
 class _Connection:
-    stream: SocketStream
-    engine: httpcore.HTTP11Connection
+    exchange: Exchange
     proxy: Proxy | None  # that takes requests for plain http in the place of the host
     used: bool = False
 
@@ -153,9 +147,13 @@ class Transport(httpx.BaseTransport):
             again = connection.used and request.method.encode() in _REPLAYED
             try:
                 return self._exchange(origin, connection, request, call)
-            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
                 # An idle connection may be closed the moment it is used again (RFC 9112 9.3.1).
-                if connection.stream.received or not again or isinstance(request.stream, _Body):
+                if (
+                    connection.exchange.stream.received
+                    or not again
+                    or isinstance(request.stream, _Body)
+                ):
                     raise
 
     def close(self) -> None:
@@ -164,27 +162,46 @@ class Transport(httpx.BaseTransport):
             idle = [one for host in self._hosts.values() for one in host.idle]
             self._hosts.clear()
         for one in idle:
-            one.engine.close()
+            one.exchange.close()
 
     def _exchange(
         self, origin: Origin, connection: _Connection, request: httpx.Request, call: Call
     ) -> httpx.Response:
-        stream = connection.stream
+        exchange = connection.exchange
+        stream = exchange.stream
         stream.begin(call.head, call.until)
         try:
-            answer = connection.engine.handle_request(_for_engine(origin, connection, request))
-            if answer.status == 407 and connection.proxy is not None:  # the host never says it
-                raise _refusal(connection.proxy, answer.status)
+            head = exchange.ask(request.method, *_message(connection, request))
+            seen = self._judge(connection, head)
         except BaseException:
+            exchange.close()
             self._release(origin, connection)
             raise
         stream.answered()
         return httpx.Response(
-            answer.status,
-            headers=answer.headers,
-            stream=_Answer(answer, lambda: self._release(origin, connection)),
+            head.status,
+            headers=head.headers,
+            stream=_Answer(exchange, lambda: self._release(origin, connection), seen),
             extensions={"network_stream": stream},
         )
+
+    def _judge(self, connection: _Connection, head: Head) -> list[memoryview]:
+        """Raise the refusal of a proxy that answers in the place of the host: what it says is not
+        shown, for it may tell what it was told. What was read of the body for that."""
+        proxy, seen = connection.proxy, b""
+        if proxy is None or head.status < 400:
+            return []
+        if head.status == 407:  # the host never says it
+            raise _refusal(proxy, head.status)
+        if proxy.authorization:
+            for piece in connection.exchange.body():
+                seen += piece
+                if len(seen) >= SHOWN:
+                    break
+            headers = b"\n".join(value for _, value in head.headers)
+            if proxy.is_quoted(headers + seen):
+                raise _refusal(proxy, head.status)
+        return [memoryview(seen)] if seen else []
 
     def _acquire(self, origin: Origin, call: Call) -> _Connection:
         """A connection for one request; `_release` gives it back."""
@@ -215,19 +232,19 @@ class Transport(httpx.BaseTransport):
         """Whether every connection is held by somebody who has turned to something else. What he
         waits for may need a connection itself."""
         before = self._clock() - STRANDED
-        return all(one is not None and one.stream.busy_at < before for one in host.held)
+        return all(one is not None and one.exchange.stream.busy_at < before for one in host.held)
 
     def _release(self, origin: Origin, connection: _Connection) -> None:
         with self._changed:
             host = self._hosts.get(origin)
             if host is not None and connection in host.held:
                 host.held.remove(connection)
-                if connection.engine.is_idle():
+                if connection.exchange.idle:
                     connection.used = True
                     host.idle.append(connection)
                 self._changed.notify()
-        if host is None or not connection.engine.is_idle():
-            connection.engine.close()
+        if host is None:
+            connection.exchange.close()
 
     def _connect(self, origin: Origin, call: Call) -> _Connection:
         proxy = self._proxies.choose(origin)
@@ -246,14 +263,14 @@ class Transport(httpx.BaseTransport):
         except BaseException:
             stream.close()
             raise
-        engine = httpcore.HTTP11Connection(_engine_origin(origin), stream, KEEP_ALIVE)
-        return _Connection(stream, engine, proxy if origin.scheme == "http" else None)
+        through = proxy if origin.scheme == "http" else None
+        return _Connection(Exchange(stream, KEEP_ALIVE), through)
 
     def _to_proxy(self, proxy: Proxy) -> SocketStream:
         try:
             return self._socket(proxy.host, proxy.port, public=False)
         except OSError as error:
-            raise httpcore.ProxyError(f"{proxy} of {proxy.variable}: {error}") from error
+            raise httpx.ProxyError(f"{proxy} of {proxy.variable}: {error}") from error
 
     def _socket(self, host: str, port: int, public: bool) -> SocketStream:
         seconds, cancellation = self._limits.connect, self._cancellation
@@ -273,48 +290,60 @@ class Transport(httpx.BaseTransport):
 class _Answer(httpx.SyncByteStream):
     """The body of an answer."""
 
-    def __init__(self, answer: httpcore.Response, release: Callable[[], None]) -> None:
-        self._answer = answer
+    def __init__(
+        self, exchange: Exchange, release: Callable[[], None], seen: list[memoryview]
+    ) -> None:
+        self.exchange = exchange
         self._release = release
+        self._seen = seen
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._answer.iter_stream()
+        return cast(Iterator[bytes], self.pieces())
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The body: what was seen of it, and then the rest."""
+        yield from self._seen
+        yield from self.exchange.body()
 
     def close(self) -> None:
-        self._answer.close()
-        self._release()
+        if not self._closed:
+            self._closed = True
+            self.exchange.end()
+            self._release()
+
+
+def body_of(answer: httpx.Response) -> Iterator[memoryview]:
+    """The pieces of the body of an answer of `Transport`; each is good until the next one is asked
+    for. Raises `ERRORS`, Cancelled."""
+    assert isinstance(answer.stream, _Answer)
+    return answer.stream.pieces()
 
 
 def _reusable(host: _Host, call: Call) -> _Connection | None:
     while host.idle:
         found = host.idle.pop()
-        if not found.engine.has_expired() and not (call.public and found.stream.inside):
+        if not found.exchange.expired and not (call.public and found.exchange.stream.inside):
             return found
-        found.engine.close()
+        found.exchange.close()
     return None
 
 
-def _for_engine(
-    origin: Origin, connection: _Connection, request: httpx.Request
-) -> httpcore.Request:
+def _message(
+    connection: _Connection, request: httpx.Request
+) -> tuple[bytes, Headers, bytes | Iterable[bytes]]:
+    """Target, headers and body of `request` as `connection` is to be asked."""
     headers, target = request.headers.raw, request.url.raw_path
     if connection.proxy is not None:
         target = b"http://" + request.url.netloc + target
         if connection.proxy.authorization:
             value = connection.proxy.authorization.encode("ascii")
             headers = [*headers, (b"Proxy-Authorization", value)]
-    body = request.stream
-    content = cast(Iterable[bytes], body)
-    if isinstance(body, _Body) and body.file is not None and connection.stream.sends_files:
-        content = _blamed(partial(_send, body.file, connection.stream))
-    where = _engine_origin(origin)
-    return httpcore.Request(
-        request.method,
-        httpcore.URL(scheme=where.scheme, host=where.host, port=where.port, target=target),
-        headers=headers,
-        content=content,
-        extensions={},
-    )
+    body, stream = request.stream, connection.exchange.stream
+    if isinstance(body, _Body) and body.file is not None and stream.sends_files:
+        return target, headers, _blamed(partial(_send, body.file, stream))
+    content: bytes | None = request.extensions.get("content")
+    return target, headers, cast(Iterable[bytes], body) if content is None else content
 
 
 def _blamed(make: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
@@ -365,22 +394,19 @@ def _short(body: FileBody, done: int) -> BlobCorrupt:
 
 
 def _tunnel(stream: SocketStream, proxy: Proxy, origin: Origin) -> None:
-    """Have the proxy connect to `origin` (RFC 9110 9.3.6). Raises httpcore.ProxyError."""
+    """Have the proxy connect to `origin` (RFC 9110 9.3.6). Raises httpx.ProxyError."""
     where = f"{origin.bracketed}:{origin.port}".encode("ascii")
     headers = [(b"Host", where)]
     if proxy.authorization:
         headers.append((b"Proxy-Authorization", proxy.authorization.encode("ascii")))
-    at = httpcore.Origin(b"http", proxy.host.encode("ascii"), proxy.port)
-    url = httpcore.URL(scheme=at.scheme, host=at.host, port=at.port, target=where)
     stream.begin()
-    engine = httpcore.HTTP11Connection(at, stream)
-    answer = engine.handle_request(httpcore.Request("CONNECT", url, headers=headers, extensions={}))
+    answer = Exchange(stream).ask("CONNECT", where, headers)
     if not 200 <= answer.status < 300:
         raise _refusal(proxy, answer.status)
 
 
-def _refusal(proxy: Proxy, status: int) -> httpcore.ProxyError:
-    return httpcore.ProxyError(f"{proxy} of {proxy.variable} answers with status {status}")
+def _refusal(proxy: Proxy, status: int) -> httpx.ProxyError:
+    return httpx.ProxyError(f"{proxy} of {proxy.variable} answers with status {status}")
 
 
 def _is_inside(host: str) -> bool:
@@ -396,7 +422,3 @@ def _is_inside(host: str) -> bool:
 def _origin(url: httpx.URL) -> Origin:
     host = url.raw_host.decode("ascii").strip("[]").lower()
     return Origin(url.scheme, host, url.port or {"http": 80, "https": 443}[url.scheme])
-
-
-def _engine_origin(origin: Origin) -> httpcore.Origin:
-    return httpcore.Origin(origin.scheme.encode(), origin.host.encode("ascii"), origin.port)

@@ -17,6 +17,8 @@ from assembler.values import value
 FILES = 50
 """As many files of one source are named; the others are counted."""
 
+_LEVELS = 8  # of objects in objects; there are four
+
 Document = Mapping[str, Any]
 Listing = Mapping[str, str]
 """What a selection holds: by path what `File.parse` reads."""
@@ -84,7 +86,16 @@ def parse(text: str) -> Document | None:
         document = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) and document.get("version") == 1 else None
+    known = isinstance(document, dict) and document.get("version") == 1
+    return document if known and _is_shallow(document, _LEVELS) else None
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    """Whether `value` is nested no deeper than that."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def compare(

@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from assembler.oci.config import History, ImageConfig
-from assembler.oci.descriptor import Descriptor
 from assembler.oci.platform import Platform
 from assembler.plan.resolution import Need
+from assembler.plan.resolved import ResolvedImage as ResolvedImage
 from assembler.plan.steps import StageOrigin, Step, origins_of
 from assembler.source import Span
 from assembler.values import field, value
-
-
-@value
-class ResolvedImage:
-    """An image pinned for this build: its name, manifest, configuration and layers, lowest first.
-
-    `layers[i]` is the packed form of `config.diff_ids[i]`.
-    """
-
-    name: str
-    manifest: Descriptor
-    config: ImageConfig
-    layers: tuple[Descriptor, ...]
 
 
 @value

@@ -36,6 +36,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
     {
         "new": "instruction is new",
         "first": "no earlier build is known",
+        "unreached": "no earlier build has come so far",
         "no-cache": "--no-cache",
         "cache-ttl": "older than --cache-ttl",
         "pruned": "result was pruned",

@@ -121,7 +121,7 @@ class _Arriving:
         self._thread = threading.Thread(target=run, name=f"blob {self.blob.digest}")
         self._thread.start()
 
-    def _take(self, piece: bytes) -> None:
+    def _take(self, piece: memoryview) -> None:
         if self._left:
             raise Cancelled("nobody reads it any more")
         rest = memoryview(piece)

@@ -60,6 +60,8 @@ class RegistryClient:
         self._insecure: set[str] = set()
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
+        self._endpoints: dict[Reference, tuple[Endpoint, ...]] = {}
+        self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
         """The mirrors that did not answer: they are not asked again."""
         self._found: dict[tuple[str, str], Found] = {}
@@ -70,17 +72,26 @@ class RegistryClient:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
+        """Where to read `reference`, found out once. Raises what the configuration raises."""
+        if reference not in self._endpoints:
+            self._endpoints[reference] = self.configuration.endpoints(reference)
+        return self._endpoints[reference]
+
     def repository(self, endpoint: Endpoint, reference: Reference) -> Repository:
         """The repository at `endpoint`; the scheme is found out once for each host."""
-        url = f"{self.base(endpoint)}/v2/{endpoint.repository}"
-        return Repository(
-            url,
-            endpoint.host,
-            endpoint.repository,
-            reference,
-            self._tokens_of(url, endpoint.host, endpoint.repository),
-            endpoint.mirror,
-        )
+        key = endpoint, reference
+        if key not in self._repositories:
+            url = f"{self.base(endpoint)}/v2/{endpoint.repository}"
+            self._repositories[key] = Repository(
+                url,
+                endpoint.host,
+                endpoint.repository,
+                reference,
+                self._tokens_of(url, endpoint.host, endpoint.repository),
+                endpoint.mirror,
+            )
+        return self._repositories[key]
 
     def base(self, endpoint: Endpoint) -> str:
         """`https://host` of `endpoint`."""
@@ -259,5 +270,9 @@ def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Sco
 def _tokens_for(repository: Repository, *urls: str) -> Tokens | None:
     """None where one of `urls` is at another origin: nothing of ours goes there, and nothing that is
     said there is the registry's word."""
-    here = Origin.of(repository.url)
-    return repository.tokens if all(Origin.of(url) == here for url in urls) else None
+    elsewhere = [url for url in urls if not url.startswith(f"{repository.url}/")]
+    if elsewhere:
+        here = Origin.of(repository.url)
+        if any(Origin.of(url) != here for url in elsewhere):
+            return None
+    return repository.tokens

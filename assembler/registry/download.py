@@ -27,16 +27,16 @@ def fetch_blob(
     client: RegistryClient,
     reference: Reference,
     blob: Descriptor,
-    write: Callable[[bytes], object],
+    write: Callable[[memoryview], object],
     *,
     progress: Callable[[int, int], None] = lambda current, total: None,
     cancellation: Cancellation,
 ) -> None:
-    """Hand the bytes of `blob` to `write`, each once and in order, size and digest verified at the
-    end. Raises RegistryError; what was written is to be thrown away then."""
+    """Hand the bytes of `blob` to `write`, which keeps no view of them, each once and in order; size
+    and digest are verified at the end. Raises RegistryError; what was written is to be thrown away then."""
     download = _Download(client, blob, write, progress, cancellation)
     if blob.data is not None:
-        download.take(blob.data)
+        download.take(memoryview(blob.data))
     elif blob.size:
         from_any(client, reference, download.run)
     elif not blob.digest.matches(b""):
@@ -110,7 +110,7 @@ class _Download:
         self,
         client: RegistryClient,
         blob: Descriptor,
-        write: Callable[[bytes], object],
+        write: Callable[[memoryview], object],
         progress: Callable[[int, int], None],
         cancellation: Cancellation,
     ) -> None:
@@ -149,7 +149,7 @@ class _Download:
         if self._hasher.hexdigest() != self._blob.digest.hex:
             raise corrupt(repository, self._operation)
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: memoryview) -> None:
         """Hand on the next bytes."""
         self._received += len(piece)
         self._hasher.update(piece)

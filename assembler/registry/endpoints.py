@@ -26,7 +26,7 @@ def from_any(
     registry's own; its hint names a mirror that failed.
     """
     failed = ""
-    for endpoint in client.configuration.endpoints(reference):
+    for endpoint in client.endpoints(reference):
         if endpoint.mirror and endpoint.host in client.unreachable:
             continue
         try:

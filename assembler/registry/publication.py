@@ -53,7 +53,8 @@ class Publication:
             if not missing or attempt == _AGAIN:
                 break
             self.complete()
-            if not self.destination.client.http.pause(attempt):
+            why = f"{self._where}: {operation} was refused, for it lacks blobs that it had"
+            if not self.destination.client.http.pause(attempt, why=why):
                 break
         raise refused(answer, self.destination.repository, operation)
 
@@ -95,7 +96,8 @@ class Publication:
                 if put.status != 201:
                     raise
                 return
-            if answer.status != 404 or not self.destination.client.http.pause(attempt):
+            why = f"{self._where} does not have the manifest {digest} yet that it took"
+            if answer.status != 404 or not self.destination.client.http.pause(attempt, why=why):
                 break
             attempt += 1
         if answer.status in (401, 403) and put.status == 201:
@@ -105,11 +107,14 @@ class Publication:
         if answer.body != self.document.content:
             raise self._violation(operation, f"gives back other bytes for {operation}")
 
+    @property
+    def _where(self) -> str:
+        return f"{self.destination.repository.registry}/{self.destination.repository.name}"
+
     def _violation(self, operation: str, what: str) -> RegistryError:
-        repository = self.destination.repository
         return ProtocolViolation(
-            f"{repository.registry}/{repository.name}: {what}",
-            registry=repository.registry,
+            f"{self._where}: {what}",
+            registry=self.destination.repository.registry,
             operation=operation,
             hint="a proxy in between changes content, or the registry does",
         )

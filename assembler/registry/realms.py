@@ -25,9 +25,10 @@ from assembler.net.origin import Origin
 
 KNOWN = (
     (r"rg\.[a-z-]+\.scw\.cloud", "api.scaleway.com"),
-    (r"registry(-vpc|-internal|)\.([a-z0-9-]+)\.aliyuncs\.com", r"dockerauth\1.\2.aliyuncs.com"),
+    (r"registry(-vpc|)\.([a-z0-9-]+)\.aliyuncs\.com", r"dockerauth\1.\2.aliyuncs.com"),
 )
-"""Registries whose token server has another domain: a pattern, and the host that it gives."""
+"""Registries whose token server has another domain: a pattern, and the host that it gives. As clients
+were answered: Docker by Scaleway, crane by Alibaba (github.com/kubernetes/minikube/pull/13782)."""
 
 SHARED = frozenset(
     "amazonaws.com azurecr.io azurewebsites.net azure.com windows.net appspot.com run.app web.app"

@@ -1,10 +1,8 @@
 """Content-addressed blobs: written once, verified, durable before something durable names them.
 
-Order of one write (reliability.md 1.1): exclusive file in a locked ingest directory, hash while
-writing, compare, fsync, chmod 0444, rename, fsync of the directory. In batches the fsync of all of
-them is when `sync` is called, before a name is given: until then a blob has mode 0400, and whoever
-finds one that another process left so reads it before believing it. A small blob is in memory until
-it is known whether it is here already.
+How one is written: `store.ingest`. In batches the fsync of all of them is when `sync` is called,
+before a name is given: until then a blob has mode 0400, and whoever finds one that another process
+left so reads it before believing it.
 """
 
 from __future__ import annotations
@@ -15,36 +13,35 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from assembler.errors import AssemblerError, BlobCorrupt, BlobMissing, Cancelled
-from assembler.linux.claims import Claim, claim
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.disk import Disk, Fsync, translated
+from assembler.store.ingest import OPEN_FILES, Draft, Ingest
 
 if TYPE_CHECKING:
     from assembler.store.growing import Growing
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
-_HELD = 1 << 16  # bytes of a new blob that are in memory before they need a file
-_STRETCH = 16 << 20  # bytes of which the writing to disk begins at once
 _PIECE = 1 << 20
+_SMALL = 1 << 20  # bytes of a blob that is not asked room for first
 _DURABLE, _NAMED = 0o444, 0o400
 
 
 class Blobs:
     """The blobs below `directory` (`blobs/sha256/<hex>`, image-layout.md). `check` is called for
-    each piece that is written, and may raise; `hold` is given the path in `directory` of each blob
-    that is used, before it is looked for."""
+    each piece that is written, and may raise; `hold` is given the paths in `directory` of blobs that
+    are used, before they are looked for."""
 
     def __init__(
         self,
         directory: str,
         check: Callable[[], None] = lambda: None,
-        hold: Callable[[str], None] = lambda item: None,
+        hold: Callable[..., None] = lambda *items: None,
         disk: Disk | None = None,
     ) -> None:
         self._directory = directory
@@ -54,6 +51,8 @@ class Blobs:
         self._guard = threading.Lock()
         self._pending: set[str] = set()
         self._verified: set[Digest] = set()
+        self.links_open_files = os.path.isdir(OPEN_FILES)
+        """Whether a file that is open can be given a name."""
 
     def path(self, digest: Digest) -> str:
         """Where the blob `digest` is, or would be."""
@@ -62,6 +61,12 @@ class Blobs:
     def has(self, digest: Digest) -> bool:
         """Whether the blob is here."""
         return self.size(digest) is not None
+
+    def missing(self, blobs: Iterable[Descriptor]) -> list[Descriptor]:
+        """Those of `blobs` that are not here, each digest once."""
+        once = {blob.digest: blob for blob in blobs}
+        self._hold(*map(_item, once))
+        return [blob for digest, blob in once.items() if not self.has(digest)]
 
     def size(self, digest: Digest) -> int | None:
         """The blob's size in bytes, None when it is not here."""
@@ -77,7 +82,7 @@ class Blobs:
         return found.st_size
 
     def _held(self, digest: Digest) -> str:
-        self._hold(f"blobs/{digest.algorithm}/{digest.hex}")
+        self._hold(_item(digest))
         return self.path(digest)
 
     def _believed(self, digest: Digest, path: str, size: int) -> int | None:
@@ -194,7 +199,8 @@ class Blobs:
         the block ends is removed. Without `hashed` its writer hashes what it writes, and commits it
         by `commit_as`. A blob of some size is given to `follow` while it is being written.
         Raises NoSpace, StoreError."""
-        self.reserve(size)
+        if size > _SMALL:  # a smaller one is soon written, or there was no room
+            self.reserve(size)
         hasher = algorithm if hashed else ""
         ingest = Ingest(self, self._directory, self._check, self._disk, hasher, follow)
         try:
@@ -204,19 +210,18 @@ class Blobs:
         finally:
             ingest.close()
 
-    def named(self, digest: Digest, file: int, temporary: str) -> None:
-        """Give the file `temporary`, open as `file`, whole and with the bytes of `digest`, its
-        name."""
+    def named(self, digest: Digest, draft: Draft) -> None:
+        """Give `draft`, whole and with the bytes of `digest`, its name."""
         target = self._held(digest)
         batch = self._disk.policy is Fsync.BATCH
         if not batch:
-            self._disk.sync(file)
-        os.fchmod(file, _NAMED if batch else _DURABLE)
+            self._disk.sync(draft.file)
+        os.fchmod(draft.file, _NAMED if batch else _DURABLE)
         try:
-            os.rename(temporary, target)
+            draft.publish(target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-            os.rename(temporary, target)
+            draft.publish(target)
         self._verified.add(digest)
         if batch:
             with self._guard:
@@ -267,6 +272,10 @@ class Blobs:
             os.close(file)
 
 
+def _item(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
 class Verified(io.RawIOBase):
     """The bytes of `stream`, which is closed with this; at their end BlobCorrupt is raised unless
     they have `digest`."""
@@ -291,122 +300,3 @@ class Verified(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
-
-
-class Ingest:
-    """One blob being written; usable as a binary sink. Made by `Blobs.ingest`."""
-
-    def __init__(
-        self,
-        blobs: Blobs,
-        directory: str,
-        check: Callable[[], None],
-        disk: Disk,
-        algorithm: str,
-        follow: Callable[[Growing], None] | None,
-    ) -> None:
-        self._blobs = blobs
-        self._directory = directory
-        self._check = check
-        self._disk = disk
-        self._algorithm = algorithm
-        self._hasher = hashlib.new(algorithm) if algorithm else None
-        self._size = self._started = 0
-        self._held = bytearray()
-        self._claim: Claim | None = None
-        self._path = ""
-        self._file = -1
-        self._follow = follow
-        self._growing: Growing | None = None
-
-    @property
-    def written(self) -> int:
-        """Bytes so far."""
-        return self._size
-
-    def write(self, chunk: bytes | bytearray | memoryview) -> int:
-        """Append `chunk`; how many bytes that were."""
-        self._check()
-        view = memoryview(chunk)
-        if self._hasher is not None:
-            self._hasher.update(view)
-        self._size += len(view)
-        if self._claim is None and self._size <= _HELD:
-            self._held += view
-        else:
-            self._spill()
-            self._append(view)
-            if self._size - self._started >= _STRETCH:
-                self._disk.start(self._file, self._started, self._size - self._started)
-                self._started = self._size
-            self._tell_followers()
-        return len(view)
-
-    def _tell_followers(self) -> None:
-        if self._follow is not None and self._growing is None:
-            from assembler.store.growing import WORTHWHILE, Growing
-
-            if self._size >= WORTHWHILE:
-                self._growing = Growing(self._file, self._blobs.open)
-                self._follow(self._growing)
-        if self._growing is not None:
-            self._growing.grown(self._size)
-
-    def _spill(self) -> None:
-        """Go on in a file, if that is not so already."""
-        if self._claim is not None:
-            return
-        ingests = os.path.join(self._directory, "ingest")
-        try:
-            self._claim = claim(ingests)
-        except FileNotFoundError:
-            os.makedirs(ingests, mode=0o700, exist_ok=True)
-            self._claim = claim(ingests)
-        self._path = os.path.join(self._claim.path, "data")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self._path, flags, 0o600)
-        self._append(memoryview(self._held))
-
-    def _append(self, rest: memoryview) -> None:
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of what was written so far."""
-        assert self._hasher is not None  # else its writer knows
-        return Digest(self._algorithm, self._hasher.hexdigest())
-
-    def commit(self, expected: Descriptor | None = None) -> tuple[Digest, int]:
-        """Give the blob its name; its digest and size. Raises BlobCorrupt unless it is `expected`."""
-        digest = self.digest
-        if expected is not None and (digest, self._size) != (expected.digest, expected.size):
-            raise BlobCorrupt(
-                f"expected blob {expected.digest} of {expected.size} bytes, "
-                f"got {digest} of {self._size} bytes",
-                self._path,
-            )
-        self.commit_as(digest, self._size)
-        return digest, self._size
-
-    def commit_as(self, digest: Digest, size: int) -> None:
-        """Give the blob the name its writer computed. Raises BlobCorrupt when it is wrong."""
-        own = digest if self._hasher is None else self.digest
-        if (digest, size) != (own, self._size):
-            raise BlobCorrupt(f"blob {digest} was written with other bytes", self._path)
-        if self._claim is None and self._blobs.holds(digest, self._held):
-            return  # a step that changes nothing packs to what is here
-        self._spill()
-        self._disk.start(self._file, self._started, self._size - self._started)
-        self._blobs.named(digest, self._file, self._path)
-        if self._growing is not None:
-            self._growing.end(digest)
-
-    def close(self) -> None:
-        """Remove what was not committed."""
-        if self._growing is not None:
-            self._growing.end(None)
-        if self._claim is not None:
-            if self._file >= 0:
-                os.close(self._file)
-            self._claim.close()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ MOST = 100
 VERSION = 1
 COMPLETED, ERROR, CANCELED = "completed", "error", "canceled"
 CACHED, RUN, FAILED, UNNEEDED = "cached", "run", "failed", "unneeded"
-_NAME = re.compile(r"([0-9]{13,})-([0-9a-f]{12})")
+_FEW = 4  # builds that are looked at though all was cached: that may be of a shared cache
 _LARGEST = 64 << 20  # bytes of a record
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -115,11 +114,24 @@ class Builds:
 
     def recent(self, most: int = MOST) -> Iterator[BuildRecord]:
         """At most so many builds, the last one first."""
-        for name in self._names()[:most]:
+        yield from self._read(self._names()[:most])
+
+    def telling(self, most: int) -> Iterator[BuildRecord]:
+        """At most so many builds, the last one first: the newest few, and before those only such that
+        executed something."""
+        names = self._names()
+        telling = names[:_FEW] + [name for name in names[_FEW:] if self._has_inputs(name)]
+        yield from self._read(telling[:most])
+
+    def _read(self, names: Iterable[str]) -> Iterator[BuildRecord]:
+        for name in names:
             content = self._get(name)
             build = None if content is None else _parse(content)
             if build is not None:
                 yield build
+
+    def _has_inputs(self, name: str) -> bool:
+        return os.path.lexists(os.path.join(self._directory, f"{name}.inputs"))
 
     def inputs(self, id: str) -> dict[str, str]:
         """The input documents of what the build `id` executed, by key; empty where they are not
@@ -133,7 +145,7 @@ class Builds:
     def _names(self) -> list[str]:
         """Of records, the newest first."""
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            names = [name for name in os.listdir(self._directory) if _NAME.fullmatch(name)]
+            names = [name for name in os.listdir(self._directory) if _is_record(name)]
             return sorted(names, key=lambda name: (len(name), name), reverse=True)
         return []
 
@@ -184,6 +196,11 @@ def _repository(tag: str) -> str:
     name = tag.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.partition(':')[0]}"
+
+
+def _is_record(name: str) -> bool:
+    number, _, id = name.partition("-")
+    return len(number) > 12 and number.isdecimal() and len(id) == 12 and id.isalnum()
 
 
 def _number(name: str) -> str:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from enum import Enum
 
-from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError
+from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError, UsageError
 from assembler.expressions import expression
 
 PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
@@ -24,6 +24,17 @@ class Fsync(Enum):
     FULL = "full"
     BATCH = "batch"
     OFF = "off"
+
+    @classmethod
+    def named(cls, text: str) -> Fsync:
+        """The policy that ASSEMBLE_FSYNC says. Raises UsageError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UsageError(
+                f"ASSEMBLE_FSYNC={text}: unknown",
+                hint=f"one of {', '.join(one.value for one in cls)}",
+            ) from None
 
 
 class Disk:

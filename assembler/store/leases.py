@@ -15,7 +15,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from assembler.errors import StoreUnusable
@@ -45,26 +45,29 @@ class Lease:
         """To look what there is is not to use it: nothing of it is noted in the end."""
         self._noted = False
 
-    def hold(self, item: str) -> None:
-        """Keep `item`, a path in the store, until this is closed; look only then whether it is
+    def hold(self, *items: str) -> None:
+        """Keep `items`, paths in the store, until this is closed; look only then whether they are
         there. Raises OSError, StoreUnusable."""
-        if item in self._items:
+        if self._items.issuperset(items):
             return
         with self._guard:
-            if item in self._items:
-                return
+            new = [item for item in items if item not in self._items]
             try:
-                self._note(item)
+                if new:
+                    self._note(new)
             except OSError as error:
                 if error.errno != errno.EROFS:  # there nobody can collect anything
                     raise
-            self._items.add(item)
+            self._items.update(new)
 
-    def _note(self, item: str) -> None:
+    def _note(self, items: Sequence[str]) -> None:
+        text = "".join(f"{item}\n" for item in items)
         with self._gate_held():
             if self._file < 0:
                 self._make()
-            os.write(self._file, f"{item}\n".encode("utf-8", "surrogateescape"))
+            rest = memoryview(text.encode("utf-8", "surrogateescape"))
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
 
     @contextmanager
     def _gate_held(self) -> Iterator[None]:

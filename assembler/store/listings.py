@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -32,6 +31,8 @@ class Listings:
 
     def save(self, digest: str, files: Mapping[str, str]) -> None:
         """Keep `files`, texts by path, as those of the selection `digest`. Raises OSError."""
+        import zlib
+
         path = self._path(digest)
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         text = "\0".join([*files, *files.values()])
@@ -51,6 +52,8 @@ class Listings:
 
     def load(self, digest: str) -> dict[str, str] | None:
         """What the selection `digest` holds, None where that is not known."""
+        import zlib
+
         path = self._path(digest)
         try:
             with os.fdopen(os.open(path, _READ), "rb") as stream:

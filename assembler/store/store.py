@@ -218,10 +218,10 @@ class Store:
 
 
 def _sweep(path: str, cancellation: Cancellation | None) -> None:
-    layers = os.path.join(path, "layers")
     places = [(os.path.join(path, name), "") for name in ("ingest", "scratch")]
-    places += [(os.path.join(layers, kind), ".") for kind in os.listdir(layers)]
-    places.append((os.path.join(path, "mounts"), "."))
+    for kept in (os.path.join(path, name) for name in ("layers", "mounts")):
+        with suppress(FileNotFoundError):  # no step had a cache mount yet
+            places += [(os.path.join(kept, kind), ".") for kind in os.listdir(kept)]
     for place, prefix in places:
         seen: set[str] = set()
         while found := dead(place, prefix, seen, _AT_ONCE):

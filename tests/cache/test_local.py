@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from assembler.cache.base import Record
-from assembler.cache.local import SCHEMA, LocalCache, damage
+from assembler.cache.local import SCHEMA, LocalCache, damage, insertion
+from assembler.context.download import Download
 from assembler.errors import StoreError
 from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
@@ -79,7 +80,7 @@ def test_CR08_a_newer_schema_is_set_aside(tmp_path: Path) -> None:
         assert "newer" in "".join(told) and cache.lookup(KEY) is None
 
 
-def test_what_an_older_version_knew_of_steps_is_dropped(tmp_path: Path) -> None:
+def test_what_an_older_version_knew_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "cache.db"
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE steps(key TEXT PRIMARY KEY, identity TEXT) WITHOUT ROWID")
@@ -95,7 +96,7 @@ def test_what_an_older_version_knew_of_steps_is_dropped(tmp_path: Path) -> None:
         assert other.lookup(KEY) == RECORD
     assert told == [] and [one.name for one in tmp_path.iterdir()] == ["cache.db"]
     with sqlite3.connect(path) as database:
-        assert database.execute("SELECT url FROM downloads").fetchall() == [("http://x",)]
+        assert database.execute("SELECT url FROM downloads").fetchall() == []
     database.close()
 
 
@@ -417,3 +418,72 @@ def test_RS02_a_disk_that_fills_while_it_writes_is_told_once(tmp_path: Path) -> 
         "cannot be written (database or disk is full); this build is not remembered"
     )
     assert not list(tmp_path.glob("*.bak*")) and usable(path)
+
+
+LAYER = Layer(
+    Descriptor(LAYER_GZIP, Digest.of(b"blob"), 5, {"toc": f"sha256:{'3' * 64}"}), Digest.of(b"tar")
+)
+MADE = Descriptor(MANIFEST, Digest.of(b"manifest"), 9)
+FETCHED = Download(Digest.of(b"file"), 7, '"etag"', "Mon, 01 Jan 2026 00:00:00 GMT")
+READS: dict[str, tuple[Callable[[LocalCache], object], object]] = {
+    "steps": (lambda cache: cache.lookup(KEY), RECORD),
+    "layers": (lambda cache: cache.packed(IDENTITY, "gzip"), LAYER),
+    "images": (lambda cache: cache.recall(KEY), MADE),
+    "downloads": (lambda cache: cache.downloaded("http://x"), FETCHED),
+    "origins": (lambda cache: cache.select("origins"), [("sha256:a", "place")]),
+}
+COLUMNS = {
+    "steps": ("identity", "created", "inputs", "ran", "source", "seal"),
+    "layers": ("media_type", "digest", "size", "diff_id", "annotations", "seal"),
+    "images": ("media_type", "digest", "size", "seal"),
+    "downloads": ("digest", "size", "etag", "modified", "seal"),
+    "origins": ("place", "seal"),
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, one) for table, names in COLUMNS.items() for one in names]
+)
+def test_a_row_of_which_anything_was_changed_is_none(
+    tmp_path: Path, table: str, column: str
+) -> None:
+    path = str(tmp_path / "cache.db")
+    read, expected = READS[table]
+    with LocalCache(path) as cache:
+        cache.record(KEY, RECORD)
+        cache.record_packed(IDENTITY, "gzip", LAYER)
+        cache.remember(KEY, MADE)
+        cache.record_download("http://x", FETCHED)
+        cache.change([insertion("origins", "sha256:a", "place")])
+        assert read(cache) == expected
+    kept: object = [] if table == "origins" else None
+    for change in (f"{column} || 'x'", "x'ff00'", f"substr({column}, 2)", "8"):
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE saved AS SELECT * FROM " + table)
+            database.execute(f"UPDATE {table} SET {column} = {change}")
+        database.close()
+        with LocalCache(path) as cache:
+            assert read(cache) == kept
+            cache.forget(lambda digest: False, lambda identity: False)
+            assert isinstance(cache.titles(), dict)
+        with sqlite3.connect(path) as database:
+            database.execute(f"DELETE FROM {table}")
+            database.execute(f"INSERT INTO {table} SELECT * FROM saved")
+            database.execute("DROP TABLE saved")
+        database.close()
+    with LocalCache(path) as cache:
+        assert read(cache) == expected
+
+
+def test_many_rows_are_forgotten_in_one_pass(tmp_path: Path) -> None:
+    """Looking through all rows for each would take minutes for what a large store has."""
+    with LocalCache(str(tmp_path / "cache.db")) as cache:
+        digests = [Digest.of(f"{number}".encode()) for number in range(2000)]
+        for one in digests:
+            cache.record_packed(one, "gzip", Layer(Descriptor(LAYER_GZIP, one, 5), one))
+        statements: list[str] = []
+        cache._database.set_trace_callback(statements.append)
+        cache.forget(lambda digest: digest != digests[7], lambda identity: True)
+        deletions = [one for one in statements if one.startswith("DELETE FROM layers")]
+        assert len(deletions) == 1
+        assert [one for one in digests if cache.packed(one, "gzip")] == [digests[7]]

@@ -6,9 +6,11 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assembler.cache import pruning
 from assembler.cache.base import Record
 from assembler.cache.local import LocalCache
 from assembler.cache.pruning import Policy, chosen, collect, parse_filter, prune
@@ -245,6 +247,25 @@ def test_records_that_point_to_what_is_gone_go_too(store: Store) -> None:
     go(Store.open(store.path), Policy(all=True))
     with LocalCache(path) as cache:
         assert cache.lookup(identity) and cache.lookup(known) and cache.lookup(lost) is None
+
+
+def test_what_a_build_makes_while_it_is_counted_is_not_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, identity = os.path.join(store.path, "cache.db"), Digest.of(b"made")
+    real = pruning.usages
+
+    def meanwhile(*arguments: Any) -> list[Usage]:
+        found = real(*arguments)
+        Path(store.path, "layers", "full", identity.hex).mkdir(parents=True)
+        with LocalCache(path) as cache:
+            cache.record(identity, Record(identity, "2026-01-02T03:04:05Z"))
+        return found
+
+    monkeypatch.setattr(pruning, "usages", meanwhile)
+    assert go(store, Policy(all=True)) == []
+    with LocalCache(path) as cache:
+        assert cache.lookup(identity) is not None
 
 
 def test_the_longest_unused_goes_first_and_use_counts_not_age(store: Store) -> None:

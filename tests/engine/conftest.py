@@ -167,6 +167,15 @@ class Bench:
 
 
 @pytest.fixture
+def without_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No namespace is entered, so no file is given away: owners are what the layer tests are about."""
+    os.umask(0o022)
+    if os.getuid() != 0:
+        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
+        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+
+
+@pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A bench with an empty context."""
     for name in ("context", "spool"):

@@ -33,7 +33,8 @@ from assembler.linux.beneath import Openings
 from assembler.linux.cgroups import unlimited
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
-from assembler.plan.make import PlanRequest, make
+from assembler.plan.make import PlanRequest, make, needs
+from assembler.plan.plan import ResolvedImage
 from assembler.runtime.base import BindSource, Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
@@ -118,26 +119,24 @@ class Workshop:
         self.context.mkdir()
         self.runtime = ScriptedRuntime()
         self.remote = MemoryRemote({})
+        self.images: dict[str, ResolvedImage] = {}
         self.rules = ""
         self.events: list[Event] = []
         self.entered = 0
 
-    def build(self, text: str, *, no_cache: bool = False, **request: object) -> Image:
+    def build(self, text: str, *, no_cache: bool | frozenset[str] = False, **request: Any) -> Image:
         self.runtime.ran.clear()
         self.events.clear()
-        plan = make(
-            PlanRequest(
-                dockerfile=parse(Source("Dockerfile", text)),
-                build_args={},
-                platform=LINUX,
-                build_platform=LINUX,
-                labels={},
-                no_cache=frozenset("*" if no_cache else ""),
-                epoch=1_700_000_000,
-                **request,  # type: ignore[arg-type]
-            ),
-            {},
+        every = frozenset("*" if no_cache else "")
+        request["no_cache"] = every if isinstance(no_cache, bool) else no_cache
+        asked = PlanRequest(
+            dockerfile=parse(Source("Dockerfile", text)),
+            platform=LINUX,
+            build_platform=LINUX,
+            epoch=1_700_000_000,
+            **request,
         )
+        plan = make(asked, {need.key: self.images[need.image] for need in needs(asked, {})})
         with (
             Store.open(str(self.directory / "store")) as store,
             LocalCache(str(self.directory / "cache.db")) as cache,
@@ -146,19 +145,13 @@ class Workshop:
             return execute(plan, self.services(store, cache, cancellation))
 
     def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
-        @contextmanager
-        def sandbox() -> Iterator[Sandbox]:
-            self.entered += 1
-            directories = PlainDirectories(self.directory / "layers")
-            yield Sandbox(directories, self.runtime, unlimited(), (), "full")
-
         return Services(
             store=store,
             cache=cache,
             packed=cache,
             contexts={"": DirectoryContext(str(self.context), self._rules())},
             remote=self.remote,
-            sandbox=sandbox,
+            sandbox=self.sandbox,
             fetch=lambda image, layer, take: pytest.fail("nothing is pulled"),
             stream=lambda image, layer, take: pytest.fail("nothing is pulled"),
             part=lambda image, layer, offset, size: pytest.fail("nothing is pulled"),
@@ -168,6 +161,12 @@ class Workshop:
             clock=lambda: 1_700_000_000.0,
             secrets={},
         )
+
+    @contextmanager
+    def sandbox(self) -> Iterator[Sandbox]:
+        self.entered += 1
+        directories = PlainDirectories(self.directory / "layers")
+        yield Sandbox(directories, self.runtime, unlimited(), (), "full")
 
     def _rules(self) -> IgnoreRules | None:
         return IgnoreRules.parse(Source(".dockerignore", self.rules)) if self.rules else None
@@ -194,11 +193,7 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    os.umask(0o022)
-    if os.getuid() != 0:  # no namespace here: owners are what the layer tests are about
-        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
-        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+def workshop(tmp_path: Path, without_owners: None) -> Workshop:
     return Workshop(tmp_path)
 
 

@@ -19,6 +19,8 @@ from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
 from assembler.context.directory import DirectoryContext
 from assembler.dockerfile.parser import parse
+from assembler.engine.blobs import ChangeBlobs
+from assembler.engine.change import BaseChange, Change
 from assembler.engine.execution import execute
 from assembler.engine.services import Sandbox, Services, Take
 from assembler.errors import BadArchive, StoreError
@@ -299,6 +301,23 @@ def test_the_index_of_a_base_is_read_once_in_the_life_of_a_store(bench: Bench) -
     image = bench.build("FROM base\nCOPY f /app/new\n")
     assert bench.moved == []
     assert bench.files(image) == {"srv/new": "another"}
+
+
+def test_CR05_a_base_that_another_build_has_just_fetched_is_read_from_the_store(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ChangeBlobs.lacks
+
+    def overtaken(self: ChangeBlobs, change: Change) -> bool:
+        lacked = real(self, change)
+        if isinstance(change, BaseChange):
+            with Store.open(str(bench.directory / "store")) as store:
+                store.blobs.put(bench.blobs[change.descriptor.digest])
+        return lacked
+
+    monkeypatch.setattr(ChangeBlobs, "lacks", overtaken)
+    image = bench.build("FROM base\nCOPY f /app/new\n", whole=True)
+    assert bench.files(image) == {"srv/new": "of the context"} and bench.moved == []
 
 
 def test_a_damaged_index_is_made_anew(bench: Bench) -> None:

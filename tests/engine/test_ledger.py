@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assembler.cache.base import Record
 from assembler.dockerfile.parser import parse
 from assembler.engine.ledger import Documents, Ledger
+from assembler.engine.recorder import where
 from assembler.events import VertexDone, VertexFailed, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
@@ -37,12 +40,12 @@ def plan() -> Plan:
 
 
 @pytest.fixture
-def begun(plan: Plan, tmp_path: Path) -> Callable[[], Ledger]:
+def begun(plan: Plan, tmp_path: Path) -> Callable[..., Ledger]:
     """Begins another build with the store's records."""
 
-    def begin() -> Ledger:
+    def begin(warn: Callable[[str], None] = print) -> Ledger:
         builds, listings = Builds(str(tmp_path / "builds")), Listings(str(tmp_path / "listings"))
-        ledger = Ledger(builds, listings, mine=lambda build: True)
+        ledger = Ledger(builds, listings, mine=lambda build: True, warn=warn)
         ledger.begin(plan)
         return ledger
 
@@ -72,7 +75,7 @@ def keep(ledger: Ledger, builds: Builds | None) -> None:
     builds.write(record, ledger.inputs())
 
 
-def test_each_step_of_the_plan_has_a_verdict(begun: Callable[[], Ledger], plan: Plan) -> None:
+def test_each_step_of_the_plan_has_a_verdict(begun: Callable[..., Ledger], plan: Plan) -> None:
     ledger = begun()
     stage = plan.stages[0]
     ledger.known(stage, 0, KEY, 5.0, "ghcr.io/o/app:cache")
@@ -91,7 +94,7 @@ def test_each_step_of_the_plan_has_a_verdict(begun: Callable[[], Ledger], plan: 
     assert set(ledger.inputs()) == {str(OTHER)}
 
 
-def test_a_step_that_was_cancelled_did_not_fail(begun: Callable[[], Ledger]) -> None:
+def test_a_step_that_was_cancelled_did_not_fail(begun: Callable[..., Ledger]) -> None:
     ledger = begun()
     ledger(VertexStarted("0/2", "x", 10.0))
     ledger(VertexFailed("0/2", "x", "", 11.0, cancelled=True))
@@ -99,7 +102,7 @@ def test_a_step_that_was_cancelled_did_not_fail(begun: Callable[[], Ledger]) -> 
     assert ledger.steps()[2].verdict == "canceled"
 
 
-def test_what_ran_in_a_first_attempt_did_run(begun: Callable[[], Ledger], plan: Plan) -> None:
+def test_what_ran_in_a_first_attempt_did_run(begun: Callable[..., Ledger], plan: Plan) -> None:
     ledger = begun()
     ledger.missed(plan.stages[0], 2, KEY, document())
     took(ledger, "0/2")
@@ -110,7 +113,18 @@ def test_what_ran_in_a_first_attempt_did_run(begun: Callable[[], Ledger], plan: 
     assert ledger.steps()[2].verdict == "run"
 
 
-def test_a_first_build_has_nothing_to_say(begun: Callable[[], Ledger], plan: Plan) -> None:
+def test_what_was_known_and_is_gone_ran_after_all(begun: Callable[..., Ledger], plan: Plan) -> None:
+    ledger = begun()
+    ledger.known(plan.stages[0], 2, KEY, 5.0, "ghcr.io/o/app:cache")
+    ledger(VertexStarted("0/2", "x", 10.0))
+    ledger.missed(plan.stages[0], 2, KEY, document(), "pruned")
+    ledger(VertexDone("0/2", "x", 12.0))
+
+    step = ledger.steps()[2]
+    assert (step.verdict, step.seconds, step.source, step.ran) == ("run", 2.0, "", 0.0)
+
+
+def test_a_first_build_has_nothing_to_say(begun: Callable[..., Ledger], plan: Plan) -> None:
     ledger = begun()
 
     assert ledger.missed(plan.stages[0], 2, KEY, document()) == ""
@@ -118,7 +132,7 @@ def test_a_first_build_has_nothing_to_say(begun: Callable[[], Ledger], plan: Pla
 
 
 def test_a_step_says_what_differs_from_the_nearest_earlier_one(
-    begun: Callable[[], Ledger], plan: Plan
+    begun: Callable[..., Ledger], plan: Plan
 ) -> None:
     ledger = begun()
     ledger.missed(plan.stages[0], 2, KEY, document(user="a", cwd="/a"))
@@ -131,7 +145,7 @@ def test_a_step_says_what_differs_from_the_nearest_earlier_one(
     assert again.steps()[2].differences == 2
 
 
-def test_files_of_an_earlier_build_are_compared(begun: Callable[[], Ledger], plan: Plan) -> None:
+def test_files_of_an_earlier_build_are_compared(begun: Callable[..., Ledger], plan: Plan) -> None:
     old, new = str(Digest.of(b"old")), str(Digest.of(b"new"))
 
     def copied(digest: str) -> dict[str, Any]:
@@ -154,7 +168,7 @@ def test_files_of_an_earlier_build_are_compared(begun: Callable[[], Ledger], pla
     [("run", "result was pruned"), ("failed", "it failed in the build before")],
 )
 def test_without_a_difference_the_result_is_gone_or_never_was(
-    begun: Callable[[], Ledger], plan: Plan, before: str, said: str
+    begun: Callable[..., Ledger], plan: Plan, before: str, said: str
 ) -> None:
     ledger = begun()
     ledger.missed(plan.stages[0], 2, KEY, document(user="a"))
@@ -169,17 +183,42 @@ def test_without_a_difference_the_result_is_gone_or_never_was(
     assert other == (said if before == "failed" else "something that is not recorded differs")
 
 
-def test_a_reason_that_is_given_is_the_only_one(begun: Callable[[], Ledger], plan: Plan) -> None:
+def test_a_reason_that_is_given_is_the_only_one(begun: Callable[..., Ledger], plan: Plan) -> None:
     assert begun().missed(plan.stages[0], 2, KEY, document(), "no-cache") == "--no-cache"
 
 
+def test_what_a_shared_cache_tells_is_compared_where_no_build_is_known(
+    plan: Plan, tmp_path: Path
+) -> None:
+    old = {**document(user="a"), "stage": "build", "number": 2, "step": "[build 4/4] RUN make"}
+    told = {KEY: Record(KEY, "", json.dumps(old)), OTHER: Record(KEY, "")}
+    ledger = Ledger(Builds(str(tmp_path)), elsewhere=lambda: [("ghcr.io/o/app:cache", told)])
+    ledger.begin(plan)
+
+    assert ledger.missed(plan.stages[0], 2, OTHER, document(user="b")) == "USER a → b"
+
+
+def test_where_directories_of_the_host_are_is_in_no_record(
+    begun: Callable[..., Ledger], plan: Plan
+) -> None:
+    ledger = begun()
+    ledger.known(plan.stages[0], 0, KEY, 5.0, "/home/somebody/cache/")
+    ledger.known(plan.stages[0], 1, KEY, 5.0, "ghcr.io/o/app:cache")
+
+    assert [one.source for one in ledger.steps()[:2]] == ["directory cache", "ghcr.io/o/app:cache"]
+    assert (where("../cache"), where(""), where("ghcr.io/x")) == (
+        "from directory cache",
+        "local",
+        "from ghcr.io/x",
+    )
+
+
 def test_listings_that_cannot_be_kept_fail_no_build(
-    begun: Callable[[], Ledger], plan: Plan, tmp_path: Path
+    begun: Callable[..., Ledger], plan: Plan, tmp_path: Path
 ) -> None:
     (tmp_path / "listings").write_text("no directory")
     told: list[str] = []
-    ledger = begun()
-    ledger.warn = told.append
+    ledger = begun(told.append)
     ledger.missed(plan.stages[0], 1, KEY, document(), files={str(KEY): {"a": "b"}})
 
     assert len(told) == 1 and str(tmp_path) not in told[0]

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from assembler.engine.nearest import Found, Past, Place, as_documents, from_document
+from assembler.engine.nearest import (
+    Found,
+    Past,
+    Place,
+    as_build,
+    as_documents,
+    from_document,
+)
 from assembler.plan.differences import Comparison, Difference
 from assembler.store.builds import BuildRecord, StepRecord
 
@@ -209,10 +216,54 @@ def test_records_keep_the_first_differences_and_what_differs_in_long_values() ->
     assert len(kept) == 20
     again = from_document(kept[0])
     assert replace(again, old="", new="") == Difference("args", "A")
-    assert len(again.old) < 1100 and (again.old[-1], again.new[-1]) == ("1", "2")
+    assert len(again.old) < 310 and (again.old[-1], again.new[-1]) == ("1", "2")
 
 
 def test_records_have_no_passwords_of_urls() -> None:
     one = Difference("args", "A", "changed", "https://u:hush@h/1", "https://u:hush@h/2")
 
     assert "hush" not in json.dumps(as_documents(Comparison((one,), 1)))
+
+
+def test_what_a_shared_cache_tells_is_like_a_build() -> None:
+    def told(stage: str | int, number: int, name: str) -> str:
+        return json.dumps({**document(name), "stage": stage, "number": number, "step": name})
+
+    build = as_build(
+        "place",
+        {
+            "k3": told(1, 0, "RUN b"),
+            "k2": told("build", 1, "RUN a"),
+            "k1": told("build", 0, "COPY a"),
+            "k4": told("build", 0, "COPY a"),
+            "k5": "{}",
+            "k6": json.dumps({"version": 1, "stage": None, "number": "1", "step": 5}),
+            "k7": "garbled",
+        },
+    )
+
+    assert [(one.stage, one.number, one.kind, one.key) for one in build.steps] == [
+        ("build", 0, "COPY", "k1"),
+        ("build", 1, "RUN", "k2"),
+        ("stage-1", 0, "RUN", "k3"),
+    ]
+
+
+def test_a_step_that_no_build_came_to_is_not_called_new() -> None:
+    builds = Builds([("RUN a", document("RUN a")), ("RUN b", document("RUN b"))])
+    steps = builds.records[0].steps
+    builds.past.builds = [replace(builds.records[0], steps=(steps[0], replace(steps[1], key="")))]
+
+    assert builds.first(["RUN a", "RUN b"], 1, document("RUN b")).what == "unreached"
+
+
+def test_stages_without_a_name_are_known_by_what_is_in_them() -> None:
+    builds = Builds()
+    first = builds.record("0", "stage-0", [("RUN a", document("RUN a", user="1"))])
+    second = builds.record("0", "stage-1", [("RUN b", document("RUN b", user="1"))])
+    builds.past.builds = [replace(first, steps=first.steps + second.steps)]
+
+    new = document("RUN b", user="2")
+    assert builds.first(["RUN b"], 0, new, stage="stage-2") == Difference("user", old="1", new="2")
+    same = document("RUN c", user="1")
+    assert builds.first(["RUN c"], 0, same, stage="stage-1").old == "RUN b"

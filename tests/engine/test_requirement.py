@@ -281,13 +281,12 @@ def test_packing_what_is_here_is_no_step(workshop: Aging) -> None:
     assert workshop.runtime.ran == ["write /made 1"], "by the first build"
 
 
-def test_copying_again_what_is_here_in_another_compression_only_is_a_step(workshop: Aging) -> None:
+def test_what_is_here_in_another_compression_is_packed_again_and_no_step(workshop: Aging) -> None:
     text = "FROM scratch\nCOPY f /f\n"
     workshop.build(text)
     workshop.compression = "gzip"
-    assert refused(workshop, text).message.endswith(
-        "would have to be done: its result is not in the store, or in another compression only"
-    )
+    workshop.required(text)
+    assert workshop.runtime.ran == []
 
 
 def test_a_result_that_is_gone_is_told_so(workshop: Aging) -> None:

@@ -150,6 +150,8 @@ def test_a_step_that_failed_and_one_whose_result_is_gone_are_no_changes(project:
     project.replace("RUN exit 3", "RUN exit 0")
     assert project.build()["RUN exit 0"] == "the command exit 3 → exit 0"
 
+    assert project.build("--cache-ttl", "1ms")[COPY] == "older than --cache-ttl"
+
     project.assemble("rmi", "app")
     project.assemble("prune", "--all", "--force")
     assert project.build() == {
@@ -161,10 +163,33 @@ def test_a_step_that_failed_and_one_whose_result_is_gone_are_no_changes(project:
 
     builds = project.assemble("history").stdout.splitlines()
     assert [line.split()[2] for line in builds[1:]] == [
-        "Completed", "Completed", "Error", "Error", "Completed",
+        "Completed", "Completed", "Completed", "Error", "Error", "Completed",
     ]  # fmt: skip
     one = project.assemble("explain", "app", "--against", "^1", "--step", "RUN").stdout
     assert one.splitlines()[3].endswith("run         the same")
+
+
+def test_a_fresh_machine_says_what_it_takes_from_a_shared_cache_and_why_not(
+    project: Project, tmp_path: Path
+) -> None:
+    project.write("Dockerfile", "FROM scratch\nWORKDIR /a\nCOPY --chmod=600 src /src\n")
+    project.build("--cache-to", f"type=local,dest={tmp_path / 'cache'},mode=max")
+
+    def fresh(name: str, *options: str) -> list[str]:
+        env = {"ASSEMBLE_STORE": str(tmp_path / name)}
+        source = f"type=local,src={tmp_path / 'cache'}"
+        project.assemble("build", "--cache-from", source, *options, project.path, **env)
+        output = project.assemble("explain", **env).stdout
+        assert str(tmp_path) not in output
+        return [re.split("  +", line, maxsplit=2)[2] for line in output.splitlines()[2:]]
+
+    for line in fresh("one"):
+        assert re.fullmatch("from directory cache, [0-9]+ s old", line)
+    project.replace("600", "644")
+    assert fresh("two")[1] == "--chmod 600 → 644"
+    project.replace("644", "600")
+    project.write("src/app.py", "2")
+    assert fresh("three")[1] == "COPY src: its files changed"
 
 
 def test_nothing_that_is_secret_or_of_the_host_is_in_a_record(project: Project) -> None:

@@ -555,7 +555,9 @@ def test_a_plan_knows_what_is_cached(assemble: Any, context: Callable[..., Path]
     (path / "x").write_text("2")
     assert fates(assemble("plan", path).stdout) == ["run", "run", "cached", "pending"]
     done = assemble("build", "--progress", "plain", path)
-    assert re.search(r"COPY --from=a /y /\n#\d+ CACHED\n", done.stderr), "the same file again"
+    assert re.search(r"COPY --from=a /y /\n#\d+ CACHED \(local, \d+ s old\)\n", done.stderr), (
+        "the same file again"
+    )
 
 
 def test_a_plan_of_a_build_that_uses_no_cache(assemble: Any, context: Callable[..., Path]) -> None:

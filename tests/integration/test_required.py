@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,23 @@ def test_a_plan_tells_where_hits_are_from_and_how_old_they_are(
         "that is known when the files of stage a are there",
         "that is known when the steps below it are done",
     ]
+
+
+def test_a_plan_tells_what_a_shared_cache_knows_and_offline_asks_none(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    layout, store = tmp_path / "cache", tmp_path / "second"
+    expected = assemble("build", "--cache-to", f"type=local,dest={layout},mode=max", context).stdout
+    shutil.copytree(assemble.env["ASSEMBLE_STORE"], store, symlinks=True)
+    second = {"ASSEMBLE_STORE": str(store)}
+    assemble("prune", "--all", "--force", **second)
+    (store / "cache.db").unlink()
+    shared = ("--cache-from", f"type=local,src={layout}")
+
+    offline = assemble("plan", "--offline", *shared, context, **second)
+    assert "cached" not in offline.stdout and "importing" not in offline.stderr
+    assemble("build", "--require-cached", context, code=1, **second)
+    shown = assemble("plan", *shared, context, **second).stdout
+    assert len(re.findall(r"^  cached    .*  \(from \S+, \d+ s old\)$", shown, re.M)) == STEPS
+    done = assemble("build", "--require-cached", *shared, context, **second)
+    assert done.stdout == expected and cached(done.stderr) == STEPS

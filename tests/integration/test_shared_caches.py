@@ -1,8 +1,11 @@
-"""Caches that machines share, by a real registry and by a layout: features 72-76, 79; the issue of the
-cache, 4. A machine is a store of its own."""
+"""Caches that machines share, by a real registry, a layout, the image: features 72-76 and 79, the issue
+of the cache, 4. A machine is a store of its own."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,48 +15,52 @@ import pytest
 pytestmark = pytest.mark.integration
 
 DOCKERFILE = """\
-FROM {base} AS deps
-RUN echo deps ran >&2; mkdir /out && head -c 300000 /dev/urandom > /out/dep
-FROM {base} AS build
+FROM {host}/base:1 AS deps
+RUN echo deps ran >&2; mkdir /out && head -c 300000 /dev/urandom > /out/dep; echo > /deps
+FROM {host}/base:1 AS build
 COPY src /src
 RUN echo build ran >&2; cat /src/* > /built; head -c 300000 /dev/urandom > /noise
-FROM {base}
+FROM {host}/base:1
 RUN echo final ran >&2; head -c 500000 /dev/urandom > /big
 COPY --from=deps /out /out
 COPY --from=build /built /built
-RUN echo last ran >&2; echo {last} > /last
+RUN echo last ran >&2; cat /built > /last; echo {last} >> /last
 """
+STEPS = ["build", "deps", "final", "last"]
 
 
 @dataclass(frozen=True)
 class Machines:
-    """Machines that have a registry in common, in which the base image is."""
+    """Machines with one registry, which has the base image, and the same context."""
 
     assemble: Any
     host: str
+    data: Path
     context: Path
-    directory: Path
 
-    def machine(self, name: str) -> Any:
-        """The command line of a machine with an empty store."""
-        store = self.directory / name
-        return replace(self.assemble, env={**self.assemble.env, "ASSEMBLE_STORE": str(store)})
-
-    def write(self, last: str = "1", source: str = "source") -> None:
-        """The Dockerfile and the files that are copied."""
+    def write(self, source: str = "source", last: str = "1") -> None:
+        """The file that is copied, and the last RUN."""
         (self.context / "src").mkdir(exist_ok=True)
         (self.context / "src/main").write_text(source)
-        text = DOCKERFILE.format(base=f"{self.host}/base:1", last=last)
-        (self.context / "Dockerfile").write_text(text)
+        (self.context / "Dockerfile").write_text(DOCKERFILE.format(host=self.host, last=last))
+
+    def build(self, machine: str, *options: str, **settings: Any) -> Any:
+        """Build on `machine`."""
+        command = replace(self.assemble, env={**self.assemble.env, "ASSEMBLE_STORE": self(machine)})
+        return command("build", "--progress", "plain", *options, self.context, **settings)
+
+    def __call__(self, machine: str) -> str:
+        """The store of `machine`."""
+        return str(self.context.parent / machine)
 
 
 @pytest.fixture
 def machines(assemble: Any, own_registry: tuple[str, Path], tmp_path: Path) -> Machines:
-    host, _ = own_registry
+    host, data = own_registry
     assemble("push", "busybox", f"{host}/base:1", "--progress", "quiet")
     context = tmp_path / "context"
     context.mkdir()
-    made = Machines(assemble, host, context, tmp_path)
+    made = Machines(assemble, host, data, context)
     made.write()
     return made
 
@@ -61,19 +68,168 @@ def machines(assemble: Any, own_registry: tuple[str, Path], tmp_path: Path) -> M
 def ran(done: Any) -> list[str]:
     """The steps that ran, by what they said."""
     lines = [line.split(" ", 2)[-1] for line in done.stderr.splitlines()]
-    return [line.removesuffix(" ran") for line in lines if line.endswith(" ran")]
+    return sorted(line.removesuffix(" ran") for line in lines if line.endswith(" ran"))
 
 
-def build(machine: Any, machines: Machines, *options: str) -> Any:
-    return machine("build", "--progress", "plain", *options, str(machines.context))
+def pulled(done: Any) -> list[str]:
+    """The repositories that layers were pulled from."""
+    lines = [line.split() for line in done.stderr.splitlines() if "[internal] pull" in line]
+    titles = {(line[3], line[4]) for line in lines}
+    return sorted(name.partition("/")[2] for name, _ in titles)
 
 
-def test_what_one_machine_exports_another_imports_and_runs_nothing(machines: Machines) -> None:
+def test_73_what_one_machine_exports_another_takes_and_runs_nothing(machines: Machines) -> None:
     cache = f"{machines.host}/team/cache:main"
-    first = build(
-        machines.machine("one"), machines, "--cache-to", f"type=registry,ref={cache},mode=max"
+    first = machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
+    assert ran(first) == STEPS
+    second = machines.build("two", "--cache-from", cache)
+    assert (ran(second), second.stdout) == ([], first.stdout)
+    assert pulled(second) == ["base:1", *["team/cache:main"] * 4]  # the image stays in the store
+    again = machines.build("two", "--cache-from", f"{machines.host}/nowhere")
+    assert (ran(again), again.stdout) == ([], first.stdout)
+    assert "importing" not in again.stderr  # the store knows it all
+
+
+def test_79_what_is_only_forwarded_is_not_downloaded(machines: Machines) -> None:
+    cache, image = f"{machines.host}/team/cache:main", f"{machines.host}/team/app:1"
+    machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
+    second = machines.build("two", "--cache-from", cache, "--push", "-t", image)
+    assert (ran(second), pulled(second)) == ([], [])
+    third = machines.build("three", "--cache-from", cache, "-t", image)
+    assert third.stdout == second.stdout
+    # what a machine has seen it exports too, though it never had the layers
+    other = f"type=registry,ref={machines.host}/other/cache:1,mode=max"
+    exported = machines.build("two", "--push", "-t", image, "--cache-to", other)
+    assert pulled(exported) == []
+    fourth = machines.build("four", "--cache-from", f"{machines.host}/other/cache:1")
+    assert (ran(fourth), fourth.stdout) == ([], second.stdout)
+
+
+def test_what_a_changed_step_needs_is_pulled_and_no_more(machines: Machines) -> None:
+    cache, image = f"{machines.host}/team/cache:main", f"{machines.host}/team/app:1"
+    machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
+    machines.write(last="2")
+    second = machines.build("two", "--cache-from", cache, "--push", "-t", image)
+    assert ran(second) == ["last"]
+    # the base, and the three layers below; none of the two stages that files came from
+    assert pulled(second) == ["base:1", *["team/cache:main"] * 3]
+    machines.write(source="changed", last="2")
+    third = machines.build("two", "--push", "-t", image)
+    assert ran(third) == [
+        "build",
+        "last",
+    ]  # what was never here is had from where it is known to be
+    machines.write(last="3")
+    cut = machines.build(
+        "three", "--cache-from", f"type=registry,ref={cache}", "-o", "type=cacheonly"
     )
-    assert ran(first) == ["deps", "build", "final", "last"] or True
-    second = build(machines.machine("two"), machines, "--cache-from", cache)
-    assert ran(second) == []
-    assert second.stdout == first.stdout
+    assert ran(cut) == ["last"]
+
+
+def test_72_a_cache_of_the_image_only_has_its_layers(machines: Machines) -> None:
+    cache = f"{machines.host}/team/cache:min"
+    first = machines.build("one", "--cache-to", f"type=registry,ref={cache}")
+    second = machines.build("two", "--cache-from", cache)
+    assert (ran(second), second.stdout) == ([], first.stdout)
+    machines.write(source="changed")
+    third = machines.build("three", "--cache-from", cache)
+    assert ran(third) == ["build", "last"]  # the layer of deps is nowhere, and nobody needs it
+
+
+def test_74_an_image_carries_its_cache(machines: Machines) -> None:
+    image = f"{machines.host}/team/app:1"
+    inline = ("--build-arg", "BUILDKIT_INLINE_CACHE=1")
+    first = machines.build("one", "--push", "-t", image, *inline)
+    assert machines.build("one", "--push", "-t", image, *inline).stdout == first.stdout
+    second = machines.build(
+        "two", "--push", "-t", image, "--cache-from", image, "--cache-to", "type=inline"
+    )
+    assert (ran(second), second.stdout) == ([], first.stdout)
+
+
+def test_75_a_layout_is_a_cache_that_skopeo_reads(
+    machines: Machines, require: Callable[..., None], podman: Any, tmp_path: Path
+) -> None:
+    require("skopeo")
+    layout = tmp_path / "cache"
+    first = machines.build("one", "--cache-to", f"type=local,dest={layout},mode=max,tag=main")
+    manifest = json.loads(podman.skopeo("inspect", "--raw", f"oci:{layout}:main"))
+    assert manifest["config"]["mediaType"] == "application/vnd.assemble.cache.v1+json"
+    assert len(manifest["layers"]) == 7
+    second = machines.build("two", "--cache-from", f"type=local,src={layout},tag=main")
+    assert (ran(second), second.stdout) == ([], first.stdout)
+    copy = f"docker://{machines.host}/copied/cache:1"
+    podman.skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:main", copy)
+    third = machines.build("three", "--cache-from", f"{machines.host}/copied/cache:1")
+    assert (ran(third), third.stdout) == ([], first.stdout)
+    before = {path: os.stat(path).st_mtime_ns for path in (layout / "blobs/sha256").iterdir()}
+    machines.build("one", "--cache-to", f"type=local,dest={layout},mode=max,tag=main")
+    assert {
+        path: os.stat(path).st_mtime_ns for path in (layout / "blobs/sha256").iterdir()
+    } == before
+
+
+def test_an_index_of_blobs_in_another_compression_is_a_cache_too(machines: Machines) -> None:
+    cache = f"{machines.host}/team/cache:index"
+    form = "mode=max,image-manifest=false,compression=zstd,force-compression=true"
+    first = machines.build("one", "--cache-to", f"type=registry,ref={cache},{form}")
+    second = machines.build("two", "--cache-from", cache)
+    assert (ran(second), second.stdout) == ([], first.stdout)
+
+
+def test_results_that_were_asked_for_anew_lead_on(machines: Machines) -> None:
+    cache = f"type=registry,ref={machines.host}/team/cache:main"
+    machines.build("one")
+    fresh = machines.build("one", "--no-cache", "--cache-to", f"{cache},mode=max")
+    assert ran(fresh) == STEPS
+    second = machines.build("two", "--cache-from", cache)
+    assert (ran(second), second.stdout) == ([], fresh.stdout)
+
+
+def test_results_that_are_directories_only_are_packed_for_the_cache(machines: Machines) -> None:
+    first = machines.build("one")
+    cache = f"type=registry,ref={machines.host}/team/cache:main"
+    assert ran(machines.build("one", "--cache-to", f"{cache},mode=max")) == []
+    machines.write(source="changed")
+    assert ran(machines.build("two", "--cache-from", cache)) == ["build", "last"]
+    assert first.stdout
+
+
+def test_a_cache_that_vanished_is_missed_once(machines: Machines) -> None:
+    cache = f"{machines.host}/team/cache:main"
+    machines.build("one", "--cache-to", f"type=registry,ref={cache},mode=max")
+    taken = machines.build("two", "--cache-from", cache, "--push", "-t", f"{machines.host}/x:1")
+    assert (ran(taken), pulled(taken)) == ([], [])
+    for link in machines.data.rglob("repositories/team/cache/_layers/sha256/*/link"):
+        link.unlink()
+    machines.write(last="2")
+    done = machines.build("two", "--push", "-t", f"{machines.host}/x:2")
+    assert ran(done) == STEPS
+    assert done.stderr.count("WARNING") == 1
+    assert "building again" in done.stderr
+
+
+def test_nothing_of_the_host_is_in_a_cache(machines: Machines, tmp_path: Path) -> None:
+    layout = tmp_path / "cache"
+    secret = tmp_path / "secret"
+    secret.write_text("hush-hush")
+    text = (machines.context / "Dockerfile").read_text()
+    run = (
+        "RUN --mount=type=secret,id=s --mount=type=cache,target=/c cat /run/secrets/s > /dev/null\n"
+    )
+    (machines.context / "Dockerfile").write_text(text + run)
+    options = ("--secret", f"id=s,src={secret}", "--add-host", "db:10.1.2.3")
+    done = machines.build(
+        "one", *options, "--cache-to", f"type=local,dest={layout},mode=max",
+        HTTP_PROXY="http://someone:password@proxy.example:3128/",
+    )  # fmt: skip
+    assert ran(done) == STEPS
+    documents = [
+        path.read_bytes()
+        for path in (layout / "blobs/sha256").iterdir()
+        if path.stat().st_size < 90_000
+    ]
+    documents = [content for content in documents if content.startswith(b"{")]
+    assert len(documents) == 2
+    for word in (str(tmp_path), os.uname().nodename, "hush-hush", "password", "proxy.example"):
+        assert not any(word.encode() in content for content in documents), word

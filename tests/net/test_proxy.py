@@ -30,6 +30,26 @@ def test_R16_this_machine_is_reached_directly() -> None:
 
 
 @pytest.mark.parametrize(
+    ("page", "quoted"),
+    [
+        (b'u:p&"/w', True),
+        (b"Basic dTpwJiIvdw==", True),
+        (b"is it p&amp;&quot;/w?", True),
+        (b"?password=p%26%22%2Fw", True),
+        (b'{"password": "p&\\"/w"}', True),
+        (b"u may not", False),
+        (b"", False),
+    ],
+)
+def test_RG16_whether_a_page_has_the_credential(page: bytes, quoted: bool) -> None:
+    proxies = Proxies({"HTTP_PROXY": "http://u:p%26%22%2Fw@proxy.example"})
+    proxy = proxies.choose(Origin.of("http://r.example"))
+    assert proxy is not None and proxy.is_quoted(page) is quoted
+    bare = Proxies({"HTTP_PROXY": "proxy.example"}).choose(Origin.of("http://r.example"))
+    assert bare is not None and not bare.is_quoted(page)
+
+
+@pytest.mark.parametrize(
     ("listed", "direct"),
     [
         ("*", True),

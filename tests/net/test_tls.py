@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from assembler.errors import ProtocolViolation, Unreachable, UsageError
-from assembler.net.client import HttpClient, Request
+from assembler.net.client import MAX_ERROR_BODY, HttpClient, Request
 from assembler.net.failure import Cause
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
@@ -283,6 +283,29 @@ def test_RG16_a_proxy_that_refuses_plain_http_is_not_taken_for_the_host(
     error = failed(client(variables=proxied(proxy), look_up=names()), "http://r.example:81/")
     assert error.cause == Cause.PROXY and "http_proxy answers with status 407" in error.message
     assert "HTTPS_PROXY" in error.hint and "dXNlcj" not in f"{error.message} {error.hint}"
+
+
+@pytest.mark.parametrize("form", ["user:s3cret", "dXNlcjpzM2NyZXQ=", "s3cret"])
+@pytest.mark.parametrize("status", [403, 404, 502])
+def test_RG16_a_proxy_that_tells_its_credential_is_not_quoted(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], status: int, form: str
+) -> None:
+    page = b"x" * 30_000 + f"<p>no way for {form} here</p>".encode()
+    for said in (answer(status, page), answer(status, b"", f"X-User: {form}")):
+        one = client(variables=proxied(serve(said)), look_up=names(), policy=RetryPolicy(tries=1))
+        error = failed(one, "http://r.example:81/")
+        assert error.cause == Cause.PROXY and f"answers with status {status}" in error.message
+        assert form not in f"{error.message} {error.hint}"
+
+
+def test_RG16_what_the_host_says_by_a_proxy_is_its_own(
+    serve: Callable[..., Server], client: Callable[..., HttpClient]
+) -> None:
+    proxy = serve(answer(404, b"no such user"), answer(404, b"y" * 100_000), answer(body=b"it"))
+    one = client(variables=proxied(proxy), look_up=names())
+    assert one.request(get("http://r.example:81/")).body == b"no such user"
+    assert one.request(get("http://r.example:81/")).body == b"y" * MAX_ERROR_BODY
+    assert one.request(get("http://r.example:81/")).body == b"it"
 
 
 def test_RG16_a_proxy_that_is_not_there(client: Callable[..., HttpClient], free_port: int) -> None:

@@ -357,6 +357,8 @@ def test_listings_differ_exactly_where_a_file_does(
 def test_documents_of_another_version_are_none() -> None:
     assert parse(json.dumps(RUN)) == RUN
     assert parse('{"version": 2}') is parse("[]") is parse("{") is parse("[" * 100_000) is None
+    deep = "[" * 500 + "]" * 500
+    assert parse(f'{{"version": 1, "fields": {deep}}}') is None
 
 
 def test_long_texts_are_cut_to_where_they_begin_to_differ() -> None:

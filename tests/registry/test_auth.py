@@ -96,6 +96,7 @@ def test_scopes_are_joined_by_resource() -> None:
         ("registry.redhat.io", "registry.redhat.io"),
         ("rg.fr-par.scw.cloud", "api.scaleway.com"),
         ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
+        ("registry-vpc.cn-chengdu.aliyuncs.com", "dockerauth-vpc.cn-chengdu.aliyuncs.com"),
         ("me.azurecr.io", "me.azurecr.io"),
         ("localhost", "localhost"),
         ("10.0.0.5", "10.0.0.5"),
@@ -121,6 +122,9 @@ def test_R2_a_credential_goes_to_the_token_server_of_its_site(registry: str, rea
         ("localhost", "evil.localhost"),
         ("registry.example.com", "com"),
         ("rg.fr-par.scw.cloud", "evil.scaleway.com"),
+        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-beijing.aliyuncs.com"),
+        ("registry-vpc.cn-chengdu.aliyuncs.com", "dockerauth.cn-chengdu.aliyuncs.com"),
+        ("registry-internal.cn-chengdu.aliyuncs.com", "dockerauth.cn-chengdu.aliyuncs.com"),
     ],
 )
 def test_R2_a_credential_goes_to_no_stranger(registry: str, realm: str) -> None:

@@ -53,17 +53,17 @@ def described(content: bytes = BLOB, size: int | None = None, **more: object) ->
 def fetched(client: RegistryClient, registry: FaultyRegistry, blob: Descriptor) -> bytes:
     """The bytes that were handed on; they are right, or there is an error."""
     registry.add_blob("app", BLOB)
-    pieces: list[bytes] = []
+    pieces = bytearray()
     where = Reference.parse(f"{registry.host}/app:1")
-    fetch_blob(client, where, blob, pieces.append, cancellation=client.cancellation)
-    return b"".join(pieces)
+    fetch_blob(client, where, blob, pieces.extend, cancellation=client.cancellation)
+    return bytes(pieces)
 
 
 @pytest.mark.parametrize("percent", [10, 50, 90, 99])
 def test_R6_what_came_before_a_reset_is_not_asked_for_again(
     client: RegistryClient, faulty: FaultyRegistry, percent: int
 ) -> None:
-    pieces: list[bytes] = []
+    pieces = bytearray()
     seen = Descriptor(LAYER_TAR, Digest.of(BLOB), SIZE)
     faulty.add_blob("app", BLOB)
     broken = faulty.on("GET", GET, reset(), nth=1, at=SIZE * percent // 100)
@@ -74,9 +74,9 @@ def test_R6_what_came_before_a_reset_is_not_asked_for_again(
 
     where = Reference.parse(f"{faulty.host}/app:1")
     fetch_blob(
-        client, where, seen, pieces.append, progress=progress, cancellation=client.cancellation
+        client, where, seen, pieces.extend, progress=progress, cancellation=client.cancellation
     )
-    assert b"".join(pieces) == BLOB
+    assert bytes(pieces) == BLOB
     assert broken.fired == 1
     asked = [seen.header("range") for seen in faulty.asked("GET", GET)]
     assert asked[0] == ""

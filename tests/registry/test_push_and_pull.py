@@ -87,16 +87,16 @@ def pull(client: RegistryClient, name: str) -> dict[Digest, bytes]:
     reference = Reference.parse(name)
     found = {}
     for layer in resolve(client, reference, LINUX).manifest.layers:
-        pieces: list[bytes] = []
+        pieces = bytearray()
         fetch_blob(
             client,
             reference,
             layer,
-            pieces.append,
+            pieces.extend,
             progress=lambda current, total: None,
             cancellation=client.cancellation,
         )
-        found[layer.digest] = b"".join(pieces)
+        found[layer.digest] = bytes(pieces)
     return found
 
 

@@ -86,6 +86,15 @@ def test_only_the_newest_are_kept(builds: Builds, tmp_path: Path) -> None:
     assert len(list((tmp_path / "builds").iterdir())) == 2 * MOST
 
 
+def test_builds_that_executed_nothing_tell_little(builds: Builds) -> None:
+    ids = [new_id() for _ in range(12)]
+    for number, id in enumerate(ids):
+        builds.write(record(id), {"a": "b"} if number % 4 == 0 else {})
+
+    assert [build.id for build in builds.telling(100)] == [*ids[:7:-1], ids[4], ids[0]]
+    assert [build.id for build in builds.telling(2)] == [ids[11], ids[10]]
+
+
 def test_a_clock_that_went_back_changes_no_order(
     builds: Builds, monkeypatch: pytest.MonkeyPatch
 ) -> None:

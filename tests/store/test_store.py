@@ -153,3 +153,16 @@ def test_killed_writers_leave_no_wrong_blob_and_are_swept(store: Store) -> None:
     assert blobs
     for blob in blobs:
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+@pytest.mark.parametrize("kind", ["layers/full", "mounts/recorded"])
+def test_what_a_dead_process_was_making_is_swept(store: Store, kind: str) -> None:
+    """A layer directory, or the one of a cache mount."""
+    parent = Path(store.path, kind)
+    (parent / "kept").mkdir(parents=True)
+    code = "import os, sys; from assembler.linux.claims import claim; claim(sys.argv[1], '.')"
+    subprocess.run([sys.executable, "-c", code, parent], check=True)
+    (made,) = parent.glob(".*")
+    (made / "half").write_text("of it")
+    Store.open(store.path).close()
+    assert os.listdir(parent) == ["kept"]

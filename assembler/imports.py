@@ -4,8 +4,6 @@ needed. Nothing here fails a build: what cannot be used is told in one line, and
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,7 +14,8 @@ from assembler.cache.origins import Origins
 from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, RegistryPlace
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
-from assembler.engine.services import Take, unseen
+from assembler.engine.sharing import shared
+from assembler.engine.take import Take, unseen
 from assembler.errors import (
     AssemblerError,
     BadArchive,
@@ -33,10 +32,10 @@ from assembler.images import Images
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
+from assembler.oci.image import Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.store.store import Store
-from assembler.values import replace
 
 _PIECE = 1 << 20
 _OFTEN = 0.1  # seconds between two reports of one transfer
@@ -68,18 +67,17 @@ class SharedCaches:
         self._cancellation = cancellation
         self._clock = clock
         self._limits = limits
-        self._lock = threading.Lock()
-        self._fetching: dict[Digest, threading.Lock] = defaultdict(threading.Lock)
         self._places_by_text: dict[str, Place] = {}
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
 
-    @property
-    def cache(self) -> ImportedCache | LocalCache:
-        """What the engine asks for records and packed layers."""
+    def cache(self, since: float | None = None) -> ImportedCache | LocalCache:
+        """What the engine asks for records and packed layers; see `ImportedCache` for `since`."""
         imports = [one for _, one in self.imports]
-        return ImportedCache(self._local, imports, self._usable) if imports else self._local
+        if not imports:
+            return self._local
+        return ImportedCache(self._local, imports, self._usable, since)
 
     def _import(self, source: CacheSource) -> Import:
         place = self._place_of(source)
@@ -89,10 +87,7 @@ class SharedCaches:
     def _place_of(self, source: CacheSource) -> Place:
         if source.reference is None:
             return LayoutPlace(source.path, source.choice, self._cancellation)
-        return self._registry(source.reference)
-
-    def _registry(self, reference: Reference) -> RegistryPlace:
-        return RegistryPlace(reference, self._images.impatient, self._cancellation)
+        return RegistryPlace(source.reference, self._images.impatient, self._cancellation)
 
     def _read(self, place: Place) -> CacheDocument:
         """What is at `place`; nothing, and a warning, where that cannot be used."""
@@ -122,11 +117,23 @@ class SharedCaches:
     def _places(self, blob: Digest) -> list[str]:
         if blob in self._refused:
             return []
-        return [place for place in self._origins.of(blob) if place not in self._dead]
+        named = [one.place for _, one in self.imports if one.diff_ids(blob)]
+        places = dict.fromkeys((*named, *self._origins.of(blob)))
+        return [place for place in places if place not in self._dead]
 
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
         return bool(self._places(blob.digest))
+
+    def find(self, name: str) -> Layer | None:
+        """See `engine.services.CarriedMounts.find`."""
+        for source, one in self.imports:
+            if not source.mounts or one.place in self._dead:
+                continue
+            for mount in one.document.mounts:
+                if mount.name == name:
+                    return mount.layer
+        return None
 
     def references(self, blob: Descriptor) -> tuple[Reference, ...]:
         """The repositories that have `blob`, to mount it from."""
@@ -135,19 +142,24 @@ class SharedCaches:
 
     def fetch(self, blob: Descriptor, take: Take = unseen, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""
-        with self._lock:
-            lock = self._fetching[blob.digest]
-        with lock:
+        title = f"[internal] pull cached layer {blob.digest.hex[:12]}"
+        claim, name = self._store.working.claim, f"blob {blob.digest}"
+        with shared(claim, name, title, self._sink, self._clock):
             if not self._store.blobs.has(blob.digest):
                 self._fetch(blob, take)
                 if not judged:
                     self._judge(blob)
+            elif take is not unseen:  # another has just brought it
+                with self._store.blobs.reading(blob.digest) as stream:
+                    while piece := stream.read(_PIECE):
+                        take(piece)
 
     def _judge(self, blob: Descriptor) -> None:
         """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
         from assembler.layer.decompression import reader
 
         said = self._origins.diff_ids(blob.digest)
+        said = said.union(*(one.diff_ids(blob.digest) for _, one in self.imports))
         try:
             with self._store.blobs.open(blob.digest) as stream:
                 tar = reader(stream, self._limits.size)
@@ -157,8 +169,8 @@ class SharedCaches:
                     hasher.update(piece)
         except BadArchive as error:
             self.refuse(blob, error)
-        if said - {f"sha256:{hasher.hexdigest()}"}:
-            self.refuse(blob, BadArchive(f"layer {blob.digest} has not the diff_id it was given"))
+        if said - {Digest("sha256", hasher.hexdigest())}:
+            self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
         cause: AssemblerError | None = None
@@ -171,15 +183,15 @@ class SharedCaches:
             self._give_up(place, blob, cause)
             if taking.begun:  # whoever takes it has the beginning of something else
                 break
-        said = "nobody has it any more" if cause is None else cause.message
-        raise _gone(f"the cached layer {blob.digest} cannot be had: {said}", blob) from cause
+        said = f"nobody has {blob.digest} any more" if cause is None else cause.message
+        raise _gone(f"a cached layer cannot be had: {said}", blob) from cause
 
     def _known(self, text: str) -> Place:
         if text in self._places_by_text:
             return self._places_by_text[text]
         if text.startswith(LAYOUT):
             return LayoutPlace(text.removeprefix(LAYOUT), "", self._cancellation)
-        return self._registry(replace(Reference.parse(text), tag=""))
+        return RegistryPlace.of_text(text, self._images.impatient, self._cancellation)
 
     def _give_up(self, place: Place, blob: Descriptor, error: AssemblerError) -> None:
         """What fails once is not asked for again in this build; what is not there is forgotten."""
@@ -204,7 +216,7 @@ class SharedCaches:
             try:
                 with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                    def write(piece: bytes) -> None:
+                    def write(piece: bytes | memoryview) -> None:
                         ingest.write(piece)
                         take(piece)
 
@@ -218,7 +230,7 @@ class SharedCaches:
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         """See `engine.services.CachedBlobs.refuse`."""
-        places = self._origins.of(blob.digest)
+        places = self._places(blob.digest) or self._origins.of(blob.digest)
         if not places:
             return
         self._refused.add(blob.digest)
@@ -237,7 +249,7 @@ class _Taking:
         self._take = take
         self.begun = False
 
-    def __call__(self, piece: bytes) -> None:
+    def __call__(self, piece: bytes | memoryview) -> None:
         self.begun = True
         self._take(piece)
 

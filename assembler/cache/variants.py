@@ -1,0 +1,27 @@
+"""Variants of packed layers: `engine.realisation.Realisation.variant`, as text."""
+
+from __future__ import annotations
+
+_ADDING = frozenset(("estargz",))
+
+
+def compression(variant: str) -> str:
+    """The name of the compression that `variant` is of."""
+    return variant.partition(" epoch=")[0].partition("/")[0]
+
+
+def serves(found: str, wanted: str) -> bool:
+    """Whether a layer of the variant `found` is as good as one of `wanted`: another engine or level of
+    the same compression, at the same epoch."""
+    return compression(found) == compression(wanted) and _epoch(found) == _epoch(wanted)
+
+
+def same_tar(found: str, wanted: str) -> bool:
+    """Whether a layer of the variant `found` is another compression of the tar that `wanted` is of. That
+    of eStargz has a table of its own in it."""
+    kinds = {compression(found), compression(wanted)}
+    return len(kinds) == 2 and not kinds & _ADDING and _epoch(found) == _epoch(wanted)
+
+
+def _epoch(variant: str) -> str:
+    return variant.rpartition(" epoch=")[2]

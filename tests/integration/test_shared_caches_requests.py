@@ -1,0 +1,390 @@
+"""What shared caches ask of registries, and what they make of bad answers: the build is right, and one
+line says why (the issue of the cache, 4 and "Bad input"; reliability B14). The registry is in this
+process; a machine is a store of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assembler.oci.descriptor import CACHE_CONFIG
+from assembler.testing.distribution import sha256
+from assembler.testing.memory import MemoryRegistry
+from assembler.testing.server import Answer, Asked
+from tests.conftest import Assemble, environment
+
+pytestmark = pytest.mark.integration
+
+DOCKERFILE = "FROM scratch\nCOPY a /a\nWORKDIR /made\nCOPY b /b\n"
+NAME = "team/app-cache"
+
+
+@dataclass
+class Shared:
+    """A registry with the cache `NAME:main` of one machine, whose image has the digest `image`."""
+
+    registry: MemoryRegistry
+    directory: Path
+    image: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.registry.host}/{NAME}:main"
+
+    def build(self, machine: str, *options: str, code: int = 0) -> Any:
+        """Build on `machine`, whose image has the same times as everywhere."""
+        env = environment(self.directory / machine, SOURCE_DATE_EPOCH="1700000000")
+        command = ("build", "--progress", "plain", *options, str(self.directory / "context"))
+        return Assemble(env)(*command, code=code)
+
+    def asked(self) -> list[str]:
+        """The requests since the last call, without what every client asks first."""
+        found = [f"{one.method} {one.path}" for one in self.registry.asked]
+        self.registry.asked.clear()
+        return [one for one in found if not one.endswith(" /v2/")]
+
+    def change(self) -> None:
+        """Change the file that is copied last."""
+        context = self.directory / "context"
+        files = {path.name: path.read_bytes() for path in context.iterdir()}
+        context.unlink()
+        context.mkdir()
+        for name, content in (files | {"b": b"changed"}).items():
+            (context / name).write_bytes(content)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The cache's manifest."""
+        found: dict[str, Any] = json.loads(self.registry.manifests[NAME, "main"][1])
+        return found
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Its configuration."""
+        digest = self.manifest["config"]["digest"]
+        found: dict[str, Any] = json.loads(self.registry.blobs[digest])
+        return found
+
+    def publish(self, content: bytes, kind: str = CACHE_CONFIG, **fields: Any) -> None:
+        """Let the tag mean a manifest with the configuration `content`."""
+        self.registry.add_blob(NAME, content)
+        manifest = self.manifest | fields
+        described = {"mediaType": kind, "digest": sha256(content), "size": len(content)}
+        manifest |= {"config": described}
+        media_type = "application/vnd.oci.image.manifest.v1+json"
+        self.registry.add_manifest(NAME, "main", media_type, json.dumps(manifest).encode())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    directory = tmp_path_factory.mktemp("shared")
+    context = directory / "context"
+    context.mkdir()
+    (context / "a").write_bytes(bytes(range(256)) * 100)
+    (context / "b").write_bytes(bytes(reversed(range(256))) * 100)
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    with MemoryRegistry() as registry:
+        shared = Shared(registry, directory)
+        done = shared.build("one", "--cache-to", f"type=registry,ref={shared.ref},mode=max")
+        shared.image = done.stdout.strip()
+        yield shared
+
+
+@pytest.fixture
+def shared(made: Shared, tmp_path: Path) -> Iterator[Shared]:
+    """What was made once, in a registry of the test's own."""
+    with MemoryRegistry() as registry:
+        for digest, content in made.registry.blobs.items():
+            registry.add_blob(NAME, content)
+            assert sha256(content) == digest
+        for (_, name), (kind, content) in made.registry.manifests.items():
+            registry.add_manifest(NAME, name, kind, content)
+        (tmp_path / "context").symlink_to(made.directory / "context")
+        yield Shared(registry, tmp_path, made.image)
+
+
+def steps(done: Any) -> tuple[int, int]:
+    """How many steps were taken from a cache only, and how many were not."""
+    lines = [line.split() for line in done.stderr.splitlines() if line.startswith("#")]
+    ours = {line[0] for line in lines if {"COPY", "WORKDIR"} & set(line)}
+    executed = {line[0] for line in lines if line[1] == "DONE"} & ours
+    return len(ours - executed), len(executed)
+
+
+def warnings(done: Any) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("WARNING")]
+
+
+def test_what_is_in_order_is_used(shared: Shared) -> None:
+    done = shared.build("two", "--cache-from", shared.ref)
+    assert (steps(done), warnings(done)) == ((3, 0), [])
+    assert done.stdout.strip() == shared.image
+
+
+def test_79_lazily_a_cache_is_read_and_none_of_its_layers(shared: Shared) -> None:
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    config = shared.manifest["config"]["digest"]
+    assert shared.asked() == [
+        f"GET /v2/{NAME}/manifests/main",
+        f"GET /v2/{NAME}/blobs/{config}",
+    ]
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert shared.asked() == []  # the store knows it
+    shared.build("two")
+    layers = [f"GET /v2/{NAME}/blobs/{one['digest']}" for one in shared.manifest["layers"]]
+    assert sorted(shared.asked()) == sorted(
+        layers
+    )  # the image is kept here: where they are is known
+    shared.build("two")
+    assert shared.asked() == []
+
+
+def test_79_a_registry_is_given_layers_of_its_own_by_name(shared: Shared) -> None:
+    image = f"{shared.registry.host}/team/app:1"
+    shared.build("two", "--cache-from", shared.ref, "--push", "-t", image)
+    asked = shared.asked()
+    layers = [one["digest"] for one in shared.manifest["layers"]]
+    assert not any(f"GET /v2/{NAME}/blobs/{digest}" in asked for digest in layers)
+    assert all(("team/app", digest) in shared.registry.where for digest in layers)
+    assert not [one for one in asked if one.startswith("PATCH")]
+
+
+def test_79_another_registry_is_sent_them(shared: Shared) -> None:
+    with MemoryRegistry() as other:
+        image = f"{other.host}/team/app:1"
+        done = shared.build("two", "--cache-from", shared.ref, "--push", "-t", image)
+        assert done.stdout.strip() == shared.image == sha256(other.manifests["team/app", "1"][1])
+        for one in shared.manifest["layers"]:
+            assert sha256(other.blobs[one["digest"]]) == one["digest"]
+
+
+def test_an_export_that_changes_nothing_moves_nothing(shared: Shared) -> None:
+    target = ("--cache-to", f"type=registry,ref={shared.ref},mode=max")
+    shared.build("two", "--cache-from", shared.ref, *target)
+    shared.asked()
+    shared.build("two", *target)
+    assert shared.asked() == [f"HEAD /v2/{NAME}/manifests/main"]
+
+
+def test_an_export_sends_what_is_new_once_and_moves_the_tag_last(shared: Shared) -> None:
+    target = ("--cache-to", f"type=registry,ref={shared.ref},mode=max")
+    shared.change()
+    before = {one["digest"] for one in shared.manifest["layers"]}
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly", *target)
+    asked = shared.asked()
+    after = {one["digest"] for one in shared.manifest["layers"]}
+    assert len(after - before) == 1
+    uploads = [one for one in asked if one.startswith("PUT") and "/blobs/uploads/" in one]
+    assert len(uploads) == 2  # the layer, and the configuration
+    manifest = sha256(shared.registry.manifests[NAME, "main"][1])
+    puts = [one for one in asked if one.startswith("PUT")]
+    assert puts[-2:] == [f"PUT /v2/{NAME}/manifests/{manifest}", f"PUT /v2/{NAME}/manifests/main"]
+
+
+def test_caches_are_asked_in_order_until_one_knows(shared: Shared) -> None:
+    empty, main = f"{shared.registry.host}/team/none:1", ("--cache-from", shared.ref)
+    done = shared.build("two", "--cache-from", empty, *main, "-o", "type=cacheonly")
+    assert [one.rpartition("/")[2] for one in shared.asked()][:2] == ["1", "main"]
+    assert steps(done) == (3, 0)
+    assert len(warnings(done)) == 1
+    first = shared.build("three", *main, "--cache-from", empty, "-o", "type=cacheonly")
+    assert "GET /v2/team/none/manifests/1" not in shared.asked()
+    assert (steps(first), warnings(first)) == ((3, 0), [])
+
+
+def test_nothing_listens_there(shared: Shared, free_port: int) -> None:
+    cache = f"127.0.0.1:{free_port}/team/cache:main"
+    done = shared.build("two", "--cache-from", cache)
+    assert (steps(done), done.stdout.strip()) == ((0, 3), shared.image)
+    (line,) = warnings(done)
+    assert f"the cache {cache} is not used" in line
+    assert "refused" in line or "nothing listens" in line
+
+
+def test_a_registry_that_takes_nothing_fails_the_build_unless_that_is_ignored(
+    shared: Shared,
+) -> None:
+    def refuse(asked: Asked) -> Answer | None:
+        return None if asked.method in ("GET", "HEAD") else Answer(403)
+
+    shared.registry.fault = refuse
+    target = f"type=registry,ref={shared.registry.host}/team/other:1"
+    failed = shared.build("two", "--cache-to", target, code=1)
+    (error,) = [line for line in failed.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert f"the cache could not be exported to {shared.registry.host}/team/other:1: " in error
+    done = shared.build("two", "--cache-to", f"{target},ignore-error=true")
+    (line,) = warnings(done)
+    assert f"the cache could not be exported to {shared.registry.host}/team/other:1: " in line
+    assert done.stdout.strip() == shared.image
+
+
+def test_credentials_are_the_usual_ones(shared: Shared) -> None:
+    shared.registry.users = {"me": "secret"}
+    done = shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert steps(done) == (0, 3)
+    assert "401" in warnings(done)[0]
+    docker = shared.directory / "home/.docker"
+    docker.mkdir()
+    auth = b64encode(b"me:secret").decode()
+    config = {"auths": {shared.registry.host: {"auth": auth}}}
+    (docker / "config.json").write_text(json.dumps(config))
+    target = f"type=registry,ref={shared.registry.host}/team/other:1,mode=max"
+    done = shared.build("three", "--cache-from", shared.ref, "--cache-to", target)
+    assert (steps(done), warnings(done)) == ((3, 0), [])
+    assert ("team/other", "1") in shared.registry.manifests
+
+
+def test_what_is_pruned_is_had_again(shared: Shared) -> None:
+    env = environment(shared.directory / "two")
+    shared.build("two", "--cache-from", shared.ref)
+    Assemble(env)("prune", "--force")
+    again = shared.build("two")
+    assert (steps(again), again.stdout.strip()) == ((3, 0), shared.image)
+    Assemble(env)("prune", "--all", "--force")
+    shared.asked()
+    anew = shared.build("two")
+    assert (steps(anew), shared.asked()) == ((0, 3), [])  # all was given up, where it is too
+
+
+def answering(status: int) -> Callable[[Shared], None]:
+    def break_it(shared: Shared) -> None:
+        shared.registry.fault = lambda asked: (
+            Answer(status) if "/manifests/" in asked.path else None
+        )
+
+    return break_it
+
+
+def without_tag(shared: Shared) -> None:
+    del shared.registry.manifests[NAME, "main"]
+
+
+def garbled_manifest(shared: Shared) -> None:
+    kind, content = shared.registry.manifests[NAME, "main"]
+    shared.registry.manifests[NAME, "main"] = kind, content[:-9]
+
+
+def garbled_document(shared: Shared) -> None:
+    shared.publish(b'{"version": 1, "steps": [{]}')
+
+
+def other_document(shared: Shared) -> None:
+    digest = shared.manifest["config"]["digest"]
+    shared.registry.blobs[digest] = shared.registry.blobs[digest].replace(b"steps", b"stepz")
+
+
+def newer_version(shared: Shared) -> None:
+    shared.publish(b'{"version": 2, "steps": []}')
+
+
+def of_buildkit(shared: Shared) -> None:
+    shared.publish(b"{}", "application/vnd.buildkit.cacheconfig.v0")
+
+
+def image_without(shared: Shared) -> None:
+    content = b'{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}'
+    shared.publish(content, "application/vnd.oci.image.config.v1+json")
+
+
+def layer_of(shared: Shared) -> str:
+    found: str = shared.document["layers"][0]["blob"]["digest"]
+    return found
+
+
+def missing_blob(shared: Shared) -> None:
+    del shared.registry.blobs[layer_of(shared)]
+
+
+def other_bytes(shared: Shared) -> None:
+    digest = layer_of(shared)
+    content = shared.registry.blobs[digest]
+    shared.registry.blobs[digest] = content[:-1] + bytes([content[-1] ^ 1])
+
+
+def shorter_blob(shared: Shared) -> None:
+    digest = layer_of(shared)
+    shared.registry.blobs[digest] = shared.registry.blobs[digest][:-5]
+
+
+def other_diff_id(shared: Shared) -> None:
+    document = shared.document
+    document["layers"][0]["diff_id"] = sha256(b"something else")
+    shared.publish(json.dumps(document).encode())
+
+
+def exchanged_layers(shared: Shared) -> None:
+    """The right keys lead to wrong bytes, all of which have their digests."""
+    document = shared.document
+    one, other = document["layers"][:2]
+    one["blob"], other["blob"] = other["blob"], one["blob"]
+    shared.publish(json.dumps(document).encode())
+
+
+def no_layer(shared: Shared) -> None:
+    document, blob = shared.document, b"no tar in any compression"
+    shared.registry.add_blob(NAME, blob)
+    described = document["layers"][0]["blob"] | {"digest": sha256(blob), "size": len(blob)}
+    document["layers"][0]["blob"] = described
+    layers = [*shared.manifest["layers"], described]
+    shared.publish(json.dumps(document).encode(), layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (answering(500), "500"),
+        (answering(403), "403|denied"),
+        (without_tag, "not found|no such|has no"),
+        (garbled_manifest, "JSON|digest"),
+        (garbled_document, "JSON"),
+        (other_document, "other bytes than its digest"),
+        (newer_version, "version 2, this assemble knows 1"),
+        (of_buildkit, "a cache of BuildKit's"),
+        (image_without, "an image without a cache in it"),
+        (missing_blob, "building again"),
+        (other_bytes, "other bytes than its digest.*building again"),
+        (shorter_blob, "building again"),
+        (other_diff_id, "diff_id.*building again"),
+        (exchanged_layers, "diff_id.*building again"),
+        (no_layer, "building again"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", "").split(".")[0] or None,
+)
+def test_B14_what_cannot_be_used_is_one_line_and_the_steps_run(
+    shared: Shared, break_it: Callable[[Shared], None], said: str
+) -> None:
+    break_it(shared)
+    done = shared.build("two", "--cache-from", shared.ref)
+    assert done.stdout.strip() == shared.image
+    (line,) = warnings(done)
+    assert re.search(said, line), line
+    assert steps(done)[1] > 0
+    again = shared.build("two", "--cache-from", shared.ref)
+    assert (steps(again), warnings(again)) == ((3, 0), [])
+
+
+def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:
+    image = f"{shared.registry.host}/team/base:1"
+    shared.build("one", "--push", "-t", image, "--cache-to", "type=inline")
+    assert "assembler.cache.v1" in config_of(shared, "team/base", "1")
+    (shared.directory / "on").mkdir()
+    (shared.directory / "on/Dockerfile").write_text(f"FROM {image}\nLABEL a=b\n")
+    env = environment(shared.directory / "two")
+    above = f"{shared.registry.host}/team/above:1"
+    Assemble(env)("build", "--push", "-t", above, str(shared.directory / "on"))
+    config = config_of(shared, "team/above", "1")
+    assert config["config"]["Labels"] == {"a": "b"}
+    assert "assembler.cache.v1" not in config
+
+
+def config_of(shared: Shared, repository: str, tag: str) -> dict[str, Any]:
+    manifest = json.loads(shared.registry.manifests[repository, tag][1])
+    found: dict[str, Any] = json.loads(shared.registry.blobs[manifest["config"]["digest"]])
+    return found
