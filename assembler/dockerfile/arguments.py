@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 from assembler.dockerfile.durations import parse_duration
 from assembler.dockerfile.flags import Allowed, Flags
@@ -38,7 +38,17 @@ from assembler.dockerfile.statement import JSON_FORMS, NAMES, Statement, json_fo
 from assembler.dockerfile.words import WHITESPACE, quoted, split_words
 from assembler.errors import SyntaxProblem
 from assembler.expressions import expression
-from assembler.source import Span
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from assembler.source import Span
+
+    class _Common(TypedDict):
+        span: Span
+        text: str
+        comment: tuple[str, ...]
+
 
 _RUN = Allowed(("network", "security"), (), ("mount", "device"))
 _NOT_EMPTY = {"network": 'invalid network mode ""', "security": 'security "" is not valid'}
@@ -54,12 +64,6 @@ _FROM_IS_FIXED = (
     "variable expansion is not supported for --from, define a new stage with FROM using ARG from"
     " global scope as a workaround"
 )
-
-
-class _Common(TypedDict):
-    span: Span
-    text: str
-    comment: tuple[str, ...]
 
 
 def instruction(statement: Statement) -> Instruction:
