@@ -11,7 +11,8 @@ class Access:
 
     `insecure` are HOST[:PORT] or CIDR, as dockerd has them. `creds` is USER:PASSWORD and goes to
     the registries `creds_for` only: a base image's registry must not see the target's password.
-    `retries` is how often a request is tried again, `tls_verify` False what `insecure` is for one.
+    `retries` is how often a request is tried again, `tls_verify` False what `insecure` is for one;
+    with `debug` every request is told.
     """
 
     insecure: tuple[str, ...] = ()
@@ -21,6 +22,7 @@ class Access:
     creds: str = field(default="", repr=False)
     creds_for: frozenset[str] = frozenset()
     retries: int | None = None
+    debug: bool = False
 
     def creds_to(self, *registries: str) -> Access:
         """The same, with `creds` for `registries`."""

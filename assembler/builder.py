@@ -62,12 +62,11 @@ from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.cache.base import Record
-    from assembler.cache.bounds import Bounds
+    from assembler.cache.bounds import Bounds, Policy
     from assembler.cache.document import CachedMount
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
-    from assembler.cache.pruning import Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
@@ -192,6 +191,7 @@ class Builder:
                 clock=clock,
             )
         )
+        self.images.cached = _Cached(self._caches)  # what earlier builds took from caches
         self._cdi_directories = tuple(cdi_directories)
         self._registry: Registry | None = None
         self._given_agents = agents or {}
@@ -240,7 +240,12 @@ class Builder:
 
     def shared(self, request: BuildRequest) -> SharedCaches:
         """The shared caches of `request`; each is read once, however often it is built."""
-        key = request.cache_from, request.platform or host_platform()
+        return self._caches(request.cache_from, request.platform or host_platform())
+
+    def _caches(
+        self, sources: tuple[CacheSource, ...] = (), platform: Platform | None = None
+    ) -> SharedCaches:
+        key = sources, platform or host_platform()
         if key not in self._shared:
             from assembler.imports import SharedCaches
 
@@ -820,16 +825,6 @@ class _Cached:
 
     def find(self, name: str) -> Layer | None:
         return self._shared().find(name)
-
-
-def _fsync(text: str) -> Fsync:
-    try:
-        return Fsync(text)
-    except ValueError:
-        raise UsageError(
-            f"ASSEMBLE_FSYNC={text}: unknown",
-            hint=f"one of {', '.join(one.value for one in Fsync)}",
-        ) from None
 
 
 def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:

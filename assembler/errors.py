@@ -161,9 +161,10 @@ class StoreError(AssemblerError):
 
 class BlobCorrupt(StoreError):
     """Bytes that do not have the digest they are stored under; `removed` says that nothing is under
-    it any more, so that they are fetched or made anew."""
+    it any more, so that they are fetched or made anew, `told` that the user knows."""
 
     removed = False
+    told = False
 
 
 class BlobMissing(StoreError):

@@ -89,6 +89,14 @@ class Warned:
 
 
 @value
+class Requested:
+    """A request to a registry is over: one line about it, for --debug."""
+
+    message: str
+    time: float
+
+
+@value
 class Finished:
     """Nothing more will come, whether it went well or not."""
 
@@ -103,6 +111,7 @@ Event = (
     | VertexDone
     | VertexFailed
     | Warned
+    | Requested
     | Finished
 )
 Sink = Callable[[Event], None]

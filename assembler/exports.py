@@ -93,13 +93,13 @@ class Exports:
         title = f"exporting cache to {kind} {target.name}"
         with vertex(title, title, self._sink, self._services.clock) as work:
             while True:
-                packed = self._packed(target)
                 try:
-                    return self._written(target, packed, work)
-                except BlobCorrupt as error:  # a layer that nobody has any more is left out
-                    if not error.removed or self._packed(target) == packed:
+                    return self._written(target, self._packed(target), work)
+                except BlobCorrupt as error:  # what nobody has any more is left out
+                    if not error.removed:
                         raise
-                    self._warn(f"the cache is exported without a layer: {error.message}")
+                    if not error.told:
+                        self._warn(f"{error.message}: the cache goes without it")
 
     def _packed(self, target: CacheTarget) -> Packed:
         compression = by_name(target.compression, target.level)

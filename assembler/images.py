@@ -7,7 +7,7 @@ import enum
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -25,7 +25,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Sink, VertexProgress, Warned
+from assembler.events import Requested, Sink, VertexProgress, Warned
 from assembler.expressions import expression
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
@@ -41,7 +41,9 @@ from assembler.store.working import Turn
 from assembler.values import replace, value
 
 if TYPE_CHECKING:
+    from assembler.net.limits import Limits
     from assembler.net.retry import RetryPolicy
+    from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
 
@@ -50,6 +52,8 @@ LAYOUT = "oci-layout://"
 RESOLVED = "assembler.resolved"
 """The annotation of a name in the store that has the digest it had in its registry: an index's, where
 the store has one image of that."""
+_LITTLE = 256 << 10  # bytes of a layer
+_SOME = 4
 _OFTEN = 0.1  # seconds between two reports of one transfer
 _DIGEST = expression(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -133,6 +137,8 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._ours: set[Digest] = set()
+        """What this command has a turn at already."""
 
     def __enter__(self) -> Images:
         return self
@@ -154,14 +160,21 @@ class Images:
         says nothing of it. Threads share it."""
         with self._connecting:
             if self._impatient is None:
+                from assembler.net.limits import Limits
                 from assembler.net.retry import RetryPolicy
 
-                policy = RetryPolicy(tries=2, budget=10.0)
                 asked = self._access.retries is not None
-                self._impatient = self._connected(None if asked else policy, lambda text: None)
+                policy = None if asked else RetryPolicy(tries=2, budget=10.0)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
+                self._impatient = self._connected(policy, lambda text: None, limits)
             return self._impatient
 
-    def _connected(self, policy: RetryPolicy | None, warn: Callable[[str], None]) -> RegistryClient:
+    def _connected(
+        self,
+        policy: RetryPolicy | None,
+        warn: Callable[[str], None],
+        limits: Limits | None = None,
+    ) -> RegistryClient:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
 
@@ -175,9 +188,14 @@ class Images:
                 access=self._access,
                 cancellation=self._cancellation,
                 policy=policy,
+                limits=limits,
                 warn=warn,
+                trace=self._told if self._access.debug else None,
             )
         )
+
+    def _told(self, request: Exchanged) -> None:
+        self._sink(Requested(str(request), self._clock()))
 
     def resolve(
         self,
@@ -438,18 +456,42 @@ class Images:
             self._fetch(Reference.parse(image.name), layer, take)
 
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
+        if blob.digest in self._ours:
+            return self._received(reference, blob, take)
         title = _transfer_title("pull", reference, blob)
         with self._turn(f"blob {blob.digest}", title):
             if self._store.blobs.has(blob.digest):  # another build was first
                 return self._read(blob, take)
-            with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
+            self._received(reference, blob, take)
 
-                def write(piece: bytes | memoryview) -> None:
-                    ingest.write(piece)
-                    take(piece)
+    def _received(self, reference: Reference, blob: Descriptor, take: Take) -> None:
+        with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
-                self._transfer("pull", reference, blob, write)  # it compares the digest
-                ingest.commit_as(blob.digest, blob.size)
+            def write(piece: bytes | memoryview) -> None:
+                ingest.write(piece)
+                take(piece)
+
+            self._transfer("pull", reference, blob, write)  # it compares the digest
+            ingest.commit_as(blob.digest, blob.size)
+
+    @contextlib.contextmanager
+    def _turn_at(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
+        """Those of `blobs` that are missing, several of them. Little ones have one turn together:
+        one for each takes as long as a fetch. Who wants some of them only may fetch them, too."""
+        missing = self._store.blobs.missing(blobs)
+        little = sorted(str(one.digest) for one in missing if one.size < _LITTLE)
+        if len(little) < _SOME:
+            yield missing
+            return
+        name = f"blobs {Digest.of(' '.join(little).encode())}"
+        with self._turn(name, f"[internal] pull {len(little)} small layers") as turn:
+            if turn.waited:
+                missing = self._store.blobs.missing(blobs)
+            self._ours.update(one.digest for one in missing if one.size < _LITTLE)
+            try:
+                yield missing
+            finally:
+                self._ours.clear()
 
     def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
         return shared(self._store.working.claim, name, title, self._sink, self._clock)
@@ -467,12 +509,12 @@ class Images:
         from assembler.registry.parallel import Check, all_at_once
 
         _ = self.client  # made before there are threads
-        missing = self._store.blobs.missing(blobs)
 
         def fetching(blob: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._fetch(reference, blob, lambda piece: check())
 
-        all_at_once(list(map(fetching, missing)), self._cancellation.check)
+        with self._turn_at(blobs) as missing:
+            all_at_once(list(map(fetching, missing)), self._cancellation.check)
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -541,16 +583,14 @@ class Images:
         `open` does."""
         from assembler.registry.parallel import Check, all_at_once
 
-        missing = self._store.blobs.missing(image.manifest.layers)
-        if not missing:
-            return
-        self._holders(missing[0])  # what is learnt once is learnt before there are threads
-        _ = self.client
-
-        def opening(layer: Descriptor) -> Callable[[Check], None]:
+        def bringing(layer: Descriptor) -> Callable[[Check], None]:
             return lambda check: self._bring(layer, lambda piece: check())
 
-        all_at_once(list(map(opening, missing)), self._cancellation.check)
+        with self._turn_at(image.manifest.layers) as missing:
+            if missing:
+                self._holders(missing[0])  # what is learnt once is learnt before there are threads
+                _ = self.client
+                all_at_once(list(map(bringing, missing)), self._cancellation.check)
 
 
 def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:

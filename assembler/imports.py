@@ -4,6 +4,7 @@ needed. Nothing here fails a build: what cannot be used is told in one line, and
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -68,6 +69,7 @@ class SharedCaches:
         self._clock = clock
         self._limits = limits
         self._places_by_text: dict[str, Place] = {}
+        self._losing = threading.Lock()
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
@@ -105,6 +107,14 @@ class SharedCaches:
                 said = error.message if isinstance(error, AssemblerError) else str(error)
                 self._warn(f"the cache {place.name} is not used: {said}")
                 return CacheDocument()
+
+    def _lose(self, place: Place, why: str) -> None:
+        """Use `place` no more in this build, and say so once."""
+        with self._losing:
+            known = place.text in self._dead
+            self._dead.add(place.text)
+        if not known:
+            self._warn(f"the cache {place.name} is not used any more: {why}")
 
     def _warn(self, text: str) -> None:
         self._sink(Warned(text, self._clock()))
@@ -195,7 +205,7 @@ class SharedCaches:
 
     def _give_up(self, place: Place, blob: Descriptor, error: AssemblerError) -> None:
         """What fails once is not asked for again in this build; what is not there is forgotten."""
-        self._dead.add(place.text)
+        self._lose(place, error.message)
         if isinstance(error, NotFound | ProtocolViolation | BlobCorrupt):
             self._origins.lost(blob.digest, place.text)
 
@@ -230,16 +240,19 @@ class SharedCaches:
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         """See `engine.services.CachedBlobs.refuse`."""
-        places = self._places(blob.digest) or self._origins.of(blob.digest)
-        if not places:
+        named = [one.place for _, one in self.imports if one.diff_ids(blob.digest)]
+        places = dict.fromkeys((*named, *self._origins.of(blob.digest)))
+        if not places and blob.digest not in self._refused:
             return
         self._refused.add(blob.digest)
-        self._dead.update(places)
+        for text in places:
+            self._lose(self._known(text), cause.message)
         self._origins.refuse(blob.digest)
         for _, one in self.imports:
             one.refuse(self._refused)
-        named = ", ".join(place.removeprefix(LAYOUT) for place in places)
-        raise _gone(f"the cache {named} is not used any more: {cause.message}", blob) from cause
+        raise _gone(
+            f"a cached layer is not what it was said to be: {cause.message}", blob
+        ) from cause
 
 
 class _Taking:
@@ -256,5 +269,5 @@ class _Taking:
 
 def _gone(message: str, blob: Descriptor) -> BlobCorrupt:
     error = BlobCorrupt(message, str(blob.digest))
-    error.removed = True
+    error.removed = error.told = True
     return error

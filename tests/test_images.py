@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from assembler.builder import Builder
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, RegistryError
-from assembler.events import Event, VertexProgress
+from assembler.events import Event, VertexProgress, VertexStarted
 from assembler.images import Pull
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, Descriptor
@@ -221,6 +222,45 @@ def test_blobs_come_several_at_once_and_not_too_many(
     assert len(faulty.asked("GET", "/v2/app/blobs/*")) == 1 + len(contents)
     ended = [one.item for one in events if isinstance(one, VertexProgress) and one.current]
     assert set(ended) == {str(Digest.of(content)) for content in contents}
+
+
+def test_little_blobs_come_once_for_two_commands_with_one_turn(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    contents = [os.urandom(5000) for _ in range(12)]
+    provide(faulty, image(AMD64, *contents), *contents, tag="1")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(case: Case) -> Answer:
+        begun.set()
+        assert go_on.wait(20)
+        return case.honest()
+
+    events: list[Event] = []
+    with (
+        command(tmp_path) as first,
+        command(tmp_path, events) as second,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        (found, again) = (
+            one.images.pull_manifest(reference(faulty), AMD64) for one in (first, second)
+        )
+        faulty.on("GET", "/v2/app/blobs/*", held, nth=1)
+        one = threads.submit(first.images.complete, found)
+        assert begun.wait(20)
+        assert len(os.listdir(Path(first.store.path, "working"))) == 1
+        other = threads.submit(second.images.complete, again)
+        while not any(
+            isinstance(event, VertexStarted) and "12 small" in event.name for event in events
+        ):
+            assert not other.done() and not go_on.wait(0.01), "it waits, and says so"
+        go_on.set()
+        one.result(20)
+        other.result(20)
+    asked_for = [one.path.rpartition("/")[2] for one in faulty.asked("GET", "/v2/app/blobs/*")]
+    for content in contents:
+        assert asked_for.count(str(Digest.of(content))) == 1
+    assert os.listdir(tmp_path / "store" / "working") == []
 
 
 def _meeting(barrier: threading.Barrier) -> Action:

@@ -7,14 +7,15 @@ store is within its bounds is known without looking through it (`cache.measured`
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from assembler.cache import measured
-from assembler.cache.bounds import Bounds
-from assembler.cache.local import LocalCache
-from assembler.cache.pruning import Policy, chosen, counted, kept, remove_all, settle
-from assembler.cache.usage import usages
+from assembler.cache.bounds import Bounds, Policy, kept
 from assembler.cancellation import Cancellation
 from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.cache.local import LocalCache
 
 
 def lacks_space(store: str, bounds: Bounds) -> bool:
@@ -45,6 +46,9 @@ def collect(
 ) -> None:
     """Remove what `bounds` do not allow of `store`. See `cache.usage.usages` for where to run it.
     Raises OSError, StoreError, Cancelled."""
+    from assembler.cache.pruning import chosen, counted, remove_all, settle
+    from assembler.cache.usage import usages
+
     policy, free = _policy(store.path, bounds)
     seen = measured.fingerprint(store.path)
     found = usages(store.path, {}, now, cancellation.check)

@@ -1,9 +1,9 @@
 """Cache mounts that travel: each directory of a RUN --mount=type=cache as one layer (rule M7).
 
-The layer is a tar by zstd with everything that tools ask a cache for: times to the nanosecond, owners
-as the id map shows them, hard links, `user.*` attributes. It is made of the same bytes whenever the
-directory is the same. Nothing of it is believed when it comes from elsewhere: it is unpacked as layers
-are, confined and by its digest, and holds files, links and directories only.
+The layer is a tar by zstd with everything that tools ask a cache for: times to the nanosecond,
+owners as the id map shows them, hard links, `user.*` attributes. It is made of the same bytes
+whenever the directory is the same. Nothing of it is believed when it comes from elsewhere: it is
+unpacked as layers are, confined and by its digest, and holds files, links and directories only.
 """
 
 from __future__ import annotations
@@ -212,8 +212,9 @@ def restore(
     limits: Limits,
     check: Callable[[], None],
 ) -> None:
-    """Fill the existing, empty directory `into` with the mount in `blob`. Raises what `apply.unpack`
-    raises, for one where it holds anything but files, links and directories; and OSError."""
+    """Fill the existing, empty directory `into` with the mount in `blob`. Raises what
+    `apply.unpack` raises, for one where it holds anything but files, links and directories; and
+    OSError."""
     unpack(blob, into, diff_id=layer.diff_id, limits=limits, kinds=KINDS, check=check)
     if attributes(into).implied:  # the layer does not say whose the directory is
         ownership.give(into, (mount.uid, mount.gid))

@@ -15,9 +15,9 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 
 from assembler.cache import measured
+from assembler.cache.bounds import Filter, Policy, kept
 from assembler.cache.local import LocalCache, set_aside
 from assembler.cache.usage import GIT, INTERNAL, Usage, holding, needs, usages
 from assembler.cancellation import Cancellation
@@ -28,8 +28,6 @@ from assembler.store import uses
 from assembler.store.disk import is_exhausted
 from assembler.store.leases import collecting
 from assembler.store.store import Store
-
-Filter = Callable[[Usage], bool]
 
 _PRESENT: dict[str, Callable[[Usage], bool]] = {
     "inuse": lambda one: one.in_use,
@@ -44,23 +42,6 @@ _TEXTS: dict[str, Callable[[Usage], str]] = {
     "description": lambda one: one.description,
     "type": lambda one: one.type,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What `prune` was asked for. Spaces are bytes, 0 for no bound; `unused_for` is seconds."""
-
-    all: bool = False
-    filters: Sequence[Filter] = ()
-    unused_for: float = 0
-    max_used: int = 0
-    reserved: int = 0
-    min_free: int = 0
-
-    @property
-    def internal(self) -> Policy:
-        """The same for internal records too."""
-        return replace(self, all=True)
 
 
 def parse_filter(key: str, value: str | None) -> Filter:
@@ -140,20 +121,6 @@ def _chosen(found: Sequence[Usage], policy: Policy, now: float, free: int) -> li
 def counted(found: Iterable[Usage]) -> int:
     """The bytes of `found` that caps are for: all but what images share."""
     return sum(one.size for one in found if not one.shared)
-
-
-def kept(total: int, policy: Policy, free: int) -> int | None:
-    """How many of `total` bytes may stay where `free` ones are free; None where nothing bounds what
-    goes."""
-    if not (policy.max_used or policy.reserved or policy.min_free):
-        return None
-    keep = policy.max_used
-    lacking = policy.min_free - free
-    if lacking > 0:
-        keep = min(keep, total - lacking) if keep else total - lacking
-    elif policy.min_free and not keep:
-        keep = total
-    return max(keep, policy.reserved)
 
 
 def prune(

@@ -95,7 +95,7 @@ def command(**options: Any) -> int | None:
                 bounds = bounds_of(environment, builder.warn)
                 inputs = read_inputs(builder, options, environment)
                 request = request_of(inputs, options, environment)
-                if bounds:
+                if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
                 with builder.recorded(request, names, _place(inputs, options["context"])):
                     image = _build(builder, request, names, asked, cancellation)
@@ -168,7 +168,8 @@ def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancel
             if not error.removed:
                 raise
             cancellation.renew()
-            builder.warn(f"{error.message}: building again")
+            if not error.told:
+                builder.warn(f"{error.message}: building again")
 
 
 def _place(inputs: Inputs, context: str) -> str:

@@ -58,7 +58,9 @@ def bare_values(command: click.Command) -> dict[str, str]:
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="assemble %(version)s")
-@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.option(
+    "--debug", is_flag=True, help="Show tracebacks of errors, and every request to a registry."
+)
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Build images from Dockerfiles without a daemon and without root."""

@@ -16,12 +16,13 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from assembler.cache.bounds import Bounds, Space
-from assembler.cli.limits import size_of
 from assembler.environment import Environment
 from assembler.errors import UsageError
+
+if TYPE_CHECKING:
+    from assembler.cache.bounds import Bounds, Space
 
 _FIELDS = {
     "reservedSpace": "reserved", "maxUsedSpace": "max_used", "minFreeSpace": "min_free",
@@ -32,9 +33,9 @@ _LARGEST = 1 << 20  # bytes of a file
 
 def bounds_of(
     environment: Environment, tell: Callable[[str], None], system: str = "/etc"
-) -> Bounds:
-    """How much the store may hold after a build, by the files and the environment. `tell` is given
-    a line for each key that nobody knows. Raises UsageError."""
+) -> Bounds | None:
+    """How much the store may hold after a build, by the files and the environment; None for any
+    amount. `tell` is given a line for each key that nobody knows. Raises UsageError."""
     found: dict[str, Any] = {}
     for directory in (system, environment.config_home):
         path = os.path.join(directory, "assemble", "config.toml")
@@ -52,7 +53,11 @@ def bounds_of(
                 variable = f"ASSEMBLE_{name.upper()}_SPACE"
                 raise UsageError(f"{variable} {text}: not a size", hint=f"{variable}=20gb, or 10%")
             found[name] = space
-    return Bounds(**found)
+    if not found:  # as in most builds, which import nothing more for it
+        return None
+    from assembler.cache.bounds import Bounds
+
+    return Bounds(**found) or None
 
 
 def _content(path: str) -> bytes | None:
@@ -118,6 +123,9 @@ def _place(path: str, text: str, key: str) -> str:
 
 def _space(given: object) -> Space | None:
     """Bytes as a number, with a unit, or percents; None for anything else."""
+    from assembler.cache.bounds import Space
+    from assembler.cli.limits import size_of
+
     if isinstance(given, int) and not isinstance(given, bool):
         return Space(given) if given >= 0 else None
     if not isinstance(given, str):

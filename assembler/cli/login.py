@@ -14,6 +14,7 @@ from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
+    from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
 
 _LONGEST = 64 << 10  # bytes; identity tokens are some thousand
@@ -58,7 +59,11 @@ def command(
         insecure = frozenset(access.insecure)
         configuration = RegistryConfiguration.read(environment, insecure, access.tls_verify)
         with RegistryClient(
-            environment, configuration, access=access, cancellation=cancellation
+            environment,
+            configuration,
+            access=access,
+            cancellation=cancellation,
+            trace=_told if access.debug else None,
         ) as client:
             if get_login:
                 click.echo(_logged_in(client, subject.registry, subject.namespace))
@@ -93,6 +98,10 @@ def _logged_in(client: RegistryClient, registry: str, namespace: str) -> str:
             hint=f"`assemble login {registry}`",
         )
     return found.username or "<token>"
+
+
+def _told(request: Exchanged) -> None:
+    click.echo(f"DEBUG: {request}", err=True)
 
 
 def _asked_for(username: str, password: str, from_stdin: bool) -> tuple[str, str]:

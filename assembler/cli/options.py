@@ -140,6 +140,7 @@ def access_of(options: dict[str, Any]) -> Access:
         cert_dir=given["cert_dir"] or "",
         creds=creds,
         retries=given["retries"],
+        debug=_debugs(),
     )
 
 
@@ -200,10 +201,10 @@ def sink_for(progress: str, environment: Environment) -> Sink:
         from assembler.cli.display.footer import Footer
 
         footer = Footer(lambda: _columns(stream))
-    return Plain(stream, expand=_debug(), footer=footer)
+    return Plain(stream, expand=_debugs(), footer=footer)
 
 
-def _debug() -> bool:
+def _debugs() -> bool:
     """Whether `--debug` was given, of which click knows if anybody does."""
     if "click" not in sys.modules:
         return False

@@ -35,7 +35,7 @@ def command(words: tuple[str, ...], verbose: bool, force: bool, **options: Any) 
     Without a space option all of it goes. Images go by `assemble rmi`, their blobs by this
     afterwards. Filters are those of `assemble du`.
     """
-    from assembler.cache.pruning import Policy
+    from assembler.cache.bounds import Policy
     from assembler.cache.usage import human
     from assembler.cli.limits import space_of
     from assembler.cli.usage import filters_of, paragraphs, table

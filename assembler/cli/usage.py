@@ -14,7 +14,7 @@ from assembler.errors import UsageError
 from assembler.source import printable
 
 if TYPE_CHECKING:
-    from assembler.cache.pruning import Filter
+    from assembler.cache.bounds import Filter
 
 _SPANS = {
     "year": 31536000, "month": 2592000, "week": 604800, "day": 86400, "hour": 3600, "minute": 60,

@@ -157,7 +157,8 @@ class ChangeBlobs:
         services = self._services
         if isinstance(change, StepChange) and self.packed(change) is None:
             raise damage
-        services.sink(Warned(f"{damage.message}: it is fetched again", services.clock()))
+        if not damage.told:
+            services.sink(Warned(f"{damage.message}: it is fetched again", services.clock()))
         self.fetch(change)
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def cache_directory(
     mount: CacheMount, name: str, services: Services, sandbox: Sandbox, seed: Changeset
 ) -> Iterator[str]:
-    """The directory `name` of a cache mount. A new one has what another machine's had, if the build was
-    told where that is, or its owner, mode and the files of `seed` (rule M7). There is one for each
-    kind of id map, as of layers.
+    """The directory `name` of a cache mount. A new one has what another machine's had, if the build
+    was told where that is, or its owner, mode and the files of `seed` (rule M7). There is one for
+    each kind of id map, as of layers.
 
     `locked` waits for other builds that use it; `private` takes another directory when it is
     busy; `shared` does not lock.
@@ -172,9 +172,9 @@ def _warn(mount: CacheMount, services: Services, error: AssemblerError | OSError
 def exported(
     plan: Plan, services: Services, enter: Callable[[], str], largest: int
 ) -> tuple[CachedMount, ...]:
-    """The cache mounts that RUNs of `plan` name, packed: as they are here, or as they were elsewhere
-    where this store has them not. What has more than `largest` bytes, 0 for the usual number, and
-    what cannot be had is left out and told.
+    """The cache mounts that RUNs of `plan` name, packed: as they are here, or as they were
+    elsewhere where this store has them not. What has more than `largest` bytes, 0 for the usual
+    number, and what cannot be had is left out and told.
 
     `enter` enters the user namespace, and says which kind of id map it has. Raises Cancelled.
     """

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from assembler.layer.changeset import Entry, Kind
-from assembler.plan.differences import File
+from assembler.oci.digest import Digest
+from assembler.plan.differences import File, Listing
 
+MANY = 250_000
 _HEX = 32  # of a digest: enough to tell files apart, and half of what a listing is
 _LETTERS: Mapping[Kind, str] = MappingProxyType(
     {
@@ -23,14 +25,19 @@ _LETTERS: Mapping[Kind, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Files:
-    """A listing that is being made."""
+    """A listing that is being made. Of more than MANY files there is none."""
 
-    listing: dict[str, str] = field(default_factory=dict)
+    seen: int = 0
+    _listing: dict[str, str] = field(default_factory=dict)
 
     def see(self, path: str, entry: Entry, content: bytes) -> None:
         """Note what is at `path`; see `engine.content.Seen`."""
+        self.seen += 1
+        if self.seen > MANY:
+            self._listing.clear()
+            return
         letter = _LETTERS.get(entry.kind, "?")
         told = content.hex()[:_HEX] if entry.kind is Kind.FILE else entry.link
         if letter in "cb":
@@ -39,4 +46,8 @@ class Files:
         if entry.xattrs:
             rest = hashlib.sha256(repr(entry.xattrs).encode()).hexdigest()[:8]
         owner = f"{entry.uid}:{entry.gid}"
-        self.listing[path] = str(File(letter, f"{entry.mode:o}", owner, told, rest))
+        self._listing[path] = str(File(letter, f"{entry.mode:o}", owner, told, rest))
+
+    def of(self, selection: Digest) -> dict[str, Listing]:
+        """What `selection` holds, if it can be told, by its digest."""
+        return {} if self.seen > MANY else {str(selection): self._listing}

@@ -182,12 +182,13 @@ class Ledger:
         return Past(builds, documents, files, lambda build: build.id in shared or mine(build))
 
     def _keep(self, files: Mapping[str, Listing]) -> None:
-        if self._listings is None:
-            return
         for digest, listing in files.items():
+            if self._listings is None:
+                return
             try:
                 self._listings.save(digest, listing)
             except OSError as error:
+                self._listings = None  # it is said once
                 self._warn(f"what a COPY selected cannot be remembered: {error.strerror}")
 
     def steps(self) -> tuple[StepRecord, ...]:

@@ -158,11 +158,13 @@ def _common(steps: Iterable[StepRecord], names: Sequence[str]) -> int:
 
 def _refined(comparison: Comparison, best: _Candidate, place: Place) -> Comparison:
     """With the step below said to be new, or to be gone, where that is what happened to it."""
-    if not comparison.found or comparison.found[0].what != "step" or not place.number:
+    if not comparison.found or comparison.found[0].what != "step":
         return comparison
     first = comparison.found[0]
     below = best.alignment.partner(place.number - 1)
-    if below is None:
+    if not place.number:  # it is the first of its stage now
+        first = replace(first, change=REMOVED)
+    elif below is None:
         first = replace(first, change=ADDED)
     elif below < best.partner - 1:
         first = replace(first, change=REMOVED, old=best.alignment.steps[best.partner - 1].name)

@@ -153,9 +153,9 @@ class Sources:
         """What mounts show, file by file, by its digests. Raises what `digest` raises."""
         found: dict[str, Listing] = {}
         for one in bound:
-            if not one.files.listing:  # whose digest was known without looking at each
+            if not one.files.seen:  # whose digest was known without looking at each
                 self.digest(one.copy, one.selection, seen=one.files.see)
-            found[str(one.digest)] = one.files.listing
+            found |= one.files.of(one.digest)
         return found
 
     def digest(

@@ -431,7 +431,7 @@ class StageBuilder:
             with self._turn(identity, task, work):
                 known = self._recorded(identity, task)
                 if known is None or not self.realisation.available(known):
-                    self._told(work, task, key, reads, known, {str(selected): files.listing})
+                    self._told(work, task, key, reads, known, files.of(selected))
                     with scheduler.working:
                         change = self._made(identity, self._copied(task, step, selection), known)
                     self._keep(key, identity, change, task, reads)
@@ -464,7 +464,7 @@ class StageBuilder:
         identity = keys.content_key(task.parent, step, [selected])
         reads = (Read(step.origin, step.paths, selected),)
         change = self._recorded(identity, task)  # of the same files from elsewhere
-        self._told(work, task, identity, reads, change, {str(selected): files.listing})
+        self._told(work, task, identity, reads, change, files.of(selected))
         if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset, change)

@@ -24,6 +24,7 @@ from assembler.net.limits import Limits
 from assembler.net.origin import Origin
 from assembler.net.proxy import Proxies
 from assembler.net.retry import RETRYABLE, RetryPolicy, asked_for, come_back
+from assembler.net.trace import Exchanged
 from assembler.net.warning import Warnings
 from assembler.version import __version__
 
@@ -122,7 +123,7 @@ class HttpClient:
     `certificates` gives the files for the connections to a host; hosts in `unverified` have their
     certificate not checked. Proxies and authorities are those
     of the environment `variables`. `warn` is told what registries warn of, each once, and of
-    every request that is tried again.
+    every request that is tried again; `trace` of every request that is over.
     """
 
     def __init__(
@@ -137,7 +138,9 @@ class HttpClient:
         warn: Callable[[str], None] = lambda text: None,
         look_up: LookUp | None = None,
         clock: Callable[[], float] = time.monotonic,
+        trace: Callable[[Exchanged], None] | None = None,
     ) -> None:
+        self._trace = trace
         self._cancellation = cancellation
         self._policy = policy or RetryPolicy()
         self._unverified = unverified
@@ -274,9 +277,10 @@ class HttpClient:
     def _send(self, request: Request, until: float | None) -> Iterator[_Received]:
         redirects = 0
         while True:
+            began, asked = self._clock(), request
             response = self._sent(request, until)
+            stream = response.extensions["network_stream"]
             try:
-                stream = response.extensions["network_stream"]
                 headers = _headers(response)
                 if "warning" in headers:
                     self._warnings.note(request.registry, response.headers.get_list("warning"))
@@ -290,7 +294,18 @@ class HttpClient:
                 request = _redirected(request, status, location, stream.inside)
                 self._drain(response)
             finally:
+                received = stream.received
                 response.close()
+                if self._trace is not None:
+                    self._traced(asked, began, response.status_code, received)
+
+    def _traced(
+        self, request: Request, began: float, status: int, received: int = 0, failure: str = ""
+    ) -> None:
+        if self._trace is not None:
+            seconds, sent = self._clock() - began, _length(request) or 0
+            what = request.method, request.url, status, sent, received, seconds, failure
+            self._trace(Exchanged(*what))
 
     def _sent(self, request: Request, until: float | None) -> Answer:
         self._cancellation.check()
@@ -308,10 +323,7 @@ class HttpClient:
                     f"the header {name} for {request.registry} has characters that no header may have",
                     hint="is there a line break or an accent in a password, a token or a file name?",
                 )
-        body = request.body
-        length = request.length
-        if not callable(body):
-            length = len(body) if isinstance(body, bytes) else body.length
+        body, length, began = request.body, _length(request), self._clock()
         if length is None:
             headers.append(("Transfer-Encoding", "chunked"))
         elif length or request.method in ("POST", "PUT", "PATCH"):
@@ -332,6 +344,7 @@ class HttpClient:
             raise error.__cause__ from None
         except ERRORS as error:
             self._cancellation.check()
+            self._traced(request, began, 0, failure=classify(error))
             raise self._failed(request, error) from error
 
     def _pieces(self, answer: _Received) -> Iterator[memoryview]:
@@ -380,6 +393,14 @@ class HttpClient:
                     clock=self._clock,
                 )
             return self._made
+
+
+def _length(request: Request) -> int | None:
+    """Of the body, None where nobody knows."""
+    body = request.body
+    if callable(body):
+        return request.length
+    return len(body) if isinstance(body, bytes) else body.length
 
 
 def _redirected(request: Request, status: int, location: str, inside: bool) -> Request:

@@ -27,7 +27,7 @@ ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 
 _FIELDS = (
     "args", "env", "user", "cwd", "argv", "scripts", "network", "security", "hostname", "hosts",
-    "devices", "path", "destination", "inline", "chown", "chmod", "link", "parents", "exclude",
+    "limits", "shared_memory", "devices", "path", "destination", "inline", "chown", "chmod", "link", "parents", "exclude",
     "unpack",
 )  # fmt: skip
 """In this order; what a newer version adds comes after them."""

@@ -124,6 +124,8 @@ def _fields(step: Step) -> dict[str, Any]:
         "security": step.security,
         "hostname": step.hostname,
         "hosts": list(step.hosts),
+        "limits": {one.name: f"{one.soft}:{one.hard}" for one in step.limits},
+        "shared_memory": step.shared_memory,
         "devices": [{"name": one.name, "required": one.required} for one in step.devices],
         "scripts": dict(step.scripts),
     }
@@ -172,11 +174,11 @@ def _mount(plan: Plan, mount: Mount) -> dict[str, Any]:
     if isinstance(mount, BindMount):
         place = _place(plan, mount.origin)
         return {**document, "source": mount.source, "readonly": mount.read_only, "of": place}
-    if isinstance(mount, CacheMount):
-        return {**document, "readonly": mount.read_only}
     if isinstance(mount, TmpfsMount):
         return {**document, "size": mount.size}
     owned = {"uid": mount.uid, "gid": mount.gid, "mode": f"{mount.mode:04o}"}
+    if isinstance(mount, CacheMount):
+        return {**document, "readonly": mount.read_only, **owned}
     document |= {**owned, "required": mount.required}
     return (
         {**document, "id": mount.id, "env": mount.env}

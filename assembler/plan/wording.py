@@ -25,6 +25,8 @@ _LABELS: Mapping[str, str] = MappingProxyType(
         "hostname": "BUILDKIT_SANDBOX_HOSTNAME",
         "hosts": "--add-host",
         "devices": "--device",
+        "limits": "--ulimit",
+        "shared_memory": "--shm-size",
         "path": "the path",
         "destination": "the destination",
         "sources": "the sources",
@@ -141,7 +143,7 @@ def _below(difference: Difference, long: bool) -> str:
     if what == "base" and difference.change == "moved":
         return f"base {name} moved{_digests(old, difference.new)}" if long else "base moved"
     if what == "base":
-        return f"FROM {_name(old) or 'scratch'} → {name or 'scratch'}"
+        return f"FROM {_contrast(old or 'scratch', difference.new or 'scratch')}"
     if difference.change == REMOVED:
         return f"{shown(old)}, which was before it, is gone"
     if difference.change == ADDED:

@@ -14,9 +14,11 @@ from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
+from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
+from assembler.net.trace import Exchanged
 from assembler.oci.reference import Reference
 from assembler.registry import token_servers
 from assembler.registry.auth import Tokens
@@ -43,9 +45,13 @@ class RegistryClient:
         access: Access | None = None,
         cancellation: Cancellation,
         policy: RetryPolicy | None = None,
+        limits: Limits | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        trace: Callable[[Exchanged], None] | None = None,
     ) -> None:
+        self._trace = trace
         self._environment = environment
+        self._limits = limits
         self._access = access or Access()
         self.configuration = configuration
         self.cancellation = cancellation
@@ -161,7 +167,9 @@ class RegistryClient:
             unverified=_Unverified(self._is_unverified),
             certificates=self._certificates,
             variables=self._environment.variables,
+            limits=self._limits,
             warn=warn,
+            trace=self._trace,
         )
 
     def _authorized(

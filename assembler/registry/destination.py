@@ -12,19 +12,22 @@ from assembler.oci.descriptor import Descriptor
 from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
 from assembler.store.uploads import Uploads
 
-CHUNK = 32 << 20  # most bytes of one request: what a broken connection may cost
+CHUNK = 32 << 20  # bytes of the first requests of a blob: what a broken connection may cost
+LARGEST = 256 << 20
 _ASKED = 8  # other repositories that are asked whether they have a blob
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Blobs go to `repository` by requests of at most `chunk` bytes. `uploads` remembers those that
-    are not finished."""
+    """Blobs go to `repository` by requests of `chunk` bytes, later of as many as have arrived, at most
+    `largest`: registries sync their files at the end of each. `uploads` remembers those that are not
+    finished."""
 
     client: RegistryClient
     repository: Repository
     uploads: Uploads | None = None
     chunk: int = CHUNK
+    largest: int = LARGEST
 
     def has(self, blob: Descriptor, actions: str = PUSH) -> bool | None:
         """Whether the blob is there, asked as one who may do `actions`: whoever is about to push

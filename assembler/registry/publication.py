@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request, Response
+from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
@@ -20,17 +21,17 @@ _MISSING = frozenset(("BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """`document` on its way into a repository. `complete` sends what it needs, as far as that is not
-    there."""
+    """`document` on its way into a repository, under `digest`, of whatever algorithm: whoever names it
+    does so by that. `complete` sends what it needs, as far as that is not there."""
 
     destination: Destination
     document: Document
+    digest: Digest
     complete: Callable[[], None]
 
     def publish(self) -> None:
         """Have it there under its digest, byte for byte. Raises RegistryError."""
-        descriptor = self.document.descriptor
-        answer = self._put(str(descriptor.digest))
+        answer = self._put(str(self.digest))
         self._read_back(answer)
         subject = self.document.subject if isinstance(self.document, Manifest) else None
         if subject is not None and answer.header("oci-subject") != str(subject.digest):
@@ -73,13 +74,13 @@ class Publication:
 
     def _check(self, answer: Response, operation: str) -> None:
         said = answer.header("docker-content-digest")
-        if said and said != str(self.document.descriptor.digest):
+        if said and said not in (str(self.digest), str(self.document.descriptor.digest)):
             raise self._violation(operation, f"{operation} was stored under another digest")
 
     def _read_back(self, put: Response) -> None:
         """Success means that the registry gives back what it was given, be it a little later; to who
         may only write, that it says so (`put`)."""
-        repository, digest = self.destination.repository, self.document.descriptor.digest
+        repository, digest = self.destination.repository, self.digest
         operation = f"the check of manifest {digest}"
         request = Request(
             "GET",

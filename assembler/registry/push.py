@@ -207,7 +207,8 @@ class _Repository:
         _all_at_once(tasks, self.pushed.jobs, self.pushed.cancellation)
 
     def _publication(self, part: _Part, document: Document) -> Publication:
-        return Publication(self.destination, document, partial(self._complete, part))
+        complete = partial(self._complete, part)
+        return Publication(self.destination, document, part.entry.digest, complete)
 
     def _complete(self, part: _Part) -> None:
         if isinstance(part.document, Manifest):

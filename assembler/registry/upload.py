@@ -84,6 +84,7 @@ class _Sending:
         self._offset = 0  # that the registry has, of this upload
         self._sent = 0  # that it may have
         self._least, self._most = 1, destination.chunk
+        self._largest = destination.largest
         self._refused = -1  # the offset at which it would take nothing
         self._lost = 0
         self._resumed = self._whole = False
@@ -144,6 +145,8 @@ class _Sending:
             ):
                 raise failure
             attempt += waits
+            # What broke off might not have been so long: from now on no request is longer.
+            self._most = self._largest = max(self._least, min(self._most, self._to.chunk))
             if self._recovered():
                 break
             if self._offset > reached:  # what broke off had moved bytes all the same
@@ -189,6 +192,7 @@ class _Sending:
             self._location = self._absolute(answer, self._location)
             stands = _stands(answer)
             self._offset = min(end, stands) if stands else end
+            self._most = max(self._most, min(self._offset, self._largest))
             self._note()
         return answer
 

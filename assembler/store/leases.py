@@ -105,6 +105,7 @@ class Lease:
             if self._file >= 0:
                 with suppress(OSError):  # swept by another, or the disk is full: so it is not noted
                     if self._noted:
+                        os.utime(self._file)  # so far it was the time of what was noted last
                         _end(self._directory, self._path)
                     else:
                         os.unlink(self._path)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation, nothing
 from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
 from assembler.linux.claims import claim, dead, discard
-from assembler.oci.descriptor import Descriptor
+from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, parse
 from assembler.oci.platform import Platform
@@ -177,6 +177,26 @@ class Store:
                 f"image {descriptor.digest} in the store: {error}",
                 self.blobs.path(descriptor.digest),
             ) from error
+
+    def images(self, descriptor: Descriptor) -> Iterator[Image]:
+        """All images that `descriptor` leads to and that are here: of an index those of its platforms,
+        without attestations. Raises BlobMissing, BlobCorrupt."""
+        if descriptor.media_type not in INDEXES:
+            yield self.image(descriptor)
+        else:
+            yield from self._all_within(descriptor, _DEPTH)
+
+    def _all_within(self, descriptor: Descriptor, depth: int) -> Iterator[Image]:
+        document = parse(self.blobs.read(descriptor), descriptor.media_type)
+        assert isinstance(document, Index)  # by the media type, which `parse` compares
+        for entry in document.manifests if depth else ():
+            none = entry.platform is not None and entry.platform.os == "unknown"
+            if none or not self.blobs.has(entry.digest):
+                continue
+            if entry.media_type in INDEXES:
+                yield from self._all_within(entry, depth - 1)
+            elif entry.media_type in MANIFESTS:
+                yield self.image(entry)
 
     def _within(self, index: Index, platform: Platform | None, depth: int) -> Image:
         entries = index.manifests

@@ -76,6 +76,14 @@ def sha256(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+def digest_for(name: str, content: bytes) -> str:
+    """The digest of `content` by the algorithm of `name`, where that is a digest."""
+    algorithm, colon, _ = name.partition(":")
+    if not colon or algorithm not in ("sha256", "sha512"):
+        algorithm = "sha256"
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+
+
 def error(status: int, code: str, **headers: str) -> Answer:
     """An error as registries spell it."""
     document = {"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}
@@ -169,11 +177,11 @@ class Distribution:
             if asked.method == "DELETE":
                 del self.manifests[name, what]
                 return Answer(202)
-        headers = {"Content-Type": found[0], "Docker-Content-Digest": sha256(found[1])}
+        headers = {"Content-Type": found[0], "Docker-Content-Digest": digest_for(what, found[1])}
         return Answer(200, headers, found[1])
 
     def _put_manifest(self, asked: Asked, name: str, what: str, content: bytes) -> Answer:
-        digest = sha256(content)
+        digest = digest_for(what, content)
         if ":" in what and what != digest:
             return error(400, "DIGEST_INVALID")
         try:

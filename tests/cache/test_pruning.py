@@ -12,8 +12,9 @@ import pytest
 
 from assembler.cache import pruning
 from assembler.cache.base import Record
+from assembler.cache.bounds import Policy
 from assembler.cache.local import LocalCache
-from assembler.cache.pruning import Policy, chosen, collect, parse_filter, prune
+from assembler.cache.pruning import chosen, collect, parse_filter, prune
 from assembler.cache.usage import CACHE_MOUNT, GIT, INTERNAL, REGULAR, Usage, human, needs, usages
 from assembler.cancellation import Cancellation
 from assembler.errors import UsageError

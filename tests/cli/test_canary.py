@@ -120,6 +120,9 @@ def test_R1_no_secret_comes_out_of_transfers(user: User, registry: Telling) -> N
     assert user.run("pull", name) == 0
     assert user.run("push", name, f"{registry.host}/pushed:1") == 0
     assert user.run("copy", name, f"{registry.host}/copied:1") == 0
+    for printed, method in zip(user.printed, ("GET", "PUT", "HEAD"), strict=True):
+        assert f"DEBUG: {method} http://{registry.host}/v2/" in printed
+        assert f"http://{registry.host}/token: status 200" in printed
     registry.where.clear()
     registry.on("PUT|PATCH", UPLOAD, reset())
     assert user.run("push", "--retry", "0", name, f"{registry.host}/broken:1") != 0
@@ -141,6 +144,7 @@ def test_R1_no_secret_comes_out_of_logins(user: User) -> None:
     with Telling(users={"me": PASSWORD}) as registry:
         assert user.run(*arguments, registry.host, stdin=PASSWORD) == 0
         assert (user.home / "run/containers/auth.json").exists()
+        assert f"DEBUG: GET http://{registry.host}/v2/: status 200" in user.printed[-1]
         assert user.run("login", "--get-login", registry.host) == 0
         registry.on("GET", PING, echo)
         assert user.run(*arguments, registry.host, stdin=PASSWORD) != 0

@@ -25,7 +25,7 @@ def read(
             (tmp_path / name / "assemble/config.toml").write_bytes(content)
     environment = Environment.read({"XDG_CONFIG_HOME": str(tmp_path / "home"), **variables})
     told: list[str] = []
-    return bounds_of(environment, told.append, str(tmp_path / "etc")), told
+    return bounds_of(environment, told.append, str(tmp_path / "etc")) or Bounds(), told
 
 
 def test_without_files_and_variables_there_are_no_bounds(tmp_path: Path) -> None:
@@ -121,15 +121,15 @@ def test_toml_is_imported_only_where_there_is_a_file(tmp_path: Path) -> None:
     code = (
         "import sys; from assembler.cli.configuration import bounds_of\n"
         "from assembler.environment import Environment\n"
-        "bounds_of(Environment.read({'XDG_CONFIG_HOME': sys.argv[1]}), print, sys.argv[1])\n"
-        "print('tomllib' in sys.modules)"
+        "found = bounds_of(Environment.read({'XDG_CONFIG_HOME': sys.argv[1]}), print, sys.argv[1])\n"
+        "print(found, *({'tomllib', 'assembler.cache.bounds'} & set(sys.modules)))"
     )
 
     def imported() -> str:
         command = [sys.executable, "-c", code, str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert imported() == "False\n"
+    assert imported() == "None\n"
     (tmp_path / "assemble").mkdir()
     (tmp_path / "assemble/config.toml").write_text("[cache]\n")
-    assert imported() == "True\n"
+    assert imported() == "None tomllib\n"

@@ -415,6 +415,16 @@ def test_R5_resources_are_not_part_of_the_plan() -> None:
     assert make(plan_request(plain), {}) == make(plan_request(limited), {})
 
 
+def test_R5_limits_and_shared_memory_are_part_of_the_plan_in_whatever_order() -> None:
+    text = "FROM scratch\nRUN b\n"
+    plain = make(plan_request(request(text)), {})
+    asked = [("nofile=1:2", "core=0"), ("core=0", "nofile=1:2")]
+    limited = [make(plan_request(request(text, ulimits=words)), {}) for words in asked]
+    assert limited[0] == limited[1] != plain
+    assert make(plan_request(request(text, shm_size="1m")), {}) != plain
+    assert make(plan_request(request(text, shm_size="64m")), {}) == plain
+
+
 @pytest.mark.parametrize("command", ["build", "plan", "check"])
 def test_R5_a_bad_resource_is_a_usage_error(
     command: str,

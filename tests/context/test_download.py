@@ -164,13 +164,18 @@ class Fetch:
 
 
 @pytest.fixture
-def fetch(tmp_path: Path) -> Iterator[Fetch]:
+def warned() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def fetch(tmp_path: Path, warned: list[str]) -> Iterator[Fetch]:
     policy = RetryPolicy(first=0.001)
     with (
         Store.open(str(tmp_path / "store")) as store,
         LocalCache(str(tmp_path / "cache.db")) as cache,
         Cancellation() as cancellation,
-        HttpClient(cancellation=cancellation, policy=policy) as client,
+        HttpClient(cancellation=cancellation, policy=policy, warn=warned.append) as client,
     ):
         yield Fetch(store, cache, cancellation, client)
 
@@ -311,9 +316,13 @@ def test_R7_a_chunked_answer_that_ends_early(fetch: Fetch, server: Server) -> No
     assert fetch.content(fetch(server.url)) == CONTENT
 
 
-def test_R5_a_busy_server_is_waited_for(fetch: Fetch, server: Server) -> None:
+def test_R5_a_busy_server_is_waited_for(fetch: Fetch, server: Server, warned: list[str]) -> None:
     server.replies = [answer(b"", 503, Retry_After="0"), answer(b"", 429), answer()]
-    assert fetch.content(fetch(server.url)) == CONTENT
+    assert fetch.content(fetch(f"{server.url}?token=secret")) == CONTENT
+    assert [one.partition(" was answered with ")[2][:10] for one in warned] == [
+        "status 503", "status 429"
+    ]  # fmt: skip
+    assert all("; trying again in " in one and "secret" not in one for one in warned)
 
 
 def test_what_stays_broken_is_reported_and_leaves_nothing(fetch: Fetch, server: Server) -> None:

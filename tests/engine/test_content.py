@@ -19,6 +19,7 @@ from assembler.errors import Cancelled, ContextChanged
 from assembler.layer import reading
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.tree import Tree, everything
+from assembler.oci.digest import Digest
 from assembler.source import Source
 
 
@@ -263,11 +264,23 @@ def test_C21_everything_that_is_selected_is_seen_with_its_digest(
 def test_what_is_seen_of_a_stage_has_the_paths_of_the_stage(bench: Any) -> None:
     bench.st = (bench.file("out/bin/app", b"1", mode=0o755), bench.link("out/l", "bin"))
     files = Files()
-    content.digest(bench.select(bench.step("COPY --from=st /out /x")), seen=files.see)
+    told = content.digest(bench.select(bench.step("COPY --from=st /out /x")), seen=files.see)
 
     digest = hashlib.sha256(b"1").hexdigest()[:32]
-    assert files.listing == {
-        "out/bin": "d 755 0:0  ",
-        "out/bin/app": f"- 755 0:0  {digest}",
-        "out/l": "l 644 0:0  bin",
+    assert files.of(told) == {
+        str(told): {
+            "out/bin": "d 755 0:0  ",
+            "out/bin/app": f"- 755 0:0  {digest}",
+            "out/l": "l 644 0:0  bin",
+        }
     }
+
+
+def test_of_very_many_files_there_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assembler.engine.files.MANY", 2)
+    files, digest = Files(), Digest.of(b"")
+    for name in "ab":
+        files.see(name, ENTRY, b"1")
+    assert set(files.of(digest)[str(digest)]) == {"a", "b"}
+    files.see("c", ENTRY, b"1")
+    assert files.of(digest) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -123,6 +124,8 @@ class Workshop:
         self.rules = ""
         self.events: list[Event] = []
         self.entered = 0
+        self.epoch: int | None = 1_700_000_000
+        self.time = 1_700_000_000.0
 
     def build(self, text: str, *, no_cache: bool | frozenset[str] = False, **request: Any) -> Image:
         self.runtime.ran.clear()
@@ -133,7 +136,7 @@ class Workshop:
             dockerfile=parse(Source("Dockerfile", text)),
             platform=LINUX,
             build_platform=LINUX,
-            epoch=1_700_000_000,
+            epoch=self.epoch,
             **request,
         )
         plan = make(asked, {need.key: self.images[need.image] for need in needs(asked, {})})
@@ -158,7 +161,7 @@ class Workshop:
             compression=by_name("uncompressed", None),
             sink=self.events.append,
             cancellation=cancellation,
-            clock=lambda: 1_700_000_000.0,
+            clock=lambda: self.time,
             secrets={},
         )
 
@@ -574,6 +577,79 @@ def test_reading_directories_once_gives_what_reading_them_twice_gives(
         for path in workshop.directory.glob("cache.db*"):
             path.unlink()
     assert images[0].digest == images[1].digest and keys[0] == keys[1]
+
+
+def test_a_copy_whose_bytes_were_given_up_is_put_together_again(workshop: Workshop) -> None:
+    """It is known, so it is not done anew, and keeps its time."""
+    (workshop.context / "data").write_text("1")
+    text = "FROM scratch\nWORKDIR /d\nCOPY data /\n"
+    workshop.epoch, workshop.time = None, 1_600_000_000.0
+    first = workshop.build(text)
+    shutil.rmtree(workshop.directory / "store")
+    workshop.time += 3600
+    again = workshop.build(text)
+    done = {one.vertex: one for one in workshop.events if isinstance(one, VertexDone)}
+    assert done["0/0"].cached and done["0/1"].cached and not done["export"].cached
+    assert again.config.history == first.config.history
+    assert workshop.files(again) == {"data": "1"}
+
+
+MOUNTS = """\
+FROM scratch AS one
+RUN ["sh", "write /o/{}"]
+FROM scratch
+RUN --mount=type=bind,from=one,source=/o,target=/m ["sh", "write /y 1"]
+RUN ["sh", "write /late 1"]
+"""
+
+
+def test_R7_a_mount_of_a_rebuilt_stage_with_the_same_files_still_hits(workshop: Workshop) -> None:
+    first = workshop.build(MOUNTS.format("a 1"))
+    second = workshop.build(MOUNTS.format("a  1"))
+    assert workshop.runtime.ran == ["write /o/a  1"]
+    assert second.digest == first.digest
+    workshop.build(MOUNTS.format("a 2"))
+    assert workshop.runtime.ran == ["write /o/a 2", "write /y 1", "write /late 1"]
+
+
+def test_R7_S12_what_was_run_anew_is_found_by_what_its_mounts_show(workshop: Workshop) -> None:
+    workshop.build(MOUNTS.format("a 1"))
+    workshop.build(MOUNTS.format("a 1"), no_cache=frozenset({"1"}))
+    assert workshop.runtime.ran == ["write /y 1", "write /late 1"]
+    workshop.build(MOUNTS.format("a 1"))
+    assert workshop.runtime.ran == []
+    workshop.build(MOUNTS.format("a  1"))
+    assert workshop.runtime.ran == ["write /o/a  1"], "the newest result is taken, and all above it"
+
+
+def test_R7_a_mounted_file_counts_by_what_it_holds_not_by_its_name(workshop: Workshop) -> None:
+    text = 'FROM scratch\nRUN --mount=type=bind,source={},target=/m ["sh", "write /y 1"]\n'
+    for name in "ab":
+        (workshop.context / name).write_text("1")
+        workshop.build(text.format(name))
+        assert len(workshop.runtime.ran) == (name == "a")
+    shown = {mount.source for mount in workshop.runtime.mounts if isinstance(mount, BindSource)}
+    assert {Path(path).read_text() for path in shown} == {"1"}
+    (workshop.context / "b").chmod(0o755)
+    workshop.build(text.format("b"))
+    assert workshop.runtime.ran == ["write /y 1"]
+
+
+def test_what_is_recorded_says_what_went_into_it_and_when_it_ran(workshop: Workshop) -> None:
+    (workshop.context / "data").write_text("1")
+    workshop.time = 1_650_000_000.5
+    workshop.build('FROM scratch\nCOPY data /\nRUN ["sh", "write /y 1"]\n')
+    with LocalCache(str(workshop.directory / "cache.db")) as cache:
+        rows = cache._rows("SELECT created, inputs, ran, source FROM steps WHERE inputs <> '{}'")
+    told = sorted((json.loads(row[1]) for row in rows), key=lambda one: int(one["number"]))
+    assert [(one["kind"], one["step"]) for one in told] == [
+        ("COPY", "[1/2] COPY data /"),
+        ("RUN", '[2/2] RUN ["sh", "write /y 1"]'),
+    ]
+    assert told[0]["origins"][0]["sources"] == ["data"]
+    assert {(row[0], row[2], row[3]) for row in rows} == {
+        ("2023-11-14T22:13:20Z", 1_650_000_000.5, "")
+    }
 
 
 @pytest.mark.parametrize(("name", "once"), [("data", True), ("files.tar", False)])

@@ -124,6 +124,15 @@ def test_the_step_above_one_that_is_gone_names_it() -> None:
     assert (first.what, first.change, first.old) == ("step", "removed", "[2/3] RUN x")
 
 
+def test_a_step_that_is_the_first_now_names_what_was_before_it() -> None:
+    builds = Builds([("RUN x", document("RUN x")), ("RUN b", document("RUN b", "x"))])
+    now = document("RUN b")
+    now["parent"] = {"key": "base", "is": "base", "name": "docker.io/x"}
+
+    first = builds.first(["RUN b"], 0, now)
+    assert (first.what, first.change, first.old) == ("step", "removed", "[1/9] below")
+
+
 def test_steps_that_changed_places_are_found() -> None:
     builds = Builds(
         [

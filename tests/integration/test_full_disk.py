@@ -112,6 +112,30 @@ def test_RS02_a_limit_of_file_sizes_is_named(assemble: Any, context: Path, tmp_p
     sound(assemble, env)
 
 
+def test_RS02_a_disk_that_fills_while_the_cache_is_written_is_told_in_one_line(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    expected = assemble("build", context, SOURCE_DATE_EPOCH="1").stdout
+    with mounted(tmp_path / "small", "size=400k") as small:
+        database = Path(assemble.env["ASSEMBLE_STORE"], "cache.db")
+        database.unlink()
+        database.symlink_to(small / "cache.db")
+        lines = "".join(f"ENV N={n}\nWORKDIR /w{n}\n" for n in range(5))
+        (context / "Dockerfile").write_text(f"FROM scratch\n{lines}")
+        assemble("build", context)
+        with (small / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+        many = "".join(f"WORKDIR /m{n}\n" for n in range(60))
+        (context / "Dockerfile").write_text(f"{DOCKERFILE}{many}")
+        done = assemble("build", context)
+        told = [line for line in done.stderr.splitlines() if "cache.db" in line]
+        assert len(told) == 1 and told[0].endswith("this build is not remembered"), told
+        (context / "Dockerfile").write_text(DOCKERFILE)
+        assert assemble("build", context, SOURCE_DATE_EPOCH="1").stdout == expected
+        database.unlink()
+
+
 def test_RS02_a_store_that_cannot_be_written_is_read(
     assemble: Any, context: Path, tmp_path: Path
 ) -> None:
@@ -145,3 +169,16 @@ def test_RS03_a_user_without_a_passwd_entry_and_home_builds(assemble: Any, tmp_p
         )
         assert done.returncode == 0 and done.stdout.startswith("sha256:"), done.stderr
         assert f"the store is {spare}/assemble-54321" in done.stderr
+
+
+def test_a_cache_that_has_no_room_is_an_error_or_a_warning(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "full", "size=4m") as full:
+        target = f"type=local,dest={full}/cache,mode=max"
+        failed = assemble("build", "--cache-to", target, context, code=102)
+        assert f"the cache could not be exported to {full}/cache: " in last(failed)
+        done = assemble("build", "--cache-to", f"{target},ignore-error=true", context)
+        (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
+        assert f"the cache could not be exported to {full}/cache: " in line
+        assert not (full / "cache/index.json").exists()

@@ -348,12 +348,12 @@ def no_layer(shared: Shared) -> None:
         (newer_version, "version 2, this assemble knows 1"),
         (of_buildkit, "a cache of BuildKit's"),
         (image_without, "an image without a cache in it"),
-        (missing_blob, "building again"),
-        (other_bytes, "other bytes than its digest.*building again"),
-        (shorter_blob, "building again"),
-        (other_diff_id, "diff_id.*building again"),
-        (exchanged_layers, "diff_id.*building again"),
-        (no_layer, "building again"),
+        (missing_blob, "is not used any more: .*not found"),
+        (other_bytes, "is not used any more: .*other bytes than its digest"),
+        (shorter_blob, "is not used any more: .*bytes, not"),
+        (other_diff_id, "is not used any more: .*diff_id"),
+        (exchanged_layers, "is not used any more: .*diff_id"),
+        (no_layer, "is not used any more: "),
     ],
     ids=lambda value: getattr(value, "__qualname__", "").split(".")[0] or None,
 )
@@ -388,3 +388,44 @@ def config_of(shared: Shared, repository: str, tag: str) -> dict[str, Any]:
     manifest = json.loads(shared.registry.manifests[repository, tag][1])
     found: dict[str, Any] = json.loads(shared.registry.blobs[manifest["config"]["digest"]])
     return found
+
+
+def test_an_image_whose_layers_are_in_a_cache_can_be_pushed_later(shared: Shared) -> None:
+    env = environment(shared.directory / "two")
+    image = f"{shared.registry.host}/team/later:1"
+    shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly", "-t", image)
+    Assemble(env)("push", image)
+    assert sha256(shared.registry.manifests["team/later", "1"][1]) == shared.image
+
+
+def test_a_cache_for_another_platform_is_none(shared: Shared) -> None:
+    arm, other = f"{shared.registry.host}/{NAME}:arm", ("--platform", "linux/arm64")
+    done = shared.build("two", *other, "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert (steps(done), warnings(done)) == ((0, 3), [])
+    shared.build("two", *other, "--cache-to", f"type=registry,ref={arm},mode=max")
+    both = ("--cache-from", arm, "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert steps(shared.build("three", *both)) == (3, 0)
+    assert steps(shared.build("three", *both, *other)) == (3, 0)
+
+
+def test_the_image_of_its_platform_tells_its_cache(shared: Shared) -> None:
+    digests = {}
+    for platform in ("linux/amd64", "linux/arm64"):
+        image = f"{shared.registry.host}/team/app:{platform[-5:]}"
+        options = ("--platform", platform, "--cache-to", "type=inline", "--push", "-t", image)
+        digests[platform] = shared.build("one", *options).stdout.strip()
+    entries = [
+        {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest,
+            "size": len(shared.registry.manifests["team/app", digest][1]),
+            "platform": dict(zip(("os", "architecture"), platform.split("/"), strict=True)),
+        }
+        for platform, digest in digests.items()
+    ]
+    index = {"schemaVersion": 2, "manifests": entries}
+    kind = "application/vnd.oci.image.index.v1+json"
+    shared.registry.add_manifest("team/app", "both", kind, json.dumps(index).encode())
+    both = ("--cache-from", f"{shared.registry.host}/team/app:both", "-o", "type=cacheonly")
+    for platform in digests:
+        assert steps(shared.build("two", *both, "--platform", platform)) == (3, 0)

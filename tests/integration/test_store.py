@@ -434,6 +434,29 @@ def test_a_store_that_cannot_be_collected_fails_no_build(assemble: Any, tmp_path
     assert done.stdout.startswith("sha256:")
 
 
+def test_CR08_a_cache_that_is_deleted_under_a_build_costs_records_only(
+    assemble: Any, tmp_path: Path
+) -> None:
+    text = "FROM busybox\nRUN echo a > /a\nRUN echo waits; sleep 2; echo b > /b\nRUN echo c > /c\n"
+    context = write(tmp_path / "context", text)
+    expected = assemble("build", "-q", context, **EPOCH).stdout
+    database = Path(assemble.env["ASSEMBLE_STORE"], "cache.db")
+    build = subprocess.Popen(
+        assemble.command("build", "--no-cache", context), env={**assemble.env, **EPOCH},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert build.stderr is not None
+    while not build.stderr.readline().endswith(" waits\n"):
+        pass
+    database.unlink()
+    other = assemble("build", "-q", context, **EPOCH).stdout
+    out, _ = build.communicate(timeout=60)
+    assert (build.returncode, out, other) == (0, expected, expected)
+    assert assemble("build", "-q", context, **EPOCH).stdout == expected
+    assert not list(database.parent.glob("cache.db.bak-*"))
+    check(assemble)
+
+
 def test_du_has_the_formats_of_buildx(assemble: Any, tmp_path: Path) -> None:
     context = write(tmp_path / "context", "FROM busybox\nRUN true\n")
     assemble("build", "-q", "-t", "x", context)

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from typing import Any
+
+import pytest
 
 from assembler.dockerfile.parser import parse
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import LAYER_GZIP, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
+from assembler.plan import keys
 from assembler.plan.contexts import Contexts, FilesContext, ImageContext
+from assembler.plan.differences import compare
 from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import PlanRequest, make, needs
-from assembler.plan.plan import ResolvedImage
-from assembler.plan.steps import BindMount, Copy, Run
-from assembler.source import Source
+from assembler.plan.plan import Plan, PlannedStage, ResolvedImage, ScratchBase
+from assembler.plan.steps import (
+    BindMount,
+    CacheMount,
+    ContextOrigin,
+    Copy,
+    Device,
+    Limit,
+    MakeDirectory,
+    Run,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+)
+from assembler.source import Source, Span
 
 AMD64 = Platform("linux", "amd64")
 PARENT, CONTENT = Digest.of(b"parent"), Digest.of(b"content")
@@ -78,6 +95,8 @@ def test_R7_a_run_tells_its_command_and_what_is_from_ENV_and_from_ARG() -> None:
             "security": "sandbox",
             "hostname": "",
             "hosts": [],
+            "limits": {},
+            "shared_memory": 64 << 20,
             "devices": [],
             "scripts": {},
         },
@@ -142,7 +161,7 @@ def test_R7_mounts_are_told_as_they_are_in_the_key() -> None:
             "readonly": False,
             "of": {"from": "context", "name": "assets"},
         },
-        {"type": "cache", "target": "/c", "readonly": False},
+        {"type": "cache", "target": "/c", "readonly": False, "uid": 0, "gid": 0, "mode": "0755"},
         {"type": "tmpfs", "target": "/t", "size": 1024},
         {"type": "secret", "target": "/s", **owned, "mode": "0400", "id": "token", "env": ""},
         {"type": "ssh", "target": "/a", **owned, "mode": "0600"},
@@ -174,3 +193,98 @@ def test_C29_a_repository_is_told_by_its_name_and_what_was_asked_for() -> None:
     ]
     plain = document("FROM scratch\nADD https://example.com/r.git /docs")
     assert plain["origins"][0]["name"] == "https://example.com/r.git"
+
+
+STEP: dict[str, Any] = {"name": "", "span": Span(Source("Dockerfile", ""), 1, 1)}
+RUN = Run(argv=("x",), env=(("A", "1"),), cwd="/", user="", **STEP)
+COPY = Copy(origin=ContextOrigin(), sources=("a",), destination="/", **STEP)
+BIND = BindMount("/in", "/in", ContextOrigin())
+OWNED = (("uid", 1), ("gid", 1), ("mode", 0o111))
+OTHERS: tuple[tuple[Any, tuple[tuple[str, Any], ...]], ...] = (
+    (
+        RUN,
+        (
+            ("argv", ("y",)),
+            ("env", (("A", "2"),)),
+            ("cwd", "/x"),
+            ("user", "u"),
+            ("network", "none"),
+            ("security", "insecure"),
+            ("hostname", "h"),
+            ("hosts", ("h",)),
+            ("limits", (Limit("nofile", 1, 2),)),
+            ("shared_memory", 1),
+            ("devices", (Device("d"),)),
+            ("scripts", (("EOF", "x"),)),
+            ("mounts", (BIND,)),
+        ),
+    ),
+    (
+        COPY,
+        (
+            ("destination", "/x"),
+            ("chown", "1"),
+            ("chmod", "1"),
+            ("link", True),
+        ),
+    ),
+    (MakeDirectory(path="/a", user="", **STEP), (("path", "/b"), ("user", "u"))),
+    (replace(RUN, mounts=(BIND,)), (("target", "/x"), ("read_only", False))),
+    (
+        replace(RUN, mounts=(CacheMount("/c", "c"),)),
+        (("target", "/x"), ("read_only", True), *OWNED),
+    ),
+    (replace(RUN, mounts=(TmpfsMount("/t"),)), (("target", "/x"), ("size", 1))),
+    (
+        replace(RUN, mounts=(SecretMount("s", "/s"),)),
+        (("id", "t"), ("target", "/x"), ("env", "E"), ("required", True), *OWNED),
+    ),
+    (
+        replace(RUN, mounts=(SshMount("s", "/s"),)),
+        (("target", "/x"), ("required", True), *OWNED),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "field", "other"),
+    [(step, field, other) for step, changes in OTHERS for field, other in changes],
+    ids=[
+        f"{type((getattr(step, 'mounts', ()) and step.mounts[0]) or step).__name__}-{field}"
+        for step, changes in OTHERS
+        for field, _ in changes
+    ],
+)
+def test_R7_C21_M7_what_is_in_the_key_is_in_the_document(step: Any, field: str, other: Any) -> None:
+    """So what differs can be said, whatever it is."""
+    mounts = getattr(step, "mounts", ())
+    if mounts:
+        changed = replace(step, mounts=(replace(mounts[0], **{field: other}),))
+    else:
+        changed = replace(step, **{field: other})
+    old, new = ((keys.content_key(PARENT, one, [CONTENT]), told(one)) for one in (step, changed))
+    assert old[0] != new[0]
+    assert compare(old[1], new[1]).found
+
+
+def test_R7_no_field_of_a_key_is_forgotten_here() -> None:
+    for step, changes in OTHERS:
+        mounts = getattr(step, "mounts", ())
+        kind = type(mounts[0] if mounts else step)
+        names = {one.name for one in fields(kind)} - keys._LEFT_OUT.get(kind, frozenset())
+        assert names - keys._SELECTING == {field for field, _ in changes}, kind
+
+
+def told(step: Any) -> dict[str, Any]:
+    stage = PlannedStage(
+        index=0,
+        name="",
+        base=ScratchBase(),
+        steps=(step,),
+        config=ImageConfig(AMD64),
+        history=(),
+        platform=AMD64,
+        span=STEP["span"],
+    )
+    plan = Plan((stage,), 0, {}, AMD64)
+    return inputs(plan, stage, 0, PARENT, ())

@@ -145,6 +145,12 @@ def test_R7_what_a_runs_key_depends_on() -> None:
         key("RUN --mount=type=tmpfs,target=/a x"),
         key("RUN --mount=type=secret,id=a x"),
         key("RUN --mount=type=cache,target=/a x"),
+        key("RUN --mount=type=cache,target=/a,uid=1 x"),
+        key("RUN --mount=type=cache,target=/a,ro x"),
+        key("RUN --mount=type=tmpfs,target=/a,size=1m x"),
+        key("RUN --mount=type=ssh x"),
+        key("RUN --device=a/b x"),
+        key("RUN <<EOF\nx\nEOF"),  # with a line end
         key('SHELL ["/bin/bash", "-c"]\nRUN x'),
         key("ARG HTTP_PROXY\nRUN x", {"HTTP_PROXY": "p"}),
     ]
@@ -156,10 +162,22 @@ def test_R7_what_a_runs_key_depends_on() -> None:
         key("RUN x\nARG late=1"),
         key("RUN x", {"HTTP_PROXY": "p", "no_proxy": "q"}),
         key("RUN x", {"undeclared": "1"}),
+        key("# told\n\nRUN   x  "),
+        key("RUN \\\n# told\n  x"),
+        key('RUN --network=default ["/bin/sh", "-c", "x"]'),
+        key("WORKDIR /\nRUN x"),
     ]
     assert set(same) == {plain}
-    cache = "RUN --mount=type=cache,target=/a,id={},sharing=locked,uid=1 x"
-    assert key(cache.format("one")) == key(cache.format("two"))
+    for text, others in (
+        (
+            "RUN --mount=type=cache,target=/a{} x",
+            ["", ",id=two", ",sharing=locked", ",from=st,source=/b"],
+        ),
+        ("RUN --mount=type=ssh,target=/a{} x", [",id=one", ",id=two"]),
+        ("RUN <<{0}\nx\n{0}", ["EOF", "END"]),
+        ("RUN <<{}EOF\n\tx\nEOF", ["-", "-"]),
+    ):
+        assert len({key(text.format(other)) for other in others}) == 1, text
 
 
 # 5.2 Mounts: syntax

@@ -39,6 +39,8 @@ SHORT = {
     "the destination /a → /b": Difference("destination", "", "changed", "/a", "/b"),
     "the sources a → a b": Difference("sources", "", "changed", "a", "a b", "COPY a b"),
     "--chown 1 → 2": Difference("chown", "", "changed", "1", "2"),
+    "--ulimit nofile 1:1 → 2:2": Difference("limits", "nofile", "changed", "1:1", "2:2"),
+    "--shm-size 67108864 → 1": Difference("shared_memory", "", "changed", "67108864", "1"),
     "--network default → none": Difference("network", "", "changed", "default", "none"),
     "--mount=type=cache target /a → /b": Difference(
         "mount", "--mount=type=cache,target=/a", "target", "/a", "/b"
@@ -57,6 +59,9 @@ SHORT = {
     "context → stage b": Difference("origin", "stage b", "changed", "context", "stage b"),
     "base moved": Difference("base", "docker.io/x", "moved", "sha256:1", "sha256:2"),
     "FROM a:1 → a:2": Difference("base", "a:2", "replaced", "a:1", "a:2"),
+    f"FROM …aaa @sha256:{'1' * 48}… → …aaa @sha256:{'2' * 48}…": Difference(
+        "base", "x", "replaced", f"{'a' * 40} @sha256:{'1' * 64}", f"{'a' * 40} @sha256:{'2' * 64}"
+    ),
     "the stage it is built from, deps, changed": Difference("stage", "deps"),
     "the step before it, COPY src /src (3/7), changed": Difference(
         "step", BELOW, "changed", BELOW, BELOW

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.documents import current, described, named
+from assembler.registry.download import fetch_blob
 from assembler.registry.pull import MAX_DEPTH, closure, resolve, selection
 from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import amend, reply
+from tests.registry.rules import amend, drip, reply
 
 AMD64 = Platform("linux", "amd64")
 MANIFESTS = "/v2/app/manifests/*"
@@ -555,6 +558,54 @@ def test_RG15_a_mirror_that_is_down_is_asked_once_and_named_when_all_fail(
         assert client.unreachable == {f"127.0.0.1:{free_port}"}
         have(faulty, image(), "1")
         assert resolve(client, where, AMD64).image == image()
+
+
+@dataclass
+class _Closing:
+    """Takes a blob; with its first bytes the registry that sends it goes down."""
+
+    registry: FaultyRegistry | None
+    received: bytearray = field(default_factory=bytearray)
+
+    def write(self, piece: memoryview) -> None:
+        self.received += piece
+        if self.registry is not None:
+            self.registry.__exit__()
+            self.registry = None
+
+
+def test_RG12_mirrors_go_down_one_by_one_amid_their_blobs(
+    tmp_path: Path, faulty: FaultyRegistry
+) -> None:
+    contents = [os.urandom(300_000) for _ in range(4)]
+    digests = tuple(map(Digest.of, contents))
+    layers = [Descriptor(LAYER_TAR, digest, 300_000) for digest in digests]
+    made = Image.create(ImageConfig(AMD64, diff_ids=digests), tuple(map(Layer, layers, digests)))
+    path = tmp_path / "registries.conf"
+    environment = Environment.read({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(path)})
+    with ExitStack() as stack:
+        mirrors = [stack.enter_context(FaultyRegistry()) for _ in range(3)]
+        text = f'[[registry]]\nprefix="example.com"\nlocation="{faulty.host}"\n'
+        path.write_text(
+            text + "".join(f'[[registry.mirror]]\nlocation="{one.host}"\n' for one in mirrors)
+        )
+        for one in (*mirrors, faulty):
+            have(one, made, "1")
+            for content in contents:
+                one.add_blob("app", content)
+            one.on("GET", "/v2/app/blobs/*", drip(100_000, 0.05))
+        client = stack.enter_context(client_of(environment, stack.enter_context(Cancellation())))
+        where = Reference.parse("example.com/app:1")
+        assert resolve(client, where, AMD64).image == made
+        for layer, content, alive in zip(layers, contents, (*mirrors, None), strict=True):
+            into = _Closing(alive)
+            fetch_blob(client, where, layer, into.write, cancellation=client.cancellation)
+            assert into.received == content
+        assert client.unreachable == {one.host for one in mirrors}
+        for one, after, layer in zip(mirrors, (*mirrors[1:], faulty), layers, strict=False):
+            (before,) = one.asked("GET", f"/v2/app/blobs/{layer.digest}")
+            (rest,) = after.asked("GET", f"/v2/app/blobs/{layer.digest}")
+            assert not before.header("range") and rest.header("range").startswith("bytes=")
 
 
 # Referrers ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from assembler.environment import Environment
 from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.retry import RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
-from assembler.oci.descriptor import INDEX, LAYER_TAR, MANIFEST, Descriptor
+from assembler.oci.descriptor import CACHE_CONFIG, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.manifest import Document, Index, build_index, parse
@@ -26,7 +28,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
-from assembler.registry.push import push
+from assembler.registry.push import means, push
 from assembler.registry.referrers import referrers_tag
 from assembler.testing.server import Answer
 from assembler.testing.tokens import Tokens
@@ -67,14 +69,23 @@ def opened(blob: Descriptor) -> io.BytesIO:
 
 
 @pytest.fixture
-def new_client(tmp_path: Path) -> Iterator[Callable[[], RegistryClient]]:
+def warned() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def new_client(tmp_path: Path, warned: list[str]) -> Iterator[Callable[[], RegistryClient]]:
     environment = Environment.read({"HOME": str(tmp_path)})
     configuration = RegistryConfiguration.read(environment, frozenset())
     with Cancellation() as cancellation:
 
         def new() -> RegistryClient:
             return RegistryClient(
-                environment, configuration, cancellation=cancellation, policy=QUICK
+                environment,
+                configuration,
+                cancellation=cancellation,
+                policy=QUICK,
+                warn=warned.append,
             )
 
         yield new
@@ -151,12 +162,18 @@ def test_R12_an_odd_success_that_nobody_may_look_at_is_none(
 
 
 def test_R11_a_registry_that_is_late_is_waited_for(
-    client: RegistryClient, faulty: FaultyRegistry
+    client: RegistryClient, faulty: FaultyRegistry, warned: list[str]
 ) -> None:
     faulty.on("GET", MANIFESTS, reply(404), nth=range(1, 4))
     faulty.on("PUT", MANIFESTS, _unknown("BLOB_UNKNOWN"), nth=range(1, 3))
     send(client, f"{faulty.host}/app:1")
     assert holds(faulty, "app:1")
+    assert len(warned) == 5 and all("; trying again in " in one for one in warned)
+    digest = IMAGE.digest
+    lacks = f"{faulty.host}/app: the manifest {digest} was refused, for it lacks blobs that it had"
+    assert sum(one.startswith(lacks) for one in warned) == 2
+    late = f"{faulty.host}/app does not have the manifest {digest} yet that it took"
+    assert sum(one.startswith(late) for one in warned) == 3
 
 
 @pytest.mark.parametrize("code", ["BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"])
@@ -326,6 +343,25 @@ def test_an_index_goes_behind_all_that_it_names(
     assert faulty.manifests["app", "multi"] == (INDEX, index.content)
 
 
+def test_a_child_goes_by_the_digest_that_its_index_names(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    image, blobs = made(CONTENTS[0])
+    content = image.manifest.content
+    strong = Digest("sha512", hashlib.sha512(content).hexdigest())
+    index = build_index([replace(image.manifest.descriptor, digest=strong)])
+    push(
+        client,
+        [Reference.parse(f"{faulty.host}/app:multi")],
+        index,
+        lambda blob: io.BytesIO(blobs[blob.digest]),
+        documents=lambda entry: {strong: image.manifest}[entry.digest],
+        cancellation=client.cancellation,
+    )
+    assert faulty.manifests["app", str(strong)] == (MANIFEST, content)
+    assert faulty.manifests["app", "multi"] == (INDEX, index.content)
+
+
 def test_an_attestation_in_an_index_stays_what_it_was(
     client: RegistryClient, faulty: FaultyRegistry
 ) -> None:
@@ -356,6 +392,26 @@ def test_what_of_an_index_only_the_registry_has_must_be_there(
     faulty.add_manifest("app", str(manifest.descriptor.digest), MANIFEST, manifest.content)
     send_index(client, faulty, index, [here])
     assert faulty.tags("app") == ["multi"]
+
+
+def test_an_index_may_name_blobs_as_a_cache_does(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    layers = IMAGE.manifest.layers
+    config = replace(IMAGE.manifest.config, media_type=CACHE_CONFIG)
+    cache, reference = build_index((*layers, config)), Reference.parse(f"{faulty.host}/cache:1")
+    with Cancellation() as cancellation:
+        push(client, [reference], cache, opened, cancellation=cancellation)
+        assert means(client, reference, cache)
+        assert not means(client, reference, IMAGE.manifest)
+        before = len(faulty.log)
+        push(client, [reference], cache, opened, cancellation=cancellation)
+    assert {str(blob.digest) for blob in (*layers, config)} <= {
+        digest for name, digest in faulty.where if name == "cache"
+    }
+    written = [one for one in faulty.log[before:] if one.method in ("POST", "PATCH", "PUT")]
+    later = [one.path.rpartition("/")[2] for one in written]
+    assert later == [str(cache.descriptor.digest), "1"]  # no blob goes twice
 
 
 def test_M5_an_index_in_itself_ends(client: RegistryClient, faulty: FaultyRegistry) -> None:

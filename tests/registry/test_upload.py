@@ -79,11 +79,14 @@ def uploads(tmp_path: Path) -> Uploads:
 
 
 def destination(
-    client: RegistryClient, registry: FaultyRegistry, uploads: Uploads | None = None
+    client: RegistryClient,
+    registry: FaultyRegistry,
+    uploads: Uploads | None = None,
+    largest: int = CHUNK,
 ) -> Destination:
     reference = Reference.parse(f"{registry.host}/app:1")
     repository = client.repository(client.configuration.endpoint(reference), reference)
-    return Destination(client, repository, uploads, CHUNK)
+    return Destination(client, repository, uploads, CHUNK, largest)
 
 
 def send(
@@ -160,6 +163,24 @@ def test_a_large_blob_goes_by_chunks_that_say_where_they_belong(
     assert {seen.header("content-length") for seen in patches} == {str(CHUNK)}
     assert faulty.blob(DIGEST) == BIG
     assert told == sorted(told) and told[-1] == (len(BIG), len(BIG))
+
+
+def test_chunks_grow_with_what_has_arrived(client: RegistryClient, faulty: FaultyRegistry) -> None:
+    send(destination(client, faulty, largest=400_000))
+    assert sizes(faulty) == [100_000, 100_000, 200_000, 400_000, 200_000]
+    assert faulty.blob(DIGEST) == BIG
+
+
+@pytest.mark.parametrize("fault", [reset(), reply(503), reply(504)])
+def test_R8_chunks_do_not_grow_any_more_once_one_broke(
+    client: RegistryClient, faulty: FaultyRegistry, fault: Action
+) -> None:
+    faulty.on("PATCH", UPLOAD, fault, nth=1, at=500_000)
+    send(destination(client, faulty, largest=400_000))
+    first, second, third, _, *rest = sizes(faulty)
+    assert (first, second, third) == (100_000, 100_000, 200_000)
+    assert rest and all(size <= 100_000 for size in rest)
+    assert faulty.blob(DIGEST) == BIG and faulty.received() <= len(BIG) + 400_000
 
 
 def test_R8_a_smallest_chunk_is_honoured_by_all_but_the_last(

@@ -58,6 +58,18 @@ def test_what_a_live_process_uses_is_held_and_afterwards_noted(tmp_path: Path) -
     }
 
 
+def test_what_was_used_was_used_until_its_command_ended(tmp_path: Path) -> None:
+    """A step may run for hours after the last thing that was noted."""
+    lease = Lease(str(tmp_path))
+    lease.hold("mounts/full/a")
+    (note,) = (tmp_path / "leases").iterdir()
+    os.utime(note, (1, 1))
+    before = time.time()
+    lease.close()
+    (use,) = uses.read(str(tmp_path / "uses"), time.time() + 60).values()
+    assert use.last >= before - 1
+
+
 def test_CR11_a_killed_process_holds_nothing_and_a_live_one_goes_on(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
     with Store.open(path):

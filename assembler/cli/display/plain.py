@@ -11,6 +11,7 @@ from assembler.cli.display.transfers import Transfer
 from assembler.events import (
     Event,
     Finished,
+    Requested,
     VertexDone,
     VertexFailed,
     VertexMissed,
@@ -107,6 +108,8 @@ class Plain:
                         self._write(f"WARNING: {printable(warning(event))}\n")
                     else:
                         self._warnings.setdefault(warning(event), event)
+                case Requested():
+                    self._write(f"DEBUG: {printable(event.message)}\n")
                 case Finished():
                     self._transfers.clear()
                     self._draw(event.time)

@@ -12,6 +12,7 @@ from assembler.cli.display.plain import warning
 from assembler.events import (
     Event,
     Finished,
+    Requested,
     VertexDone,
     VertexFailed,
     VertexMissed,
@@ -37,7 +38,9 @@ class RawJson:
 
     def __call__(self, event: Event) -> None:
         """Write `event`."""
-        if isinstance(event, Finished | VertexMissed):  # which BuildKit's status has no place for
+        if isinstance(
+            event, Finished | Requested | VertexMissed
+        ):  # which BuildKit's status has no place for
             return
         with self._lock:
             if isinstance(event, VertexProgress) and not self._due(event):
