@@ -424,10 +424,9 @@ class Builder:
                 self.warn(f"no record of this build can be kept: {error.strerror}")
 
     def _told_elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
-        from assembler.cache.imported import ImportedCache
-
-        cache = self.shared(request).cache if request.cache_from else None
-        return cache.told() if isinstance(cache, ImportedCache) else []
+        """Where the shared caches are that were read, and what they tell of steps."""
+        imports = self.shared(request).imports if request.cache_from else ()
+        return [(one.place, one.document.records) for _, one in imports if one.known]
 
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""
@@ -488,7 +487,7 @@ class Builder:
             fetch=self.images.fetch,
             stream=self.images.stream,
             part=self.images.part,
-            claims=self.store.working.claim,
+            claims=lambda name, tell: self.store.working.claim(name, tell),
             whole=request.whole,
             wanted=request.wanted,
             described=described,

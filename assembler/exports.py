@@ -142,12 +142,22 @@ class Exports:
     def _to_layout(
         self, target: CacheTarget, document: CacheDocument, content: bytes, work: Vertex
     ) -> None:
+        from assembler.registry.parallel import all_at_once
+
         top = document_of(target, content, document.blobs)
         entry = replace(top.descriptor, annotations={REF_NAME: target.tag})
         documents = {described(content).digest: content, entry.digest: top.content}
         check = self._services.cancellation.check
         try:
-            write_layout(target.path, entry, document.blobs, self._images.open, documents, check)
+            write_layout(
+                target.path,
+                entry,
+                document.blobs,
+                self._images.open,
+                documents,
+                check,
+                all_at_once,
+            )
         except OSError as error:
             raise translated(error, _existing(target.path)) from error
         work.detail = str(entry.digest)

@@ -37,7 +37,6 @@ from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
-from assembler.store.working import Turn
 from assembler.values import replace, value
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from assembler.net.trace import Exchanged
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
+    from assembler.store.working import Turn
 
 
 LAYOUT = "oci-layout://"
@@ -137,6 +137,7 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._names: dict[str, Reference] = {}
         self._ours: set[Digest] = set()
         """What this command has a turn at already."""
 
@@ -453,7 +454,9 @@ class Images:
         if image.name.startswith(LAYOUT):
             self._from_layout_again(image, layer, take)
         else:
-            self._fetch(Reference.parse(image.name), layer, take)
+            if image.name not in self._names:
+                self._names[image.name] = Reference.parse(image.name)
+            self._fetch(self._names[image.name], layer, take)
 
     def _fetch(self, reference: Reference, blob: Descriptor, take: Take) -> None:
         if blob.digest in self._ours:

@@ -159,10 +159,14 @@ class SharedCaches:
                 self._fetch(blob, take)
                 if not judged:
                     self._judge(blob)
-            elif take is not unseen:  # another has just brought it
-                with self._store.blobs.reading(blob.digest) as stream:
-                    while piece := stream.read(_PIECE):
-                        take(piece)
+            elif take is not unseen:
+                self._hand(blob, take)
+
+    def _hand(self, blob: Descriptor, take: Take) -> None:
+        """Hand what is in the store to `take`."""
+        with self._store.blobs.reading(blob.digest) as content:
+            while piece := content.read(_PIECE):
+                take(piece)
 
     def _judge(self, blob: Descriptor) -> None:
         """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
@@ -209,7 +213,7 @@ class SharedCaches:
         if isinstance(error, NotFound | ProtocolViolation | BlobCorrupt):
             self._origins.lost(blob.digest, place.text)
 
-    def _failure(self, place: Place, blob: Descriptor, take: Take) -> AssemblerError | None:
+    def _failure(self, place: Place, blob: Descriptor, take: _Taking) -> AssemblerError | None:
         """What kept `blob` from being brought into the store from `place`. Raises Cancelled, NoSpace,
         and what is in the blob where `take` says so."""
         vertex_id, told = f"pull {blob.digest}", self._clock()
@@ -222,9 +226,17 @@ class SharedCaches:
                 told = now
                 self._sink(VertexProgress(vertex_id, str(blob.digest), current, total, now))
 
-        with vertex(vertex_id, title, self._sink, self._clock):
+        blobs = self._store.blobs
+        with (
+            vertex(vertex_id, title, self._sink, self._clock) as work,
+            self._store.working.claim(f"blob {blob.digest}", work.output),
+        ):
             try:
-                with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
+                if blobs.has(blob.digest):  # another build has just brought it
+                    if take.wanted:
+                        self._hand(blob, take)
+                    return None
+                with blobs.ingest(blob.size, hashed=False) as ingest:
 
                     def write(piece: bytes | memoryview) -> None:
                         ingest.write(piece)
@@ -260,6 +272,7 @@ class _Taking:
 
     def __init__(self, take: Take) -> None:
         self._take = take
+        self.wanted = take is not unseen
         self.begun = False
 
     def __call__(self, piece: bytes | memoryview) -> None:

@@ -114,7 +114,7 @@ def measure(directory: Path, relay: Relay, path: str, rounds: int) -> None:
     export = build(directory / "first", path, 0, "--cache-to", place)
     print(f"first machine {wall:.1f} s wall, {cpu:.1f} s CPU, steps {of_steps(progress)} s")
     print(
-        f"export of the mounts {export[0] - plain[0]:.1f} s wall, {export[1] - plain[1]:.1f} s CPU,"
+        f"export of the mounts and of what steps made {export[0] - plain[0]:.1f} s wall, {export[1] - plain[1]:.1f} s CPU,"
         f" {relay.moved()[1] / 1e6:.1f} MB to the registry"
     )
     options = {"with": ("--cache-from", place), "without": ()}

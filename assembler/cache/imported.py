@@ -6,7 +6,7 @@ What is taken from them is recorded in the store: the next build asks nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from assembler.cache.base import Cache, Record
 from assembler.cache.document import CachedLayer, CacheDocument
@@ -109,13 +109,9 @@ class ImportedCache:
                 record = one.document.records.get(key)
                 if record is not None and not self._old(record):
                     result = one.document.results.get(record.identity)
-                    self._origins.take(one.of(record.identity), result, one.place)
+                    self._origins.take(key, one.of(record.identity), result, one.place)
                     return record
         return None
-
-    def told(self) -> list[tuple[str, Mapping[Digest, Record]]]:
-        """Where the caches are that were read, and what they tell of steps."""
-        return [(one.place, one.document.records) for one in self._imports if one.known]
 
     def record(self, key: Digest, record: Record) -> None:
         """See `cache.base.Cache.record`."""

@@ -32,13 +32,13 @@ class Origins:
         return {Digest.parse(row[5]) for row in rows}
 
     def take(
-        self, records: Mapping[Digest, Record], result: CachedLayer | None, place: str
+        self, key: Digest, records: Mapping[Digest, Record], result: CachedLayer | None, place: str
     ) -> None:
         """Remember imported `records` of one identity, and the layer that a cache at `place` has it
-        in. What the store knows better stays."""
+        in. What the store knows otherwise stays, but for what `key` leads to."""
         statements = [
-            insertion("steps", *step_row(key, one), unless_known=True)
-            for key, one in records.items()
+            insertion("steps", *step_row(one, record), unless_known=one != key)
+            for one, record in records.items()
         ]
         if result is not None:
             for identity in {record.identity for record in records.values()}:

@@ -102,7 +102,8 @@ def _compared(builder: Builder, build: BuildRecord, other: BuildRecord) -> Build
             steps.append(replace(step, because=because, differences=len(because)))
             continue
         names = [one.name for one in build.steps if one.stage == step.stage]
-        found = past.nearest(Place(step.stage, names, step.number), document, {})
+        place = Place(step.stage, names, step.number)
+        found = past.nearest(place, step.key, document, {})
         count = found.comparison.count
         steps.append(replace(step, because=as_documents(found.comparison), differences=count))
     return replace(build, steps=tuple(steps))

@@ -89,7 +89,9 @@ def _document(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     pulls = {
         image: [layer.to_document() for layer in layers] for image, layers in forecast.pulls.items()
     }
-    return to_document(plan) | {"forecast": {"steps": fates, "pulls": pulls}}
+    fetches = [layer.to_document() for layer in forecast.fetches]
+    found = {"steps": fates, "pulls": pulls, "fetches": fetches}
+    return to_document(plan) | {"forecast": found}
 
 
 def _why(forecast: Forecast, at: tuple[int, int]) -> dict[str, Any]:

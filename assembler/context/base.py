@@ -67,7 +67,8 @@ class Summarised(Protocol):
         ...
 
     def contents(
-        self, selection: str, check: Callable[[], None]
+        self, selection: str, check: Callable[[], None], given: Digests = NOTHING
     ) -> AbstractContextManager[ContentOf]:
-        """The digests of files, one by one, remembered until the next time of that `selection`."""
+        """The digests of files, one by one, remembered until the next time of that `selection`.
+        Files that are `given` are not read."""
         ...

@@ -71,6 +71,16 @@ class ContextBytes(NamedTuple):
         except OSError as error:
             raise unreadable(self.path, error) from error
 
+    def look(self, near: Openings) -> os.stat_result:
+        """The stat of the file. Raises ContextChanged unless it is the one that was seen."""
+        try:
+            found = near.stat(self.root, self.path)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        if identity(found) != self.seen:
+            raise changed(self.path)
+        return found
+
     def check(self, descriptor: int) -> None:
         """Raises ContextChanged unless what is open as `descriptor` is the file that was seen."""
         if identity(os.fstat(descriptor)) != self.seen:

@@ -216,7 +216,9 @@ class Walk:
         return details
 
     @contextmanager
-    def contents(self, selection: str, check: Callable[[], None]) -> Iterator[ContentOf]:
+    def contents(
+        self, selection: str, check: Callable[[], None], given: Digests = NOTHING
+    ) -> Iterator[ContentOf]:
         """See `context.base.Summarised`."""
         said = selection.encode("utf-8", "surrogateescape")
         with self._cache("", b"files\0" + said) as cache, Openings() as near:
@@ -230,17 +232,23 @@ class Walk:
                 if not isinstance(source, ContextBytes):
                     return b""
                 check()
-                descriptor = source.descriptor(near)
-                try:
-                    source.check(descriptor)
-                    found = os.fstat(descriptor)
+                digest = given.get(source)
+                if digest is not None:
+                    found = source.look(near)
                     was = stat_key(*_SEEN(found)[1:])
-                    digest = known.get(was)
-                    if digest is None:
-                        digest = _hashed(descriptor, source.path, source.seen, check)
-                        read, size = read + 1, size + found.st_size
-                finally:
-                    os.close(descriptor)
+                    read, size = read + 1, size + found.st_size
+                else:
+                    descriptor = source.descriptor(near)
+                    try:
+                        source.check(descriptor)
+                        found = os.fstat(descriptor)
+                        was = stat_key(*_SEEN(found)[1:])
+                        digest = known.get(was)
+                        if digest is None:
+                            digest = _hashed(descriptor, source.path, source.seen, check)
+                            read, size = read + 1, size + found.st_size
+                    finally:
+                        os.close(descriptor)
                 if max(found.st_mtime_ns, found.st_ctime_ns) < young:
                     files[was] = digest
                 return digest

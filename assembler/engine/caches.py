@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.take import unseen
-from assembler.errors import AssemblerError, Cancelled, HostError
+from assembler.errors import AssemblerError, BlobCorrupt, Cancelled, HostError
 from assembler.events import Warned
 from assembler.layer.changeset import Changeset
 from assembler.layer.realise import realise
@@ -164,6 +164,8 @@ def _restored(carried: Layer, into: str, mount: CacheMount, services: Services) 
 
 
 def _warn(mount: CacheMount, services: Services, error: AssemblerError | OSError) -> None:
+    if isinstance(error, BlobCorrupt) and error.told:
+        return
     reason = error.strerror if isinstance(error, OSError) else error.message
     message = f"cache mount {mount.id} is not taken over, and starts anew: {reason}"
     services.sink(Warned(message, services.clock()))

@@ -42,22 +42,22 @@ def digest(
 
         def content(item: Selected) -> ContentOf:
             tree = item.tree
-            if known or not isinstance(tree, Summarised):
+            if not isinstance(tree, Summarised):
                 return reader.content
             if id(tree) not in opened:
-                contents = tree.contents(_named(selection), check)
+                contents = tree.contents(_named(selection), check, known)
                 opened[id(tree)] = stack.enter_context(contents)
             return opened[id(tree)]
 
         def summary(item: Selected) -> Summary:
-            whole = item.only is None and selection.exclude is None
+            whole = item.only is None and selection.exclude is None and item.listed is None
             if whole and isinstance(item.tree, Summarised):
                 found = item.tree.summary(item.entry.path, check, known)
                 if seen is not None:
                     for entry, bytes_digest in item.tree.listed(item.entry.path, check):
                         seen(entry.path, entry, bytes_digest)
                 return found
-            return _summed(selection, item, content(item), seen)
+            return _summed(selection, item, content(item), known, seen)
 
         return _digest(selection, content, summary, seen)
 
@@ -96,9 +96,16 @@ def _digest(
     return Digest("sha256", hasher.hexdigest())
 
 
-def _summed(selection: Selection, item: Selected, content: ContentOf, seen: Seen | None) -> Summary:
+def _summed(
+    selection: Selection, item: Selected, content: ContentOf, known: Digests, seen: Seen | None
+) -> Summary:
     summing = Summing()
     linked: dict[tuple[int, int], bytes] = {}
+    if known:  # by one of the names of a file, whichever that is
+        for _, entry, _ in selection.below(item):
+            found = None if entry.source is None else known.get(entry.source)
+            if entry.inode is not None and found is not None:
+                linked[entry.inode] = found
     for path, entry, implied in selection.below(item):
         if entry.inode is None:
             bytes_digest = content(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from assembler.cancellation import nothing
 from assembler.engine.owners import owner
@@ -28,15 +29,17 @@ def changeset(
     spool: str,
     check: Callable[[], None] = nothing,
     limits: Limits = DEFAULT_LIMITS,
+    archives: dict[ByteSource, bytes] | None = None,
 ) -> Changeset:
-    """What `copy` of `selection` changes in `destination`.
+    """What `copy` of `selection` changes in `destination`. The SHA-256 digests of archives that are
+    extracted are put into `archives`.
 
     `now` is the time, in nanoseconds, of directories made on the way. An archive that ADD extracts
     is spooled to a file in the directory `spool`, which must outlive the changeset's use. `check`
     is called for each entry and may raise. Raises StepError at the instruction's span.
     """
     try:
-        writer = _Writer(copy, destination, now, check, limits)
+        writer = _Writer(copy, destination, now, check, limits, archives)
         for item in selection.items:
             writer.take(item, selection, spool)
         for inline in selection.inline:
@@ -64,6 +67,7 @@ class _Writer:
     now: int
     check: Callable[[], None]
     limits: Limits
+    archives: dict[ByteSource, bytes] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     base: str = ""
     owner: tuple[int, int] | None = None
@@ -140,8 +144,10 @@ class _Writer:
             self.place(self.marked(entry))
 
     def _expanded(self, name: str, source: ByteSource, spool: str) -> Changeset:
+        archives = self.archives
+        seen = None if archives is None else partial(archives.__setitem__, source)
         try:
-            return expand(source, spool, check=self.check, limits=self.limits)
+            return expand(source, spool, check=self.check, limits=self.limits, seen=seen)
         except BadArchive as error:
             raise StepError(
                 f"{name} cannot be unpacked: {error.message}",

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
+from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import BaseChange, Snapshot, base_snapshot
-from assembler.engine.lookup import base_identity, demanded, expired, known_change, look_up, renewed
+from assembler.engine.lookup import (
+    KnownStage,
+    base_identity,
+    demanded,
+    expired,
+    known_change,
+    look_up,
+    renewed,
+)
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources
@@ -41,7 +50,8 @@ def forecast(plan: Plan, services: Services, snapshotter: Snapshotter) -> Foreca
     for stage in plan.stages:
         walk.visit(stage)
     pulls = _pulls(plan, walk.fates, services, snapshotter)
-    return Forecast(walk.fates, pulls, walk.hits, walk.reasons)
+    fetches = _fetches(walk, known, snapshotter)
+    return Forecast(walk.fates, pulls, walk.hits, walk.reasons, fetches)
 
 
 @value
@@ -193,6 +203,38 @@ def _pulls(
                 if isinstance(root.base, ImageBase):
                     want(root.base.image, indexed=not isinstance(step, Run))
     return {image: tuple(layers) for image, layers in pulls.items()}
+
+
+def _fetches(
+    walk: _Walk, known: Mapping[int, KnownStage], snapshotter: Snapshotter
+) -> tuple[Descriptor, ...]:
+    """Layers that would come from shared caches: those of an image that is kept whole, and those of
+    stages that something executes on, or reads."""
+    plan, services = walk.plan, walk.services
+    read: set[int] = set()
+    for stage in plan.stages:
+        for number, step in enumerate(stage.steps):
+            if walk.fates[stage.index, number] in (Fate.RUN, Fate.PENDING):
+                origins = [one.index for one in origins_of(step) if isinstance(one, StageOrigin)]
+                read |= {stage.index, *origins}
+    kept = set(chain_indexes(plan)) if services.whole else set()
+    found: dict[Digest, Descriptor] = {}
+    for index in sorted(kept | {below for one in read for below in _with_bases(plan, one)}):
+        for change in known[index].changes:
+            layer = walk.realisation.packed(change)
+            here = index not in kept and snapshotter.find(change.id) is not None
+            if layer is None or here or services.store.blobs.has(layer.descriptor.digest):
+                continue
+            found[layer.descriptor.digest] = layer.descriptor
+    return tuple(found.values())
+
+
+def _with_bases(plan: Plan, index: int) -> Iterator[int]:
+    """The stage `index` and those that it is built from."""
+    yield index
+    base = plan.stage(index).base
+    if isinstance(base, StageBase):
+        yield from _with_bases(plan, base.index)
 
 
 def _layers(snapshot: Snapshot) -> Iterable[BaseChange]:

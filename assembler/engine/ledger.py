@@ -160,7 +160,7 @@ class Ledger:
             if self._past is None:
                 self._past = self._read_past()
             place = Place(stage.title, [step.name for step in stage.steps], number)
-            found = self._past.nearest(place, document, own)
+            found = self._past.nearest(place, key, document, own)
         if found.comparison.count:
             return found.comparison
         return Comparison((Difference(_without_difference(found.step, key)),), 1)

@@ -29,7 +29,7 @@ from assembler.source import redacted
 from assembler.store.builds import COMPLETED, RUN, BuildRecord, StepRecord
 from assembler.values import value
 
-_CLOSEST = 8  # candidates of which files are compared
+_CLOSEST = 8  # candidates that differ in one thing, or the files of one, are enough
 _KEPT = 20  # differences of a step that its record has
 _LONGEST = 300  # characters of a value in a record
 _LACKS = ("first", "new", "unreached", "unknown")
@@ -74,28 +74,43 @@ class Past:
     files: Callable[[str], Listing | None]
     mine: Callable[[BuildRecord], bool] = lambda build: False
     _alignments: dict[tuple[str, str], _Alignment] = field(default_factory=dict)
+    _same: dict[str, StepRecord] = field(default_factory=dict)
 
-    def nearest(self, place: Place, document: Document, own: Mapping[str, Listing]) -> Found:
-        """The step nearest to the one at `place` with the inputs `document`; `own` are the files of
-        its selections."""
+    def __post_init__(self) -> None:
+        for build in self.builds:
+            for step in build.steps:
+                if step.key:
+                    self._same.setdefault(step.key, step)
+
+    def nearest(
+        self, place: Place, key: str, document: Document, own: Mapping[str, Listing]
+    ) -> Found:
+        """The step nearest to the one at `place` with the inputs `document`, whose key is `key`;
+        `own` are the files of its selections."""
+        if key in self._same:
+            return Found(self._same[key], Comparison())
 
         def files(digest: str) -> Listing | None:
             return own[digest] if digest in own else self.files(digest)
 
-        candidates, lack = self._candidates(place, document)
-        rough = [(compare(one.document, document).count, one) for one in candidates]
+        rough, lack = self._candidates(place, document)
         if not rough:
             return Found(None, Comparison((Difference(lack),), 1))
-        least = min(count for count, _ in rough)
-        closest = [one for count, one in rough if count == least][:_CLOSEST]
-        compared = [(compare(one.document, document, files), one) for one in closest]
-        comparison, best = min(compared, key=lambda pair: pair[0].count)
+        least = min(comparison.count for comparison, _ in rough)
+        closest = [pair for pair in rough if pair[0].count == least][:_CLOSEST]
+        if any(one.what == "files" for comparison, _ in closest for one in comparison.found):
+            closest = [(compare(one.document, document, files), one) for _, one in closest]
+        comparison, best = min(closest, key=lambda pair: pair[0].count)
         return Found(best.step, _refined(comparison, best, place))
 
-    def _candidates(self, place: Place, document: Document) -> tuple[list[_Candidate], str]:
-        """Candidates with different keys, and why there are none in other builds."""
-        found: dict[str, _Candidate] = {}
-        lack = 0
+    def _candidates(
+        self, place: Place, document: Document
+    ) -> tuple[list[tuple[Comparison, _Candidate]], str]:
+        """Candidates with different keys, and what differs from them, but for files; and why there
+        are none in other builds."""
+        found: list[tuple[Comparison, _Candidate]] = []
+        keys: set[str] = set()
+        lack = close = 0
         for build in self.builds:
             alignment = self._alignment(build, place)
             partner = alignment.partner(place.number)
@@ -104,14 +119,19 @@ class Past:
                 lack = max(lack, _LACKS.index("new") if alignment.steps else 0)
             elif not step.key:
                 lack = max(lack, _LACKS.index("unreached"))
-            elif step.key not in found:
+            elif step.key not in keys:
                 text = self.document(build, step)
                 parsed = None if text is None else parse(text)
                 if parsed is None:
                     lack = _LACKS.index("unknown")
-                else:
-                    found[step.key] = _Candidate(step, parsed, alignment, partner)
-        return list(found.values()), _LACKS[lack]
+                    continue
+                keys.add(step.key)
+                comparison = compare(parsed, document)
+                found.append((comparison, _Candidate(step, parsed, alignment, partner)))
+                close += comparison.count <= 1
+                if close == _CLOSEST:
+                    break
+        return found, _LACKS[lack]
 
     def _alignment(self, build: BuildRecord, place: Place) -> _Alignment:
         key = build.id, place.stage

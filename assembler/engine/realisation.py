@@ -27,7 +27,6 @@ from assembler.layer.write import pack
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.snapshot.base import Snapshotter
-from assembler.store.working import Turn
 
 
 class Realisation:
@@ -54,7 +53,7 @@ class Realisation:
         )
         self._indexed: dict[tuple[tuple[str, Table | None], ...], LayerTree] = {}
 
-    def _turn(self, name: str, title: str) -> AbstractContextManager[Turn]:
+    def _turn(self, name: str, title: str) -> AbstractContextManager[object]:
         services = self._services
         return shared(services.claims, name, f"[internal] {title}", services.sink, services.clock)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from assembler.engine.services import PackedLayers, Services
-from assembler.engine.sharing import Claims, shared, unclaimed
+from assembler.engine.sharing import shared, unclaimed
 from assembler.events import Sink, Warned
 from assembler.layer.compression import Compression, oci_only
 from assembler.layer.decompression import reader
@@ -17,6 +18,9 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.store.store import Store
 from assembler.values import replace
+
+if TYPE_CHECKING:
+    from assembler.engine.sharing import Claims
 
 
 class Recompression:

@@ -13,12 +13,23 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 from assembler.source import Span
-from assembler.values import NamedTuple, field, mutable, value
+from assembler.values import NamedTuple, field, mutable, replace, value
 
 _WILDCARD = expression(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 _SPECIAL = expression(r"([*?\[\\])")
 _ESCAPE = expression(r"\\(.)", re.DOTALL)
 _STARS = expression(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
+
+
+class Below(NamedTuple):
+    """What is below a selected directory, at `path` relative to it.
+
+    `implied` directories are not selected themselves; something below them is.
+    """
+
+    path: str
+    entry: Entry
+    implied: bool = False
 
 
 @value
@@ -36,17 +47,8 @@ class Selected:
     unpack: bool = False
     """Whether an archive is extracted."""
     only: Inclusion | None = None
-
-
-class Below(NamedTuple):
-    """What is below a selected directory, at `path` relative to it.
-
-    `implied` directories are not selected themselves; something below them is.
-    """
-
-    path: str
-    entry: Entry
-    implied: bool = False
+    listed: tuple[Below, ...] | None = field(default=None, compare=False, repr=False)
+    """What is taken of a directory, where that was looked at once and for all."""
 
 
 @value
@@ -125,6 +127,12 @@ class Selection:
         """Whether the selection is one thing that is no directory."""
         return len(self.items) == 1 and self.items[0].entry.kind is not Kind.DIRECTORY
 
+    def listed(self, item: Selected) -> Selected:
+        """`item` of this selection as it is now, whatever becomes of its tree."""
+        if item.entry.kind is not Kind.DIRECTORY or item.listed is not None:
+            return item
+        return replace(item, listed=tuple(self.below(item)))
+
     def entries(self) -> Iterator[Entry]:
         """Every entry that is selected."""
         for item in self.items:
@@ -136,6 +144,9 @@ class Selection:
         """What is taken of a selected directory, parents first, without what --exclude names
         (rule C23). Trees of any depth work."""
         if item.entry.kind is not Kind.DIRECTORY:
+            return
+        if item.listed is not None:
+            yield from item.listed
             return
         levels = [self._level(item, item.entry, "", 0, item.only is None)]
         while levels:

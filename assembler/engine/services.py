@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.engine.ledger import Ledger
-from assembler.engine.sharing import Claims, unclaimed
+from assembler.engine.sharing import unclaimed
 from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from assembler.cancellation import Cancellation
     from assembler.cdi.registry import Registry
     from assembler.context.base import Context
+    from assembler.engine.sharing import Claims
     from assembler.events import Sink
     from assembler.layer.changeset import Entry
     from assembler.layer.compression import Compression

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from assembler.engine.recorder import Vertex, vertex
 from assembler.events import Sink
-from assembler.store.working import Tell, Turn
 
-Claims = Callable[[str, Tell], AbstractContextManager[Turn]]
-"""See `store.working.Working.claim`."""
+if TYPE_CHECKING:  # a build that knows everything needs none
+    from assembler.store.working import Tell, Turn
+
+    Claims = Callable[[str, Tell], AbstractContextManager[Turn]]
+    """See `store.working.Working.claim`."""
 
 
 @contextmanager
 def unclaimed(name: str, tell: Tell) -> Iterator[Turn]:
     """For who neither waits for others nor lets them wait."""
+    from assembler.store.working import Turn
+
     yield Turn()
 
 

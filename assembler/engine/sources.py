@@ -66,6 +66,7 @@ class Sources:
         self._services = services
         self._lock = threading.Lock()
         self._digests: dict[tuple[object, ...], Digest] = {}
+        self._listed: dict[tuple[object, ...], Selection] = {}
 
     def context(self, origin: ContextOrigin, step: Step) -> Context:
         """The context named by `origin`. Raises StepError when the build has none."""
@@ -124,20 +125,25 @@ class Sources:
         return selection
 
     def unread(self, step: Copy) -> Selection | None:
-        """What `step` selects, where that is nothing but files and whole directories of a context
-        which it copies as they are, and files must be read to learn what identifies it. The
-        directories are listed then. Raises CopySourceMissing, and what `digest` raises."""
+        """What `step` selects of a context, where files must be read to learn what identifies it. All
+        of it is listed then. Raises CopySourceMissing, and what `digest` raises."""
         if not isinstance(step.origin, ContextOrigin) or step.fetched or not step.paths:
             return None
-        selection = self.select(step, self.context(step.origin, step).tree())
+        key = (step.origin, step.sources, step.exclude, step.parents, step.inline, step.unpack)
+        with self._lock:
+            selection = self._listed.get(key)
+        if selection is None:
+            selection = self.select(step, self.context(step.origin, step).tree())
         check = self._services.cancellation.check
         try:
-            if not all(_plain(one, selection) for one in selection.items):
-                return None
-            unread = [_unread(one, check) for one in selection.items]
+            items = [_listed(one, selection) for one in selection.items]
+            unread = [_unread(one, check) for one in items]
         except StepError as error:
             error.place_at(step.span)
             raise
+        selection = replace(selection, items=tuple(items))
+        with self._lock:
+            self._listed[key] = selection
         return selection if any(unread) else None
 
     def bound(self, bind: BindMount, run: Run, tree: Tree, known: Digest | None = None) -> Bound:
@@ -210,23 +216,19 @@ def _unnamed(selection: Selection) -> Selection:
     return replace(selection, items=tuple(items))
 
 
-def _plain(item: Selected, selection: Selection) -> bool:
-    """Whether a file is copied as it is, or a directory of which all is known by one summary."""
-    source = item.entry.source
-    if source is not None:
-        if not item.unpack:
-            return True
-        from assembler.layer.archive import is_archive  # which few builds need to start
-
-        return not is_archive(source)
+def _listed(item: Selected, selection: Selection) -> Selected:
+    """`item` as it is now. A directory of which all is known by one summary is listed by its tree."""
     whole = item.only is None and selection.exclude is None
-    return item.entry.kind is Kind.DIRECTORY and whole and isinstance(item.tree, Summarised)
+    return item if whole and isinstance(item.tree, Summarised) else selection.listed(item)
 
 
 def _unread(item: Selected, check: Callable[[], None]) -> bool:
-    return not isinstance(item.tree, Summarised) or (
-        item.entry.kind is Kind.FILE or item.tree.unread(item.entry.path, check)
-    )
+    """Whether files of `item` may have to be read to learn what they hold."""
+    if item.listed is not None:
+        return any(below.entry.kind is Kind.FILE for below in item.listed)
+    if item.entry.kind is not Kind.DIRECTORY:
+        return item.entry.kind is Kind.FILE
+    return isinstance(item.tree, Summarised) and item.tree.unread(item.entry.path, check)
 
 
 def at_source(step: Step, source: UrlSource | GitSource, work: Callable[[], Result]) -> Result:

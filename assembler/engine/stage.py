@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
-from assembler.cache.base import Record
 from assembler.engine import copy, directories
-from assembler.engine.change import BaseChange, Snapshot, StepChange, base_snapshot
+from assembler.engine.change import Snapshot, StepChange, base_snapshot
+from assembler.engine.exports import Exports
 from assembler.engine.files import Files
 from assembler.engine.lookup import (
     KnownStage,
     ends_in_image,
-    known_change,
-    missed,
     read_once,
     recorded,
     renewed,
@@ -25,19 +21,19 @@ from assembler.engine.lookup import (
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
+from assembler.engine.records import Records
 from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.selection import Selection
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sharing import unclaimed
 from assembler.engine.sources import Bound, Sources, origin_tree
+from assembler.engine.task import Task
 from assembler.errors import StepError
-from assembler.layer.changeset import Changeset
+from assembler.layer.changeset import ByteSource, Changeset
 from assembler.layer.tree import EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
-from assembler.plan.differences import Listing
-from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
@@ -51,7 +47,6 @@ from assembler.plan.steps import (
     Step,
 )
 from assembler.store.working import Turn
-from assembler.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +56,6 @@ class BuiltStage:
     snapshot: Snapshot
     changes: tuple[StepChange, ...]
     identity: Digest
-
-
-@value
-class Task:
-    """Step `number` of `stage`, to be done on what `below` holds, which `parent` identifies."""
-
-    stage: PlannedStage
-    number: int
-    below: Snapshot
-    parent: Digest
-
-    @property
-    def step(self) -> Step:
-        """What is to be done."""
-        return self.stage.steps[self.number]
-
-    @property
-    def run_follows(self) -> bool:
-        """Whether the stage has another RUN after this step."""
-        return any(isinstance(later, Run) for later in self.stage.steps[self.number + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +73,14 @@ class StageBuilder:
     exported: frozenset[int]
     """The stages whose layers the image has."""
 
+    @property
+    def _records(self) -> Records:
+        return Records(self.plan, self.services)
+
+    @property
+    def _exports(self) -> Exports:
+        return Exports(self.plan, self.services, self.realisation, self.exported)
+
     def build(self, index: int, scheduler: Scheduler[BuiltStage]) -> BuiltStage:
         """The finished stage `index`; stages it needs are taken from `scheduler`."""
         stage = self.plan.stage(index)
@@ -110,7 +93,7 @@ class StageBuilder:
             if index in self.running:
                 for change in snapshot:  # whoever unpacks them, and however long that one lives
                     self.realisation.hold(change)
-            self._export_base(stage, snapshot)
+            self._exports.base(stage, snapshot)
             identity = self._base_identity(stage)
         changes: list[StepChange] = []
         for number, step in enumerate(stage.steps):
@@ -118,7 +101,7 @@ class StageBuilder:
             task = Task(stage, number, snapshot, identity)
             change = self._step(task, scheduler)
             changes.append(change)
-            self._export(task, change, scheduler)
+            self._exports.step(task, change, scheduler)
             snapshot = (*snapshot, change)
             identity = keys.above(identity, step, change.identity)
         return BuiltStage(snapshot, tuple(changes), identity)
@@ -187,7 +170,7 @@ class StageBuilder:
                 change = self._known(key, task)
                 if change is None:
                     return self._make_directory(work, task, step, key, reads)
-        self._taken(work, task, key, change)
+        self._records.taken(work, task, key, change)
         return change
 
     def _turn(self, key: Digest, task: Task, work: Vertex) -> AbstractContextManager[Turn]:
@@ -209,77 +192,10 @@ class StageBuilder:
             or any(self.plan.stage(one).base == StageBase(index) for one in self.running)
         ):
             return lambda task, change: self.realisation.directory(change, task.below)
-        return self._pack if ends_in_image(self.plan, task.stage, task.number) else None
-
-    def _taken(self, work: Vertex, task: Task, key: Digest, change: StepChange) -> None:
-        """Tell that `change`, found by `key`, is what the step would give."""
-        work.known(change.source, change.ran)
-        self.services.ledger.known(task.stage, task.number, key, change.ran, change.source)
-
-    def _told(
-        self,
-        work: Vertex,
-        task: Task,
-        key: Digest,
-        reads: tuple[Read, ...],
-        known: StepChange | None,
-        files: Mapping[str, Listing] = MappingProxyType({}),
-    ) -> None:
-        """Tell of a step that runs no process; of one that is `known`, only the bytes may be gone."""
-        if known is None:
-            self._missed(work, task, key, reads, files)
-        else:
-            self._taken(work, task, key, known)
-
-    def _missed(
-        self,
-        work: Vertex,
-        task: Task,
-        key: Digest,
-        reads: tuple[Read, ...],
-        files: Mapping[str, Listing],
-    ) -> None:
-        """Tell that the step, whose result would be found by `key`, is done, and why."""
-        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        reason = missed(self.services, task.stage, key)
-        stage, number, ledger = task.stage, task.number, self.services.ledger
-        work.missed(ledger.missed(stage, number, key, document, reason, files))
-
-    def _export(self, task: Task, change: StepChange, scheduler: Scheduler[BuiltStage]) -> None:
-        """Have a layer of the image on its way while later steps run: packed first, if it is not."""
-        if task.stage.index not in self.exported:
-            return
-        layer = self.realisation.exact(change)
-        if layer is not None:
-            self.services.destination.layer(layer.descriptor)
-        elif task.stage.index != self.plan.target or task.number + 1 < len(task.stage.steps):
-            scheduler.beside(lambda: self._pack(task, change))
-
-    def _export_base(self, stage: PlannedStage, snapshot: Snapshot) -> None:
-        """The same for those of a base whose blobs are here; others need not come before the end."""
-        services = self.services
-        if stage.index not in self.exported or services.recompress:
-            return
-        for change in snapshot:
-            if isinstance(change, BaseChange) and services.store.blobs.has(
-                change.descriptor.digest
-            ):
-                services.destination.layer(change.descriptor)
-
-    def _pack(self, task: Task, change: StepChange) -> None:
-        try:
-            layer = self.realisation.pack(change, task.below)
-        except StepError as error:
-            error.place_at(task.step.span)
-            raise
-        self.services.destination.layer(layer.descriptor)
-
-    def _recorded(self, key: Digest, task: Task) -> StepChange | None:
-        record = recorded(self.services, task.stage, key)
-        return None if record is None else known_change(record, task.step)
+        return self._exports.pack if ends_in_image(self.plan, task.stage, task.number) else None
 
     def _known(self, key: Digest, task: Task) -> StepChange | None:
-        change = self._recorded(key, task)
+        change = self._records.find(key, task)
         return change if change is not None and self.realisation.available(change) else None
 
     def _make_directory(
@@ -290,8 +206,8 @@ class StageBuilder:
         key: Digest,
         reads: tuple[Read, ...],
     ) -> StepChange:
-        known = self._recorded(key, task)
-        self._told(work, task, key, reads, known)
+        known = self._records.find(key, task)
+        self._records.told(work, task, key, reads, known)
         made = directories.make_directory(step, self._destination(task), self._now_ns())
         change = self._made(key, made, known)
         self._keep(key, key, change, task, reads)
@@ -309,7 +225,7 @@ class StageBuilder:
         form = None if task.stage.fresh else self._form(task)
         if form is not None:
             form(task, change)
-        self._record(key, content, change, task, reads)
+        self._records.record(key, content, change, task, reads)
 
     def _made(
         self,
@@ -339,12 +255,12 @@ class StageBuilder:
         with self._turn(content, task, work) as turn:
             known = self._known(content, task)
             if known is not None:
-                self._taken(work, task, key, known)
+                self._records.taken(work, task, key, known)
                 if content != key:
-                    self._record(key, content, known, task, reads)
+                    self._records.record(key, content, known, task, reads)
                 return known
             files = self.sources.listed(each for _, each in bound)
-            self._missed(work, task, key, reads, files)
+            self._records.missed(work, task, key, reads, files)
             # A RUN asked for anew may give other files: its result gets an identity of its own.
             fresh = renewed(self.services, task.stage)
             identity = keys.fresh_key(content, uuid.uuid4().hex) if fresh else content
@@ -355,7 +271,7 @@ class StageBuilder:
                 turn.say(piece)
 
             self._run_process(output, task, step, change, dict(bound), scheduler)
-            self._record(key, content, change, task, reads)
+            self._records.record(key, content, change, task, reads)
             return change
 
     def _bound(
@@ -382,7 +298,7 @@ class StageBuilder:
     ) -> None:
         assert self.sandbox is not None  # a plan with a RUN always enters one
         lowers = self.realisation.directories(task.below)
-        self._export_base(task.stage, task.below)
+        self._exports.base(task.stage, task.below)
 
         def open_tree(origin: Origin, reader: Step) -> Tree:
             return self._tree(origin, reader, scheduler)
@@ -420,6 +336,9 @@ class StageBuilder:
         scheduler: Scheduler[BuiltStage],
     ) -> StepChange:
         source = self._tree(step.origin, step, scheduler)
+        once = self._copy_tree_once(work, task, step, key, source, scheduler)
+        if once is not None:
+            return once
         with scheduler.working:
             selection, files = self.sources.select(step, source), Files()
             selected = self.sources.digest(step, selection, seen=files.see)
@@ -429,18 +348,49 @@ class StageBuilder:
         known = self._known(identity, task)
         if known is None:
             with self._turn(identity, task, work):
-                known = self._recorded(identity, task)
+                known = self._records.find(identity, task)
                 if known is None or not self.realisation.available(known):
-                    self._told(work, task, key, reads, known, files.of(selected))
+                    self._records.told(work, task, key, reads, known, files.of(selected))
                     with scheduler.working:
                         change = self._made(identity, self._copied(task, step, selection), known)
                     self._keep(key, identity, change, task, reads)
                     return change
-        self._taken(work, task, key, known)
-        self._record(key, identity, known, task, reads)
+        self._records.taken(work, task, key, known)
+        self._records.record(key, identity, known, task, reads)
         return known
 
-    def _copied(self, task: Task, step: Copy, selection: Selection) -> Changeset:
+    def _copy_tree_once(
+        self,
+        work: Vertex,
+        task: Task,
+        step: Copy,
+        key: Digest,
+        source: Tree,
+        scheduler: Scheduler[BuiltStage],
+    ) -> StepChange | None:
+        """A copy out of a stage or an image into the image, of which the cache can know no result."""
+        if isinstance(step.origin, ContextOrigin) or step.fetched:
+            return None
+        mark = keys.mark_key(task.parent, step)
+        if recorded(self.services, task.stage, mark) is not None:
+            return None
+        if not ends_in_image(self.plan, task.stage, task.number):
+            return None
+        with self._turn(mark, task, work):
+            if recorded(self.services, task.stage, mark) is not None:
+                return None  # another build has come to it meanwhile
+            with scheduler.working:
+                selection = self.sources.select(step, source)
+                items = tuple(map(selection.listed, selection.items))
+                return self._copy_once(work, task, step, replace(selection, items=items), key)
+
+    def _copied(
+        self,
+        task: Task,
+        step: Copy,
+        selection: Selection,
+        archives: dict[ByteSource, bytes] | None = None,
+    ) -> Changeset:
         return copy.changeset(
             step,
             selection,
@@ -449,50 +399,41 @@ class StageBuilder:
             spool=self.realisation.spool,
             check=self.services.cancellation.check,
             limits=self.services.archive_limits,
+            archives=archives,
         )
 
-    def _copy_once(self, work: Vertex, task: Task, step: Copy, selection: Selection) -> StepChange:
-        """A copy whose files are read once: they are hashed when they are packed."""
-        changeset = self._copied(task, step, selection)
+    def _copy_once(
+        self,
+        work: Vertex,
+        task: Task,
+        step: Copy,
+        selection: Selection,
+        key: Digest | None = None,
+    ) -> StepChange:
+        """A copy whose files are read once: they are hashed when they are packed, archives when they
+        are extracted. `key` is that of its definition, where it has one."""
+        archives: dict[ByteSource, bytes] = {}
+        changeset = self._copied(task, step, selection, archives)
         try:
             layer, contents = self.realisation.pack_first(changeset)
         except StepError as error:
             error.place_at(step.span)
             raise
         files = Files()
-        selected = self.sources.digest(step, selection, contents, files.see)
+        selected = self.sources.digest(step, selection, contents | archives, files.see)
         identity = keys.content_key(task.parent, step, [selected])
         reads = (Read(step.origin, step.paths, selected),)
-        change = self._recorded(identity, task)  # of the same files from elsewhere
-        self._told(work, task, identity, reads, change, files.of(selected))
+        change = self._records.find(identity, task)  # of the same files from elsewhere
+        key = key or identity
+        self._records.told(work, task, key, reads, change, files.of(selected))
         if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset, change)
-        self._record(identity, identity, change, task, reads)
+        self._records.record(key, identity, change, task, reads)
         return change
 
     def _destination(self, task: Task) -> Tree:
         return self.realisation.tree(task.below, unpack=task.stage.index in self.running)
-
-    def _record(
-        self,
-        key: Digest,
-        content: Digest,
-        change: StepChange,
-        task: Task,
-        reads: tuple[Read, ...],
-    ) -> None:
-        """Remember `change` by every key that leads to it; by its definition's, `key`, with what
-        went into it."""
-        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        told = json.dumps(document, separators=(",", ":"))
-        record = Record(change.identity, change.created, told, change.ran, change.source)
-        self.services.cache.record(key, record)
-        step, also = task.step, {content, change.identity}
-        if isinstance(step, Copy):
-            also.add(keys.mark_key(task.parent, step))
-        for one in also - {key}:
-            self.services.cache.record(one, replace(record, inputs="{}"))
 
     def _now(self) -> float:
         return self.services.clock() if self.plan.epoch is None else float(self.plan.epoch)

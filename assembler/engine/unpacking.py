@@ -21,7 +21,6 @@ from assembler.layer.realise import realise
 from assembler.layer.tree import Tree
 from assembler.snapshot.base import Snapshotter
 from assembler.store.disk import shortage
-from assembler.store.working import Turn
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -153,7 +152,7 @@ class LayerDirectories:
         self._known[change.id] = found
         return found
 
-    def _turn(self, stack: tuple[str, ...]) -> AbstractContextManager[Turn]:
+    def _turn(self, stack: tuple[str, ...]) -> AbstractContextManager[object]:
         services, title = self._services, f"[internal] unpack layer {stack[-1][:12]}"
         return shared(
             services.claims, f"layer {' '.join(stack)}", title, services.sink, services.clock

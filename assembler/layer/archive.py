@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from typing import BinaryIO
@@ -41,8 +42,10 @@ def expand(
     *,
     check: Callable[[], None] = nothing,
     limits: Limits = DEFAULT_LIMITS,
+    seen: Callable[[bytes], None] | None = None,
 ) -> Changeset:
-    """The files of the archive `source`, in canonical order, as `tar -x` would leave them.
+    """The files of the archive `source`, in canonical order, as `tar -x` would leave them. The
+    SHA-256 digest of its own bytes is `seen`.
 
     File bytes are put into one new file in the directory `spool`, which the caller removes when the
     changeset is used no more. `..` and `/` stop at the archive's own root, and names that go
@@ -56,15 +59,37 @@ def expand(
     try:
         with os.fdopen(descriptor, "wb") as out, source.open() as stream:
             expansion = _Expansion(path, out)
-            for entry, body in read(reader(stream, limits.size, check), limits):
+            told = None if seen is None else _Hashed(stream)
+            for entry, body in read(reader(told or stream, limits.size, check), limits):
                 check()
                 expansion.take(entry, body, check)
+            if told is not None and seen is not None:
+                seen(told.whole(check))
         return expansion.changeset()
     except BaseException as error:
         os.unlink(path)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise NoSpace("no space left to unpack an archive", spool) from error
         raise
+
+
+class _Hashed:
+    """A stream that is hashed while it is read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hasher = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._stream.read(size)
+        self._hasher.update(piece)
+        return piece
+
+    def whole(self, check: Callable[[], None]) -> bytes:
+        """The digest of all of it, what is behind the archive's end included."""
+        while self.read(_PIECE):
+            check()
+        return self._hasher.digest()
 
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))

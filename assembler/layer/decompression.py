@@ -50,7 +50,7 @@ def sniff(head: bytes) -> str:
 
 
 def reader(
-    stream: BinaryIO, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
+    stream: Readable, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
 ) -> BinaryIO:
     """The decompressed bytes of `stream`, whose compression is recognised by its first bytes.
 

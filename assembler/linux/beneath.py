@@ -26,10 +26,21 @@ class Openings:
     def open(self, root: str, path: str, flags: int) -> int:
         """A descriptor of `path` below the directory `root`, reached through directories only: a
         link on the way or at the end is an error (ELOOP, ENOTDIR). Raises OSError."""
+        name = self._near(root, path)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+
+    def stat(self, root: str, path: str) -> os.stat_result:
+        """What is at `path` below the directory `root`, a link at the end not followed; reached as by
+        `open`. Raises OSError."""
+        name = self._near(root, path)
+        return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+
+    def _near(self, root: str, path: str) -> str:
+        """The name of `path` in the directory that is open then."""
         above, _, name = path.rpartition("/")
         if above != self._above or root != self._root:
             self._enter(root, above)
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        return name
 
     def _enter(self, root: str, path: str) -> None:
         if root != self._root:

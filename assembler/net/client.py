@@ -312,7 +312,6 @@ class HttpClient:
         transport = self._transport()
         from assembler.net.dial import AddressRefused
         from assembler.net.transport import ERRORS, Call, InvalidURL, Unsent
-        from assembler.net.transport import request as message
 
         said = {name.lower() for name in request.headers}
         headers = [(name, text) for name, text in _USUAL if name.lower() not in said]
@@ -331,7 +330,7 @@ class HttpClient:
         call = Call(request.public, request.patience, until)
         try:
             return transport.handle_request(
-                message(request.method, request.url, headers, body, call)
+                transport.request(request.method, request.url, headers, body, call)
             )
         except AddressRefused as error:
             raise _violation(

@@ -7,24 +7,25 @@ connected to, nor on their sockets, nor on what a cancelled build leaves behind.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import BinaryIO, cast
+from typing import cast
 
 import httpx
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.errors import BlobCorrupt
 from assembler.net.body import FileBody
-from assembler.net.connection import PIECE, SocketStream
+from assembler.net.connection import SocketStream
 from assembler.net.dial import LookUp, connect, only_public, resolve
 from assembler.net.exchange import Exchange, Head, Headers
 from assembler.net.limits import Limits
 from assembler.net.origin import Origin, is_loopback, is_public
 from assembler.net.proxy import Proxies, Proxy
+from assembler.net.sending import Sending
+from assembler.net.sending import Unsent as Unsent
 from assembler.net.tls import Contexts
 
 Answer = httpx.Response
@@ -34,6 +35,7 @@ PER_HOST = 4
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
 SHOWN = 64 << 10  # bytes of a refusal that somebody may be shown
 STRANDED = 1.0  # seconds after which a connection that is held but not used holds nobody up
+_PLAIN = re.compile(r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)(/[A-Za-z0-9_.~:/-]*)")
 _REPLAYED = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE"})  # idempotent: RFC 9110 9.2.2
 
 ERRORS = (httpx.TransportError, OSError)  # ssl.SSLError is one of the latter
@@ -51,53 +53,6 @@ class Call:
     public: bool = False
     head: float | None = None
     until: float | None = None
-
-
-class Unsent(Exception):
-    """The body of a request could not be read; its cause says why. The network is not to blame."""
-
-
-class _Body(httpx.SyncByteStream):
-    """The body of a request, sent from its beginning each time that it is iterated over."""
-
-    def __init__(self, make: Callable[[], Iterable[bytes]], file: FileBody | None = None) -> None:
-        self._make = make
-        self.file = file
-
-    def __iter__(self) -> Iterator[bytes]:
-        return _blamed(self._make)
-
-
-class _Sent(bytes):
-    """Bytes that are on the wire already: h11 counts them, as its documentation has it for
-    sendfile(2), and nothing is left to write."""
-
-    length = 0
-
-    def __len__(self) -> int:
-        return self.length
-
-
-def request(
-    method: str,
-    url: str,
-    headers: list[tuple[str, str]],
-    body: bytes | FileBody | Callable[[], Iterable[bytes]],
-    call: Call,
-) -> httpx.Request:
-    """A request as `Transport` takes it. Raises httpx.InvalidURL."""
-    stream: httpx.SyncByteStream
-    more: dict[str, object] = {"call": call}
-    if isinstance(body, bytes):
-        stream = httpx.ByteStream(body)
-        more["content"] = body
-    elif isinstance(body, FileBody):
-        stream = _Body(lambda: _read(body), body)
-    else:
-        stream = _Body(body)
-    parsed = httpx.URL(url)
-    host = ("Host", parsed.netloc.decode("ascii"))
-    return httpx.Request(method, parsed, headers=[host, *headers], stream=stream, extensions=more)
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +91,43 @@ class Transport(httpx.BaseTransport):
         self._clock = clock
         self._changed = threading.Condition()
         self._hosts: dict[Origin, _Host] = {}
+        self._urls: dict[str, httpx.URL] = {}
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: bytes | FileBody | Callable[[], Iterable[bytes]],
+        call: Call,
+    ) -> httpx.Request:
+        """A request as `handle_request` takes it. Raises httpx.InvalidURL."""
+        stream: httpx.SyncByteStream
+        more: dict[str, object] = {"call": call}
+        if isinstance(body, bytes):
+            stream = httpx.ByteStream(body)
+            more["content"] = body
+        elif isinstance(body, FileBody):
+            stream = Sending.of_file(body)
+        else:
+            stream = Sending(body)
+        parsed, more["target"] = self._parsed(url)
+        host = ("Host", parsed.netloc.decode("ascii"))
+        return httpx.Request(
+            method, parsed, headers=[host, *headers], stream=stream, extensions=more
+        )
+
+    def _parsed(self, url: str) -> tuple[httpx.URL, bytes]:
+        """`url`, and what of it is asked for. The URLs of one origin differ in their paths, and those
+        have mostly nothing that must be escaped: the origin is parsed once."""
+        plain = _PLAIN.fullmatch(url)
+        if plain is None or "/." in plain[2]:
+            parsed = httpx.URL(url)
+            return parsed, parsed.raw_path
+        origin = self._urls.get(plain[1])
+        if origin is None:
+            origin = self._urls[plain[1]] = httpx.URL(plain[1])
+        return origin, plain[2].encode("ascii")
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The answer, its body unread: it must be closed. Raises `ERRORS`, AddressRefused,
@@ -152,7 +144,7 @@ class Transport(httpx.BaseTransport):
                 if (
                     connection.exchange.stream.received
                     or not again
-                    or isinstance(request.stream, _Body)
+                    or isinstance(request.stream, Sending)
                 ):
                     raise
 
@@ -333,64 +325,15 @@ def _message(
     connection: _Connection, request: httpx.Request
 ) -> tuple[bytes, Headers, bytes | Iterable[bytes]]:
     """Target, headers and body of `request` as `connection` is to be asked."""
-    headers, target = request.headers.raw, request.url.raw_path
+    headers, target = request.headers.raw, request.extensions["target"]
     if connection.proxy is not None:
         target = b"http://" + request.url.netloc + target
         if connection.proxy.authorization:
             value = connection.proxy.authorization.encode("ascii")
             headers = [*headers, (b"Proxy-Authorization", value)]
-    body, stream = request.stream, connection.exchange.stream
-    if isinstance(body, _Body) and body.file is not None and stream.sends_files:
-        return target, headers, _blamed(partial(_send, body.file, stream))
-    content: bytes | None = request.extensions.get("content")
-    return target, headers, cast(Iterable[bytes], body) if content is None else content
-
-
-def _blamed(make: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
-    try:
-        yield from make()
-    except OSError as error:
-        raise Unsent from error
-
-
-def _send(body: FileBody, stream: SocketStream) -> Iterator[bytes]:
-    """Send the body on `stream`, and say so."""
-    with body.open() as file:
-        try:
-            file.fileno()
-        except OSError:  # not a file of the system
-            yield from _read_from(file, body)
-            return
-        done = 0
-        for count in stream.send_file(file, body.offset, body.length):
-            if not count:
-                raise _short(body, done)
-            done += count
-            sent = _Sent()
-            sent.length = count
-            yield sent
-            body.progress(done)
-
-
-def _read(body: FileBody) -> Iterator[bytes]:
-    with body.open() as file:
-        yield from _read_from(file, body)
-
-
-def _read_from(file: BinaryIO, body: FileBody) -> Iterator[bytes]:
-    file.seek(body.offset)
-    done = 0
-    while done < body.length:
-        piece = file.read(min(PIECE, body.length - done))
-        if not piece:
-            raise _short(body, done)
-        done += len(piece)
-        yield piece
-        body.progress(done)
-
-
-def _short(body: FileBody, done: int) -> BlobCorrupt:
-    return BlobCorrupt(f"only {done} of the {body.length} bytes that are to be sent are there")
+    if isinstance(request.stream, Sending):
+        return target, headers, request.stream.on(connection.exchange.stream)
+    return target, headers, request.extensions["content"]
 
 
 def _tunnel(stream: SocketStream, proxy: Proxy, origin: Origin) -> None:

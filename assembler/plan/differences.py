@@ -31,6 +31,7 @@ _FIELDS = (
     "unpack",
 )  # fmt: skip
 """In this order; what a newer version adds comes after them."""
+_KNOWN = frozenset(_FIELDS)
 
 
 @value
@@ -143,9 +144,11 @@ def _groups(
     if not _linked(old, new):
         yield _below(_object(old, "parent"), _object(new, "parent")), 0
     before, after = _object(old, "fields"), _object(new, "fields")
-    others = sorted((before.keys() | after.keys()) - set(_FIELDS))
+    others = sorted((before.keys() | after.keys()) - _KNOWN)
     for field in (*_FIELDS, *others):
-        yield list(_field(field, before.get(field), after.get(field))), 0
+        old_value, new_value = before.get(field), after.get(field)
+        if not _same(old_value, new_value):
+            yield list(_field(field, old_value, new_value)), 0
     yield list(_mounts(_objects(old, "mounts"), _objects(new, "mounts"))), 0
     pairs = zip_longest(_objects(old, "origins"), _objects(new, "origins"))
     for number, (one, other) in enumerate(pairs):
@@ -175,6 +178,13 @@ def _below(old: Document, new: Document) -> list[Difference]:
     return [Difference("base", names[1], "moved", _text(old, "digest"), _text(new, "digest"))]
 
 
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values surely are the same; those of which the order counts are in the same one."""
+    if type(old) is not type(new) or old != new:
+        return False
+    return type(old) is not dict or list(old) == list(new)
+
+
 def _field(name: str, old: Any, new: Any) -> Iterator[Difference]:
     if isinstance(old, dict) and isinstance(new, dict):
         yield from _entries(name, old, new)
@@ -198,6 +208,8 @@ def _entries(field: str, old: Document, new: Document) -> Iterator[Difference]:
 
 def _mounts(old: Sequence[Document], new: Sequence[Document]) -> Iterator[Difference]:
     """Mounts are paired by what they are and where, what is left of each type in order."""
+    if old == new:
+        return
     left = list(old)
     pairs: list[tuple[Document | None, Document | None]] = []
     unpaired = []

@@ -43,6 +43,8 @@ class Forecast:
     pulls: Mapping[str, tuple[Descriptor, ...]] = field(default_factory=dict)
     hits: Mapping[tuple[int, int], Hit] = field(default_factory=dict)
     reasons: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    fetches: tuple[Descriptor, ...] = ()
+    """Layers of steps that will come from shared caches."""
 
     def fate(self, stage: int, step: int) -> Fate:
         """The fate of a step."""
@@ -51,7 +53,8 @@ class Forecast:
     @property
     def bytes(self) -> int:
         """How many bytes will be pulled."""
-        layers = {layer.digest: layer.size for found in self.pulls.values() for layer in found}
+        found = (*self.pulls.values(), self.fetches)
+        layers = {layer.digest: layer.size for one in found for layer in one}
         return sum(layers.values())
 
     def count(self, plan: Plan, *fates: Fate) -> int:

@@ -93,6 +93,10 @@ def text(plan: Plan, forecast: Forecast) -> str:
         lines.append(f"    {layers}, {size(total)}, {pulled}")
     for need in plan.missing:
         lines.append(f"  {need.image}  missing ({need.platform}, {need.span})")
+    if forecast.fetches:
+        count = len(forecast.fetches)
+        layers = "1 layer" if count == 1 else f"{count} layers"
+        lines += ["", f"shared caches\n  {layers}, {size(_bytes(forecast.fetches))} to pull"]
     for stage in plan.stages:
         lines += ["", f"stage {stage.title}  FROM {base_text(plan, stage)}"]
         for number, step in enumerate(stage.steps):

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from assembler.values import fields, value
@@ -207,7 +208,14 @@ def _number(name: str) -> str:
     return name.partition("-")[0]
 
 
+_ALLOWED: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {"str": (str,), "int": (int,), "float": (float, int)}
+)
 _STEP = tuple(one.name for one in fields(StepRecord))
+_TYPES = {
+    kind: [(one.name, _ALLOWED[str(one.type)]) for one in fields(kind) if one.type in _ALLOWED]
+    for kind in (StepRecord, BuildRecord)
+}
 _DEFAULTS = {one.name: one.default for one in fields(StepRecord)}
 
 
@@ -245,13 +253,10 @@ def _step(document: dict[str, Any]) -> StepRecord:
 
 def _typed(record: BuildRecord | StepRecord) -> bool:
     """Whether every field of a record has the type that it should have."""
-    for one in fields(record):
-        given, expected = getattr(record, one.name), str(one.type)
-        if expected == "float" and type(given) not in (int, float):
+    for name, types in _TYPES[type(record)]:
+        if type(getattr(record, name)) not in types:
             return False
-        if expected in ("str", "int") and type(given).__name__ != expected:
-            return False
-    return all(isinstance(tag, str) for tag in getattr(record, "tags", ()))
+    return all(type(tag) is str for tag in getattr(record, "tags", ()))
 
 
 def _unpacked(content: bytes) -> dict[str, str]:

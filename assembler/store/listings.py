@@ -31,9 +31,12 @@ class Listings:
 
     def save(self, digest: str, files: Mapping[str, str]) -> None:
         """Keep `files`, texts by path, as those of the selection `digest`. Raises OSError."""
+        path = self._path(digest)
+        with suppress(OSError):
+            os.utime(path)
+            return
         import zlib
 
-        path = self._path(digest)
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         text = "\0".join([*files, *files.values()])
         content = zlib.compress(text.encode("utf-8", "surrogateescape"), 1)
@@ -59,7 +62,11 @@ class Listings:
             with os.fdopen(os.open(path, _READ), "rb") as stream:
                 text = zlib.decompressobj().decompress(stream.read(MOST), _LARGEST)
             os.utime(path)
-        except (OSError, zlib.error):
+        except OSError:
+            return None
+        except zlib.error:
+            with suppress(OSError):
+                os.unlink(path)
             return None
         words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
         half = len(words) // 2

@@ -31,18 +31,18 @@ from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, parse
 from assembler.oci.platform import Platform
-from assembler.store import leases, settled, working
+from assembler.store import leases, settled
 from assembler.store.blobs import Blobs
 from assembler.store.builds import Builds
 from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
-from assembler.store.working import Working
 
 if TYPE_CHECKING:
     from assembler.store.indexes import Indexes
     from assembler.store.listings import Listings
     from assembler.store.uploads import Uploads
+    from assembler.store.working import Working
 
 VERSION = 1
 _WORKING = "working"
@@ -65,7 +65,6 @@ class Store:
         self._lease = Lease(path, check)
         self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
-        self.working = Working(os.path.join(path, _WORKING), cancellation)
         self.builds = Builds(os.path.join(path, "builds"))
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
@@ -110,7 +109,7 @@ class Store:
                 settled.opened(path, nothing if cancellation is None else cancellation.check)
             _sweep(path, cancellation)
             leases.sweep(path)
-            working.sweep(os.path.join(path, _WORKING))
+            _sweep_working(os.path.join(path, _WORKING))
             _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
             if is_exhausted(error):
@@ -123,6 +122,13 @@ class Store:
         if cancellation is not None:
             cancellation.before_death(lambda: _sweep_after_death(path))
         return cls(path, cancellation, disk)
+
+    @property
+    def working(self) -> Working:
+        """What builds on this store are at."""
+        from assembler.store.working import Working
+
+        return Working(os.path.join(self.path, _WORKING), self._cancellation)
 
     def __enter__(self) -> Store:
         return self
@@ -273,6 +279,13 @@ def _sweep_after_death(path: str) -> None:
     ]
     argv = [sys.executable, "-P", "-c", _SWEEPER, package, path]
     os.posix_spawn(argv[0], argv, {"PATH": os.defpath}, file_actions=actions, setsid=True)
+
+
+def _sweep_working(directory: str) -> None:
+    if os.path.isdir(directory) and os.listdir(directory):
+        from assembler.store.working import sweep
+
+        sweep(directory)
 
 
 def _sweep_groups(records: str) -> None:

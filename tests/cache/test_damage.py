@@ -178,7 +178,7 @@ CHANGES = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     state=st.integers(0, 1),
     changes=st.lists(

@@ -178,7 +178,10 @@ def test_what_is_too_old_here_may_be_younger_elsewhere(local: LocalCache) -> Non
     local.record(KEY, replace(RECORD, source=""))
     young = Source(CacheDocument({KEY: replace(RECORD, ran=200.0)}))
     middle = Source(CacheDocument({KEY: replace(RECORD, ran=120.0)}))
-    assert behind(local, middle, young, since=150.0).lookup(KEY) == replace(RECORD, ran=200.0)
+    found = replace(RECORD, ran=200.0)
+    assert behind(local, middle, young, since=150.0).lookup(KEY) == found
+    assert behind(local, since=150.0).lookup(KEY) == found  # it took the place of the older one
+    local.record(KEY, replace(RECORD, source=""))
     assert behind(local, middle, young, since=5.0).lookup(KEY) == replace(RECORD, source="")
     told = behind(local, middle, since=150.0).lookup(KEY)
     assert told == replace(RECORD, source=""), "whose age is told"

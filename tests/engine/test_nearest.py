@@ -69,7 +69,7 @@ class Builds:
         self, names: Sequence[str], number: int, inputs: Mapping[str, Any], stage: str = "build"
     ) -> Found:
         shown = [f"[{n}/{len(names)}] {name}" for n, name in enumerate(names, start=1)]
-        return self.past.nearest(Place(stage, shown, number), inputs, {})
+        return self.past.nearest(Place(stage, shown, number), "now", inputs, {})
 
     def first(
         self, names: Sequence[str], number: int, inputs: Mapping[str, Any], stage: str = "build"
@@ -193,6 +193,28 @@ def test_an_earlier_build_makes_up_for_what_a_later_one_lost() -> None:
     builds = Builds([("RUN a", None)], [("RUN a", document("RUN a", user="1"))])
 
     assert builds.first(["RUN a"], 0, document("RUN a", user="2")).what == "user"
+
+
+def test_a_step_with_the_same_key_is_the_nearest_wherever_it_is() -> None:
+    builds = Builds([("RUN a", document("RUN a", user="1"))], [("RUN b", None)])
+
+    found = builds.past.nearest(
+        Place("other", ["[1/1] RUN x"], 0), "lost RUN b", document("RUN x"), {}
+    )
+    assert (found.step, found.comparison.count) == (builds.records[1].steps[0], 0)
+
+
+def test_enough_is_enough() -> None:
+    asked = []
+
+    class Counting(Builds):
+        def document(self, build: BuildRecord, step: StepRecord) -> str | None:
+            asked.append(build.id)
+            return super().document(build, step)
+
+    builds = Counting(*([("RUN a", document("RUN a", user=f"{n}"))] for n in range(20)))
+    assert builds.first(["RUN a"], 0, document("RUN a", user="x")).old == "0"
+    assert asked == [f"{n}" for n in range(8)]
 
 
 def test_without_earlier_builds_it_is_the_first() -> None:

@@ -25,10 +25,11 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.destination import Destination
+from assembler.registry.download import fetch_blob
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
-from assembler.testing.server import Answer
+from assembler.testing.server import Answer, Asked
 from assembler.testing.tokens import Tokens
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import (
@@ -40,6 +41,7 @@ from tests.registry.rules import (
     Action,
     Case,
     amend,
+    cut,
     lose_upload,
     reply,
     reset,
@@ -383,6 +385,40 @@ def test_R10_a_token_that_ends_amid_an_upload_costs_no_byte_of_what_is_there(
         send(destination(client, registry))
         assert registry.blob(DIGEST) == BIG
         assert len(registry.asked("POST", START)) <= 2, "one is the challenge's"
+
+
+def test_R10_tokens_of_two_seconds_end_by_the_clock_amid_an_upload_and_a_download(
+    client: RegistryClient,
+) -> None:
+    """The token server says that they are good for a minute, and the registry has no leeway."""
+
+    def slowly(act: Action, seconds: float) -> Action:
+        def later(case: Case) -> Answer:
+            case.exchange.wait(seconds)
+            return act(case)
+
+        return later
+
+    tokens = Tokens(ttl=2)
+    with FaultyRegistry(tokens=tokens) as registry:
+        registry.on("PATCH", UPLOAD, slowly(lambda case: case.honest(), 0.3))
+        registry.on("GET", BLOB_PATH, slowly(cut(250_000, quietly=True), 0.8))
+        to = destination(client, registry)
+        send(to)
+        assert registry.blob(DIGEST) == BIG and registry.received(DIGEST) == len(BIG)
+        ended = [seen for seen in registry.log if seen.status == 401 and _had_token(seen)]
+        assert ended, "a token ended amid the upload"
+        received = bytearray()
+        where = to.repository.reference
+        fetch_blob(client, where, BLOB, received.extend, cancellation=client.cancellation)
+        assert received == BIG
+        again = [seen for seen in registry.log if seen.status == 401 and _had_token(seen)]
+        assert len(again) > len(ended), "a token ended amid the download"
+        assert len(again) < len(tokens.given), "each refusal brings one token"
+
+
+def _had_token(seen: Asked) -> bool:
+    return seen.header("authorization").startswith("Bearer ")
 
 
 def test_R12_a_blob_that_was_stored_as_another_is_refused(

@@ -28,12 +28,23 @@ def test_what_is_saved_is_loaded(listings: Listings) -> None:
     assert (listings.load(ONE), listings.load(OTHER)) == (FILES, {})
 
 
+def test_what_is_there_is_not_written_again(listings: Listings, tmp_path: Path) -> None:
+    listings.save(ONE, FILES)
+    (path,) = (tmp_path / "listings").iterdir()
+    os.utime(path, (1, 1))
+    before = path.stat()
+    listings.save(ONE, FILES)
+    assert path.stat().st_ino == before.st_ino and path.stat().st_mtime > 1
+
+
 def test_what_is_garbled_is_not_known(listings: Listings, tmp_path: Path) -> None:
     listings.save(ONE, FILES)
     (path,) = (tmp_path / "listings").iterdir()
     path.write_bytes(b"garbled")
 
     assert listings.load(ONE) is None
+    listings.save(ONE, FILES)
+    assert listings.load(ONE) == FILES
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:../../x", "sha256:1", "/" * 64, "x"])
