@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field, replace
-
-from assembler.values import value
+from assembler.values import field, replace, value
 
 
 @value

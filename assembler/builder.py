@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,17 +41,15 @@ from assembler.events import Event, Finished, Sink, VertexProgress, Warned, disc
 from assembler.images import Images, Pull
 from assembler.images import host_platform as host_platform
 from assembler.layer.compression import Compression, by_name
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Image, Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.output.base import Output
 from assembler.plan.contexts import Contexts
 from assembler.plan.entitlements import device_allowance
-from assembler.plan.forecast import Forecast
 from assembler.plan.graph import COMMON_IMAGES
 from assembler.plan.make import PlanRequest, examine, make, needs, time_source
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
@@ -61,7 +58,7 @@ from assembler.plan.steps import SHARED_MEMORY, Limit
 from assembler.remotes import Remotes
 from assembler.store.disk import Disk, Fsync, shortage
 from assembler.store.store import Store
-from assembler.values import value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.cache.base import Record
@@ -77,6 +74,8 @@ if TYPE_CHECKING:
     from assembler.linux.cgroups import Groups
     from assembler.linux.userns import IdMap
     from assembler.net.agent import Agents
+    from assembler.output.base import Output
+    from assembler.plan.forecast import Forecast
     from assembler.runtime.native import Forked
     from assembler.snapshot.overlay import OverlaySnapshotter
     from assembler.store.working import Tell, Turn

@@ -19,6 +19,10 @@ by that."""
 _MANY = 64
 
 
+def nothing() -> None:
+    """A check that never stops anything."""
+
+
 class Cancellation:
     """A flag with a file descriptor, so that `poll(2)` loops and plain code both see it.
 

@@ -16,7 +16,7 @@ from assembler.engine.recorder import vertex
 from assembler.errors import BadArchive, NotFound, UsageError
 from assembler.events import Sink, VertexProgress
 from assembler.images import LAYOUT, Images, LayoutName, parse_layout, parse_reference
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, build_index, parse

@@ -17,11 +17,12 @@ from assembler.events import Sink
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
-from assembler.output.base import Blobs, Output, Refused
-from assembler.store.growing import Growing
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from assembler.output.base import Blobs, Output, Refused
+    from assembler.store.growing import Growing
 
 
 class Delivery:

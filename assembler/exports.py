@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -30,6 +29,7 @@ from assembler.plan.plan import Plan
 from assembler.snapshot.published import PublishedLayers
 from assembler.store.disk import translated
 from assembler.store.store import Store
+from assembler.values import replace
 
 if TYPE_CHECKING:
     from assembler.images import Images

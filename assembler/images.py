@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
-from assembler.cancellation import Cancellation
+from assembler.cancellation import Cancellation, nothing
 from assembler.engine.recorder import Vertex, vertex
 from assembler.engine.sharing import shared
 from assembler.engine.take import Take, unseen
@@ -28,6 +26,7 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Requested, Sink, VertexProgress, Warned
+from assembler.expressions import expression
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -37,8 +36,8 @@ from assembler.oci.reference import Reference
 from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
-from assembler.store.store import Store, nothing
-from assembler.values import value
+from assembler.store.store import Store
+from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.net.limits import Limits
@@ -56,8 +55,8 @@ the store has one image of that."""
 _LITTLE = 256 << 10  # bytes of a layer
 _SOME = 4
 _OFTEN = 0.1  # seconds between two reports of one transfer
-_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = expression(r"[a-z0-9]+:[0-9a-f]{32,}")
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class Pull(enum.Enum):

@@ -30,7 +30,7 @@ from assembler.errors import (
 )
 from assembler.events import Sink, VertexProgress, Warned
 from assembler.images import Images
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer

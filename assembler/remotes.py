@@ -15,14 +15,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from assembler.cancellation import Cancellation
-from assembler.context.tree import TreeContext, whole
 from assembler.dockerfile.remote import GitReference, file_name, without_credentials
 from assembler.engine.recorder import vertex
 from assembler.environment import Environment
 from assembler.errors import StepError
 from assembler.events import Sink, VertexProgress, Warned
 from assembler.layer.changeset import ByteSource, Entry, Kind, PathBytes
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan.steps import GitSource, UrlSource
@@ -31,6 +30,7 @@ from assembler.store.store import Store
 if TYPE_CHECKING:
     from assembler.context.download import Download, Downloads
     from assembler.context.git import Repositories
+    from assembler.context.tree import TreeContext
     from assembler.net.client import HttpClient
 
 DOWNLOADS = 4  # at once: a server is asked for no more (reliability R15)
@@ -109,6 +109,8 @@ class Remotes:
 
     def repository(self, wanted: GitReference, name: str, keep: bool) -> TreeContext:
         """A repository as build context, no ignore rules read yet (rule X1)."""
+        from assembler.context.tree import TreeContext
+
         tree = self._checkout(wanted, keep)
         time = self._repositories().commit_time(self._place(wanted, keep))
         return TreeContext(name, tree, None, time)
@@ -127,6 +129,8 @@ class Remotes:
         return self._context(UrlSource(address, credentials=credentials), name)
 
     def _context(self, wanted: UrlSource, name: str) -> TreeContext:
+        from assembler.context.tree import TreeContext
+
         download = self._download(wanted)
         source = PathBytes(self._store.blobs.path(download.digest))
         epoch = download.mtime // 1_000_000_000 or None
@@ -140,6 +144,7 @@ class Remotes:
     def archive(self, source: ByteSource, name: str) -> TreeContext | None:
         """An archive as build context, no ignore rules read yet; None when `source` is none (rule
         P2)."""
+        from assembler.context.tree import TreeContext, whole
         from assembler.layer.archive import expand, is_archive
 
         if not is_archive(source):

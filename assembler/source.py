@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
 
-from assembler.values import value
+from assembler.expressions import expression
+from assembler.values import field, value
 
-_WHOLE_USER = re.compile(r"(?i)\b(https?://)[^/\s?#]*@")
-_PASSWORD = re.compile(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")
+_WHOLE_USER = expression(r"(?i)\b(https?://)[^/\s?#]*@")
+_PASSWORD = expression(r"(?i)\b((?:ssh|git)://[^/\s?#:@]*:)[^/\s?#]*@")
 _MOST_LINES = 20
 """More lines of one instruction than these are not all shown."""
 
@@ -155,6 +155,8 @@ def _width(text: str) -> int:
 
 def printable(text: str) -> str:
     """`text` with tabs as blanks and control characters escaped, safe for a terminal."""
+    if text.isprintable():
+        return text
     return "".join(
         " " if char == "\t" else char if char.isprintable() else ascii(char)[1:-1] for char in text
     )
@@ -163,5 +165,7 @@ def printable(text: str) -> str:
 def redacted(text: str) -> str:
     """`text` without the passwords of its URLs, as BuildKit shows them. What stands before the @
     of an http URL is a token even where it is one word; before that of ssh it is a name."""
+    if "@" not in text:
+        return text
     text = _WHOLE_USER.sub(r"\1xxxxx:xxxxx@", text)
     return _PASSWORD.sub(r"\1xxxxx@", text)

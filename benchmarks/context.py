@@ -27,8 +27,8 @@ FIELDS = r"%i %s %T@ %C@ %m %P\n"
 AGE = 2.5  # seconds: what is younger than two may still change, and is not remembered
 WALK = """\
 import sys, time
+from assembler.cancellation import nothing
 from assembler.cli.inputs import directory_context
-from assembler.layer.write import nothing
 tree = directory_context(sys.argv[1], "", "", sys.argv[2]).tree()
 started, used = time.perf_counter(), time.process_time()
 tree.summary("", nothing)

@@ -41,13 +41,13 @@ LARGEST = 8 << 20
 
 OURS = """
 import resource, sys, time
+from assembler.layer.limits import DEFAULT_LIMITS
 from assembler.layer.apply import unpack
 from assembler.linux import userns
 from assembler.oci.digest import Digest
 from assembler.snapshot.overlay import OverlaySnapshotter
 from assembler.layer.apart import Apart
 from assembler.layer.compression import processors
-from assembler.layer.tar_reader import DEFAULT_LIMITS
 from assembler.linux import zygote
 how, directory, *rest = sys.argv[1:]
 layers = [(blob, Digest.parse(diff_id)) for blob, diff_id in zip(rest[::2], rest[1::2])]

@@ -19,7 +19,7 @@ from assembler.builder import Builder, host_platform
 from assembler.cache.local import LocalCache
 from assembler.cache.pruning import Policy, prune
 from assembler.cancellation import Cancellation
-from assembler.cli.main import cli
+from assembler.cli.commands import cli
 from assembler.cli.subjects import whole
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError, UsageError

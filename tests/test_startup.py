@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from assembler.cli.main import COMMANDS, cli
+from assembler.cli.commands import cli
+from assembler.cli.main import COMMANDS
 from assembler.testing import MemoryRegistry
 from assembler.version import __version__
 

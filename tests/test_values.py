@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields, is_dataclass, replace
+import dataclasses
+import pickle
+from dataclasses import fields, is_dataclass
 
 import pytest
 
-from assembler.values import value
+from assembler.values import NamedTuple, field, mutable, replace, value
 
 
 @value
@@ -48,6 +50,8 @@ def test_values_are_equal_when_what_is_compared_is() -> None:
 def test_values_are_dataclasses_with_slots() -> None:
     assert is_dataclass(Point) and [one.name for one in fields(Named)][-1] == "more"
     assert replace(Named(1, 2), more=(3,)) == Named(1, 2, more=(3,))
+    assert dataclasses.replace(Named(1, 2), y=3) == Named(1, 3)
+    assert dataclasses.asdict(Keyed(x=1)) == {"x": 1}
     assert not hasattr(Point(1), "__dict__")
     assert Keyed(x=1) == Keyed(x=1)
     with pytest.raises(TypeError):
@@ -75,3 +79,78 @@ def test_what_a_class_defines_is_its_own() -> None:
             return 0
 
     assert Own(1) == Own(2) and hash(Own(1)) == 0
+
+
+def test_values_in_an_order_are_compared_field_by_field() -> None:
+    @value(order=True)
+    class Pair:
+        """Two numbers."""
+
+        first: int
+        second: int
+
+    assert sorted([Pair(2, 1), Pair(1, 2), Pair(1, 1)]) == [Pair(1, 1), Pair(1, 2), Pair(2, 1)]
+    with pytest.raises(TypeError):
+        assert Pair(1, 1) < 3
+
+
+def test_what_is_made_for_each_value_is_its_own() -> None:
+    @value
+    class Kept:
+        """What it was asked before is remembered."""
+
+        x: int
+        kept: list[int] = field(default_factory=list, init=False, compare=False)
+        sure: bool = field(default=True, init=False)
+
+    one, other = Kept(1), Kept(1)
+    one.kept.append(1)
+    assert one == other and not other.kept and other.sure
+    assert replace(one, x=2).kept == []
+
+
+def test_what_is_mutable_is_equal_to_itself_only() -> None:
+    @mutable
+    class Count:
+        """How many."""
+
+        number: int = 0
+
+    one = Count()
+    one.number += 1
+    assert one.number == 1 and Count() != Count() and repr(one).endswith("Count(number=1)")
+
+
+def test_a_field_of_the_standard_library_means_the_same() -> None:
+    @value
+    class Said:
+        """Whose fields are described by something else."""
+
+        x: int = dataclasses.field(default=1)
+        more: list[int] = dataclasses.field(default_factory=list, compare=False, repr=False)
+
+    assert Said().x == 1 and Said().more == [] and Said(more=[1]) == Said()
+    assert repr(Said()).endswith("Said(x=1)")
+
+
+class Place(NamedTuple):
+    """A pair with a method."""
+
+    x: int
+    y: int = 0
+
+    @property
+    def far(self) -> bool:
+        """Whether it is not at the origin."""
+        return any(self)
+
+
+def test_named_tuples_are_those_of_the_standard_library() -> None:
+    assert Place(1) == (1, 0) and Place(1).far and Place._fields == ("x", "y")
+    assert repr(Place(1)._replace(y=2)) == "Place(x=1, y=2)" and Place.__module__ == __name__
+    assert Place.__doc__ == "A pair with a method." and pickle.loads(pickle.dumps(Place(1))) == (
+        1,
+        0,
+    )
+    with pytest.raises(TypeError):
+        Place()  # type: ignore[call-arg]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Mapping
-from dataclasses import replace
 from typing import Any
 
 from assembler.cache.base import Record
@@ -19,7 +18,7 @@ from assembler.oci.descriptor import Descriptor, compression_of, in_oci, toc_ann
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.image import Layer
-from assembler.values import field, value
+from assembler.values import field, replace, value
 
 VERSION = 1
 _LONGEST = 4096  # characters of a name, a time or a variant

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import replace
 
 from assembler.cache.base import Cache, Record
 from assembler.cache.document import CachedLayer, CacheDocument
@@ -17,6 +16,7 @@ from assembler.cache.variants import same_tar, serves
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
+from assembler.values import replace
 
 
 class Import:

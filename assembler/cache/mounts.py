@@ -20,9 +20,9 @@ from assembler.cache.usage import human, needs
 from assembler.errors import AssemblerError, Cancelled, ContextChanged, StoreError
 from assembler.layer.apply import unpack
 from assembler.layer.compression import Zstd
+from assembler.layer.limits import Limits
 from assembler.layer.live import KINDS, LiveTree
 from assembler.layer.overlay import attributes
-from assembler.layer.tar_reader import Limits
 from assembler.layer.write import pack_ordered
 from assembler.linux import ownership
 from assembler.linux.claims import locked

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.document import CacheDocument
@@ -20,7 +19,7 @@ from assembler.oci.document import load
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.values import value
+from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient

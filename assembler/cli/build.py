@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from assembler.cli import declared as click
 from assembler.cli.main import cancellable
-from assembler.cli.options import (
-    build_sink,
-    cdi_option,
-    network_options,
-    progress_option,
-    store_option,
-    timeout_option,
-)
-from assembler.cli.request import builder_for, read_inputs, request_of, request_options
+from assembler.cli.options import CDI, NETWORK, PROGRESS, STORE, TIMEOUT, access_of, build_sink
+from assembler.cli.request import OPTIONS, builder_for, read_inputs, request_of
 from assembler.environment import Environment
 from assembler.errors import BlobCorrupt, Cancelled, UsageError
+from assembler.values import replace
 
 if TYPE_CHECKING:
-    from assembler.access import Access
     from assembler.builder import Builder, BuildRequest
     from assembler.cancellation import Cancellation
     from assembler.cli.inputs import Inputs
@@ -35,8 +27,8 @@ if TYPE_CHECKING:
     from assembler.plan.plan import Plan
 
 
-@click.command("build")
-@request_options
+@click.command("build", "context")
+@click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
 @click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
@@ -62,27 +54,24 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "native", "podman", "crun", "runc", "chroot"]),
     default="auto",
 )
-@cdi_option
-@timeout_option
+@click.options(CDI, TIMEOUT)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image digest.")
-@progress_option
-@network_options
-@store_option
-@click.argument("context", metavar="CONTEXT")
-def command(**options: Any) -> None:
+@click.options(PROGRESS, *NETWORK, STORE)
+def command(**options: Any) -> int | None:
     """Build an image from the Dockerfile and the files of CONTEXT.
 
     CONTEXT is a directory, a git or http URL, or - for an archive or a Dockerfile on stdin.
     """
     environment = Environment.read()
+    options["access"] = access_of(options)
     method = "check" if options["check"] else options["method"]
     if method.partition(",")[0] != "build":
         from assembler.cli.call import call
 
-        raise click.exceptions.Exit(call(method, options, environment))
+        return call(method, options, environment)
     from assembler.cli.configuration import bounds_of
     from assembler.cli.limits import timeout_of
 
@@ -94,7 +83,7 @@ def command(**options: Any) -> None:
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
-        access: Access = options["access"]
+        access = options["access"]
         if access.creds and not names:
             raise UsageError(
                 "--creds is for the registries of the image's names, and it has none",
@@ -116,7 +105,9 @@ def command(**options: Any) -> None:
             error.running = sink.names
             raise
         _write_results(image, names, options)
-        click.echo(str(image.digest))
+        sys.stdout.write(f"{image.digest}\n")
+        sys.stdout.flush()
+    return None
 
 
 def _build(

@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +15,7 @@ from assembler.cli.options import store_option
 from assembler.environment import Environment
 from assembler.errors import NotFound
 from assembler.source import printable
+from assembler.values import replace
 
 if TYPE_CHECKING:
     from assembler.builder import Builder

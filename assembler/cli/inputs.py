@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.errors import UsageError
 from assembler.source import Source, redacted
-from assembler.values import value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.context.base import Context

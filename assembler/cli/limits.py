@@ -10,7 +10,8 @@ from assembler.cli.options import RESOURCES
 from assembler.cli.timeouts import timeout_of as timeout_of
 from assembler.environment import Environment
 from assembler.errors import UsageError
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.expressions import expression
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.plan.steps import SHARED_MEMORY, Limit
 
@@ -20,8 +21,8 @@ NAMES = (
 )  # fmt: skip
 _LEAST_MEMORY = 6 << 20  # docker's: a container does not start with less
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_LIST = re.compile(r"[0-9]{1,6}(?:-[0-9]{1,6})?(?:,[0-9]{1,6}(?:-[0-9]{1,6})?)*")
+_SIZE = expression(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_LIST = expression(r"[0-9]{1,6}(?:-[0-9]{1,6})?(?:,[0-9]{1,6}(?:-[0-9]{1,6})?)*")
 
 
 def shared_memory_of(text: str) -> int:

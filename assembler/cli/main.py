@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import sys
@@ -12,11 +11,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
-import click
-
 from assembler.cancellation import Cancellation
+from assembler.environment import Environment
 from assembler.errors import AssemblerError, Cancelled
-from assembler.version import __version__
 
 COMMANDS = {
     "build": "Build an image from a Dockerfile",
@@ -39,60 +36,6 @@ COMMANDS = {
     "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
 }
-
-
-class Commands(click.Group):
-    """The commands of `COMMANDS`, each in the module of its name, imported when it is needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = "import_" if cmd_name == "import" else cmd_name
-        command: click.Command = importlib.import_module(f"assembler.cli.{module}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        from assembler.dockerfile.suggest import did_you_mean
-
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            ctx.fail(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
-        found, command, rest = super().resolve_command(ctx, args)
-        bare = {} if command is None else _bare_values(command)
-        end = rest.index("--") if "--" in rest else len(rest)
-        return found, command, [bare.get(word, word) for word in rest[:end]] + rest[end:]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-def _bare_values(command: click.Command) -> dict[str, str]:
-    """Options that may stand without a value, as words that have one: click takes the next word for
-    it, and `--pull .` is a flag and a context."""
-    return {
-        name: f"{name}={option.flag_value}"
-        for option in command.params
-        if isinstance(option, click.Option) and not option.is_flag
-        for name in option.opts
-        if isinstance(option.flag_value, str) and name.startswith("--")
-    }
-
-
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="assemble %(version)s")
-@click.option(
-    "--debug", is_flag=True, help="Show tracebacks of errors, and every request to a registry."
-)
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
-    """Build images from Dockerfiles without a daemon and without root."""
-    ctx.ensure_object(dict)["debug"] = debug
 
 
 def run() -> int:
@@ -120,45 +63,40 @@ def _flush(stream: TextIO | None) -> None:
 
 def _run(debug: bool) -> int:
     try:
-        status = cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show(sys.stderr)
-        return 2
-    except click.ClickException as error:
-        return _misused(error)
+        return _command()
     except BrokenPipeError:
         return 141  # 128 + SIGPIPE: whoever read our output has gone
-    except (AssemblerError, OSError, MemoryError, KeyboardInterrupt, click.Abort) as error:
+    except (AssemblerError, OSError, MemoryError, KeyboardInterrupt) as error:
         return _fail(error, debug)
     except Exception as error:
         return _fail(error, True)
-    return status if isinstance(status, int) else 0  # of a command that chose its own
 
 
-def _misused(error: click.ClickException) -> int:
-    """Say in one line what click found wrong with the arguments, and where the right ones are."""
-    from assembler.source import printable
+def _command() -> int:
+    """The exit status of what the command line asks for. Most builds are read without click."""
+    if sys.argv[1:2] == ["build"]:
+        from assembler.cli import build
 
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    if context is not None:
-        click.echo(f"hint: {context.command_path} --help", err=True)
-    click.echo(f"ERROR: {printable(error.format_message())}", err=True)
-    return 2
+        options = build.command.read(sys.argv[2:], Environment.read().variables)
+        if options is not None:
+            return build.command.run(**options) or 0
+    from assembler.cli.commands import by_click
+
+    return by_click()
 
 
 def _fail(error: BaseException, debug: bool) -> int:
     from assembler.cli.display.failure import exit_status, failure
 
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt):
         error = Cancelled(signal=signal.SIGINT)
     with suppress(OSError):  # a terminal that hung up
         if debug:
             import traceback
 
             traceback.print_exception(error, file=sys.stderr)
-        click.echo(failure(error, _columns()), err=True)
+        sys.stderr.write(f"{failure(error, _columns())}\n")
+        sys.stderr.flush()
     if isinstance(error, Cancelled) and error.signal:
         # All is done: one more signal would find the interpreter without handlers, and change the
         # status.

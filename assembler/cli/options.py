@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO, TypeVar, cast
 
-import click
-
 from assembler.access import Access
+from assembler.cli import declared as click
 from assembler.environment import Environment
 from assembler.errors import UsageError
 from assembler.events import Sink, discard
@@ -23,9 +22,30 @@ RESOURCES = (
 """The keys of `--resource`, which are also options of their own, as `docker build` had them."""
 
 
+STORE = click.option("--store", metavar="DIR", default="", help="The store directory.")
+TIMEOUT = click.option(
+    "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
+)
+CDI = click.option(
+    "--cdi-spec-dir",
+    "cdi_spec_dirs",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    multiple=True,
+    help="Read what RUN --device means from here, not from /etc/cdi, /var/run/cdi and"
+    " /etc/buildkit/cdi.",
+)
+PROGRESS = click.option(
+    "--progress",
+    type=click.Choice(["auto", "tty", "plain", "rawjson", "quiet"]),
+    default="auto",
+    help="How progress is shown on stderr.",
+)
+
+
 def store_option(command: Command) -> Command:
     """`--store DIR`."""
-    return click.option("--store", metavar="DIR", default="", help="The store directory.")(command)
+    return STORE.by_click(command)
 
 
 def network_options(command: Command) -> Command:
@@ -34,89 +54,71 @@ def network_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_access(**options: Any) -> Any:
-        given = {name: options.pop(name) for name, _, _ in _NETWORK}
-        return command(access=access_of(given), **options)
+        return command(access=access_of(options), **options)
 
     wrapped: Any = with_access
-    for _, flags, settings in reversed(_NETWORK):
-        wrapped = click.option(*flags, **settings)(wrapped)
+    for one in reversed(NETWORK):
+        wrapped = one.by_click(wrapped)
     return cast(Command, wrapped)
 
 
 def timeout_option(command: Command) -> Command:
     """`--timeout DURATION`: when the whole command is given up."""
-    return click.option(
-        "--timeout", metavar="DURATION", default="", help="Give up after this long, as in 30m."
-    )(command)
+    return TIMEOUT.by_click(command)
 
 
-_Setting = tuple[str, tuple[str, ...], dict[str, Any]]
-_NETWORK: tuple[_Setting, ...] = (
-    (
+NETWORK = (
+    click.option(
+        "--insecure-registry",
         "insecure",
-        ("--insecure-registry", "insecure"),
-        {
-            "metavar": "HOST[:PORT]|CIDR",
-            "multiple": True,
-            "help": "Allow plain http or an unverified certificate for this registry.",
-        },
+        metavar="HOST[:PORT]|CIDR",
+        multiple=True,
+        help="Allow plain http or an unverified certificate for this registry.",
     ),
-    (
+    click.option(
+        "--tls-verify",
         "tls_verify",
-        ("--tls-verify", "tls_verify"),
-        {
-            "default": None,
-            "is_flag": False,
-            "flag_value": "true",
-            "metavar": "BOOL",
-            "help": "With false every registry of the command may be plain http or have any certificate; with"
-            " true only what --insecure-registry names.",
-        },
+        default=None,
+        is_flag=False,
+        flag_value="true",
+        metavar="BOOL",
+        help="With false every registry of the command may be plain http or have any certificate; with"
+        " true only what --insecure-registry names.",
     ),
-    (
-        "authfile",
-        ("--authfile", "authfile"),
-        {
-            "metavar": "FILE",
-            "default": "",
-            "help": "Take logins from this file only, of podman's or docker's form.",
-        },
+    click.option(
+        "--authfile",
+        metavar="FILE",
+        default="",
+        help="Take logins from this file only, of podman's or docker's form.",
     ),
-    (
-        "creds",
-        ("--creds", "creds"),
-        {
-            "metavar": "USER[:PASSWORD]",
-            "default": "",
-            "help": "The login for the registries named on the command line; other users can see it.",
-        },
+    click.option(
+        "--creds",
+        metavar="USER[:PASSWORD]",
+        default="",
+        help="The login for the registries named on the command line; other users can see it.",
     ),
-    (
-        "cert_dir",
-        ("--cert-dir", "cert_dir"),
-        {
-            "metavar": "DIR",
-            "type": click.Path(exists=True, file_okay=False, resolve_path=True),
-            "default": None,
-            "help": "Read *.crt, *.cert and *.key from here, not from certs.d.",
-        },
+    click.option(
+        "--cert-dir",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, resolve_path=True),
+        default=None,
+        help="Read *.crt, *.cert and *.key from here, not from certs.d.",
     ),
-    (
+    click.option(
+        "--retry",
         "retries",
-        ("--retry", "retries"),
-        {
-            "metavar": "N",
-            "type": click.IntRange(min=0, max=1000),
-            "default": None,
-            "help": "Try a request that failed up to N times more; without it 5.",
-        },
+        metavar="N",
+        type=click.IntRange(min=0, max=1000),
+        default=None,
+        help="Try a request that failed up to N times more; without it 5.",
     ),
 )
 
 
-def access_of(given: Mapping[str, Any]) -> Access:
-    """The value of what `network_options` were given. A password that `--creds` lacks is asked for
-    on a terminal. Raises UsageError."""
+def access_of(options: dict[str, Any]) -> Access:
+    """What `NETWORK` amounts to, whose values are taken out of `options`. A password that `--creds`
+    lacks is asked for on a terminal. Raises UsageError."""
+    given = {one.name: options.pop(one.name) for one in NETWORK}
     creds = given["creds"]
     user, colon, _ = creds.partition(":")
     if creds and not user:
@@ -128,7 +130,9 @@ def access_of(given: Mapping[str, Any]) -> Access:
                 hint="put USER:PASSWORD into ASSEMBLE_PUSH_CREDS (or …_BUILD_, …_PULL_), which"
                 " no other user sees, or use `assemble login --password-stdin`",
             )
-        creds = f"{user}:{click.prompt('Password', hide_input=True, err=True)}"
+        from click import prompt
+
+        creds = f"{user}:{prompt('Password', hide_input=True, err=True)}"
     return Access(
         insecure=tuple(map(_insecure, given["insecure"])),
         tls_verify=_tls_verify(given["tls_verify"]),
@@ -167,25 +171,12 @@ def _insecure(text: str) -> str:
 
 def cdi_option(command: Command) -> Command:
     """`--cdi-spec-dir DIR`, repeatable; dockerd's and buildkitd's name for it."""
-    return click.option(
-        "--cdi-spec-dir",
-        "cdi_spec_dirs",
-        metavar="DIR",
-        type=click.Path(exists=True, file_okay=False, resolve_path=True),
-        multiple=True,
-        help="Read what RUN --device means from here, not from /etc/cdi, /var/run/cdi and"
-        " /etc/buildkit/cdi.",
-    )(command)
+    return CDI.by_click(command)
 
 
 def progress_option(command: Command) -> Command:
     """`--progress`."""
-    return click.option(
-        "--progress",
-        type=click.Choice(["auto", "tty", "plain", "rawjson", "quiet"]),
-        default="auto",
-        help="How progress is shown on stderr.",
-    )(command)
+    return PROGRESS.by_click(command)
 
 
 def sink_for(progress: str, environment: Environment) -> Sink:
@@ -214,8 +205,12 @@ def sink_for(progress: str, environment: Environment) -> Sink:
 
 
 def _debugs() -> bool:
-    """Whether the command was given --debug."""
-    context = click.get_current_context(silent=True)
+    """Whether `--debug` was given, of which click knows if anybody does."""
+    if "click" not in sys.modules:
+        return False
+    from click import get_current_context
+
+    context = get_current_context(silent=True)
     return context is not None and bool((context.find_root().obj or {}).get("debug"))
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from assembler.errors import UsageError
-from assembler.values import value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.builder import Builder
@@ -39,8 +38,7 @@ class Packaging:
     def checked(self) -> Compression:
         """The compression. Raises UsageError where there is none with this name and level, and
         where Docker's media types cannot say it (rule Y7)."""
-        from assembler.engine.recompression import oci_only
-        from assembler.layer.compression import by_name
+        from assembler.layer.compression import by_name, oci_only
 
         compression = by_name(self.compression, self.level)
         if self.docker and oci_only(compression):

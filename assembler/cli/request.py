@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
+from assembler.cli import declared as click
 from assembler.cli.options import RESOURCES, pairs, platform_of
 from assembler.environment import PROXY_NAMES, Environment
 from assembler.errors import UsageError
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ENTITLEMENTS = ("network.host", "security.insecure", "device")
-_OPTIONS = (
+OPTIONS = (
     click.option(
         "-f", "--file", "file", metavar="FILE", default="", help="The Dockerfile; - is stdin."
     ),
@@ -126,8 +125,8 @@ _OPTIONS = (
 
 def request_options(command: Command) -> Command:
     """The options that say what is to be built, in the order of the help."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for option in reversed(OPTIONS):
+        command = option.by_click(command)
     return command
 
 

@@ -12,12 +12,13 @@ import stat
 from collections.abc import Callable
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from assembler.errors import ContextChanged, StepError
 from assembler.layer.changeset import Entry, Kind
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
+from assembler.values import NamedTuple
 
 GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL))
 """What is not there, or not what it was: EINVAL is readlink(2)'s for what is no link."""

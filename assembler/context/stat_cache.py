@@ -20,9 +20,9 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from struct import Struct
-from typing import NamedTuple
 
 from assembler.linux.replacing import replacing
+from assembler.values import NamedTuple
 
 MAGIC = b"assemble stats 1"
 KEY = 16

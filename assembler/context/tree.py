@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
@@ -11,13 +10,13 @@ from assembler.errors import UsageError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import ChangesetTree, Tree, resolve
 from assembler.source import Source
-from assembler.values import value
+from assembler.values import mutable, value
 
 _KINDS = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.FIFO})
 MAX_TEXT = 16 << 20
 
 
-@dataclass(slots=True)
+@mutable
 class TreeContext:
     """The files of `files` that `rules` let through, owned by 0:0 (rule C16).
 

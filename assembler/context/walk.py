@@ -16,11 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import compress
 from marshal import dumps, loads
-from operator import attrgetter
-from typing import NamedTuple
+from operator import attrgetter, methodcaller
 
 from assembler.context.base import NOTHING, ContentOf, Digests
 from assembler.context.files import (
@@ -42,8 +40,10 @@ from assembler.layer.changeset import Entry
 from assembler.layer.summary import EMPTY, END, Summary, groups, plain_directory, plain_file, record
 from assembler.layer.tree import join
 from assembler.linux.beneath import Openings
+from assembler.values import NamedTuple, mutable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAME, _STAT = attrgetter("name"), methodcaller("stat", follow_symlinks=False)
 _SEEN = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _FORMAT = 0o170000  # what of a mode says which kind of file it is
 _CHUNK = 1 << 20
@@ -75,7 +75,7 @@ Part = bytes | _Files
 """The digest of a directory's files, or what it is made of."""
 
 
-@dataclass(slots=True)
+@mutable
 class _Level:
     """A directory in which others are being walked, those `below` still to come."""
 
@@ -320,15 +320,17 @@ class _Pass:
 
     def summary(self, known: Digests) -> Summary:
         """What is below the directory. Raises ContextChanged, StepError."""
-        whole = hashlib.sha256()
         with Openings() as near:
-            for part in self.text:
-                whole.update(part if isinstance(part, bytes) else self.described(part, known, near))
+            parts = [
+                part if isinstance(part, bytes) else self.described(part, known, near)
+                for part in self.text
+            ]
+        digest = hashlib.sha256(b"".join(parts)).digest()
         if self.news and (self.files >= _MANY or self.size >= _MUCH):
             self.cache.save(self.kept, self.found, self.verdicts)
         cut = len(self.top) + 1 if self.top else 0
         links = groups([path[cut:] for path in paths] for paths in self.links.values())
-        return Summary(whole.digest(), links)
+        return Summary(digest, links)
 
     def walk(self, levels: list[_Level], text: list[Part]) -> None:
         """Go on in the last of `levels`, down to the next that has others below it or to its end."""
@@ -393,8 +395,7 @@ class _Pass:
         perhaps: frozenset[str] = frozenset()
         if self.rules is not None:
             items, perhaps = self.shown(self.rules, path, items)
-        names = [item.name for item in items]
-        stats = [item.stat(follow_symlinks=False) for item in items]
+        names, stats = list(map(_NAME, items)), list(map(_STAT, items))
         content = dumps((names, list(map(_SEEN, stats))), 2)
         before = self.seen.listings.setdefault(path, content)
         if before is not content and not _same(before, content):

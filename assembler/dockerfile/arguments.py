@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 from assembler.dockerfile.durations import parse_duration
 from assembler.dockerfile.flags import Allowed, Flags
@@ -37,7 +37,18 @@ from assembler.dockerfile.remote import remote_kind
 from assembler.dockerfile.statement import JSON_FORMS, NAMES, Statement, json_form, refuse_nul
 from assembler.dockerfile.words import WHITESPACE, quoted, split_words
 from assembler.errors import SyntaxProblem
-from assembler.source import Span
+from assembler.expressions import expression
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from assembler.source import Span
+
+    class _Common(TypedDict):
+        span: Span
+        text: str
+        comment: tuple[str, ...]
+
 
 _RUN = Allowed(("network", "security"), (), ("mount", "device"))
 _NOT_EMPTY = {"network": 'invalid network mode ""', "security": 'security "" is not valid'}
@@ -46,19 +57,13 @@ _COPY = Allowed(("from", "chown", "chmod"), ("link", "parents"), ("exclude",))
 _ADD = Allowed(("chown", "chmod", "checksum"), ("link", "keep-git-dir", "unpack"), ("exclude",))
 _INTERVALS = ("interval", "timeout", "start-period", "start-interval")
 _HEALTHCHECK = Allowed((*_INTERVALS, "retries"))
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*")
-_BLANKS = re.compile(r"[\t\v\f\r ]+")
+_STAGE_NAME = expression(r"[a-z][a-z0-9\-_.]*")
+_BLANKS = expression(r"[\t\v\f\r ]+")
 _MILLISECOND = 1_000_000
 _FROM_IS_FIXED = (
     "variable expansion is not supported for --from, define a new stage with FROM using ARG from"
     " global scope as a workaround"
 )
-
-
-class _Common(TypedDict):
-    span: Span
-    text: str
-    comment: tuple[str, ...]
 
 
 def instruction(statement: Statement) -> Instruction:

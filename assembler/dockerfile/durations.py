@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from assembler.expressions import expression
+
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000}
 _UNITS |= {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
+_TERM = expression(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 _LARGEST = (1 << 63) - 1
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
-from assembler.values import value
+from assembler.values import field, value
 
 _STAR, _ANY, _DIRECTORIES, _REST = "*", "?", "**/", "**"
 _EMPTY = frozenset({_STAR, _DIRECTORIES, _REST})
@@ -28,7 +26,7 @@ class _Token:
     char: str = ""
 
 
-@dataclass(frozen=True)
+@value
 class Glob:
     """A parsed pattern. At most one of `literal` (the path), `any_name` (its last component),
     `ending` and `regex` is set, where there is a quick way to match."""
@@ -39,6 +37,9 @@ class Glob:
     ending: str | None
     regex: str
     _tokens: tuple[_Token, ...] = field(repr=False)
+    _patterns: list[re.Pattern[str]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def parse(cls, pattern: str) -> Glob:
@@ -63,13 +64,14 @@ class Glob:
             return path.rpartition("/")[2] == self.any_name
         if self.ending is not None:
             return path.endswith(self.ending)
-        if self._compiled:
-            return self._compiled.fullmatch(path) is not None
+        if self.regex:
+            return self._compiled().fullmatch(path) is not None
         return self.follows(path)
 
-    @cached_property
-    def _compiled(self) -> re.Pattern[str] | None:
-        return re.compile(self.regex, re.DOTALL) if self.regex else None
+    def _compiled(self) -> re.Pattern[str]:
+        if not self._patterns:
+            self._patterns.append(re.compile(self.regex, re.DOTALL))
+        return self._patterns[0]
 
     def runs(self) -> list[str]:
         """Texts that every matching path holds."""

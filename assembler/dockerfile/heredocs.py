@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 
 from assembler.dockerfile.words import WHITESPACE
+from assembler.expressions import expression
 from assembler.values import value
 
-_OPENING = re.compile(r"([0-9]*)<<(-?+)\s*([^<]+)", re.DOTALL)
-_PIECE = re.compile(
+_OPENING = expression(r"([0-9]*)<<(-?+)\s*([^<]+)", re.DOTALL)
+_PIECE = expression(
     rf"""\\.?|'[^']*'|"(?:[^"\\]++|\\.)*+"|\$\{{[^}}]*\}}|<<-?[{WHITESPACE}]*|[{WHITESPACE}]+"""
     rf"""|(?P<unclosed>['"]|\$\{{)|[^\\'"$<{WHITESPACE}]+|.""",
     re.DOTALL,

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from assembler.dockerfile.globs import BadGlob, Glob, components
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import DockerfileError
 from assembler.source import Source, Span
-from assembler.values import value
+from assembler.values import field, mutable, value
 
 _REMEMBERED = 200_000
 _FEW = 32
@@ -216,7 +215,7 @@ def _grams(text: str, size: int) -> set[str]:
     return {text[start : start + size] for start in range(len(text) - size + 1)}
 
 
-@dataclass(slots=True)
+@mutable
 class _Below:
     """What negated rules can match below a directory. Numbers are those of the last such rule:
     `last` where a component is still to come, `anything` where no more is known."""

@@ -5,10 +5,8 @@ Words are as written (flags split off, JSON forms decoded); `plan` expands and g
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from assembler.source import Source, Span
-from assembler.values import value
+from assembler.values import field, value
 
 
 @value

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from assembler.dockerfile.heredocs import Opening
@@ -11,11 +10,12 @@ from assembler.dockerfile.instructions import Heredoc
 from assembler.dockerfile.lint import CheckOptions
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import SyntaxProblem
+from assembler.expressions import expression
 from assembler.source import Source, Span
 from assembler.values import value
 
 _LONGEST_LINE = 65535
-_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
+_DIRECTIVE = expression(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
 _KEYS = frozenset({"syntax", "escape", "check"})
 
 

@@ -22,11 +22,12 @@ from assembler.dockerfile.instructions import (
     Warning,
 )
 from assembler.dockerfile.words import WHITESPACE, quoted
+from assembler.expressions import expression
 from assembler.source import Span
 from assembler.values import value
 
 RESERVED = frozenset({"scratch", "context"})
-_CHECK = re.compile(r"check\s*=\s*(\S+)", re.IGNORECASE)
+_CHECK = expression(r"check\s*=\s*(\S+)", re.IGNORECASE)
 _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
 

@@ -20,12 +20,13 @@ from assembler.dockerfile.lexer import Lexer, LogicalLine
 from assembler.dockerfile.statement import JSON_FORMS, Statement, json_form, split_statement
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import DockerfileError, SyntaxProblem
+from assembler.expressions import expression
 from assembler.source import Source, Span
 
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
-_LIKE_JSON = re.compile(r"""(CMD\s+)?\[["'“‘]""", re.IGNORECASE)
-_SLASH_SYNTAX = re.compile(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
-_OUR_SYNTAX = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@].*)?")
+_LIKE_JSON = expression(r"""(CMD\s+)?\[["'“‘]""", re.IGNORECASE)
+_SLASH_SYNTAX = expression(r"(?:#!.*\n)?//\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
+_OUR_SYNTAX = expression(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@].*)?")
 
 
 def parse(source: Source) -> Dockerfile:
@@ -154,7 +155,7 @@ def _is_broken_json(statement: Statement) -> bool:
 def _refuse_foreign(source: Source) -> None:
     """Rule D6: a file that is no Dockerfile may name its frontend in a `//` line or in JSON."""
     head = source.text[:4096].lstrip("\ufeff" + WHITESPACE)
-    match = _SLASH_SYNTAX.match(head)
+    match = _SLASH_SYNTAX.match(head) if head.startswith(("//", "#!")) else None
     reference = match[1] if match else ""
     if head.startswith("{"):
         try:

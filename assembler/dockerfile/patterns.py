@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from assembler.expressions import expression
 from assembler.values import value
 
-_REFERENCE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
+_REFERENCE = expression(r"\$(?:\$|\{(\w+)\}|(\w+))")
 _MOST_COMPARISONS = 1 << 28
 
 

@@ -4,15 +4,14 @@ for (rules C3, C29, X1). Nothing is fetched here."""
 from __future__ import annotations
 
 import posixpath
-import re
-from dataclasses import field, replace
 
-from assembler.values import value
+from assembler.expressions import expression
+from assembler.values import field, replace, value
 
-_SCHEME = re.compile(r"([A-Za-z0-9]+)://")
-_SCP = re.compile(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)")
-_ON_GITHUB = re.compile(r"https?://github\.com/[^/?#]+/[^/?#]+/?(?:[?#].*)?")
-_COMMIT = re.compile(r"[0-9a-fA-F]{1,64}")
+_SCHEME = expression(r"([A-Za-z0-9]+)://")
+_SCP = expression(r"(?P<user>[A-Za-z0-9_-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[^?#]+)(?P<rest>.*)")
+_ON_GITHUB = expression(r"https?://github\.com/[^/?#]+/[^/?#]+/?(?:[?#].*)?")
+_COMMIT = expression(r"[0-9a-fA-F]{1,64}")
 _GIT_SCHEMES = frozenset({"http", "https", "ssh", "git"})
 _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())

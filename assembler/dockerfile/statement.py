@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import field, replace
 
 from assembler.dockerfile.flags import Allowed, Flags, check_flags, split_flags
 from assembler.dockerfile.heredocs import Opening, openings
@@ -12,8 +10,9 @@ from assembler.dockerfile.instructions import Heredoc
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.dockerfile.words import WHITESPACE
 from assembler.errors import SyntaxProblem, UnknownInstruction
+from assembler.expressions import expression
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, replace, value
 
 NAMES = tuple(
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL"
@@ -23,7 +22,7 @@ NAMES = tuple(
 JSON_FORMS = frozenset({"ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"})
 """The instructions whose arguments may be a JSON array (rule I5); HEALTHCHECK's command may too."""
 
-_BLANKS = re.compile(r"[\t\v\f\r ]+")
+_BLANKS = expression(r"[\t\v\f\r ]+")
 _WITH_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from assembler.dockerfile import patterns
 from assembler.errors import ExpansionFailed
+from assembler.expressions import expression
 from assembler.values import value
 
 WHITESPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
@@ -27,12 +28,12 @@ _SPECIAL = "@*#?-$!0"
 _MODIFIERS = frozenset({":-", ":+", ":?", "-", "+", "?", "#", "%"})
 _QUOTES = {"'": "single-quote", '"': "double-quote"}
 _PLAIN = {
-    (escape, stop): re.compile(f"[^$'\"{re.escape(escape + stop)}]+")
+    (escape, stop): expression(f"[^$'\"{re.escape(escape + stop)}]+")
     for escape in ("\\", "`")
     for stop in ("", "}", "/")
 }
 _PIECES = {
-    escape: re.compile(
+    escape: expression(
         rf"""'[^']*'?|"(?:[^"{e}]|{e}.)*(?:"|{e}?$)|{e}.|{e}$"""
         rf"""|(?P<blank>[{WHITESPACE}]+)|\$\$|[$}}]|[^$}}'"{e}{WHITESPACE}]+""",
         re.DOTALL,

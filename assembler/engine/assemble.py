@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from assembler.engine.change import StepChange
@@ -16,6 +15,7 @@ from assembler.oci.descriptor import Descriptor, toc_annotations
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.plan import Plan, PlannedStage, StageBase
+from assembler.values import replace
 
 COMMENT = "buildkit.dockerfile.v0"  # rule Y5: what tools that read histories look for
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO, TypeVar
 
 from assembler.engine.change import BaseChange, Change, StepChange
@@ -20,13 +21,17 @@ _PIECE = 1 << 20
 
 
 class ChangeBlobs:
-    """Finds and reads blobs of changes; `variant` is what besides its identity decides the bytes of a
-    packed step. Threads share it."""
+    """Finds and reads blobs of changes, packed for a build of the time `epoch`. Threads share it."""
 
-    def __init__(self, services: Services, variant: Callable[[], str]) -> None:
+    def __init__(self, services: Services, epoch: int | None) -> None:
         self._services = services
-        self._variant = variant
+        self._epoch = epoch
         self.locks = Locks()
+
+    @property
+    def variant(self) -> str:
+        """What besides its identity decides a packed layer's bytes."""
+        return f"{self._services.compression.identity} epoch={self._epoch}"
 
     def packed(self, change: Change) -> Layer | None:
         """The packed form of `change` if its blob is here, or can be fetched: where its base is, or
@@ -40,19 +45,47 @@ class ChangeBlobs:
         the compression asked for, else in another."""
         exact = self.exact(identity)
         if exact is None:
-            found = self._services.packed.otherwise(identity, self._variant())
+            found = self._services.packed.otherwise(identity, self.variant)
             return self._had(None if found is None else found[0])
         return exact
 
     def exact(self, identity: Digest) -> Layer | None:
         """The same, in the compression asked for only."""
-        return self._had(self._services.packed.packed(identity, self._variant()))
+        return self._had(self._services.packed.packed(identity, self.variant))
 
     def _had(self, layer: Layer | None) -> Layer | None:
         if layer is None:
             return None
         here = self._services.store.blobs.has(layer.descriptor.digest)
         return layer if here or self._services.cached.holds(layer.descriptor) else None
+
+    def base(self, change: BaseChange) -> Layer:
+        """The layer of a base as the image has it: in the store afterwards, if it is another than
+        its registry's or the build needs every layer."""
+        layer, services = Layer(change.descriptor, change.diff_id), self._services
+        if services.recompress:
+            from assembler.engine.recompression import recompression
+
+            again = partial(recompression(services).layer, layer, partial(self.fetch, change))
+            made = self.with_intact(change, again)
+            if made != layer:
+                return made
+        if services.whole:
+            self.fetch(change)
+        return layer
+
+    def bring(self, layers: Iterable[Layer]) -> None:
+        """Have the blobs of `layers` in the store that only shared caches have, several at once."""
+        services = self._services
+        blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
+        lacking = [blob for digest, blob in blobs.items() if not services.store.blobs.has(digest)]
+        if not lacking:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=max(1, services.jobs)) as pool:
+            for brought in [pool.submit(services.cached.fetch, one, unseen) for one in lacking]:
+                brought.result()
 
     def layer(self, change: Change) -> Layer:
         """See `packed`. Raises StoreError where there is none."""

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from assembler.cancellation import nothing
 from assembler.context.base import NOTHING, ContentOf, Digests, Summarised
 from assembler.engine.selection import Selected, Selection
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.reading import Reading
 from assembler.layer.summary import Summary, Summing, record
-from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
 from assembler.values import value
 
@@ -134,6 +133,8 @@ class _Reader:
             return b""
         if entry.source in self.known:
             return self.known[entry.source]
+        from assembler.layer.reading import Reading
+
         hasher = hashlib.sha256()
         view = memoryview(self.buffer)
         total = 0

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from assembler.cancellation import nothing
 from assembler.engine.owners import owner
 from assembler.engine.selection import Selected, Selection
 from assembler.errors import BadArchive, StepError
 from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.overlay import shown
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
 from assembler.layer.tree import Tree, join, resolve
-from assembler.layer.write import nothing, walk_order
+from assembler.layer.write import walk_order
 from assembler.plan import modes
 from assembler.plan.steps import Copy
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from assembler.engine.assemble import assemble, chain_indexes
+from assembler.engine.blobs import ChangeBlobs
 from assembler.engine.change import BaseChange, Snapshot, StepChange
 from assembler.engine.lookup import KnownStage, demanded, look_up, missing
-from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
 from assembler.events import VertexDone, VertexStarted
+from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan, StageBase
 from assembler.plan.steps import Run
 
 if TYPE_CHECKING:
+    from assembler.engine.realisation import Realisation
     from assembler.engine.stage import BuiltStage
 
 
@@ -36,16 +38,26 @@ def execute(plan: Plan, services: Services) -> Image:
 
         check(plan, services)
     sources = Sources(plan, services)
-    realisation = Realisation(services, None, plan.epoch)
+    blobs = ChangeBlobs(services, plan.epoch)
     services.ledger.begin(plan)
     known = look_up(plan, services, sources)
     _note_known(plan, services, known)
-    if _all_packed(plan, known, realisation):
+    target = known[plan.target]
+    packed = _all_packed(target, blobs)
+    if packed is not None:
         _report_cached(plan, services, known)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
-        return _finish(
-            plan, services, realisation, known[plan.target].snapshot, changes, cached=True
-        )
+
+        def pack(change: StepChange, below: Snapshot) -> Layer:  # in another compression it is
+            from assembler.engine.realisation import Realisation
+
+            return Realisation(services, None, plan.epoch).pack(change, below)
+
+        layers = _layers(target.snapshot, blobs, packed, pack)
+        return _finish(plan, services, blobs, target.snapshot, layers, changes, cached=True)
+    from assembler.engine.realisation import Realisation
+
+    realisation = Realisation(services, None, plan.epoch)
     _hold(plan, known, realisation, services)
     needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
@@ -56,7 +68,9 @@ def execute(plan: Plan, services: Services) -> Image:
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
-        return _finish(plan, services, realisation, built[plan.target].snapshot, changes)
+        snapshot = built[plan.target].snapshot
+        layers = _layers(snapshot, realisation.blobs, {}, realisation.pack)
+        return _finish(plan, services, realisation.blobs, snapshot, layers, changes)
 
 
 def _hold(
@@ -98,9 +112,36 @@ def _running(
     return frozenset(found)
 
 
-def _all_packed(plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation) -> bool:
-    target = known[plan.target]
-    return target.complete and all(realisation.packed(change) for change in target.snapshot)
+def _all_packed(target: KnownStage, blobs: ChangeBlobs) -> dict[Digest, Layer] | None:
+    """The packed forms of a stage's steps that are in the compression asked for; None for a stage
+    that is not known, and where a step is packed in none."""
+    if not target.complete:
+        return None
+    found: dict[Digest, Layer] = {}
+    for change in target.snapshot:
+        if isinstance(change, BaseChange):
+            continue
+        layer = blobs.exact(change.identity)
+        if layer is not None:
+            found[change.identity] = layer
+        elif blobs.packed(change) is None:
+            return None
+    return found
+
+
+def _layers(
+    snapshot: Snapshot,
+    blobs: ChangeBlobs,
+    known: Mapping[Digest, Layer],
+    pack: Callable[[StepChange, Snapshot], Layer],
+) -> Iterator[Layer]:
+    """The layers of `snapshot`, of which some are `known`; those that are not there are packed."""
+    for number, change in enumerate(snapshot):
+        if isinstance(change, BaseChange):
+            yield blobs.base(change)
+        else:
+            layer = known.get(change.identity) or blobs.exact(change.identity)
+            yield pack(change, snapshot[:number]) if layer is None else layer
 
 
 def _run(
@@ -127,34 +168,30 @@ def _run(
 def _finish(
     plan: Plan,
     services: Services,
-    realisation: Realisation,
+    blobs: ChangeBlobs,
     snapshot: Snapshot,
+    layers: Iterator[Layer],
     changes: Mapping[int, tuple[StepChange, ...]],
     *,
     cached: bool = False,
 ) -> Image:
     with vertex("export", "exporting layers", services.sink, services.clock) as work:
-        layers: list[Layer] = []
-        for number, change in enumerate(snapshot):
+        found: list[Layer] = []
+        services.cancellation.check()
+        for layer in layers:
+            services.destination.layer(layer.descriptor)
+            found.append(layer)
             services.cancellation.check()
-            if isinstance(change, BaseChange):
-                known = realisation.base(change)
-            elif (packed := realisation.exact(change)) is not None:
-                known = packed
-            else:
-                known = realisation.pack(change, snapshot[:number])
-            services.destination.layer(known.descriptor)
-            layers.append(known)
         results = {
             change.identity: layer
-            for change, layer in zip(snapshot, layers, strict=True)
+            for change, layer in zip(snapshot, found, strict=True)
             if isinstance(change, StepChange)
         }
         if services.whole:
-            realisation.bring(results.values())
+            blobs.bring(results.values())
         work.cached = cached
-        described = services.described(plan, results, realisation.variant)
-        image = assemble(plan, changes, tuple(layers), services, described)
+        described = services.described(plan, results, blobs.variant)
+        image = assemble(plan, changes, tuple(found), services, described)
         work.detail = f"{image.digest}"
         return image
 

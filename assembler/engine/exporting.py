@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import Snapshot, StepChange
@@ -15,6 +14,7 @@ from assembler.layer.compression import Compression
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.plan.plan import Plan
+from assembler.values import replace
 
 Packed = dict[Digest, tuple[Layer, str]]
 """Layers with their variants, by the identity of the result."""

@@ -7,11 +7,11 @@ reads, so one walk in plan order finds every step whose result is known.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from assembler.cache.base import Record
 from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
-from assembler.engine.realisation import Realisation
 from assembler.engine.selection import Selection
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources, StageIdentity
@@ -20,6 +20,9 @@ from assembler.plan import keys
 from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import Copy, Run, Step
 from assembler.values import value
+
+if TYPE_CHECKING:
+    from assembler.engine.realisation import Realisation
 
 
 @value

@@ -8,7 +8,7 @@ from functools import partial
 
 from assembler.engine.blobs import ChangeBlobs, named
 from assembler.engine.change import BaseChange, Change, Snapshot, StepChange
-from assembler.engine.recompression import Recompression
+from assembler.engine.recompression import recompression
 from assembler.engine.services import Services, Unpacker
 from assembler.engine.sharing import shared
 from assembler.engine.take import unseen
@@ -46,26 +46,12 @@ class Realisation:
         self._services = services
         self._epoch = epoch
         self.spool = spool
-        self._blobs = ChangeBlobs(services, lambda: self.variant)
-        self._locks = self._blobs.locks
+        self.blobs = ChangeBlobs(services, epoch)
+        self._locks = self.blobs.locks
         self._layers = LayerDirectories(
-            services, self._blobs, snapshotter, apart, lambda below: self.tree(below, unpack=True)
+            services, self.blobs, snapshotter, apart, lambda below: self.tree(below, unpack=True)
         )
         self._indexed: dict[tuple[tuple[str, Table | None], ...], LayerTree] = {}
-
-    @property
-    def _recompression(self) -> Recompression:
-        services = self._services
-        return Recompression(
-            services.compression,
-            services.store,
-            services.packed,
-            services.cancellation.check,
-            services.sink,
-            services.clock,
-            services.archive_limits,
-            services.claims,
-        )
 
     def _turn(self, name: str, title: str) -> AbstractContextManager[object]:
         services = self._services
@@ -73,8 +59,8 @@ class Realisation:
 
     @property
     def variant(self) -> str:
-        """What besides its identity decides a packed layer's bytes."""
-        return f"{self._services.compression.identity} epoch={self._epoch}"
+        """See `engine.blobs.ChangeBlobs.variant`."""
+        return self.blobs.variant
 
     def available(self, change: StepChange) -> bool:
         """Whether the bytes of a recorded step are still here, in one form or another."""
@@ -131,7 +117,7 @@ class Realisation:
     def _own_index_tree(self, change: Change, lower: Tree, keep: bool) -> IndexTree:
         services = self._services
         members = SpooledMembers(
-            partial(self._blobs.intact, change),
+            partial(self.blobs.intact, change),
             self.spool,
             services.cancellation.check,
             services.archive_limits,
@@ -181,7 +167,7 @@ class Realisation:
 
         Raises BadArchive for a layer that cannot be trusted, and what `Services.fetch` raises.
         """
-        layer = self._blobs.layer(change)
+        layer = self.blobs.layer(change)
         diff_id = layer.diff_id
         with self._locks[f"index {diff_id}"]:
             found = self._known_index(diff_id)
@@ -199,17 +185,17 @@ class Realisation:
         return None
 
     def _made_index(self, change: Change, layer: Layer, keep: bool) -> LayerIndex:
-        if isinstance(change, BaseChange) and self._blobs.lacks(change):
+        if isinstance(change, BaseChange) and self.blobs.lacks(change):
             made = self._index_of_passing(change, layer, keep)
         else:
-            made = self._blobs.with_intact(change, partial(self._index_of_blob, change))
+            made = self.blobs.with_intact(change, partial(self._index_of_blob, change))
         self._services.store.indexes.save(layer.diff_id, made.serialise())
         return made
 
     def _index_of_blob(self, change: Change) -> LayerIndex:
-        services, layer = self._services, self._blobs.layer(change)
+        services, layer = self._services, self.blobs.layer(change)
         check, limits = services.cancellation.check, services.archive_limits
-        with self._blobs.reading(change) as blob:
+        with self.blobs.reading(change) as blob:
             return index(blob, layer.diff_id, check=check, limits=limits)
 
     def _index_of_passing(self, change: BaseChange, layer: Layer, keep: bool) -> LayerIndex:
@@ -218,7 +204,7 @@ class Realisation:
         try:
             with Indexer(layer.diff_id, check, limits) as indexer:
                 if keep or services.whole or services.wanted(change.descriptor):
-                    self._blobs.fetch(change, indexer.write)
+                    self.blobs.fetch(change, indexer.write)
                 else:
                     services.stream(change.image, change.descriptor, indexer.write)
                 return indexer.result()
@@ -227,24 +213,11 @@ class Realisation:
 
     def packed(self, change: Change) -> Layer | None:
         """A packed form of `change` if its blob is here, or can be fetched."""
-        return self._blobs.packed(change)
+        return self.blobs.packed(change)
 
     def exact(self, change: StepChange) -> Layer | None:
         """The same, in the compression asked for only."""
-        return self._blobs.exact(change.identity)
-
-    def bring(self, layers: Iterable[Layer]) -> None:
-        """Have the blobs of `layers` in the store that only shared caches have, several at once."""
-        services = self._services
-        blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
-        lacking = [blob for digest, blob in blobs.items() if not services.store.blobs.has(digest)]
-        if not lacking:
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(max_workers=max(1, services.jobs)) as pool:
-            for brought in [pool.submit(services.cached.fetch, one, unseen) for one in lacking]:
-                brought.result()
+        return self.blobs.exact(change.identity)
 
     def pack(self, change: StepChange, below: Snapshot) -> Layer:
         """The packed form of `change`, its blob in the store afterwards."""
@@ -252,7 +225,10 @@ class Realisation:
             layer = self.exact(change)
             if layer is not None:
                 return layer
-            name, title = f"pack {change.identity} {self.variant}", f"pack layer {change.id[:12]}"
+            name, title = (
+                f"pack {change.identity} {self.blobs.variant}",
+                f"pack layer {change.id[:12]}",
+            )
             with self._turn(name, title):
                 return self.exact(change) or self._packed_anew(change, below)
 
@@ -278,7 +254,7 @@ class Realisation:
 
     def name(self, identity: Digest, layer: Layer) -> None:
         """Remember that `layer` is what `identity` is packed to."""
-        self._services.packed.record_packed(identity, self.variant, layer)
+        self._services.packed.record_packed(identity, self.blobs.variant, layer)
 
     def _pack(self, changeset: Changeset, seen: Seen | None = None) -> Layer:
         services = self._services
@@ -293,20 +269,11 @@ class Realisation:
                 seen=seen,
             )
             ingest.commit_as(packed.digest, packed.size)
-        return self._recompression.described(packed)
+        return recompression(services).described(packed)
 
     def base(self, change: BaseChange) -> Layer:
-        """The layer of a base as the image has it: in the store afterwards, if it is another than
-        its registry's or the build needs every layer."""
-        layer = Layer(change.descriptor, change.diff_id)
-        if self._services.recompress:
-            again = partial(self._recompression.layer, layer, partial(self._blobs.fetch, change))
-            made = self._blobs.with_intact(change, again)
-            if made != layer:
-                return made
-        if self._services.whole:
-            self._blobs.fetch(change)
-        return layer
+        """See `engine.blobs.ChangeBlobs.base`."""
+        return self.blobs.base(change)
 
     def recompressed(self, identity: Digest, layer: Layer) -> Layer:
         """`layer`, which the step `identity` is packed in, in the compression asked for."""
@@ -316,7 +283,7 @@ class Realisation:
             if not services.store.blobs.has(blob.digest):
                 services.cached.fetch(blob, unseen)
 
-        made = self._recompression.layer(layer, fetch)
+        made = recompression(services).layer(layer, fetch)
         if made != layer:
             self.name(identity, made)
         return made

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from assembler.engine.services import PackedLayers
+from assembler.engine.services import PackedLayers, Services
 from assembler.engine.sharing import shared, unclaimed
 from assembler.events import Sink, Warned
-from assembler.layer.compression import Compression, reader
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.compression import Compression, oci_only
+from assembler.layer.decompression import reader
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.write import Packed, repack
 from assembler.oci.descriptor import DOCKER_MANIFEST, Descriptor, compression_of
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.store.store import Store
+from assembler.values import replace
 
 if TYPE_CHECKING:
     from assembler.engine.sharing import Claims
@@ -111,6 +112,15 @@ class Recompression:
         return made
 
 
-def oci_only(compression: Compression) -> bool:
-    """Whether Docker's schema 2 has no words for `compression` (rule Y7)."""
-    return compression.name not in ("gzip", "uncompressed")
+def recompression(services: Services) -> Recompression:
+    """Of a build."""
+    return Recompression(
+        services.compression,
+        services.store,
+        services.packed,
+        services.cancellation.check,
+        services.sink,
+        services.clock,
+        services.archive_limits,
+        services.claims,
+    )

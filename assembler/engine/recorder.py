@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from assembler.errors import Cancelled
 from assembler.events import (
@@ -15,9 +14,10 @@ from assembler.events import (
     VertexOutput,
     VertexStarted,
 )
+from assembler.values import mutable
 
 
-@dataclass(slots=True)
+@mutable
 class Vertex:
     """A piece of work being reported. `output` is what the display shows of a process."""
 

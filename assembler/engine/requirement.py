@@ -7,8 +7,6 @@ fetched before it can be told whether its result is known: that is not done, so 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from assembler.engine.forecast import forecast
 from assembler.engine.services import Remote, Services
 from assembler.errors import NotCached
@@ -16,6 +14,7 @@ from assembler.plan.forecast import Fate
 from assembler.plan.plan import Plan
 from assembler.plan.steps import Copy
 from assembler.snapshot.base import Snapshotter
+from assembler.values import replace
 
 
 def require_cached(

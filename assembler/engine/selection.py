@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
-from assembler.engine.nearby import nearest_path
 from assembler.errors import CopySourceMissing, StepError
+from assembler.expressions import expression
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import Tree, join, resolve
 from assembler.plan.steps import Copy, GitSource, InlineFile, UrlSource
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import NamedTuple, field, mutable, replace, value
 
-_WILDCARD = re.compile(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
-_SPECIAL = re.compile(r"([*?\[\\])")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_STARS = re.compile(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
+_WILDCARD = expression(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
+_SPECIAL = expression(r"([*?\[\\])")
+_ESCAPE = expression(r"\\(.)", re.DOTALL)
+_STARS = expression(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
 
 
 class Below(NamedTuple):
@@ -103,7 +101,7 @@ def _matches(glob: Glob, path: str) -> bool:
     return glob.matches(path)
 
 
-@dataclass(slots=True)
+@mutable
 class _Level:
     """A directory that is being walked: what is left of it, and whether it is taken whole.
 
@@ -343,6 +341,8 @@ class _Finder:
         if self._exists(path.split("/")):
             hint = f"/{path} is a link to /{real}, which is not there" + (hint and f": {hint}")
         elif not hint:
+            from assembler.engine.nearby import nearest_path
+
             close = nearest_path(self.tree, path)
             slash = "/" if self.text.startswith("/") else ""
             hint = f"did you mean {slash}{close}?" if close else ""
@@ -356,7 +356,7 @@ class _Finder:
 
 
 def _is_wild(part: str) -> bool:
-    return _WILDCARD.match(part) is not None
+    return not part.isalnum() and _WILDCARD.match(part) is not None
 
 
 def _clean(path: str) -> list[str]:

@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from assembler.cache.base import Cache
-from assembler.cancellation import Cancellation
-from assembler.context.base import Context
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import unclaimed
 from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
-from assembler.events import Sink
-from assembler.layer.changeset import Entry
-from assembler.layer.compression import Compression
-from assembler.layer.directory import Lower
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
-from assembler.layer.tree import Tree
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Annotations, Layer
 from assembler.plan.entitlements import DeviceAllowance
 from assembler.plan.plan import Plan, ResolvedImage
 from assembler.plan.steps import GitSource, Limit, UrlSource
-from assembler.runtime.base import Runtime
-from assembler.snapshot.base import Snapshotter
-from assembler.store.growing import Growing
-from assembler.store.store import Store
-from assembler.values import value
+from assembler.values import field, value
 
 if TYPE_CHECKING:
+    from assembler.cache.base import Cache
+    from assembler.cancellation import Cancellation
     from assembler.cdi.registry import Registry
+    from assembler.context.base import Context
     from assembler.engine.sharing import Claims
+    from assembler.events import Sink
+    from assembler.layer.changeset import Entry
+    from assembler.layer.compression import Compression
+    from assembler.layer.directory import Lower
+    from assembler.layer.tree import Tree
     from assembler.linux.cgroups import Groups
+    from assembler.runtime.base import Runtime
+    from assembler.snapshot.base import Snapshotter
+    from assembler.store.growing import Growing
+    from assembler.store.store import Store
 
 
 class Unpacker(Protocol):

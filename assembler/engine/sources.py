@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from assembler.context.base import NOTHING, Context, Digests, Summarised
 from assembler.engine import content
 from assembler.engine.change import Snapshot, base_snapshot
-from assembler.engine.realisation import Realisation
 from assembler.engine.selection import Open, Selected, Selection, literally, select
 from assembler.engine.services import Services
 from assembler.errors import AssemblerError, Cancelled, StepError
 from assembler.layer.changeset import Kind
-from assembler.layer.members import gather
 from assembler.layer.tree import EmptyTree, MergedTree, Tree
 from assembler.oci.digest import Digest
 from assembler.plan import keys
@@ -34,10 +31,11 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
-from assembler.values import value
+from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.engine.files import Files
+    from assembler.engine.realisation import Realisation
     from assembler.plan.differences import Listing
 
 Result = TypeVar("Result")
@@ -121,6 +119,8 @@ class Sources:
             return select(step, tree, place=place, ignored=ignored, fetch=fetch)
         selection = select(step, tree, place=place, fetch=fetch)
         if isinstance(tree, MergedTree) and tree.packed:
+            from assembler.layer.members import gather
+
             gather(selection.entries())
         return selection
 

@@ -25,7 +25,7 @@ from assembler.errors import HostError
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Entry
 from assembler.layer.directory import Lower
-from assembler.layer.tar_reader import Limits
+from assembler.layer.limits import Limits
 from assembler.linux import zygote
 from assembler.oci.digest import Digest
 

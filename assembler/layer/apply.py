@@ -8,15 +8,16 @@ import os
 from collections.abc import Callable, Set
 from typing import BinaryIO
 
+from assembler.cancellation import nothing
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.decompression import pieces
 from assembler.layer.directory import LayerDirectory, Lower, nowhere
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.pipe import Ahead
 from assembler.layer.realise import fill_from_source
 from assembler.layer.sparse import SparseBody
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read, too_many
-from assembler.layer.write import nothing
+from assembler.layer.tar_reader import read, too_many
 from assembler.oci.digest import Digest
 from assembler.values import value
 

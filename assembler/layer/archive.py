@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
+from assembler.cancellation import nothing
 from assembler.errors import BadArchive, NoSpace
 from assembler.layer.changeset import ByteSource, Changeset, Entry, Kind, RangeBytes
 from assembler.layer.decompression import reader
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.sparse import SparseBody
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
-from assembler.layer.write import nothing, walk_order
+from assembler.layer.tar_reader import read
+from assembler.layer.write import walk_order
 
 __all__ = ["RangeBytes", "expand", "is_archive"]
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 
 from assembler.errors import LayerError, OwnershipLost
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry
 from assembler.linux import ownership
+from assembler.values import value
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.E2BIG, errno.ERANGE))
 _LARGE = 1 << 10  # bytes of a value that some file systems have no room for beside the inode
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attributes:
     """How entries get their attributes: new files belong to `owner`, others are `recorded` (see
     `linux.ownership`) or set. Methods raise OSError, OwnershipLost and LayerError."""
@@ -31,9 +31,9 @@ class Attributes:
         if (entry.uid, entry.gid) != (owner or self.owner):
             self._give(descriptor, entry)
         os.fchmod(descriptor, entry.mode)
-        for name, value in entry.xattrs:
+        for name, content in entry.xattrs:
             if (stored := overlay.stored_name(name)) is not None:
-                _set_attribute(descriptor, stored, value, entry)
+                _set_attribute(descriptor, stored, content, entry)
         os.utime(descriptor, ns=(entry.mtime, entry.mtime))
 
     def give(self, name: str, parent: int, entry: Entry) -> None:

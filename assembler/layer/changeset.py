@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from assembler.values import value
+from assembler.values import NamedTuple, value
 
 if TYPE_CHECKING:
     from assembler.linux.beneath import Openings

@@ -1,7 +1,7 @@
 """The compression seam: what turns a tar into a blob, and a blob back into a tar.
 
 The same input and `identity` always give the same bytes, whatever the number of threads (speed.md
-2, 3). Reading is in `decompression`; `reader` is offered here because it is the other half.
+2, 3). Reading is in `decompression`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,15 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.errors import UsageError
-from assembler.layer.decompression import reader
 from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
-from assembler.layer.ordered import InOrder
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
+from assembler.values import field, value
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
-
-__all__ = [
-    "Compression",
-    "CompressionWriter",
-    "Ending",
-    "Gzip",
-    "Plain",
-    "Zstd",
-    "by_name",
-    "processors",
-    "reader",
-]
 
 Sink = Callable[[bytes | memoryview], None]
 """Takes bytes, and keeps no view of them."""
@@ -57,7 +43,7 @@ def _nothing(sink: Sink) -> None:
     """For formats that add nothing to the tar."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """What a format with a table of contents made of a layer besides its bytes: `annotations` that
     its descriptor must have. `added` gives a sink the bytes that came to the tar, behind what was
@@ -136,12 +122,17 @@ def by_name(name: str, level: int | None = None) -> Compression:
     return ZstdChunked() if not level else ZstdChunked(level)
 
 
+def oci_only(compression: Compression) -> bool:
+    """Whether Docker's schema 2 has no words for `compression` (rule Y7)."""
+    return compression.name not in ("gzip", "uncompressed")
+
+
 def processors() -> int:
     """How many threads compress where nothing else is said."""
     return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plain:
     """No compression."""
 
@@ -168,7 +159,7 @@ class _PlainWriter:
         pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Zstd:
     """Frames of 4 MiB, each with its content's size and checksum, compressed independently: their
     number of threads does not show, they can be decompressed in parallel, and libzstd needs no more
@@ -255,6 +246,8 @@ def frame_threads(level: int, threads: int) -> int:
 
 class _ZstdWriter:
     def __init__(self, level: int, threads: int, sink: Sink, check: Check) -> None:
+        from assembler.layer.ordered import InOrder
+
         self._sink: Sink = sink
         self._frames: InOrder[memoryview, bytes] = InOrder(
             Frames(level, check), self._receive, frame_threads(level, threads), "zstd"
@@ -293,7 +286,7 @@ class _ZstdWriter:
         self._frames.close()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Gzip:
     """One gzip member made of independently deflated blocks of 1 MiB, each primed with the 32 KiB
     before it, so that several threads work on it and their number does not show in the bytes."""

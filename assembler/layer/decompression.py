@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 from assembler.errors import BadArchive
+from assembler.layer.limits import DEFAULT_LIMIT
 
-DEFAULT_LIMIT = 64 << 30
 ALLOWANCE = 1 << 30
 RATIO = 100
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.overlay import (
@@ -18,6 +17,7 @@ from assembler.layer.overlay import (
     whiteout_file,
 )
 from assembler.linux.ownership import Owner, read_table
+from assembler.values import mutable
 
 
 def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
@@ -30,7 +30,7 @@ def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
     return _Comparison(upper, lowers).entries()
 
 
-@dataclass(slots=True)
+@mutable
 class _Lower:
     """A directory of one layer. `owners` are those of the layer's links and FIFOs; `files` says
     whether its whiteouts may be files."""
@@ -44,7 +44,7 @@ class _Lower:
         return describe(path, f"{self.location}/{name}", status, self.owners)
 
 
-@dataclass(slots=True)
+@mutable
 class _Frame:
     """A directory of the upper being walked. `held` is its entry while nothing calls for it."""
 

@@ -19,18 +19,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from assembler.cancellation import nothing
 from assembler.errors import BadArchive
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.decompression import Readable, pieces
 from assembler.layer.directory import nowhere
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.members import MemberBytes, Members
 from assembler.layer.pipe import DEPTH, Ahead, Beside
 from assembler.layer.placement import Placement
 from assembler.layer.shelf import Names, Shelf
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.tar_reader import read
 from assembler.layer.tree import Lookup, join
-from assembler.layer.write import nothing
 from assembler.oci.digest import Digest
 from assembler.values import value
 

@@ -12,12 +12,12 @@ import stat
 from collections.abc import Callable, Generator, Iterator, Set
 from typing import BinaryIO, NamedTuple
 
+from assembler.cancellation import nothing
 from assembler.errors import ContextChanged
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.limits import DEFAULT_LIMITS
 from assembler.layer.overlay import attributes
-from assembler.layer.tar_reader import DEFAULT_LIMITS
 from assembler.layer.tar_writer import WHITEOUT_PREFIX
-from assembler.layer.write import nothing
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
 from assembler.values import value

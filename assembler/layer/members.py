@@ -7,14 +7,15 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
+from assembler.cancellation import nothing
 from assembler.errors import BlobMissing, NoSpace
 from assembler.layer.changeset import Entry, RangeBytes
 from assembler.layer.decompression import reader
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
-from assembler.layer.write import nothing
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
+from assembler.layer.tar_reader import read
+from assembler.values import field, value
 
 _PIECE = 1 << 20
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -32,7 +33,7 @@ class Members(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MemberBytes:
     """The bytes of the member `number` of a layer's tar."""
 

@@ -6,10 +6,10 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 
+from assembler.cancellation import nothing
 from assembler.layer.changeset import Entry
 from assembler.layer.directory import LayerDirectory, Lower, nowhere
 from assembler.layer.reading import Reading
-from assembler.layer.write import nothing
 from assembler.linux.beneath import Openings
 
 _PIECE, _KERNEL_PIECE = 1 << 20, 16 << 20

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from assembler.layer.changeset import Entry, Kind
+from assembler.values import NamedTuple
 
 EMPTY = hashlib.sha256().digest()
 """The part of a directory in which there are directories only, or nothing."""

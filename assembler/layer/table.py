@@ -13,7 +13,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from assembler.errors import BadArchive
@@ -26,6 +25,7 @@ from assembler.layer.tar_reader import SKIPPED, whiteout
 from assembler.layer.tree import Lookup, resolve
 from assembler.oci.descriptor import CHUNKED_CHECKSUM, CHUNKED_POSITION, Descriptor
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _LARGEST = 64 << 20  # bytes of a table; where there are more, the layer itself is read
 _CRFS = "1"
@@ -43,7 +43,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Table:
     """Where in its blob a layer's table is: `size` compressed bytes at `offset`."""
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from assembler.errors import BadArchive
 from assembler.layer import fields
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.decompression import DEFAULT_LIMIT, Readable
+from assembler.layer.decompression import Readable
 from assembler.layer.fields import normalise
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.sparse import Segments, SparseBody, check_holes, gnu_map, pax_map
-from assembler.values import value
+from assembler.values import field, mutable
 
 BLOCK = 512
 
@@ -39,22 +39,6 @@ _KINDS = {
 _XATTR = b"SCHILY.xattr."
 _NAMES = frozenset((b"path", b"linkpath", b"GNU.sparse.name"))
 _MAX_EXTENDED = 100
-
-
-@value
-class Limits:
-    """What an archive may hold; beyond it is BadArchive (T10, T14, T15). `size` is of the tar, in
-    bytes; it and `entries` are the user's to set."""
-
-    size: int = DEFAULT_LIMIT
-    entries: int = 5_000_000
-    record: int = 1 << 20
-    records: int = 1_000
-    name: int = 4_096
-    xattr: int = 64 << 10
-
-
-DEFAULT_LIMITS = Limits()
 
 
 def read(
@@ -211,7 +195,7 @@ class _Body(io.RawIOBase):
         return self._source.read(size) if self._source else b""
 
 
-@dataclass(slots=True)
+@mutable
 class _Extensions:
     """What extended headers said about the member that follows them."""
 

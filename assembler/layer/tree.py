@@ -11,9 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from assembler.errors import StepError
-from assembler.layer import overlay
 from assembler.layer.changeset import Entry, Kind
-from assembler.linux.ownership import read_table
 
 MAX_LINKS = 40  # as the kernel, path_resolution(7)
 
@@ -64,6 +62,10 @@ class DirectoryTree:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        from assembler.layer import overlay
+        from assembler.linux.ownership import read_table
+
+        self._overlay = overlay
         self._owners = read_table(directory)
         self._files = overlay.as_files(directory)
 
@@ -73,7 +75,7 @@ class DirectoryTree:
         try:
             found = os.lstat(host)
         except (FileNotFoundError, NotADirectoryError):
-            if self._files and os.path.lexists(overlay.whiteout_file(host)):
+            if self._files and os.path.lexists(self._overlay.whiteout_file(host)):
                 return Entry(path, Kind.WHITEOUT)
             return None
         return self._entry(path, host, found)
@@ -82,7 +84,7 @@ class DirectoryTree:
         """See `Tree.children`; whiteouts are among them, and sockets as such."""
         host = os.path.join(self._directory, path)
         found = []
-        for below, item, whiteout in overlay.listing(path, host, self._files):
+        for below, item, whiteout in self._overlay.listing(path, host, self._files):
             if whiteout:
                 found.append(Entry(below, Kind.WHITEOUT))
                 continue
@@ -93,12 +95,12 @@ class DirectoryTree:
 
     def opaque(self, path: str) -> bool:
         """See `LayerTree.opaque`."""
-        return overlay.is_opaque(os.path.join(self._directory, path))
+        return self._overlay.is_opaque(os.path.join(self._directory, path))
 
     def _entry(self, path: str, host: str, status: os.stat_result) -> Entry | None:
-        if overlay.hides(status):
+        if self._overlay.hides(status):
             return Entry(path, Kind.WHITEOUT)
-        return overlay.describe(path, host, status, self._owners)
+        return self._overlay.describe(path, host, status, self._owners)
 
 
 class ChangesetTree:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
 from itertools import islice
 from operator import lt
 from typing import BinaryIO, Protocol
 
+from assembler.cancellation import nothing
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.compression import Compression, Ending, Plain
@@ -16,7 +16,7 @@ from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
-from assembler.values import value
+from assembler.values import field, value
 
 _PIECE = 1 << 20
 
@@ -43,10 +43,6 @@ class Packed:
     uncompressed_size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-
-
-def nothing() -> None:
-    """A check that never stops anything."""
 
 
 def pack(

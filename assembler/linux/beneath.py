@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-
-from assembler.linux.paths import open_beneath
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = _PATH | os.O_NOFOLLOW
@@ -54,13 +53,13 @@ class Openings:
         if not self._open:  # the root was given up for deeper ones
             self._open.append(("", os.open(root, _PATH)))
         nearest, directory = self._open[-1]
-        if nearest != path:
-            rest = path[len(nearest) + 1 :] if nearest else path
-            if "/" in rest or rest == "..":
-                directory = open_beneath(directory, rest, _PATH)
-            else:
-                directory = os.open(rest, _DIRECTORY, dir_fd=directory)
-            self._open.append((path, directory))
+        rest = (path[len(nearest) + 1 :] if nearest else path).split("/") if nearest != path else []
+        for name in rest:
+            if name in ("", ".", ".."):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+            nearest = f"{nearest}/{name}" if nearest else name
+            directory = os.open(name, _DIRECTORY, dir_fd=directory)
+            self._open.append((nearest, directory))
             if len(self._open) > _KEPT:
                 os.close(self._open.pop(0)[1])
         self._above, self._directory = path, directory

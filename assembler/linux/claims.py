@@ -12,13 +12,13 @@ import select
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import AssemblerError
 from assembler.linux.paths import remove_tree
+from assembler.linux.replacing import unnamed
 from assembler.values import value
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -49,7 +49,7 @@ class Claim:
 
 def claim(parent: str, prefix: str = "") -> Claim:
     """A new directory below `parent`, its name beginning with `prefix`. Raises OSError."""
-    path = os.path.join(parent, f"{prefix}{uuid.uuid4().hex}")
+    path = os.path.join(parent, f"{prefix}{unnamed()}")
     with held(parent):
         os.mkdir(path, 0o700)
         lock = os.open(path, _DIRECTORY)

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable
 
 from assembler.errors import HostError
-from assembler.linux import syscalls
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
@@ -40,6 +39,10 @@ def open_beneath(root: int, path: str, flags: int) -> int:
 
     `path` may be longer than PATH_MAX. Raises what `open_in_root` raises.
     """
+    if flags & os.O_DIRECTORY and "/" not in path and path != "..":
+        return os.open(path or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    from assembler.linux import syscalls  # which few commands need that find all in the cache
+
     resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
     if len(path) < _LONGEST // 4:  # whatever its characters are as bytes
         return _open(root, path, flags, 0, resolve)
@@ -59,6 +62,8 @@ def open_beneath(root: int, path: str, flags: int) -> int:
 
 
 def _open(root: int, path: str | bytes, flags: int, mode: int, resolve: int) -> int:
+    from assembler.linux import syscalls
+
     while True:
         try:
             return syscalls.openat2(root, path or b".", flags | os.O_CLOEXEC, mode, resolve)

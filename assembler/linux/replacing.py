@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -17,12 +16,17 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMED_ONLY = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 
 
+def unnamed() -> str:
+    """A name that nothing has."""
+    return os.urandom(16).hex()
+
+
 @contextmanager
 def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write, which is at `path` once the block ends well, in place of what was there; on
     disk, its name too. `mode` is subject to the umask. Raises OSError."""
     directory, name = os.path.split(os.path.abspath(path))
-    beside = f".{name[:100]}.{uuid.uuid4().hex}"
+    beside = f".{name[:100]}.{unnamed()}"
     parent = os.open(directory, _DIRECTORY)
     try:
         descriptor, named = _opened(parent, beside, mode)

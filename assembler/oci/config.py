@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import field, replace
 from typing import Any
 
+from assembler.expressions import expression
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.platform import Platform
-from assembler.values import value
+from assembler.values import field, replace, value
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_SURROGATES = expression("[\ud800-\udfff]")
 MAX_CONFIG = 8 << 20  # bytes
 INLINE_CACHE = "assembler.cache.v1"
 """The field of a configuration in which an image carries the cache that leads to it."""
@@ -190,7 +189,7 @@ class ImageConfig:
         """The document's bytes; the same value always gives the same bytes. What was no UTF-8 in
         the Dockerfile becomes the replacement character, as in Go's JSON."""
         text = json.dumps(self.to_document(), separators=(",", ":"), ensure_ascii=False)
-        return _SURROGATES.sub("\ufffd", text).encode()
+        return (text if text.isascii() else _SURROGATES.sub("\ufffd", text)).encode()
 
     def to_document(self) -> dict[str, Any]:
         """The JSON object."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
 from assembler.oci.digest import Digest
 from assembler.oci.platform import Platform
-from assembler.values import value
+from assembler.values import field, value
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

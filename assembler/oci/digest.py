@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass
 
-_SHAPE = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
+from assembler.expressions import expression
+from assembler.values import value
+
+_SHAPE = expression(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Digest:
     """`algorithm:hex` of stored bytes. Make one with `parse` or `of`."""
 

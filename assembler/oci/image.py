@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, CONFIGS, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Manifest, build
-from assembler.values import value
+from assembler.values import field, value
 
 _BORNE = frozenset(("", "application/octet-stream", "application/json", "text/html"))
 """What old registries made of a configuration's media type; moby takes it for one too."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
 from typing import Any
 
 from assembler.oci.descriptor import (
@@ -22,7 +21,7 @@ from assembler.oci.descriptor import (
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.platform import Platform
-from assembler.values import value
+from assembler.values import field, replace, value
 
 MAX_INDEX_ENTRIES = 1000
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"

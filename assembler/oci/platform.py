@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from assembler.expressions import expression
+from assembler.values import replace, value
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -18,12 +18,12 @@ _ARCHITECTURES = {
 _KNOWN_SYSTEMS = frozenset(
     "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
 )
-_SYSTEM = re.compile(r"([^()]+)(?:\(([0-9.]+)\))?")
-_NUMBER = re.compile(r"v([1-9][0-9]?)")
-_ARM64 = re.compile(r"v([89])(?:\.([0-9]))?")
+_SYSTEM = expression(r"([^()]+)(?:\(([0-9.]+)\))?")
+_NUMBER = expression(r"v([1-9][0-9]?)")
+_ARM64 = expression(r"v([89])(?:\.([0-9]))?")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Platform:
     """Where an image runs. Only Windows has an `os_version`: its kernel must be the image's."""
 

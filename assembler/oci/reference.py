@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
+from assembler.expressions import expression
 from assembler.oci.digest import Digest
+from assembler.values import value
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_HOST = re.compile(
+_REPOSITORY = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_HOST = expression(
     r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
 )
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -24,7 +23,7 @@ def has_registry(name: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Reference:
     """A normalised image name. `tag` and `digest` may both be absent."""
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from assembler.cancellation import nothing
 from assembler.layer.changeset import ByteSource, Entry, InlineBytes, Kind
 from assembler.layer.tar_writer import TarWriter
-from assembler.layer.write import nothing
 from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, Descriptor
 from assembler.oci.image import Image

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
-from assembler.layer.write import nothing
+from assembler.cancellation import nothing
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
 from assembler.store.growing import Growing

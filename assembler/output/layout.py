@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
-from assembler.layer.write import nothing
+from assembler.cancellation import nothing
 from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -17,6 +16,7 @@ from assembler.output.base import Blobs, Check, Refused
 from assembler.store.blobs import Blobs as BlobDirectory
 from assembler.store.disk import Disk, Fsync, translated
 from assembler.store.refs import read_index, replace_file, write_index
+from assembler.values import replace
 
 AllOf = Callable[[Sequence[Callable[[Check], None]], Check], None]
 """Does several things that check, in whatever order."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from assembler.cancellation import nothing
 from assembler.errors import RegistryError
-from assembler.layer.write import nothing
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Image
 from assembler.oci.reference import Reference

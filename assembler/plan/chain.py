@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from assembler.values import field, value
 
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value
 class Chain(Generic[Item]):
     """An immutable list; `append` gives a longer one in constant time and memory."""
 
     _last: tuple[Item, Chain[Item]] | None = field(default=None, repr=False)
     _size: int = 0
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> Chain[Item]:

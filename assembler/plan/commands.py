@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from assembler.dockerfile.instructions import Cmd, CommandLine, Entrypoint, Shell
 from assembler.dockerfile.words import quoted
 from assembler.plan.state import StageScope, StageState
+from assembler.values import replace
 
 
 def arguments(command: CommandLine, shell: tuple[str, ...]) -> tuple[str, ...]:

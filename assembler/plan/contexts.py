@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
-from dataclasses import field
 
+from assembler.expressions import expression
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.values import value
+from assembler.values import field, value
 
 NEVER = frozenset({"scratch", "context"})
-_STAGE = re.compile(r"[a-z][a-z0-9._-]*")
+_STAGE = expression(r"[a-z][a-z0-9._-]*")
 
 
 @value

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 
 from assembler.dockerfile.flags import csv_fields
 from assembler.errors import BadFlag, UsageError
-from assembler.values import value
+from assembler.values import field, value
 
 
 @value

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from assembler.dockerfile.instructions import Arg, Copy, Dockerfile, Stage
 from assembler.dockerfile.remote import is_url, parse_git, without_credentials
 from assembler.errors import DockerfileError, UsageError
+from assembler.expressions import expression
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import GitSource, UrlSource
 from assembler.source import Span
 from assembler.values import value
 
 NAME = "SOURCE_DATE_EPOCH"
-_SECONDS = re.compile(r"[0-9]{1,18}")
+_SECONDS = expression(r"[0-9]{1,18}")
 
 
 @value

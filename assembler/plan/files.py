@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 from assembler.dockerfile.instructions import Copy, Heredoc
 from assembler.dockerfile.remote import GitReference, is_url, parse_git, without_credentials
 from assembler.dockerfile.words import expand_heredoc
 from assembler.errors import BadFlag, DockerfileError, ExpansionFailed
+from assembler.expressions import expression
 from assembler.plan import modes
 from assembler.plan.resolution import Use
 from assembler.plan.run import untabbed
@@ -25,9 +23,10 @@ from assembler.plan.steps import (
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.workdir import destination_path
 from assembler.source import Span, redacted
+from assembler.values import replace
 
-_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SHA256 = expression(r"sha256:[0-9a-f]{64}")
+_COMMIT = expression(r"[0-9a-f]{7,64}")
 
 
 def copy(state: StageState, instruction: Copy, scope: StageScope) -> StageState:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from enum import Enum
 
 from assembler.oci.descriptor import Descriptor
 from assembler.plan.plan import Plan
-from assembler.values import value
+from assembler.values import field, value
 
 
 class Fate(Enum):

@@ -6,10 +6,8 @@ resolves `missing` and asks again until nothing is missing.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
 
 from assembler.dockerfile.instructions import (
     Copy,
@@ -24,6 +22,7 @@ from assembler.dockerfile.parser import parse_trigger
 from assembler.dockerfile.suggest import completed, did_you_mean
 from assembler.dockerfile.words import expand, quoted
 from assembler.errors import BadFlag, DockerfileError, StageCycle, UndefinedStage
+from assembler.expressions import expression
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference, has_registry
 from assembler.plan.contexts import Contexts, FilesContext, ImageContext
@@ -33,11 +32,11 @@ from assembler.plan.resolution import Need, Use
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import ContextOrigin, ImageOrigin, Origin, ScratchOrigin, StageOrigin
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 COMMON_IMAGES = ("alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python",
                  "rockylinux", "ubuntu")  # fmt: skip
-_INDEX = re.compile(r"[+-]?[0-9]{1,9}")
+_INDEX = expression(r"[+-]?[0-9]{1,9}")
 
 
 @value

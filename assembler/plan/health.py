@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from assembler.dockerfile.instructions import HealthCheck
 from assembler.oci.config import Healthcheck
 from assembler.plan.state import StageScope, StageState
+from assembler.values import replace
 
 
 def healthcheck(state: StageState, instruction: HealthCheck, scope: StageScope) -> StageState:

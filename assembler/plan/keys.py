@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
 from types import MappingProxyType
-from typing import Any
 
 from assembler.dockerfile.remote import GitReference
 from assembler.oci.descriptor import CHUNKED_CHECKSUM
@@ -31,7 +29,7 @@ from assembler.plan.steps import (
     Step,
     UrlSource,
 )
-from assembler.values import value
+from assembler.values import fields, is_value, value
 
 VERSION = 2
 """Part of every key. It is raised when equal inputs may have led to another result before: when a
@@ -158,7 +156,7 @@ def fresh_key(key: Digest, nonce: str) -> Digest:
 
 def framed(value: object) -> bytes:
     """`value` as bytes that no other value has: None, booleans, integers, text, sequences and
-    dataclasses of them. Raises TypeError for anything else."""
+    values of them. Raises TypeError for anything else."""
     parts: list[bytes] = []
     _frame(value, parts)
     return b"".join(parts)
@@ -166,12 +164,8 @@ def framed(value: object) -> bytes:
 
 def _fields(value: object, left_out: frozenset[str] = frozenset()) -> tuple[object, ...]:
     left_out |= _LEFT_OUT.get(type(value), frozenset())
-    names = (field.name for field in _fields_of(value) if field.name not in left_out)
+    names = (field.name for field in fields(value) if field.name not in left_out)
     return tuple((name, getattr(value, name)) for name in names)
-
-
-def _fields_of(value: Any) -> tuple[Field[Any], ...]:
-    return fields(value)
 
 
 def _digest(kind: str, value: object) -> Digest:
@@ -194,7 +188,7 @@ def _frame(value: object, parts: list[bytes]) -> None:
         parts.append(b"l%d:" % len(value))
         for item in value:
             _frame(item, parts)
-    elif is_dataclass(value):
+    elif is_value(value):
         parts.append(b"d")
         _frame((type(value).__name__, _fields(value)), parts)
     else:

@@ -25,6 +25,7 @@ from assembler.dockerfile.words import (
     quoted,
 )
 from assembler.errors import BadFlag, ExpansionFailed
+from assembler.expressions import expression
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.plan.graph import Names, StageNode
@@ -36,10 +37,10 @@ from assembler.values import value
 _CANDIDATES = 200
 """Among more variables than these nobody's misspelling is looked for: files are made by programs then,
 and every use would be compared with all of them."""
-_SECRET = re.compile(
+_SECRET = expression(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.I
 )
-_NO_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.I)
+_NO_SECRET = expression(r"(?:_|^)(?:public|file|version)(?:_|$)", re.I)
 _ONCE = (syntax.Cmd, syntax.Entrypoint, syntax.HealthCheck)
 _WHOLE = frozenset({"*", "**", "**/*"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field, replace
+from typing import TYPE_CHECKING
 
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.dockerfile.instructions import Arg, Dockerfile, From, Warning
@@ -18,7 +18,6 @@ from assembler.plan.epoch import EpochSource, epoch_source, seconds
 from assembler.plan.evaluate import evaluate
 from assembler.plan.graph import Names, StageGraph, StageNode, build
 from assembler.plan.lint import Trace, from_warnings, stage_warnings
-from assembler.plan.outline import Outline, outlined
 from assembler.plan.plan import (
     Base,
     ContextBase,
@@ -37,7 +36,10 @@ from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import SHARED_MEMORY, ContextOrigin, ImageOrigin, Limit, origins_of
 from assembler.plan.steps import Copy as CopyStep
 from assembler.plan.titles import Titles
-from assembler.values import value
+from assembler.values import field, replace, value
+
+if TYPE_CHECKING:
+    from assembler.plan.outline import Outline
 
 _SUGGESTIONS = 20
 """How many undeclared build arguments are compared with every ARG of the file."""
@@ -112,6 +114,8 @@ def outline(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Outl
     """What the target can be told: arguments, secrets, ssh agents."""
     settled = _settled(request)
     graph, _, traces = _traced(settled.request, settled.names, resolved)
+    from assembler.plan.outline import outlined
+
     return outlined(settled.names, graph.target, traces)
 
 

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 from assembler.dockerfile.instructions import Label, Maintainer, OnBuild, StopSignal, User, Volume
 from assembler.errors import DockerfileError, SyntaxProblem
+from assembler.expressions import expression
 from assembler.plan.scope import blamed
 from assembler.plan.state import StageScope, StageState
+from assembler.values import replace
 
 _SIGNALS = frozenset(
     "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT "
     "STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX".split()
 ) | {f"RTMIN+{n}" for n in range(1, 16)} | {f"RTMAX-{n}" for n in range(1, 15)}  # fmt: skip
-_NUMBER = re.compile(r"[+-]?0*[1-9][0-9]{0,18}")
+_NUMBER = expression(r"[+-]?0*[1-9][0-9]{0,18}")
 
 
 def label(state: StageState, instruction: Label, scope: StageScope) -> StageState:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 
 from assembler.errors import BadFlag
+from assembler.expressions import expression
 
 Chmod = Callable[[int, bool], int]
 """The mode after the change, given the mode before and whether it is a directory's."""
 
-_CLAUSE = re.compile(r"[ugoa]*(?:[+\-=](?:[ugo]|[rwxXst]*))+")
-_ACTION = re.compile(r"([+\-=])([ugo](?![ugorwxXst])|[rwxXst]*)")
+_CLAUSE = expression(r"[ugoa]*(?:[+\-=](?:[ugo]|[rwxXst]*))+")
+_ACTION = expression(r"([+\-=])([ugo](?![ugorwxXst])|[rwxXst]*)")
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
 _PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _SHIFTS = {"u": 6, "g": 3, "o": 0}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import field
 
 from assembler.dockerfile.flags import csv_fields, parse_csv_fields
 from assembler.dockerfile.suggest import did_you_mean
 from assembler.errors import BadFlag
+from assembler.expressions import expression
 from assembler.plan.steps import (
     BindMount,
     CacheMount,
@@ -23,7 +23,7 @@ from assembler.plan.steps import (
 )
 from assembler.plan.workdir import absolute
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
@@ -43,7 +43,7 @@ _OWNED = ("cache", "secret", "ssh")
 _FROM_IS_FIXED = "'from' doesn't support variable expansion, define alias stage instead"
 _TRUE = frozenset("1 t T TRUE true True".split())
 _FALSE = frozenset("0 f F FALSE false False".split())
-_SIZE = re.compile(
+_SIZE = expression(
     r"([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18}) ?(?:([kmgtp])i?b?|b)?", re.IGNORECASE
 )
 _UNITS = {unit: 1 << 10 * power for power, unit in enumerate("kmgtp", start=1)}

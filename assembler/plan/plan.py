@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.platform import Platform
@@ -11,7 +10,7 @@ from assembler.plan.resolution import Need
 from assembler.plan.resolved import ResolvedImage as ResolvedImage
 from assembler.plan.steps import StageOrigin, Step, origins_of
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 
 @value

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 from assembler.dockerfile.instructions import Expose
 from assembler.dockerfile.words import expand_list
 from assembler.errors import DockerfileError, ExpansionFailed
+from assembler.expressions import expression
 from assembler.plan.scope import blamed
 from assembler.plan.state import StageScope, StageState
 from assembler.source import Span
+from assembler.values import replace
 
-_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_RANGE = expression(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 

@@ -3,11 +3,9 @@ names that steps take files by."""
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from assembler.oci.platform import Platform
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 
 @value

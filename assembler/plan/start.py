@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from assembler.oci.config import DEFAULT_PATH, ImageConfig
 from assembler.plan.graph import StageNode
 from assembler.plan.mapping import PersistentMap
 from assembler.plan.plan import ImageBase, PlannedStage, ResolvedImage, StageBase
 from assembler.plan.state import StageState
+from assembler.values import replace
 
 
 def base_config(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 
 from assembler.dockerfile.instructions import Instruction, Stage
 from assembler.oci.config import Execution, History
@@ -14,7 +13,7 @@ from assembler.plan.resolution import Use
 from assembler.plan.scope import Scope, expanded
 from assembler.plan.steps import SHARED_MEMORY, Limit, Origin, Step
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, replace, value
 
 _SHELLS = {"windows": ("cmd", "/S", "/C")}
 _DEFAULT_SHELL = ("/bin/sh", "-c")

@@ -7,11 +7,9 @@ the engine. Spans and names are display data: `compare=False`, and never in a ke
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from assembler.dockerfile.remote import GitReference
 from assembler.source import Span
-from assembler.values import value
+from assembler.values import field, value
 
 
 @value

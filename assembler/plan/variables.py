@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from assembler.dockerfile.instructions import Arg, Env
 from assembler.errors import SyntaxProblem
 from assembler.plan.scope import UNSET_IN_RUN, Scope, argument_value
 from assembler.plan.state import StageScope, StageState
+from assembler.values import replace
 
 
 def arg(state: StageState, instruction: Arg, scope: StageScope) -> StageState:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import replace
 
 from assembler.dockerfile.instructions import Workdir
 from assembler.plan.state import StageScope, StageState
 from assembler.plan.steps import MakeDirectory
+from assembler.values import replace
 
 
 def workdir(state: StageState, instruction: Workdir, scope: StageScope) -> StageState:

@@ -3,8 +3,6 @@ made of the subject's digest lists them (distribution-spec "Referrers Tag Schema
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from assembler.errors import ProtocolViolation
 from assembler.net.client import Request
 from assembler.oci.descriptor import INDEX, Descriptor
@@ -12,6 +10,7 @@ from assembler.oci.manifest import Document, Index, Manifest, build_index, parse
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
 from assembler.registry.referrers import referrers_tag
+from assembler.values import replace
 
 MAX_INDEX = 4 << 20  # bytes, as for any manifest
 _TRIES = 3  # another one may write the same index between our reading and writing (reliability M12)

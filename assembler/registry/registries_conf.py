@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
 from assembler.oci.reference import Reference, has_registry
+from assembler.registry.plain_toml import plain
+from assembler.values import field, value
 
 ALL, DIGEST_ONLY, TAG_ONLY = "all", "digest-only", "tag-only"
 MODES = ("enforcing", "permissive", "disabled")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mirror:
     """A `[[registry.mirror]]`; `use` is its `pull-from-mirror`."""
 
@@ -25,7 +26,7 @@ class Mirror:
     use: str = ALL
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """A `[[registry]]`. `location` is empty for a wildcard that rewrites nothing."""
 
@@ -37,7 +38,7 @@ class Rule:
     file: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registries:
     """What all files say together: a later file's rule replaces that of the same prefix."""
 
@@ -81,8 +82,8 @@ def read(environment: Environment) -> Registries:
         document = _File(path, _document(path))
         for rule in _rules(document):
             rules[rule.prefix] = rule
-        for name, value in document.table("aliases").items():
-            aliases[name] = document.text(value, f"aliases.{name}")
+        for name, meant in document.table("aliases").items():
+            aliases[name] = document.text(meant, f"aliases.{name}")
             if aliases[name]:
                 document.check_name(aliases[name], f"aliases.{name}")
         if "unqualified-search-registries" in document.content:
@@ -111,22 +112,33 @@ def _files(environment: Environment) -> Iterator[str]:
     yield from (path for path in found if path.endswith(".conf") and os.path.isfile(path))
 
 
-def _document(path: str) -> dict[str, Any]:
+def _document(path: str) -> Mapping[str, Any]:
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read().decode()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _no_toml(path, error) from error
+    found = plain(content)
+    if found is not None:
+        return found
     import tomllib
 
     try:
-        with open(path, "rb") as stream:
-            return tomllib.load(stream)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}", hint="the file is TOML, registries.conf(5)") from error
+        return tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _no_toml(path, error) from error
 
 
-@dataclass(frozen=True, slots=True)
+def _no_toml(path: str, error: Exception) -> UsageError:
+    return UsageError(f"{path}: {error}", hint="the file is TOML, registries.conf(5)")
+
+
+@value
 class _File:
     path: str
-    content: dict[str, Any]
+    content: Mapping[str, Any]
 
     def wrong(self, what: str) -> UsageError:
         return UsageError(f"{self.path}: {what}", hint="registries.conf(5) describes the file")

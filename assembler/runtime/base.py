@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cancellation import Cancellation
 from assembler.plan.steps import SHARED_MEMORY, Limit
-from assembler.values import value
+from assembler.values import field, value
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group

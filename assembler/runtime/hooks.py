@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError, StepError
@@ -22,6 +21,7 @@ from assembler.linux.owner_filter import Ownership
 from assembler.linux.root import memory_of
 from assembler.runtime.base import FileContent, Hook, Process, Root, RunMount
 from assembler.runtime.native import network_files, run_job, split_mounts
+from assembler.values import replace
 
 _BEFORE = ("prestart", "createRuntime", "createContainer")
 

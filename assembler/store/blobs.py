@@ -15,14 +15,16 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from assembler.errors import AssemblerError, BlobCorrupt, BlobMissing, Cancelled
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.disk import Disk, Fsync, translated
-from assembler.store.growing import Growing
 from assembler.store.ingest import OPEN_FILES, Draft, Ingest
+
+if TYPE_CHECKING:
+    from assembler.store.growing import Growing
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
 _PIECE = 1 << 20

@@ -14,11 +14,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from assembler.values import value
+from assembler.values import fields, value
 
 MOST = 100
 VERSION = 1

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import stat
 from collections.abc import Callable
 from enum import Enum
 
 from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError, UsageError
-from assembler.linux import syscalls
+from assembler.expressions import expression
 
 PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
-_OCTAL = re.compile(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
+_OCTAL = expression(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
 _CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
 
@@ -51,6 +50,8 @@ class Disk:
     def start(self, descriptor: int, offset: int, size: int) -> None:
         """Have `size` bytes from `offset` be written meanwhile: an fsync then waits for the rest."""
         if self.policy is not Fsync.OFF and not self._told:
+            from assembler.linux import syscalls
+
             try:
                 syscalls.start_writeout(descriptor, offset, size)
             except OSError as error:
@@ -82,6 +83,8 @@ class Disk:
 
     def sync_file_system(self, path: str) -> None:
         """syncfs(2) of the file system that the directory `path` is on. Raises OSError."""
+        from assembler.linux import syscalls
+
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syscalls.sync_file_system(descriptor)
@@ -152,6 +155,8 @@ def _said(error: OSError, directory: str, needed: int) -> tuple[str, str]:
     what = f"no space left on {place}"
     if error.errno == errno.EFBIG:
         what = f"a file has reached the largest size that there is on {place}"
+        import resource
+
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit != resource.RLIM_INFINITY:
             what = f"a file has reached the limit of {limit} bytes on {place}"

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 from assembler.errors import BadArchive, BlobMissing, NotFound, StoreError
 from assembler.layer.changeset import Kind
 from assembler.layer.decompression import reader
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
+from assembler.layer.tar_reader import read
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import CONFIG, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, REF_NAME, Descriptor
 from assembler.oci.digest import Digest

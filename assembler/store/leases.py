@@ -15,12 +15,12 @@ import fcntl
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from assembler.errors import StoreUnusable
 from assembler.linux.claims import locked
+from assembler.linux.replacing import unnamed
 from assembler.store import uses
 from assembler.store.disk import mount_point
 
@@ -83,7 +83,7 @@ class Lease:
         """The gate is held: nobody takes the file for one of a dead process before it is locked."""
         leases = os.path.join(self._directory, "leases")
         os.makedirs(leases, mode=0o700, exist_ok=True)
-        self._path = os.path.join(leases, uuid.uuid4().hex)
+        self._path = os.path.join(leases, unnamed())
         self._file = os.open(self._path, _OPEN | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         other = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)

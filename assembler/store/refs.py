@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from assembler.errors import StoreError
 from assembler.linux.claims import locked
 from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor
 from assembler.store.disk import translated
+from assembler.values import replace
 
 REMOTE = "assembler.remote"
 """The annotation of an index entry whose layers a registry has; some may not be here."""
@@ -51,6 +51,8 @@ class Refs:
         annotations = {**descriptor.annotations, REF_NAME: name}
         annotations |= {REMOTE: "true"} if remote else {}
         entry = replace(descriptor, annotations=annotations)
+        if entry in self._read():
+            return  # as it mostly is where all of a build is cached
         self._change(lambda entries: [*_without(entries, name), entry])
 
     def remove(self, name: str) -> None:

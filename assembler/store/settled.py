@@ -18,12 +18,11 @@ import errno
 import math
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 
 from assembler.linux.claims import held
-from assembler.linux.replacing import replacing
+from assembler.linux.replacing import replacing, unnamed
 from assembler.store.disk import is_exhausted
 from assembler.store.leases import collecting
 
@@ -106,7 +105,7 @@ def _centiseconds(name: str) -> int:
 
 def _set_aside(place: str) -> None:
     """Give `place` the name that work of a dead command has: who opens the store removes it."""
-    os.rename(place, os.path.join(os.path.dirname(place), f".{uuid.uuid4().hex}"))
+    os.rename(place, os.path.join(os.path.dirname(place), f".{unnamed()}"))
 
 
 def _directories(store: str) -> Iterator[str]:

@@ -21,9 +21,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from assembler.cancellation import Cancellation
+from assembler.cancellation import Cancellation, nothing
 from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
 from assembler.linux.claims import claim, dead, discard
 from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
@@ -34,23 +35,19 @@ from assembler.store import leases, settled
 from assembler.store.blobs import Blobs
 from assembler.store.builds import Builds
 from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
-from assembler.store.indexes import Indexes
 from assembler.store.leases import Lease
-from assembler.store.listings import Listings
 from assembler.store.refs import Refs, replace_file
-from assembler.store.uploads import Uploads
 
 if TYPE_CHECKING:
+    from assembler.store.indexes import Indexes
+    from assembler.store.listings import Listings
+    from assembler.store.uploads import Uploads
     from assembler.store.working import Working
 
 VERSION = 1
 _WORKING = "working"
 _DEPTH = 4  # of indexes in indexes
 _AT_ONCE = 100  # directories of dead processes that are open while they are removed
-
-
-def nothing() -> None:
-    """A check that never stops anything."""
 
 
 class Store:
@@ -68,18 +65,34 @@ class Store:
         self._lease = Lease(path, check)
         self.blobs = Blobs(path, check, self._lease.hold, self._disk)
         self.refs = Refs(path, check, self.blobs.sync)
-        self.indexes = Indexes(
-            os.path.join(path, "indexes"), lambda name: self._lease.hold(f"indexes/{name}")
-        )
-        self.uploads = Uploads(
-            os.path.join(path, "uploads"), lambda name: self._lease.hold(f"uploads/{name}")
-        )
         self.builds = Builds(os.path.join(path, "builds"))
-        self.listings = Listings(os.path.join(path, "listings"))
         self.layers_directory = os.path.join(path, "layers")
         self.contexts_directory = os.path.join(path, "contexts")
         self.groups_directory = os.path.join(path, "groups")
         self.cache_mounts_directory = os.path.join(path, "mounts")
+
+    @cached_property
+    def indexes(self) -> Indexes:
+        """The file indexes of layers."""
+        from assembler.store.indexes import Indexes
+
+        hold = self._lease.hold
+        return Indexes(os.path.join(self.path, "indexes"), lambda name: hold(f"indexes/{name}"))
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """The uploads that are not finished."""
+        from assembler.store.uploads import Uploads
+
+        hold = self._lease.hold
+        return Uploads(os.path.join(self.path, "uploads"), lambda name: hold(f"uploads/{name}"))
+
+    @cached_property
+    def listings(self) -> Listings:
+        """What selections were made of."""
+        from assembler.store.listings import Listings
+
+        return Listings(os.path.join(self.path, "listings"))
 
     @classmethod
     def open(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from assembler.cli.main import cli
+from assembler.cli.commands import cli
 from assembler.errors import NotFound
 from assembler.store.builds import BuildRecord, StepRecord
 from assembler.store.store import Store

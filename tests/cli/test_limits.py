@@ -14,7 +14,7 @@ from assembler.cli.limits import (
 )
 from assembler.environment import Environment
 from assembler.errors import UsageError
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.linux.resources import Resources
 from assembler.plan.steps import Limit
 

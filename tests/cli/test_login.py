@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from assembler.cli.main import cli
+from assembler.cli.commands import cli
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized, UsageError
 from assembler.registry import realms
 from assembler.testing import Answer, Asked, MemoryRegistry

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from assembler.cancellation import nothing
 from assembler.context import stat_cache, walk
 from assembler.context.directory import DirectoryContext
 from assembler.context.files import ContextBytes
@@ -24,7 +25,7 @@ from assembler.dockerfile.ignore import IgnoreRules
 from assembler.layer.compression import by_name
 from assembler.layer.summary import Summary
 from assembler.layer.tree import everything
-from assembler.layer.write import nothing, pack
+from assembler.layer.write import pack
 from assembler.linux.beneath import Openings
 from assembler.source import Source
 

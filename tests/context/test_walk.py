@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from assembler.cancellation import nothing
 from assembler.context.directory import DirectoryContext
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.engine.selection import Selected, Selection
@@ -27,7 +28,6 @@ from assembler.errors import Cancelled, ContextChanged, StepError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.summary import Summary, Summing
 from assembler.layer.tree import Tree
-from assembler.layer.write import nothing
 from assembler.source import Source
 
 

@@ -16,6 +16,7 @@ from assembler.engine import content
 from assembler.engine.files import Files
 from assembler.engine.selection import select
 from assembler.errors import Cancelled, ContextChanged
+from assembler.layer import reading
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.tree import Tree, everything
 from assembler.oci.digest import Digest
@@ -202,7 +203,7 @@ def test_what_somebody_else_read_makes_the_same_digest(bench: Any, fill: Any) ->
                 with entry.source.open() as stream:
                     known[entry.source] = hashlib.sha256(stream.read()).digest()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(content, "Reading", None)  # nothing is read
+            patch.setattr(reading, "Reading", None)  # nothing is read
             found = content.digest(selection, known=known)
         assert str(found) == bench.digest(instruction)
 

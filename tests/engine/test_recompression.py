@@ -14,7 +14,8 @@ from assembler.engine.recompression import Recompression
 from assembler.errors import BadArchive
 from assembler.events import Event, Warned
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.compression import by_name, reader
+from assembler.layer.compression import by_name
+from assembler.layer.decompression import reader
 from assembler.layer.write import pack
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import (

@@ -24,7 +24,7 @@ from assembler.events import discard
 from assembler.layer import apart
 from assembler.layer.apart import Apart
 from assembler.layer.changeset import Entry
-from assembler.layer.tar_reader import DEFAULT_LIMITS
+from assembler.layer.limits import DEFAULT_LIMITS
 from assembler.layer.tree import DirectoryTree, MergedTree
 from assembler.linux import zygote
 from assembler.linux.ownership import write_table

@@ -21,7 +21,7 @@ from assembler.layer import directory as directories
 from assembler.layer.apply import unpack
 from assembler.layer.archive import expand
 from assembler.layer.changeset import InlineBytes
-from assembler.layer.tar_reader import Limits
+from assembler.layer.limits import Limits
 from assembler.layer.tree import DirectoryTree, everything
 from assembler.layer.walk import entries
 from assembler.oci.digest import Digest

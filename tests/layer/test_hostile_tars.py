@@ -10,7 +10,8 @@ import pytest
 
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Kind
-from assembler.layer.tar_reader import DEFAULT_LIMITS, Limits, read
+from assembler.layer.limits import DEFAULT_LIMITS, Limits
+from assembler.layer.tar_reader import read
 from tests.layer.archives import ZEROS, Endless, listed, pax, raw, record
 
 ONE = raw(b"one", b"1")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from assembler.errors import BadArchive, ContextChanged, StepError
 from assembler.layer.changeset import Entry, InlineBytes, Kind, PathBytes, RangeBytes
 from assembler.layer.fields import normalise
-from assembler.layer.tar_reader import Limits, read
+from assembler.layer.limits import Limits
+from assembler.layer.tar_reader import read
 from assembler.layer.tar_writer import TarWriter
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))

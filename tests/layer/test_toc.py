@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.compression import by_name, reader
+from assembler.layer.compression import by_name
 from assembler.layer.crc64 import crc64
+from assembler.layer.decompression import reader
 from assembler.layer.estargz import EStargz
 from assembler.layer.write import Packed, pack, repack
 from assembler.layer.zstd_chunked import ZstdChunked

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from assembler.errors import Cancelled, ContextChanged
 from assembler.layer.changeset import Entry, InlineBytes, Kind, PathBytes
-from assembler.layer.compression import Compression, Gzip, Plain, Zstd, reader
+from assembler.layer.compression import Compression, Gzip, Plain, Zstd
+from assembler.layer.decompression import reader
 from assembler.layer.tar_reader import read
 from assembler.layer.write import Packed, canonical, pack
 

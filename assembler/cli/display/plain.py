@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from assembler.cli.display.ages import origin
-from assembler.cli.display.footer import Footer
 from assembler.cli.display.transfers import Transfer
 from assembler.events import (
     Event,
@@ -23,13 +20,18 @@ from assembler.events import (
     VertexStarted,
     Warned,
 )
+from assembler.expressions import expression
 from assembler.source import excerpt, printable
+from assembler.values import mutable
+
+if TYPE_CHECKING:
+    from assembler.cli.display.footer import Footer
 
 LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
-_ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+_ESCAPES = expression(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 
 
-@dataclass(slots=True)
+@mutable
 class _Vertex:
     number: int
     name: str

@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from assembler.events import (
@@ -28,13 +26,14 @@ from assembler.events import (
     VertexOutput,
     VertexStarted,
 )
+from assembler.values import mutable
 
 MAX_SIZE, MAX_SPEED = 2 << 20, 200 << 10  # bytes, bytes a second
 _KEPT_BUILDS = 20
 _TAIL = 4 << 10
 
 
-@dataclass(slots=True)
+@mutable
 class _Step:
     started: float
     number: int = 0
@@ -149,6 +148,8 @@ class StepLogs:
 
     def _begin(self) -> str:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        import shutil
+
         names = sorted(os.listdir(self._directory))
         for name in names[: max(0, len(names) - _KEPT_BUILDS + 1)]:
             shutil.rmtree(os.path.join(self._directory, name), ignore_errors=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from assembler.events import VertexProgress
+from assembler.values import mutable
 
 QUIET, STEP = 5.0, 0.05  # seconds and share between two lines of a blob, as buildx prints them
 WINDOW = 3.0  # seconds that a rate is of
 
 
-@dataclass(slots=True)
+@mutable
 class Transfer:
     """One blob's. `under_way` says that it was seen before its end: bytes have really moved."""
 
