@@ -181,10 +181,13 @@ class SharedCaches:
                 while piece := tar.read(_PIECE):
                     self._cancellation.check()
                     hasher.update(piece)
+            if not said - {Digest("sha256", hasher.hexdigest())}:
+                return
+            wrong = BadArchive(f"layer {blob.digest} has another diff_id")
         except BadArchive as error:
-            self.refuse(blob, error)
-        if said - {Digest("sha256", hasher.hexdigest())}:
-            self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
+            wrong = error
+        self.refuse(blob, wrong)
+        raise _untrue(blob, wrong) from wrong
 
     def _fetch(self, blob: Descriptor, take: Take) -> None:
         cause: AssemblerError | None = None
@@ -228,6 +231,10 @@ class SharedCaches:
 
         with vertex(vertex_id, title, self._sink, self._clock):
             try:
+                self._store.blobs.reserve(blob.size)
+            except NoSpace as error:  # as far as a cache says, which may be wrong: the step may fit
+                return error
+            try:
                 with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
                     def write(piece: bytes | memoryview) -> None:
@@ -254,9 +261,7 @@ class SharedCaches:
         self._origins.refuse(blob.digest)
         for _, one in self.imports:
             one.refuse(self._refused)
-        raise _gone(
-            f"a cached layer is not what it was said to be: {cause.message}", blob
-        ) from cause
+        raise _untrue(blob, cause) from cause
 
 
 class _Taking:
@@ -269,6 +274,10 @@ class _Taking:
     def __call__(self, piece: bytes | memoryview) -> None:
         self.begun = True
         self._take(piece)
+
+
+def _untrue(blob: Descriptor, cause: LayerError) -> BlobCorrupt:
+    return _gone(f"a cached layer is not what it was said to be: {cause.message}", blob)
 
 
 def _gone(message: str, blob: Descriptor) -> BlobCorrupt:

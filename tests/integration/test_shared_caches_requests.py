@@ -351,6 +351,13 @@ def no_layer(shared: Shared) -> None:
     shared.publish(json.dumps(document).encode(), layers=layers)
 
 
+def larger_than_disks(shared: Shared) -> None:
+    document, layers = shared.document, shared.manifest["layers"]
+    for blob in (document["layers"][0]["blob"], layers[0]):
+        blob["size"] = 1 << 60
+    shared.publish(json.dumps(document).encode(), layers=layers)
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -369,6 +376,7 @@ def no_layer(shared: Shared) -> None:
         (other_diff_id, "is not used any more: .*diff_id"),
         (exchanged_layers, "is not used any more: .*diff_id"),
         (no_layer, "is not used any more: "),
+        (larger_than_disks, "is not used any more: no space left"),
     ],
     ids=lambda value: getattr(value, "__qualname__", "").split(".")[0] or None,
 )
