@@ -164,6 +164,22 @@ def test_what_is_exported_is_what_was_seen_by_every_key_of_the_same_run(local: L
     }
 
 
+def test_M7_a_result_has_a_hundred_keys_at_most(local: LocalCache) -> None:
+    many = {Digest.of(b"%d" % number): RECORD for number in range(300)}
+    source = Source(CacheDocument({**many, KEY: RECORD, IDENTITY: RECORD}))
+    assert behind(local, source).lookup(KEY) == RECORD
+    kept = Origins(local).keys([IDENTITY])[IDENTITY]
+    assert {KEY, IDENTITY} < set(kept)
+    assert len(kept) in (100, 101)
+    for key in many:
+        local.record(key, RECORD)
+    seen = Seen(local)
+    seen.lookup(KEY)
+    found = exported(seen, Origins(local))
+    assert {KEY, IDENTITY} < set(found)
+    assert len(found) in (100, 101)
+
+
 def test_prune_forgets_where_layers_are_only_with_the_rest(local: LocalCache) -> None:
     behind(local, Source(DOCUMENT)).lookup(KEY)
     local.forget(lambda blob: True, lambda identity: False)
