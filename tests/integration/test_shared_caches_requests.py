@@ -395,6 +395,13 @@ def test_B14_what_cannot_be_used_is_one_line_and_the_steps_run(
         assert (steps(again), warnings(again)) == ((3, 0), [])
 
 
+def test_B14_what_was_refused_is_not_kept(shared: Shared) -> None:
+    """The next build would find it in the store, and not look into it."""
+    no_layer(shared)
+    shared.build("two", "--cache-from", shared.ref)
+    assert not (shared.directory / "two/blobs/sha256" / layer_of(shared).partition(":")[2]).exists()
+
+
 def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:
     image = f"{shared.registry.host}/team/base:1"
     inline = ("--push", "-t", image, "--cache-to", "type=inline")
