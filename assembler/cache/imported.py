@@ -18,7 +18,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.values import replace
 
-_KEYS = 100
+_KEYS = 20
 """Keys of one result that go along with those that were looked up: builds of other sources lead to it
 by ever more of them, and a document that has all would in the end be too large for anybody."""
 
@@ -191,7 +191,8 @@ class Seen:
 
 def exported(seen: Seen, origins: Origins) -> dict[Digest, Record]:
     """What a shared cache tells of the steps that were `seen`: by the keys that the store has for the
-    same result of the same run, and none of where it came from."""
+    same result of the same run, and none of where it came from. What went into other builds' keys is
+    left out, which for a thousand steps would be too much."""
     records = {key: replace(record, source="") for key, record in seen.records.items()}
     runs: dict[Digest, set[tuple[str, float]]] = {}
     for record in records.values():
@@ -199,7 +200,8 @@ def exported(seen: Seen, origins: Origins) -> dict[Digest, Record]:
     for identity, known in origins.keys(runs).items():
         same = (key for key, one in known.items() if (one.created, one.ran) in runs[identity])
         for key in _first(same, identity):
-            records.setdefault(key, replace(known[key], source=""))
+            inputs = known[key].inputs if key == identity else "{}"
+            records.setdefault(key, replace(known[key], inputs=inputs, source=""))
     return records
 
 
