@@ -6,7 +6,7 @@ What is taken from them is recorded in the store: the next build asks nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from assembler.cache.base import Cache, Record
 from assembler.cache.document import CachedLayer, CacheDocument
@@ -71,8 +71,9 @@ class Import:
 
     def of(self, key: Digest, identity: Digest) -> dict[Digest, Record]:
         """What it knows of `identity`, to which `key` leads, by no more than `_KEYS` keys besides."""
-        keys = (key, *_first(self._keys.get(identity, ()), identity))
-        return {one: self.document.records[one] for one in keys}
+        records = self.document.records
+        known = {one: records[one] for one in self._keys.get(identity, ())}
+        return {key: records[key]} | {one: known[one] for one in _first(known, identity)}
 
 
 class ImportedCache:
@@ -198,13 +199,18 @@ def exported(seen: Seen, origins: Origins) -> dict[Digest, Record]:
     for record in records.values():
         runs.setdefault(record.identity, set()).add((record.created, record.ran))
     for identity, known in origins.keys(runs).items():
-        same = (key for key, one in known.items() if (one.created, one.ran) in runs[identity])
+        same = {key: one for key, one in known.items() if (one.created, one.ran) in runs[identity]}
         for key in _first(same, identity):
             inputs = known[key].inputs if key == identity else "{}"
             records.setdefault(key, replace(known[key], inputs=inputs, source=""))
     return records
 
 
-def _first(keys: Iterable[Digest], identity: Digest) -> list[Digest]:
-    """`_KEYS` of `keys`, always the same ones, and `identity` before all others."""
-    return sorted(keys, key=lambda key: (key != identity, key))[:_KEYS]
+def _first(records: Mapping[Digest, Record], identity: Digest) -> list[Digest]:
+    """`_KEYS` keys of `records`, always the same ones: `identity`, then those of contents, which all
+    builds share, and then those of definitions, which say what went into them."""
+
+    def rank(key: Digest) -> tuple[bool, bool, Digest]:
+        return key != identity, records[key].inputs != "{}", key
+
+    return sorted(records, key=rank)[:_KEYS]
