@@ -18,13 +18,14 @@ from assembler.errors import BlobCorrupt, Cancelled, UsageError
 from assembler.values import replace
 
 if TYPE_CHECKING:
-    from assembler.builder import Builder, BuildRequest
+    from assembler.builder import Builder
     from assembler.cancellation import Cancellation
     from assembler.cli.inputs import Inputs
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
     from assembler.plan.plan import Plan
+    from assembler.request import BuildRequest
 
 
 @click.command("build", "context")

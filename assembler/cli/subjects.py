@@ -23,8 +23,7 @@ def is_path(subject: str) -> bool:
 def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
     """What `subject` means: an image, as `find` does, or an index with all that it leads to, as
     `Builder.copy` takes it. Raises NotFound, UsageError, StoreError, BadArchive."""
-    from assembler.builder import host_platform
-    from assembler.images import LayoutName, parse_layout
+    from assembler.images import LayoutName, host_platform, parse_layout
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import image_of, import_top
 
@@ -65,8 +64,7 @@ def find(builder: Builder, subject: str) -> Image:
 
     Raises NotFound, UsageError.
     """
-    from assembler.builder import host_platform
-    from assembler.images import parse_reference
+    from assembler.images import host_platform, parse_reference
 
     if is_path(subject):
         from assembler.store.importing import import_image
