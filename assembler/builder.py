@@ -1,4 +1,4 @@
-"""The composition root: the one place that names concrete runtimes, stores, caches, contexts."""
+"""The composition root: stores, images, plans, caches, sandboxes and outputs put together."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from assembler.engine.ledger import Ledger
 from assembler.engine.services import NoMounts, Services
 from assembler.environment import Environment
 from assembler.errors import (
-    AssemblerError, BlobCorrupt, Cancelled, DockerfileError, RegistryError, UsageError,
-)  # fmt: skip
+    AssemblerError,
+    BlobCorrupt,
+    Cancelled,
+    DockerfileError,
+    RegistryError,
+    UsageError,
+)
 from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
 from assembler.images import Images
 from assembler.layer.compression import Compression

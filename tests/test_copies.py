@@ -23,7 +23,8 @@ from assembler.cli.commands import cli
 from assembler.cli.subjects import whole
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError, UsageError
-from assembler.images import Images, host_platform, parse_reference
+from assembler.image_names import parse_reference
+from assembler.images import Images, host_platform
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, REF_NAME, Descriptor
 from assembler.oci.digest import Digest

@@ -185,7 +185,7 @@ def _place(inputs: Inputs, context: str) -> str:
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:
-    from assembler.images import parse_reference
+    from assembler.image_names import parse_reference
 
     extra = [name for output in asked for name in output.names]
     names = tuple(dict.fromkeys(map(parse_reference, (*tags, *extra))))
