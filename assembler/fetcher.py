@@ -28,7 +28,7 @@ _SOME = 4
 _OFTEN = 0.1  # seconds between two reports of one transfer
 
 
-class Fetcher:
+class BlobFetcher:
     """Fetches blobs into `store` for one command, by the client that `client` gives. Each is shown as
     a vertex."""
 

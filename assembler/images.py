@@ -33,7 +33,7 @@ from assembler.values import replace
 
 if TYPE_CHECKING:
     from assembler.clients import RegistryClients
-    from assembler.fetcher import Fetcher
+    from assembler.fetcher import BlobFetcher
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
 
@@ -95,7 +95,7 @@ class Images:
         self._names: dict[str, Reference] = {}
         self._making = threading.Lock()
         self._made_clients: RegistryClients | None = None
-        self._made_fetcher: Fetcher | None = None
+        self._made_fetcher: BlobFetcher | None = None
 
     def __enter__(self) -> Images:
         return self
@@ -126,12 +126,12 @@ class Images:
             return self._made_clients
 
     @property
-    def _fetcher(self) -> Fetcher:
+    def _fetcher(self) -> BlobFetcher:
         with self._making:
             if self._made_fetcher is None:
-                from assembler.fetcher import Fetcher
+                from assembler.fetcher import BlobFetcher
 
-                self._made_fetcher = Fetcher(
+                self._made_fetcher = BlobFetcher(
                     self._store, lambda: self.client, self._sink, self._cancellation, self._clock
                 )
             return self._made_fetcher
