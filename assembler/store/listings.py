@@ -58,16 +58,20 @@ class Listings:
         import zlib
 
         path = self._path(digest)
+        unpacking = zlib.decompressobj()
         try:
             with os.fdopen(os.open(path, _READ), "rb") as stream:
-                text = zlib.decompressobj().decompress(stream.read(MOST), _LARGEST)
-            os.utime(path)
+                text = unpacking.decompress(stream.read(MOST), _LARGEST)
         except OSError:
             return None
         except zlib.error:
+            text = b""
+        if not unpacking.eof:  # garbled, or cut short by a power cut: it would never be made anew
             with suppress(OSError):
                 os.unlink(path)
             return None
+        with suppress(OSError):  # a store that cannot be written
+            os.utime(path)
         words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
         half = len(words) // 2
         return dict(zip(words[:half], words[half:], strict=False))
