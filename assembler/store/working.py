@@ -24,8 +24,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
 
-Tell = Callable[[bytes], None]
-"""Shows lines about who is waited for, and what the owner says."""
+Tell = Callable[[bytes | str], None]
+"""Shows who waits: a text is a line about who is waited for, bytes are what that one says."""
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _BUSY, _FAILED = b" ", b"!"
@@ -200,8 +200,8 @@ class _Owner:
             self._look()
 
     def line(self, text: str) -> None:
-        """Tell `text` of it in a line of its own."""
-        self._tell(f"\n{self._name} {text}\n".encode())
+        """Tell `text` of it."""
+        self._tell(f"{self._name} {text}")
 
     def _introduce(self) -> None:
         head, newline, _ = os.pread(self._file, _HEAD, 0).partition(b"\n")
@@ -221,7 +221,7 @@ class _Owner:
         if within:
             raise RuntimeError("a thread waits for itself")
         self.introduced = True
-        self._tell(f"waiting for {self._name}{since}\n".encode())
+        self._tell(f"waiting for {self._name}{since}")
 
     def _look(self) -> None:
         now = time.monotonic()

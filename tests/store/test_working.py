@@ -54,9 +54,9 @@ class Told:
         self.text = ""
         self._more = threading.Condition()
 
-    def __call__(self, output: bytes) -> None:
+    def __call__(self, said: bytes | str) -> None:
         with self._more:
-            self.text += output.decode()
+            self.text += f"[{said}]\n" if isinstance(said, str) else said.decode()
             self._more.notify_all()
 
     def until(self, part: str) -> None:
@@ -96,7 +96,9 @@ def test_a_turn_that_nobody_else_has_is_not_waited_for_and_leaves_nothing(tmp_pa
 def test_who_waits_is_told_for_whom_and_what_that_one_says(tmp_path: Path) -> None:
     with owner(tmp_path) as process, waiter(tmp_path) as (told, ended):
         told.until("compiling\n")
-        assert told.text.startswith(f"waiting for process {process.pid}, which has been at it for")
+        line, said = told.text.split("\n", 1)
+        assert line.startswith(f"[waiting for process {process.pid}, which has been at it for ")
+        assert said == "compiling\n", "what the owner said is told apart from lines about it"
         assert not ended
         process.communicate("done\n")
     assert isinstance(ended[0], Turn) and ended[0].waited
