@@ -198,6 +198,31 @@ def test_files_of_killed_processes_are_swept_and_those_of_live_ones_stay(tmp_pat
             assert os.listdir(directory) == []
 
 
+def test_what_cannot_be_swept_keeps_nobody_from_the_store(tmp_path: Path) -> None:
+    """As the files of a command that was run as root, and killed."""
+    store = str(tmp_path / "store")
+    with Store.open(store):
+        pass
+    directory = tmp_path / "store/working"
+    (directory / "strange").mkdir(parents=True)
+    (directory / "dead").write_bytes(b" {}\n")
+    with Store.open(store) as opened, opened.working.claim("make", print) as turn:
+        assert not turn.waited
+    assert os.listdir(directory) == ["strange"]
+
+
+def test_a_turn_whose_file_cannot_be_removed_ends_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> None:
+        raise PermissionError(path)
+
+    with Working(str(tmp_path)).claim("make", print):
+        monkeypatch.setattr(working.os, "unlink", refused)
+    with Working(str(tmp_path)).claim("make", print) as turn:  # left as by a dead process
+        assert not turn.waited
+
+
 ROUNDS = """\
 import os, sys, time
 from assembler.store.working import Working
