@@ -15,7 +15,8 @@ from typing import BinaryIO
 from assembler.engine.recorder import vertex
 from assembler.errors import BadArchive, NotFound, UsageError
 from assembler.events import Sink, VertexProgress
-from assembler.images import LAYOUT, Images, LayoutName, parse_layout, parse_reference
+from assembler.image_names import LAYOUT, LayoutName, parse_layout, parse_reference
+from assembler.images import Images
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest

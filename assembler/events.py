@@ -32,6 +32,15 @@ class VertexOutput:
 
 
 @value
+class VertexWaiting:
+    """Work waits for what another build is at; `message` says for whom, or how that ended."""
+
+    vertex: str
+    message: str
+    time: float
+
+
+@value
 class VertexProgress:
     """`current` of `total` bytes of the thing named `item` (total 0: not known)."""
 
@@ -106,6 +115,7 @@ class Finished:
 Event = (
     VertexStarted
     | VertexOutput
+    | VertexWaiting
     | VertexProgress
     | VertexMissed
     | VertexDone

@@ -4,7 +4,6 @@ layouts. What is there already does not go again, and the tag moves last."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,7 +23,7 @@ from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.reference import Reference
-from assembler.output.layout import write_layout
+from assembler.output.layout import existing, write_layout
 from assembler.plan.plan import Plan
 from assembler.snapshot.published import PublishedLayers
 from assembler.store.disk import translated
@@ -159,7 +158,7 @@ class Exports:
                 all_at_once,
             )
         except OSError as error:
-            raise translated(error, _existing(target.path)) from error
+            raise translated(error, existing(target.path)) from error
         work.detail = str(entry.digest)
 
     def _to_registry(
@@ -229,9 +228,3 @@ def _told(error: Exception, target: CacheTarget) -> AssemblerError:
     told = AssemblerError(f"{what}: {error}")
     told.__cause__ = error
     return told
-
-
-def _existing(path: str) -> str:
-    while not os.path.exists(path):
-        path = os.path.dirname(path) or "."
-    return path

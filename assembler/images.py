@@ -7,26 +7,18 @@ import enum
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation, nothing
 from assembler.engine.recorder import Vertex, vertex
-from assembler.engine.sharing import shared
 from assembler.engine.take import Take, unseen
 from assembler.environment import Environment
-from assembler.errors import (
-    AssemblerError,
-    BlobMissing,
-    DockerfileError,
-    NotFound,
-    RegistryError,
-    UsageError,
-)
-from assembler.events import Requested, Sink, VertexProgress, Warned
-from assembler.expressions import expression
+from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
+from assembler.events import Sink
+from assembler.image_names import LAYOUT, LayoutName
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -37,26 +29,17 @@ from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE
 from assembler.store.store import Store
-from assembler.values import replace, value
+from assembler.values import replace
 
 if TYPE_CHECKING:
-    from assembler.net.limits import Limits
-    from assembler.net.retry import RetryPolicy
-    from assembler.net.trace import Exchanged
+    from assembler.clients import RegistryClients
+    from assembler.fetcher import BlobFetcher
     from assembler.registry.client import RegistryClient
     from assembler.registry.registries_conf import Registries
-    from assembler.store.working import Turn
 
-
-LAYOUT = "oci-layout://"
 RESOLVED = "assembler.resolved"
 """The annotation of a name in the store that has the digest it had in its registry: an index's, where
 the store has one image of that."""
-_LITTLE = 256 << 10  # bytes of a layer
-_SOME = 4
-_OFTEN = 0.1  # seconds between two reports of one transfer
-_DIGEST = expression(r"[a-z0-9]+:[0-9a-f]{32,}")
-_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class Pull(enum.Enum):
@@ -67,31 +50,6 @@ class Pull(enum.Enum):
     ALWAYS = "always"
     NEWER = "newer"
     NEVER = "never"
-
-
-@value
-class LayoutName:
-    """`oci-layout://PATH[:TAG][@DIGEST]`: an image of a layout on disk (rule X3)."""
-
-    path: str
-    tag: str = ""
-    digest: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> LayoutName:
-        """Raises ValueError for a digest that is none."""
-        path, digest = text.removeprefix(LAYOUT), ""
-        head, at, rest = path.rpartition("@")
-        if at and _DIGEST.fullmatch(rest):
-            path, digest = head, str(Digest.parse(rest))
-        head, colon, tag = path.rpartition(":")
-        if colon and _TAG.fullmatch(tag):
-            return cls(head, tag, digest)
-        return cls(path, "", digest)
-
-    def __str__(self) -> str:
-        tag = f":{self.tag}" if self.tag else ""
-        return f"{LAYOUT}{self.path}{tag}{f'@{self.digest}' if self.digest else ''}"
 
 
 class Cached(Protocol):
@@ -127,9 +85,6 @@ class Images:
         self._cancellation = cancellation
         self._clock = clock
         self._stack = ExitStack()
-        self._client: RegistryClient | None = None
-        self._impatient: RegistryClient | None = None
-        self._connecting = threading.Lock()
         self._registries: Registries | None = None
         self._sources: dict[Digest, dict[str, ResolvedImage]] = {}
         self._learning = threading.Lock()
@@ -138,8 +93,9 @@ class Images:
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
         self._names: dict[str, Reference] = {}
-        self._ours: set[Digest] = set()
-        """What this command has a turn at already."""
+        self._making = threading.Lock()
+        self._made_clients: RegistryClients | None = None
+        self._made_fetcher: BlobFetcher | None = None
 
     def __enter__(self) -> Images:
         return self
@@ -149,54 +105,36 @@ class Images:
 
     @property
     def client(self) -> RegistryClient:
-        """The registry client, its configuration read from the environment's files."""
-        if self._client is None:
-            self._client = self._connected(
-                None, lambda text: self._sink(Warned(text, self._clock()))
-            )
-        return self._client
+        """See `clients.RegistryClients.usual`."""
+        return self._clients.usual
 
     def impatient(self) -> RegistryClient:
-        """A client for what the build can do without: it tries again once, does not wait long, and
-        says nothing of it. Threads share it."""
-        with self._connecting:
-            if self._impatient is None:
-                from assembler.net.limits import Limits
-                from assembler.net.retry import RetryPolicy
+        """See `clients.RegistryClients.impatient`."""
+        return self._clients.impatient
 
-                asked = self._access.retries is not None
-                policy = None if asked else RetryPolicy(tries=2, budget=10.0)
-                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
-                self._impatient = self._connected(policy, lambda text: None, limits)
-            return self._impatient
+    @property
+    def _clients(self) -> RegistryClients:
+        with self._making:
+            if self._made_clients is None:
+                from assembler.clients import RegistryClients
 
-    def _connected(
-        self,
-        policy: RetryPolicy | None,
-        warn: Callable[[str], None],
-        limits: Limits | None = None,
-    ) -> RegistryClient:
-        from assembler.registry.client import RegistryClient
-        from assembler.registry.configuration import RegistryConfiguration
+                self._made_clients = self._stack.enter_context(
+                    RegistryClients(
+                        self._environment, self._access, self._sink, self._cancellation, self._clock
+                    )
+                )
+            return self._made_clients
 
-        configuration = RegistryConfiguration.read(
-            self._environment, frozenset(self._access.insecure), self._access.tls_verify
-        )
-        return self._stack.enter_context(
-            RegistryClient(
-                self._environment,
-                configuration,
-                access=self._access,
-                cancellation=self._cancellation,
-                policy=policy,
-                limits=limits,
-                warn=warn,
-                trace=self._told if self._access.debug else None,
-            )
-        )
+    @property
+    def _fetcher(self) -> BlobFetcher:
+        with self._making:
+            if self._made_fetcher is None:
+                from assembler.fetcher import BlobFetcher
 
-    def _told(self, request: Exchanged) -> None:
-        self._sink(Requested(str(request), self._clock()))
+                self._made_fetcher = BlobFetcher(
+                    self._store, lambda: self.client, self._sink, self._cancellation, self._clock
+                )
+            return self._made_fetcher
 
     def resolve(
         self,
@@ -463,74 +401,16 @@ class Images:
         else:
             if image.name not in self._names:
                 self._names[image.name] = Reference.parse(image.name)
-            self._fetch(self._names[image.name], layer, take, check)
-
-    def _fetch(
-        self, reference: Reference, blob: Descriptor, take: Take, check: Callable[[], None]
-    ) -> None:
-        if blob.digest in self._ours:
-            return self._received(reference, blob, take, check)
-        title = _transfer_title("pull", reference, blob)
-        with self._turn(f"blob {blob.digest}", title, check):
-            if self._store.blobs.has(blob.digest):  # another build was first
-                return self._read(blob, take)
-            self._received(reference, blob, take, check)
-
-    def _received(
-        self, reference: Reference, blob: Descriptor, take: Take, check: Callable[[], None]
-    ) -> None:
-        with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
-
-            def write(piece: bytes | memoryview) -> None:
-                check()
-                ingest.write(piece)
-                take(piece)
-
-            self._transfer("pull", reference, blob, write)  # it compares the digest
-            ingest.commit_as(blob.digest, blob.size)
-
-    @contextlib.contextmanager
-    def _turn_at(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
-        """Those of `blobs` that are missing, several of them. Little ones have one turn together, that
-        of whoever wants the same: one for each takes as long as a fetch."""
-        missing = self._store.blobs.missing(blobs)
-        little = sorted({str(one.digest) for one in blobs if one.size < _LITTLE})
-        if len(little) < _SOME or not any(one.size < _LITTLE for one in missing):
-            yield missing
-            return
-        name = f"blobs {Digest.of(' '.join(little).encode())}"
-        with self._turn(name, f"[internal] pull {len(little)} small layers"):
-            missing = self._store.blobs.missing(blobs)
-            self._ours.update(one.digest for one in missing if one.size < _LITTLE)
-            try:
-                yield missing
-            finally:
-                self._ours.clear()
-
-    def _turn(
-        self, name: str, title: str, check: Callable[[], None] = nothing
-    ) -> AbstractContextManager[Turn]:
-        return shared(self._store.working.claim, name, title, self._sink, self._clock, check)
-
-    def _read(self, blob: Descriptor, take: Take) -> None:
-        """Hand what is in the store to `take`."""
-        if take is not unseen:
-            with self._store.blobs.reading(blob.digest) as stream:
-                while piece := stream.read(1 << 20):
-                    take(piece)
+            self._fetcher.fetch(self._names[image.name], layer, take, check)
 
     def bring(self, reference: Reference, blobs: Sequence[Descriptor]) -> None:
         """Fetch those of `blobs` that the store lacks from where `reference` is, several at once.
         Raises RegistryError, StoreError."""
-        from assembler.registry.parallel import Check, all_at_once
-
-        _ = self.client  # made before there are threads
-
-        def fetching(blob: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self._fetch(reference, blob, unseen, check)
-
-        with self._turn_at(blobs) as missing:
-            all_at_once(list(map(fetching, missing)), self._cancellation.check)
+        fetcher = self._fetcher
+        with fetcher.missing(blobs) as missing:
+            fetcher.at_once(
+                missing, lambda blob, check: fetcher.fetch(reference, blob, unseen, check)
+            )
 
     def stream(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Hand the bytes of a base layer's blob to `take`, verified at the end; nothing is stored
@@ -538,79 +418,27 @@ class Images:
         if image.name.startswith(LAYOUT):
             self._from_layout_again(image, layer, take)
         else:
-            self._transfer("read", Reference.parse(image.name), layer, take)
+            self._fetcher.read(Reference.parse(image.name), layer, take)
 
     def _from_layout_again(self, image: ResolvedImage, layer: Descriptor, take: Take) -> None:
         """Take what the store lost of an image of a layout from the layout. Raises BlobMissing."""
         place = replace(LayoutName.parse(image.name), digest=str(image.manifest.digest))
         self._from_layout(str(place), image.config.platform)
-        self._read(layer, take)
+        self._fetcher.hand(layer, take)
 
     def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
         """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""
-        from assembler.registry.download import fetch_part
-
-        reference = Reference.parse(image.name)
-        title = f"[internal] read table of {reference.familiar} {layer.digest.hex[:12]}"
-        with vertex(f"part {layer.digest}", title, self._sink, self._clock):
-            return fetch_part(self.client, reference, layer, offset, size)
-
-    def _transfer(self, verb: str, reference: Reference, layer: Descriptor, take: Take) -> None:
-        from assembler.registry.download import fetch_blob
-
-        vertex_id = f"{verb} {layer.digest}"
-        title = _transfer_title(verb, reference, layer)
-        with vertex(vertex_id, title, self._sink, self._clock):
-            item, told = str(layer.digest), self._clock()
-
-            def progress(current: int, total: int) -> None:
-                nonlocal told
-                now = self._clock()
-                if current == total or not 0 <= now - told < _OFTEN:
-                    told = now
-                    self._sink(VertexProgress(vertex_id, item, current, total, now))
-
-            try:
-                fetch_blob(
-                    self.client,
-                    reference,
-                    layer,
-                    take,
-                    progress=progress,
-                    cancellation=self._cancellation,
-                )
-            except RegistryError as error:
-                if self._is_remote(str(reference)):
-                    raise
-                raise BlobMissing(
-                    f"blob {layer.digest} of {reference.familiar} is not in the store, and cannot be"
-                    f" fetched: {error.message}",
-                    self._store.blobs.path(layer.digest),
-                    hint=f"{reference.familiar} came from no registry: build or import it again",
-                ) from error
-
-    def _is_remote(self, name: str) -> bool:
-        """Whether the layers of the image `name` are in a registry, as far as the store knows."""
-        entry = self._store.refs.get(name)
-        return entry is None or REMOTE in entry.annotations
+        return self._fetcher.part(Reference.parse(image.name), layer, offset, size)
 
     def complete(self, image: Image) -> None:
         """Bring every layer of `image` that the store lacks into it, several at once. Raises as
         `open` does."""
-        from assembler.registry.parallel import Check, all_at_once
-
-        def bringing(layer: Descriptor) -> Callable[[Check], None]:
-            return lambda check: self._bring(layer, unseen, check)
-
-        with self._turn_at(image.manifest.layers) as missing:
+        with self._fetcher.missing(image.manifest.layers) as missing:
             if missing:
                 self._holders(missing[0])  # what is learnt once is learnt before there are threads
-                _ = self.client
-                all_at_once(list(map(bringing, missing)), self._cancellation.check)
-
-
-def _transfer_title(verb: str, reference: Reference, blob: Descriptor) -> str:
-    return f"[internal] {verb} {reference.familiar} {blob.digest.hex[:12]}"
+                self._fetcher.at_once(
+                    missing, lambda layer, check: self._bring(layer, unseen, check)
+                )
 
 
 def host_platform() -> Platform:
@@ -619,26 +447,10 @@ def host_platform() -> Platform:
     return Platform.parse(f"{machine.sysname.lower()}/{machine.machine}")
 
 
-def parse_reference(text: str) -> Reference:
-    """The reference `text` spells. Raises UsageError."""
-    try:
-        return Reference.parse(text)
-    except ValueError as error:
-        raise UsageError(str(error), hint="a name is [registry/]repository[:tag]") from error
-
-
 def _same(wanted: Platform, claimed: Platform) -> bool:
     """Whether an image that is alone will do: a 32-bit one is for a 64-bit platform only where an
     index has nothing else."""
     return wanted.matches(claimed) and wanted.architecture == claimed.architecture
-
-
-def parse_layout(text: str) -> LayoutName:
-    """The layout `text` spells. Raises UsageError."""
-    try:
-        return LayoutName.parse(text)
-    except ValueError as error:
-        raise UsageError(f"{text}: {error}", hint="it is PATH[:TAG][@DIGEST]") from error
 
 
 def _resolved(name: str, image: Image) -> ResolvedImage:

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import BinaryIO
 
 from assembler.cache.document import CacheDocument
 from assembler.cache.imported import Import, ImportedCache
@@ -156,9 +157,7 @@ class SharedCaches:
         claim, name = self._store.working.claim, f"blob {blob.digest}"
         with shared(claim, name, title, self._sink, self._clock):
             if not self._store.blobs.has(blob.digest):
-                self._fetch(blob, take)
-                if not judged:
-                    self._judge(blob)
+                self._fetch(blob, take, judged)
             elif take is not unseen:
                 self._hand(blob, take)
 
@@ -168,32 +167,36 @@ class SharedCaches:
             while piece := content.read(_PIECE):
                 take(piece)
 
-    def _judge(self, blob: Descriptor) -> None:
-        """Refuse `blob`, which is in the store, unless its tar is what it was said to be."""
+    def _wrong(self, blob: Descriptor, content: BinaryIO) -> BadArchive | None:
+        """What is wrong with `content`, whose digest is that of `blob`, if its tar is not what it was
+        said to be."""
         from assembler.layer.decompression import reader
 
         said = self._origins.diff_ids(blob.digest)
         said = said.union(*(one.diff_ids(blob.digest) for _, one in self.imports))
         try:
-            with self._store.blobs.open(blob.digest) as stream:
-                tar = reader(stream, self._limits.size)
-                hasher = hashlib.sha256()
-                while piece := tar.read(_PIECE):
-                    self._cancellation.check()
-                    hasher.update(piece)
+            tar = reader(content, self._limits.size)
+            hasher = hashlib.sha256()
+            while piece := tar.read(_PIECE):
+                self._cancellation.check()
+                hasher.update(piece)
         except BadArchive as error:
-            self.refuse(blob, error)
+            return error
         if said - {Digest("sha256", hasher.hexdigest())}:
-            self.refuse(blob, BadArchive(f"layer {blob.digest} has another diff_id"))
+            return BadArchive(f"layer {blob.digest} has another diff_id")
+        return None
 
-    def _fetch(self, blob: Descriptor, take: Take) -> None:
+    def _fetch(self, blob: Descriptor, take: Take, judged: bool) -> None:
         cause: AssemblerError | None = None
         taking = _Taking(take)
         for text in self._places(blob.digest):
             place = self._known(text)
-            cause = self._failure(place, blob, taking)
+            cause = self._failure(place, blob, taking, judged)
             if cause is None:
                 return
+            if isinstance(cause, BadArchive):
+                self.refuse(blob, cause)
+                raise _untrue(blob, cause) from cause
             self._give_up(place, blob, cause)
             if taking.begun:  # whoever takes it has the beginning of something else
                 break
@@ -213,9 +216,12 @@ class SharedCaches:
         if isinstance(error, NotFound | ProtocolViolation | BlobCorrupt):
             self._origins.lost(blob.digest, place.text)
 
-    def _failure(self, place: Place, blob: Descriptor, take: Take) -> AssemblerError | None:
-        """What kept `blob` from being brought into the store from `place`. Raises Cancelled, NoSpace,
-        and what is in the blob where `take` says so."""
+    def _failure(
+        self, place: Place, blob: Descriptor, take: Take, judged: bool
+    ) -> AssemblerError | None:
+        """What kept `blob` from being brought into the store from `place`: BadArchive if nobody else has
+        `judged` what is in it, and it is wrong. Raises Cancelled, NoSpace, and what is in the blob
+        where `take` says so."""
         vertex_id, told = f"pull {blob.digest}", self._clock()
         title = f"[internal] pull {place.name} {blob.digest.hex[:12]}"
 
@@ -228,6 +234,10 @@ class SharedCaches:
 
         with vertex(vertex_id, title, self._sink, self._clock):
             try:
+                self._store.blobs.reserve(blob.size)
+            except NoSpace as error:  # as far as a cache says, which may be wrong: the step may fit
+                return error
+            try:
                 with self._store.blobs.ingest(blob.size, hashed=False) as ingest:
 
                     def write(piece: bytes | memoryview) -> None:
@@ -235,6 +245,11 @@ class SharedCaches:
                         take(piece)
 
                     place.fetch(blob, write, progress)  # it compares the digest
+                    if not judged:
+                        with ingest.content() as content:
+                            wrong = self._wrong(blob, content)
+                        if wrong is not None:  # not in the store: the next build would believe it
+                            return wrong
                     ingest.commit_as(blob.digest, blob.size)
             except (Cancelled, NoSpace, LayerError):
                 raise
@@ -254,9 +269,7 @@ class SharedCaches:
         self._origins.refuse(blob.digest)
         for _, one in self.imports:
             one.refuse(self._refused)
-        raise _gone(
-            f"a cached layer is not what it was said to be: {cause.message}", blob
-        ) from cause
+        raise _untrue(blob, cause) from cause
 
 
 class _Taking:
@@ -269,6 +282,10 @@ class _Taking:
     def __call__(self, piece: bytes | memoryview) -> None:
         self.begun = True
         self._take(piece)
+
+
+def _untrue(blob: Descriptor, cause: LayerError) -> BlobCorrupt:
+    return _gone(f"a cached layer is not what it was said to be: {cause.message}", blob)
 
 
 def _gone(message: str, blob: Descriptor) -> BlobCorrupt:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from assembler.builder import Builder, BuildRequest
+from assembler.builder import Builder
 from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
 from assembler.environment import Environment
 from assembler.errors import DockerfileError, UsageError
 from assembler.plan.steps import GitSource, UrlSource
+from assembler.request import BuildRequest
 from assembler.source import Source
 
 

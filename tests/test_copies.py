@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 from click.testing import CliRunner
 
-from assembler.builder import Builder, host_platform
+from assembler.builder import Builder
 from assembler.cache.local import LocalCache
 from assembler.cache.pruning import Policy, prune
 from assembler.cancellation import Cancellation
@@ -23,7 +23,8 @@ from assembler.cli.commands import cli
 from assembler.cli.subjects import whole
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, NotFound, StoreError, UsageError
-from assembler.images import Images, parse_reference
+from assembler.image_names import parse_reference
+from assembler.images import Images, host_platform
 from assembler.oci.config import ImageConfig
 from assembler.oci.descriptor import INDEX, LAYER_TAR, REF_NAME, Descriptor
 from assembler.oci.digest import Digest

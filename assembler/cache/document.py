@@ -21,8 +21,10 @@ from assembler.oci.image import Layer
 from assembler.values import field, replace, value
 
 VERSION = 1
-_LONGEST = 4096  # characters of a name, a time or a variant
+_LONGEST = 4096  # characters of a name or a variant
+_LONGEST_INPUTS = 64 << 10  # characters; what is longer is explained to nobody
 _NAME = re.compile(r"[0-9a-f]{64}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 _WHAT = "the cache"
 
 
@@ -163,11 +165,13 @@ def _record(step: Mapping[str, Any], source: str) -> Record:
     if isinstance(ran, bool) or not isinstance(ran, int | float) or not 0 <= ran < 1 << 40:
         raise ValueError(f"{_WHAT}: a step ran at no time")
     inputs = step.get("inputs", "{}")
-    if not isinstance(inputs, str):
+    if not isinstance(inputs, str) or not _is_unicode(inputs):
         raise ValueError(f"{_WHAT}: inputs of a step are no text")
-    load(inputs.encode("utf-8", "surrogatepass"), f"{_WHAT}: inputs of a step")
+    if len(inputs) > _LONGEST_INPUTS:
+        inputs = "{}"
+    load(inputs.encode(), f"{_WHAT}: inputs of a step")
     identity = _digest(step.get("identity"))
-    return Record(identity, _text(step, "created"), inputs, float(ran), source)
+    return Record(identity, _time(step, "created"), inputs, float(ran), source)
 
 
 def _cached_layer(document: Mapping[str, Any]) -> CachedLayer:
@@ -197,11 +201,32 @@ def _digest(text: object) -> Digest:
     return Digest.parse(text)
 
 
+def _time(document: Mapping[str, Any], key: str) -> str:
+    """A time, or nothing: it goes into the history of images, which nobody reads with another text."""
+    from datetime import datetime
+
+    text = _text(document, key)
+    if text:
+        if not _TIME.fullmatch(text):
+            raise ValueError(f"{_WHAT}: {key} is no time, but {text[:100]!r}")
+        datetime.fromisoformat(text)
+    return text
+
+
 def _text(document: Mapping[str, Any], key: str) -> str:
     text = document.get(key)
-    if not isinstance(text, str) or len(text) > _LONGEST:
+    if not isinstance(text, str) or len(text) > _LONGEST or not _is_unicode(text):
         raise ValueError(f"{_WHAT}: {key} is no text of at most {_LONGEST} characters")
     return text
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` can be stored: JSON has halves of characters too."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list(document: Mapping[str, Any], key: str, optional: bool = False) -> list[Any]:

@@ -6,7 +6,7 @@ What is taken from them is recorded in the store: the next build asks nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from assembler.cache.base import Cache, Record
 from assembler.cache.document import CachedLayer, CacheDocument
@@ -17,6 +17,10 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.values import replace
+
+_KEYS = 20
+"""Keys of one result that go along with those that were looked up: builds of other sources lead to it
+by ever more of them, and a document that has all would in the end be too large for anybody."""
 
 
 class Import:
@@ -65,9 +69,10 @@ class Import:
         if self._document is not None:
             self._have(self._document.without(blobs))
 
-    def of(self, identity: Digest) -> dict[Digest, Record]:
-        """Everything it knows of `identity`."""
-        return {key: self.document.records[key] for key in self._keys.get(identity, ())}
+    def of(self, key: Digest, identity: Digest) -> dict[Digest, Record]:
+        """What it knows of `identity`, to which `key` leads, by no more than `_KEYS` keys besides."""
+        keys = (key, *_first(self._keys.get(identity, ()), identity))
+        return {one: self.document.records[one] for one in keys}
 
 
 class ImportedCache:
@@ -109,7 +114,7 @@ class ImportedCache:
                 record = one.document.records.get(key)
                 if record is not None and not self._old(record):
                     result = one.document.results.get(record.identity)
-                    self._origins.take(key, one.of(record.identity), result, one.place)
+                    self._origins.take(key, one.of(key, record.identity), result, one.place)
                     return record
         return None
 
@@ -185,13 +190,21 @@ class Seen:
 
 
 def exported(seen: Seen, origins: Origins) -> dict[Digest, Record]:
-    """What a shared cache tells of the steps that were `seen`: by every key that the store has for
-    the same result of the same run, and none of where it came from."""
+    """What a shared cache tells of the steps that were `seen`: by the keys that the store has for the
+    same result of the same run, and none of where it came from. What went into other builds' keys is
+    left out, which for a thousand steps would be too much."""
     records = {key: replace(record, source="") for key, record in seen.records.items()}
-    known = origins.keys({record.identity for record in records.values()})
-    for record in tuple(records.values()):
-        same = (record.created, record.ran)
-        for key, other in known[record.identity].items():
-            if (other.created, other.ran) == same:
-                records.setdefault(key, replace(other, source=""))
+    runs: dict[Digest, set[tuple[str, float]]] = {}
+    for record in records.values():
+        runs.setdefault(record.identity, set()).add((record.created, record.ran))
+    for identity, known in origins.keys(runs).items():
+        same = (key for key, one in known.items() if (one.created, one.ran) in runs[identity])
+        for key in _first(same, identity):
+            inputs = known[key].inputs if key == identity else "{}"
+            records.setdefault(key, replace(known[key], inputs=inputs, source=""))
     return records
+
+
+def _first(keys: Iterable[Digest], identity: Digest) -> list[Digest]:
+    """`_KEYS` of `keys`, always the same ones, and `identity` before all others."""
+    return sorted(keys, key=lambda key: (key != identity, key))[:_KEYS]

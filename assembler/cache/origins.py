@@ -15,6 +15,8 @@ from assembler.cache.rows import Row, insertion, layer_row, step_row
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
+_AT_ONCE = 500  # values in one statement: SQLite may be built to take no more than 999
+
 
 class Origins:
     """The rows of `cache`. Threads share it."""
@@ -70,13 +72,13 @@ class Origins:
     def keys(self, identities: Iterable[Digest]) -> dict[Digest, dict[Digest, Record]]:
         """Everything that is recorded of `identities`, by identity and key."""
         found: dict[Digest, dict[Digest, Record]] = {one: {} for one in identities}
-        rows = self._cache.select("steps")
-        wanted = {str(one): one for one in found}
-        for key, text, created, inputs, ran, source in rows:
-            if text in wanted:
-                identity = wanted[text]
-                record = Record(identity, created, inputs, ran, source)
-                found[identity][Digest.parse(key)] = record
+        wanted = sorted(map(str, found))
+        for first in range(0, len(wanted), _AT_ONCE):
+            some = wanted[first : first + _AT_ONCE]
+            where = f"identity IN ({', '.join('?' * len(some))})"
+            for key, text, *told in self._cache.select("steps", where, *some):
+                identity = Digest.parse(text)
+                found[identity][Digest.parse(key)] = Record(identity, *told)
         return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.document import CacheDocument
 from assembler.cancellation import Cancellation
-from assembler.errors import BlobCorrupt, NotFound
+from assembler.errors import BlobCorrupt, NotFound, StoreError
 from assembler.oci.config import INLINE_CACHE, MAX_CONFIG
 from assembler.oci.descriptor import CACHE_CONFIG, CONFIGS, INDEXES, MANIFESTS, Descriptor
 from assembler.oci.document import load
@@ -151,7 +151,13 @@ class LayoutPlace:
         from assembler.store.importing import LayoutFiles
 
         hasher, size = hashlib.new(blob.digest.algorithm), 0
-        with LayoutFiles(self._path).open(blob) as stream:
+        try:
+            opened = LayoutFiles(self._path).open(blob)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise NotFound(error.message) from error
+            raise
+        with opened as stream:
             while piece := stream.read(_PIECE):
                 self._cancellation.check()
                 size += len(piece)

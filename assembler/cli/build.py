@@ -18,13 +18,14 @@ from assembler.errors import BlobCorrupt, Cancelled, UsageError
 from assembler.values import replace
 
 if TYPE_CHECKING:
-    from assembler.builder import Builder, BuildRequest
+    from assembler.builder import Builder
     from assembler.cancellation import Cancellation
     from assembler.cli.inputs import Inputs
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
     from assembler.plan.plan import Plan
+    from assembler.request import BuildRequest
 
 
 @click.command("build", "context")
@@ -184,7 +185,7 @@ def _place(inputs: Inputs, context: str) -> str:
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:
-    from assembler.images import parse_reference
+    from assembler.image_names import parse_reference
 
     extra = [name for output in asked for name in output.names]
     names = tuple(dict.fromkeys(map(parse_reference, (*tags, *extra))))

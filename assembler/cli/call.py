@@ -64,9 +64,9 @@ def _asked(method: str) -> _Call:
 
 
 def _said(name: str, style: str, options: Mapping[str, Any], environment: Environment) -> str:
-    from assembler.builder import plan_request
     from assembler.plan.make import outline
     from assembler.plan.outline import targets
+    from assembler.request import plan_request
 
     with cancellable() as cancellation:
         sink = sink_for("quiet", environment)

@@ -17,9 +17,10 @@ def command(source: str, name: str, store: str) -> None:
     """Put the image in an OCI layout, OCI archive or docker archive into the store as NAME."""
     environment = Environment.read()
     with cancellable() as cancellation:
-        from assembler.builder import Builder, host_platform
+        from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
-        from assembler.images import parse_reference
+        from assembler.image_names import parse_reference
+        from assembler.images import host_platform
         from assembler.store.importing import import_image
 
         reference, limits = parse_reference(name), archive_limits_of(environment)

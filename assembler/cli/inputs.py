@@ -185,7 +185,7 @@ def _image(value: str) -> NamedContext | None:
         return ImageContext(str(Reference.parse(value.removeprefix("docker-image://"))))
     if not value.startswith(LAYOUT):
         return None
-    from assembler.images import LayoutName
+    from assembler.image_names import LayoutName
 
     layout = LayoutName.parse(value)
     if not os.path.isfile(os.path.join(layout.path, "index.json")):

@@ -49,7 +49,8 @@ def command(
     if words and all_platforms:
         raise UsageError("--all-platforms with --platform: say which")
     with cancellable(timeout_of(timeout)) as cancellation:
-        from assembler.images import host_platform, parse_reference
+        from assembler.image_names import parse_reference
+        from assembler.images import host_platform
         from assembler.pulling import pulling
 
         references = list(map(parse_reference, names))

@@ -56,7 +56,7 @@ def command(
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
         from assembler.cli.subjects import find, whole
-        from assembler.images import parse_reference
+        from assembler.image_names import parse_reference
         from assembler.layer.compression import by_name
         from assembler.oci.image import Image
 

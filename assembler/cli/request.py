@@ -14,7 +14,7 @@ from assembler.environment import PROXY_NAMES, Environment
 from assembler.errors import UsageError
 
 if TYPE_CHECKING:
-    from assembler.builder import Builder, BuildRequest
+    from assembler.builder import Builder
     from assembler.cancellation import Cancellation
     from assembler.cli.inputs import Inputs
     from assembler.dockerfile.instructions import Dockerfile
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assembler.images import Pull
     from assembler.oci.image import Annotations
     from assembler.oci.platform import Platform
+    from assembler.request import BuildRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -181,9 +182,10 @@ def request_for(
     dockerfile: Dockerfile, inputs: Inputs, options: Mapping[str, Any], environment: Environment
 ) -> BuildRequest:
     """The request that the options amount to, for a Dockerfile that is parsed."""
-    from assembler.builder import BuildRequest, host_platform
     from assembler.cli.limits import cgroup_parent_of, limits_of, resources_of, shared_memory_of
+    from assembler.images import host_platform
     from assembler.plan.contexts import Contexts
+    from assembler.request import BuildRequest
 
     ttl = ttl_of(options["cache_ttl"])
     platform = platform_of(options["platform"], environment)

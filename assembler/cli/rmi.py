@@ -17,7 +17,7 @@ def command(names: tuple[str, ...], store: str) -> None:
     """Remove every NAME from the store. Blobs stay until the store is pruned."""
     with cancellable() as cancellation:
         from assembler.builder import Builder
-        from assembler.images import parse_reference
+        from assembler.image_names import parse_reference
 
         references = list(map(parse_reference, names))
         with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:

@@ -23,8 +23,8 @@ def is_path(subject: str) -> bool:
 def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
     """What `subject` means: an image, as `find` does, or an index with all that it leads to, as
     `Builder.copy` takes it. Raises NotFound, UsageError, StoreError, BadArchive."""
-    from assembler.builder import host_platform
-    from assembler.images import LayoutName, parse_layout
+    from assembler.image_names import LayoutName, parse_layout
+    from assembler.images import host_platform
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import image_of, import_top
 
@@ -43,7 +43,7 @@ def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
 def _index_of(builder: Builder, subject: str) -> str:
     """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
     empty when it means no index there."""
-    from assembler.images import LAYOUT, LayoutName, parse_layout, parse_reference
+    from assembler.image_names import LAYOUT, LayoutName, parse_layout, parse_reference
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import LayoutFiles
 
@@ -65,8 +65,8 @@ def find(builder: Builder, subject: str) -> Image:
 
     Raises NotFound, UsageError.
     """
-    from assembler.builder import host_platform
-    from assembler.images import parse_reference
+    from assembler.image_names import parse_reference
+    from assembler.images import host_platform
 
     if is_path(subject):
         from assembler.store.importing import import_image

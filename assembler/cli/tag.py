@@ -18,7 +18,7 @@ def command(image: str, names: tuple[str, ...], store: str) -> None:
     with cancellable() as cancellation:
         from assembler.builder import Builder
         from assembler.cli.subjects import find
-        from assembler.images import parse_reference
+        from assembler.image_names import parse_reference
 
         references = list(map(parse_reference, names))
         with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:

@@ -25,6 +25,8 @@ _EARLIER = 20  # builds that are compared with
 
 Inputs = Callable[[Digest], str]
 """The text of the document recorded under a key, as `cache.base.Record.inputs` is."""
+Elsewhere = Callable[[], "Iterable[tuple[str, Mapping[Digest, Record]]]"]
+"""Where other caches are, and what they tell of keys."""
 
 
 class _Note:
@@ -56,7 +58,7 @@ class Ledger:
         recorded: Inputs = lambda key: "{}",
         mine: Callable[[BuildRecord], bool] = lambda build: False,
         warn: Callable[[str], None] = lambda text: None,
-        elsewhere: Callable[[], Iterable[tuple[str, Mapping[Digest, Record]]]] = lambda: (),
+        elsewhere: Elsewhere = lambda: (),
     ) -> None:
         self.builds = builds
         self.image = ""

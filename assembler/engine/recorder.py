@@ -13,6 +13,7 @@ from assembler.events import (
     VertexMissed,
     VertexOutput,
     VertexStarted,
+    VertexWaiting,
 )
 from assembler.values import mutable
 
@@ -39,9 +40,12 @@ class Vertex:
         if reason:
             self.sink(VertexMissed(self.id, reason, self.clock()))
 
-    def output(self, chunk: bytes) -> None:
-        """Report output of a process."""
-        self.sink(VertexOutput(self.id, chunk, self.clock()))
+    def output(self, said: bytes | str) -> None:
+        """Report output of a process; text is a line about who is waited for (`store.working`)."""
+        if isinstance(said, str):
+            self.sink(VertexWaiting(self.id, said, self.clock()))
+        else:
+            self.sink(VertexOutput(self.id, said, self.clock()))
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from assembler.errors import Cancelled
 
 Result = TypeVar("Result")
 Task = Callable[[], None]
-_NICE = 10  # a tenth of the processor time that a step gets which wants all of it (sched(7))
+_NICER = 10  # a tenth of the processor time that a step gets which wants all of it (sched(7))
+_NICEST = 19
 
 
 class Scheduler(Generic[Result]):
@@ -109,7 +110,8 @@ class Scheduler(Generic[Result]):
 
     def _work_beside(self) -> None:
         with suppress(OSError):  # then they share alike
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # of this thread, and those it starts
+            own = os.getpriority(os.PRIO_PROCESS, 0)  # of this thread, and those it starts
+            os.setpriority(os.PRIO_PROCESS, 0, min(own + _NICER, _NICEST))
         while (task := self._tasks.get()) is not None and not self._over:
             try:
                 task()

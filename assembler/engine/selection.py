@@ -239,8 +239,8 @@ def select(
     """What `copy` takes out of `tree`, and of what `fetch` opens.
 
     `place` is what the tree is called in errors, `ignored` tells the ignore rule that hides
-    a path, None where none does. Raises CopySourceMissing for a plain path that is not there, StepError for a bad
-    pattern; both at the source's place in the Dockerfile.
+    a path, None where none does. Raises CopySourceMissing for a plain path that is not there,
+    StepError for a bad pattern; both at the source's place in the Dockerfile.
     """
     items: list[Selected] = []
     for source in copy.sources:

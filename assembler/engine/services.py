@@ -214,13 +214,14 @@ class Services:
     after the build. `claims` gives a turn at work that other builds on the store may be at.
     `described` gives what the image's configuration says besides. `destination` is told of the
     image's layers when they are there, and while they are packed.
+    `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
+    seconds since the epoch, are not used.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
-    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the epoch. With `recompress`, base layers too
-    are in `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
-    `ledger` notes what becomes of steps, and tells why.
-    Results of steps that ran before `since`, in seconds since the epoch, are not used.
+    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the
+    epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
+    Docker's media types instead of OCI's.
     """
 
     store: Store

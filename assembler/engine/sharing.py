@@ -51,10 +51,10 @@ def shared(
         with ExitStack() as shown:
             waiting: list[Vertex] = []
 
-            def tell(output: bytes) -> None:
+            def tell(said: bytes | str) -> None:
                 if not waiting:
                     waiting.append(shown.enter_context(vertex(f"wait {name}", title, sink, clock)))
-                waiting[0].output(output)
+                waiting[0].output(said)
 
             turn = stack.enter_context(claims(name, tell, check))
         yield turn

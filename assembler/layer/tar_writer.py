@@ -56,7 +56,8 @@ class TarWriter:
     A piece is a view of an arena, which comes from `arena`; without that there is one arena, and a
     piece has other bytes once `sink` has returned. `epoch` caps modification times (seconds; rule
     T3), which are whole seconds unless `fractions` are wanted. Files are opened by way of `near`,
-    where it is given. `seen` is told the SHA-256 digest of each file's bytes. Nothing is closed on error: a tar without its end is no tar.
+    where it is given. `seen` is told the SHA-256 digest of each file's bytes. Nothing is closed on
+    error: a tar without its end is no tar.
     """
 
     def __init__(

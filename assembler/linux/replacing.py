@@ -13,12 +13,28 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NAMED_ONLY = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 
 
 def unnamed() -> str:
     """A name that nothing has."""
     return os.urandom(16).hex()
+
+
+def put(path: str, content: bytes) -> None:
+    """Have `content` at `path`, whole or not at all, in place of what was there; nothing is synced. A
+    process that dies on the way leaves a name that begins with a dot beside it. Raises OSError."""
+    beside = os.path.join(os.path.dirname(path), f".{unnamed()}")
+    descriptor = os.open(beside, _WRITE, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        os.rename(beside, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
 
 
 @contextmanager

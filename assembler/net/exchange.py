@@ -55,6 +55,7 @@ class Exchange:
         self._length = 0  # that is still to come of a body that passes h11 by
         self._first = b""  # of that, what came with the head
         self._lasts = False
+        self._doubtful = False  # what the engine reads says twice how long it is
 
     @property
     def expired(self) -> bool:
@@ -98,7 +99,7 @@ class Exchange:
         engine = self._engine
         if engine is not None:
             whole = engine.our_state is h11.DONE and engine.their_state is h11.DONE
-            self._lasts = whole and not engine.trailing_data[0]
+            self._lasts = whole and not self._doubtful and not engine.trailing_data[0]
         if self._lasts and (engine is not None or not self._length):
             self.idle = True
             self._expires = time.monotonic() + self._keep_alive
@@ -166,6 +167,8 @@ class Exchange:
             length = b"0"
         if method == "CONNECT" or b"transfer-encoding" in said or not length:
             self._engine = engine
+            # Whoever is in between may have read it otherwise (RFC 9112 6.3).
+            self._doubtful = said.keys() >= {b"content-length", b"transfer-encoding"}
         else:
             connection = b",".join(
                 value for name, value in headers if name.lower() == b"connection"
@@ -188,7 +191,7 @@ class Exchange:
                     engine.receive_data(self._received(most))
                 else:
                     engine.receive_data(self.stream.read(most))
-        except h11.RemoteProtocolError as error:
+        except (h11.RemoteProtocolError, ValueError) as error:  # h11 0.14: an int of 5,000 digits
             raise httpx.RemoteProtocolError(str(error)) from error
         return event
 

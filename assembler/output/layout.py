@@ -49,7 +49,7 @@ class LayoutDirectory:
         try:
             return self._write(image, blobs, check)
         except OSError as error:
-            raise translated(error, _existing(self._path)) from error
+            raise translated(error, existing(self._path)) from error
 
     def reads(self, layer: Descriptor) -> bool:
         """Always: every layer is in what is written."""
@@ -123,7 +123,8 @@ def _replaced(old: Descriptor, new: Descriptor, tag: str | None) -> bool:
     return old.digest == new.digest and not old.annotations.get(REF_NAME)
 
 
-def _existing(path: str) -> str:
+def existing(path: str) -> str:
+    """`path`, or the directory nearest to it that exists."""
     while not os.path.exists(path):
         path = os.path.dirname(path) or "."
     return path

@@ -71,4 +71,4 @@ def lasting(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+    return f"{max(seconds, 0) // 1:.0f} s"

@@ -52,8 +52,8 @@ class PlanRequest:
 
     `ignore` are rules for lint. `every_stage` plans all of them, not only what the target needs.
     `allow` are entitlements, `hosts` the names that every RUN knows an address of, `limits` and the
-    bytes of `shared_memory` what every RUN may use. `no_cache` names
-    the stages that take nothing from the cache; `*` is every stage.
+    bytes of `shared_memory` what every RUN may use. `no_cache` names the stages that take nothing from
+    the cache; `*` is every stage.
     """
 
     dockerfile: Dockerfile

@@ -11,7 +11,7 @@ from functools import partial
 from typing import BinaryIO
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.errors import Cancelled, ProtocolViolation, RegistryError
+from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request
 from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
 from assembler.oci.digest import Digest
@@ -84,13 +84,17 @@ def push(
 
 
 def means(client: RegistryClient, reference: Reference, document: Document) -> bool:
-    """Whether the tag of `reference` is known to mean `document` already. Raises RegistryError."""
+    """Whether the tag of `reference` is known to mean `document` already; it is not to who may only
+    write. Raises RegistryError."""
     repository = _destination(client, reference, None).repository
     operation = f"the check of the tag {reference.tag}"
     url = f"{repository.url}/manifests/{reference.tag}"
     headers = {"Accept": document.media_type}
     request = Request("HEAD", url, repository.registry, operation, headers=headers)
-    answer = client.send(repository, request, PULL)
+    try:
+        answer = client.send(repository, request, PULL)
+    except Unauthorized:  # by the token server
+        return False
     said = answer.header("docker-content-digest")
     return answer.status == 200 and said == str(document.descriptor.digest)
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
+from assembler.linux.replacing import put
 from assembler.values import fields, value
 
 MOST = 100
@@ -27,7 +28,6 @@ _FEW = 4  # builds that are looked at though all was cached: that may be of a sh
 _LARGEST = 64 << 20  # bytes of a record
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @value(kw_only=True)
@@ -109,8 +109,9 @@ class Builds:
             import zlib
 
             packed = zlib.compress(json.dumps(dict(inputs)).encode(), 1)
-            self._put(f"{name}.inputs", packed)
-        self._put(name, json.dumps(_document(build), separators=(",", ":")).encode())
+            put(os.path.join(self._directory, f"{name}.inputs"), packed)
+        text = json.dumps(_document(build), separators=(",", ":"))
+        put(os.path.join(self._directory, name), text.encode())
         self._tidy([name, *names])
 
     def recent(self, most: int = MOST) -> Iterator[BuildRecord]:
@@ -149,19 +150,6 @@ class Builds:
             names = [name for name in os.listdir(self._directory) if _is_record(name)]
             return sorted(names, key=lambda name: (len(name), name), reverse=True)
         return []
-
-    def _put(self, name: str, content: bytes) -> None:
-        path = os.path.join(self._directory, name)
-        beside = os.path.join(self._directory, f".{name}")
-        descriptor = os.open(beside, _WRITE, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            os.rename(beside, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(beside)
-            raise
 
     def _get(self, name: str) -> bytes | None:
         with suppress(OSError):

@@ -14,7 +14,8 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.errors import BlobCorrupt
 from assembler.linux.claims import Claim, claim
@@ -156,6 +157,13 @@ class Ingest:
             if self._held:
                 self._draft.append(memoryview(self._held))
         return self._draft
+
+    def content(self) -> BinaryIO:
+        """What was written, from its start; nothing more can be written then."""
+        if self._draft is None:
+            return BytesIO(self._held)
+        os.lseek(self._draft.file, 0, os.SEEK_SET)
+        return os.fdopen(os.dup(self._draft.file), "rb")
 
     @property
     def digest(self) -> Digest:

@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from assembler.linux.replacing import put
+
 MANY, MOST = 2000, 256 << 20
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LARGEST = 1 << 30  # bytes of a listing's text
 _HEX = 64
 
@@ -39,16 +40,7 @@ class Listings:
 
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         text = "\0".join([*files, *files.values()])
-        content = zlib.compress(text.encode("utf-8", "surrogateescape"), 1)
-        beside = os.path.join(self._directory, f".{os.urandom(6).hex()}")
-        try:
-            with os.fdopen(os.open(beside, _WRITE, 0o600), "wb") as stream:
-                stream.write(content)
-            os.rename(beside, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(beside)
-            raise
+        put(path, zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
         if not self._tidied:
             self._tidied = True
             self._tidy()
@@ -58,16 +50,20 @@ class Listings:
         import zlib
 
         path = self._path(digest)
+        unpacking = zlib.decompressobj()
         try:
             with os.fdopen(os.open(path, _READ), "rb") as stream:
-                text = zlib.decompressobj().decompress(stream.read(MOST), _LARGEST)
-            os.utime(path)
+                text = unpacking.decompress(stream.read(MOST), _LARGEST)
         except OSError:
             return None
         except zlib.error:
+            text = b""
+        if not unpacking.eof:  # garbled, or cut short by a power cut: it would never be made anew
             with suppress(OSError):
                 os.unlink(path)
             return None
+        with suppress(OSError):  # a store that cannot be written
+            os.utime(path)
         words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
         half = len(words) // 2
         return dict(zip(words[:half], words[half:], strict=False))

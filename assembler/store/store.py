@@ -173,11 +173,17 @@ class Store:
     def image(self, descriptor: Descriptor, platform: Platform | None = None) -> Image:
         """The image whose manifest is `descriptor`; of an index the one for `platform`, or without
         that the first that is here. Raises BlobMissing, BlobCorrupt."""
-        try:
+        with self._garbled(descriptor):
             document = parse(self.blobs.read(descriptor), descriptor.media_type)
             if isinstance(document, Index):
                 return self._within(document, platform, _DEPTH)
             return Image.read(document, self.blobs.read(document.config))
+
+    @contextmanager
+    def _garbled(self, descriptor: Descriptor) -> Iterator[None]:
+        """What cannot be read of `descriptor` is BlobCorrupt."""
+        try:
+            yield
         except ValueError as error:
             raise BlobCorrupt(
                 f"image {descriptor.digest} in the store: {error}",
@@ -193,7 +199,8 @@ class Store:
             yield from self._all_within(descriptor, _DEPTH)
 
     def _all_within(self, descriptor: Descriptor, depth: int) -> Iterator[Image]:
-        document = parse(self.blobs.read(descriptor), descriptor.media_type)
+        with self._garbled(descriptor):
+            document = parse(self.blobs.read(descriptor), descriptor.media_type)
         assert isinstance(document, Index)  # by the media type, which `parse` compares
         for entry in document.manifests if depth else ():
             none = entry.platform is not None and entry.platform.os == "unknown"

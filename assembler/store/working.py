@@ -24,8 +24,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
 
-Tell = Callable[[bytes], None]
-"""Shows lines about who is waited for, and what the owner says."""
+Tell = Callable[[bytes | str], None]
+"""Shows who waits: a text is a line about who is waited for, bytes are what that one says."""
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _BUSY, _FAILED = b" ", b"!"
@@ -117,7 +117,10 @@ class Working:
                     _introduce(file, self._clock())
                     stack.pop_all()
                     return file
-                os.unlink(path)  # its owner died: who waits for that one waits anew
+                try:
+                    os.unlink(path)  # its owner died: who waits for that one waits anew
+                except OSError:
+                    return -1
 
     def _opened(self, path: str) -> int:
         try:
@@ -200,8 +203,8 @@ class _Owner:
             self._look()
 
     def line(self, text: str) -> None:
-        """Tell `text` of it in a line of its own."""
-        self._tell(f"\n{self._name} {text}\n".encode())
+        """Tell `text` of it."""
+        self._tell(f"{self._name} {text}")
 
     def _introduce(self) -> None:
         head, newline, _ = os.pread(self._file, _HEAD, 0).partition(b"\n")
@@ -221,7 +224,7 @@ class _Owner:
         if within:
             raise RuntimeError("a thread waits for itself")
         self.introduced = True
-        self._tell(f"waiting for {self._name}{since}\n".encode())
+        self._tell(f"waiting for {self._name}{since}")
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -234,7 +237,8 @@ class _Owner:
 
 
 def sweep(directory: str) -> None:
-    """Remove the files of dead processes, and the lock with them. Raises OSError."""
+    """Remove the files of dead processes, and the lock with them, as far as this one may. Raises
+    OSError."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -243,12 +247,11 @@ def sweep(directory: str) -> None:
         path = os.path.join(directory, name)
         try:
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except OSError:  # gone, or of another user: nobody needs them
             continue
-        try:
-            if _locked(file) and os.fstat(file).st_nlink:
-                os.unlink(path)
-        finally:
+        if _locked(file):
+            _give_up(path, file)
+        else:
             os.close(file)
 
 
@@ -265,8 +268,9 @@ def _introduce(file: int, now: float) -> None:
 
 def _give_up(path: str, file: int) -> None:
     try:
-        if os.fstat(file).st_nlink:  # else somebody removed the store
-            os.unlink(path)
+        with suppress(OSError):  # whoever comes takes it for one of a dead process
+            if os.fstat(file).st_nlink:  # else somebody removed the store
+                os.unlink(path)
     finally:
         os.close(file)
 

@@ -109,11 +109,15 @@ def in_layer(**fields: Any) -> dict[str, Any]:
         in_step(identity=7),
         in_step(created=None),
         in_step(created="x" * 5000),
+        in_step(created="yesterday"),
+        in_step(created="2026-02-30T03:04:05Z"),
+        in_step(created="2026-01-02T03:04:05+25:00"),
         in_step(ran=-1),
         in_step(ran=True),
         in_step(ran=1e300),
         in_step(inputs={}),
         in_step(inputs="["),
+        in_step(inputs='{"step": "\ud800"}'),
         in_step(layer=1),
         in_step(layer=-1),
         in_step(layer=False),
@@ -142,6 +146,11 @@ def test_M4_M7_what_has_another_shape_is_refused(document: Any) -> None:
 def test_M7_what_is_too_much_or_no_json_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         CacheDocument.parse(content)
+
+
+def test_M7_long_inputs_are_done_without() -> None:
+    read = CacheDocument.of(in_step(inputs=json.dumps({"step": "x" * (64 << 10)})))
+    assert {record.inputs for record in read.records.values()} == {"{}"}
 
 
 def test_what_nobody_would_read_for_its_size_is_not_written() -> None:

@@ -152,7 +152,7 @@ def test_a_layer_that_cannot_be_had_is_not_taken(local: LocalCache) -> None:
 
 def test_what_is_exported_is_what_was_seen_by_every_key_of_the_same_run(local: LocalCache) -> None:
     local.record(KEY, RECORD)
-    local.record(ALSO, replace(RECORD, inputs="{}"))
+    local.record(ALSO, replace(RECORD, inputs='{"step": "RUN other"}'))
     local.record(Digest.of(b"of another build"), replace(RECORD, ran=9.0))
     local.record(Digest.of(b"unseen"), Record(Digest.of(b"x"), ""))
     seen = Seen(local)
@@ -162,6 +162,23 @@ def test_what_is_exported_is_what_was_seen_by_every_key_of_the_same_run(local: L
         KEY: replace(RECORD, source=""),
         ALSO: replace(RECORD, inputs="{}", source=""),
     }
+
+
+def test_M7_a_result_has_twenty_keys_at_most_besides_its_own(local: LocalCache) -> None:
+    many = {Digest.of(b"%d" % number): RECORD for number in range(300)}
+    source = Source(CacheDocument({**many, KEY: RECORD, IDENTITY: RECORD}))
+    assert behind(local, source).lookup(KEY) == RECORD
+    kept = Origins(local).keys([IDENTITY])[IDENTITY]
+    assert {KEY, IDENTITY} < set(kept)
+    assert len(kept) in (20, 21)
+    for key in many:
+        local.record(key, RECORD)
+    seen = Seen(local)
+    seen.lookup(KEY)
+    found = exported(seen, Origins(local))
+    assert {KEY, IDENTITY} < set(found)
+    assert len(found) in (20, 21)
+    assert {found[key].inputs for key in found.keys() - {KEY, IDENTITY}} == {"{}"}
 
 
 def test_prune_forgets_where_layers_are_only_with_the_rest(local: LocalCache) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from assembler.builder import BuildRequest, plan_request
 from assembler.cli.inputs import Inputs
 from assembler.cli.main import run
 from assembler.cli.options import pairs, platform_of
@@ -30,6 +29,7 @@ from assembler.errors import UsageError
 from assembler.oci.image import Annotations
 from assembler.oci.platform import Platform
 from assembler.plan.make import make
+from assembler.request import BuildRequest, plan_request
 from assembler.source import Source
 
 AMD64 = Platform.parse("linux/amd64")

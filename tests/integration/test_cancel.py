@@ -363,7 +363,7 @@ from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
-from assembler.builder import host_platform
+from assembler.images import host_platform
 from assembler.store.store import Store
 digest = Digest.of(b"not what the blob holds, which nobody reads to its end")
 with Store.open(sys.argv[1]) as store:

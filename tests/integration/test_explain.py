@@ -93,7 +93,7 @@ def test_each_change_is_named_by_the_step_that_sees_it_first(project: Project) -
     assert project.shown == {}, "there is nothing to compare with"
 
     assert project.build() == dict.fromkeys((COPY, RUN, FROM_BUILD, LAST), "cached")
-    assert re.fullmatch(r"CACHED \(local, [0-9]+ s old\)", project.shown[RUN])
+    assert re.fullmatch(r"CACHED \(local, [0-9]+ (s|min) old\)", project.shown[RUN])
 
     project.write("src/app.py", "2")
     changed = {
@@ -184,7 +184,7 @@ def test_a_fresh_machine_says_what_it_takes_from_a_shared_cache_and_why_not(
         return [re.split("  +", line, maxsplit=2)[2] for line in output.splitlines()[2:]]
 
     for line in fresh("one"):
-        assert re.fullmatch("from directory cache, [0-9]+ s old", line)
+        assert re.fullmatch("from directory cache, [0-9]+ (s|min) old", line)
     project.replace("600", "644")
     assert fresh("two")[1] == "--chmod 600 → 644"
     project.replace("644", "600")

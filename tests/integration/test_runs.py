@@ -210,7 +210,7 @@ def together(assemble: Any, *directories: Path) -> list[subprocess.CompletedProc
 
 MEETING = """\
 FROM busybox
-RUN --mount=type=cache,target=/c,sharing=SHARING touch /c/NAME; for n in $(seq 100); do test -e /c/OTHER && break; sleep 0.1; done; echo met $(ls /c)
+RUN --mount=type=cache,target=/c,sharing=SHARING touch /c/NAME; for n in $(seq 600); do test -e /c/OTHER && break; sleep 0.1; done; echo met $(ls /c)
 """
 
 
@@ -229,7 +229,7 @@ def test_M7_builds_at_once_have_a_private_cache_each(assemble: Any, context: Con
     dockerfile = (
         "FROM busybox\nRUN --mount=type=cache,target=/c,sharing=private"
         " --mount=type=cache,id=all,target=/all touch /c/NAME /all/NAME;"
-        " for n in $(seq 100); do test -e /all/OTHER && break; sleep 0.1; done;"
+        " for n in $(seq 600); do test -e /all/OTHER && break; sleep 0.1; done;"
         " echo $(ls /all) and $(ls /c)\n"
     )
     done = together(

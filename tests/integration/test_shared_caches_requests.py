@@ -351,6 +351,13 @@ def no_layer(shared: Shared) -> None:
     shared.publish(json.dumps(document).encode(), layers=layers)
 
 
+def larger_than_disks(shared: Shared) -> None:
+    document, layers = shared.document, shared.manifest["layers"]
+    for blob in (document["layers"][0]["blob"], layers[0]):
+        blob["size"] = 1 << 60
+    shared.publish(json.dumps(document).encode(), layers=layers)
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -369,6 +376,7 @@ def no_layer(shared: Shared) -> None:
         (other_diff_id, "is not used any more: .*diff_id"),
         (exchanged_layers, "is not used any more: .*diff_id"),
         (no_layer, "is not used any more: "),
+        (larger_than_disks, "is not used any more: no space left"),
     ],
     ids=lambda value: getattr(value, "__qualname__", "").split(".")[0] or None,
 )
@@ -385,6 +393,13 @@ def test_B14_what_cannot_be_used_is_one_line_and_the_steps_run(
     else:  # what is known and lacks its bytes is put together again; and nothing wrong was kept
         again = shared.build("two", "--cache-from", shared.ref)
         assert (steps(again), warnings(again)) == ((3, 0), [])
+
+
+def test_B14_what_was_refused_is_not_kept(shared: Shared) -> None:
+    """The next build would find it in the store, and not look into it."""
+    no_layer(shared)
+    shared.build("two", "--cache-from", shared.ref)
+    assert not (shared.directory / "two/blobs/sha256" / layer_of(shared).partition(":")[2]).exists()
 
 
 def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:

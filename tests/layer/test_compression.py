@@ -26,8 +26,8 @@ from assembler.layer.compression import (
     Zstd,
     by_name,
     frame_threads,
-    reader,
 )
+from assembler.layer.decompression import reader
 from assembler.layer.zstd_chunked import ZstdChunked
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -159,6 +159,7 @@ def test_heads_that_were_garbled_mean_what_h11_says(ask: Ask) -> None:
         (answer(OK, b"Connection: a", b"Connection: close", LENGTH), False),
         (HEADS["usual"] + b"HTTP/1.1 200 OK\r\n", False),  # what nobody asked for
         (HEADS["chunked"] + b"x", False),
+        (HEADS["both"], False),  # RFC 9112 6.3
     ],
 )
 def test_a_connection_is_used_again_if_it_stands_where_an_answer_begins(

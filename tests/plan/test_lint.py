@@ -807,7 +807,7 @@ def test_a_thousand_stages_are_looked_at_in_a_second() -> None:
     for number in range(1, 1000):
         lines += [f"FROM s{number - 1} AS s{number}", "ARG A=1", "ENV k$A v", "WORKDIR x", "CMD x"]
     asked = request("\n".join(lines))
-    started = time.monotonic()
+    started = time.process_time()
     warnings, error = examine(asked, {})
     assert error is None and len(warnings) == 999 * 2 + 1
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2

@@ -379,9 +379,9 @@ def test_a_thousand_stages_are_drawn_in_two_seconds(
     write: Callable[[Plan, Forecast], str],
 ) -> None:
     plan = many_stages()
-    started = time.monotonic()
+    started = time.process_time()
     drawn = write(plan, everything_to_do(plan))
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert drawn.count("s999") >= 1
 
 

@@ -147,6 +147,7 @@ def test_R10_a_token_server_that_lets_nobody_read_lets_push(
     faulty.on("GET", TOKEN, no_reading)
     challenge = f'Bearer realm="{faulty.origin}/token",error="insufficient_scope"'
     faulty.on("HEAD|GET", "/v2/*", reply(401, {"WWW-Authenticate": challenge}))
+    assert not means(client, Reference.parse(f"{faulty.host}/app:1"), IMAGE.manifest)
     send(client, f"{faulty.host}/app:1")
     assert holds(faulty, "app:1")
 

@@ -76,6 +76,17 @@ def test_a_blob_that_is_there_is_replaced(store: Store) -> None:
     assert ingests(store) == [] and path.stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("size", [0, 100, len(CONTENT)])
+def test_what_was_written_is_read_before_it_has_a_name(store: Store, size: int) -> None:
+    with store.blobs.ingest() as ingest:
+        ingest.write(CONTENT[:size])
+        with ingest.content() as content:
+            assert content.read() == CONTENT[:size]
+        digest, _ = ingest.commit()
+    with store.blobs.open(digest) as stream:
+        assert stream.read() == CONTENT[:size]
+
+
 def test_a_blob_gets_the_directory_of_its_algorithm(store: Store) -> None:
     digest = store.blobs.put(CONTENT, "sha512")
     assert digest.algorithm == "sha512" and store.blobs.has(digest)

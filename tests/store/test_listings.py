@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,15 @@ def test_what_is_there_is_not_written_again(listings: Listings, tmp_path: Path) 
     assert path.stat().st_ino == before.st_ino and path.stat().st_mtime > 1
 
 
-def test_what_is_garbled_is_not_known(listings: Listings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "garble", [lambda whole: b"garbled", lambda whole: whole[:-3], lambda whole: b""]
+)
+def test_what_is_garbled_or_cut_short_is_not_known_and_is_kept_anew(
+    listings: Listings, tmp_path: Path, garble: Callable[[bytes], bytes]
+) -> None:
     listings.save(ONE, FILES)
     (path,) = (tmp_path / "listings").iterdir()
-    path.write_bytes(b"garbled")
+    path.write_bytes(garble(path.read_bytes()))
 
     assert listings.load(ONE) is None
     listings.save(ONE, FILES)

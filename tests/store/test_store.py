@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
-from assembler.oci.descriptor import MANIFEST, Descriptor
+from assembler.oci.descriptor import INDEX, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.store import Store
 
@@ -109,6 +109,15 @@ def test_CR09_eight_writers_of_names_lose_none(store: Store) -> None:
     ]
     assert [writer.wait(60) for writer in writers] == [0] * 8
     assert len(store.refs.items()) == 80
+
+
+@pytest.mark.parametrize("content", [b"garbled", b"{}", b'{"schemaVersion": 2, "layers": []}'])
+def test_an_index_that_is_none_is_named_as_damaged(store: Store, content: bytes) -> None:
+    digest = store.blobs.put(content)
+    descriptor = Descriptor(INDEX, digest, len(content))
+    for asked in (store.image, lambda one: list(store.images(one))):
+        with pytest.raises(BlobCorrupt, match=f"image {digest} in the store"):
+            asked(descriptor)
 
 
 def test_CR12_a_newer_store_is_refused_untouched(store: Store) -> None:

@@ -54,9 +54,9 @@ class Told:
         self.text = ""
         self._more = threading.Condition()
 
-    def __call__(self, output: bytes) -> None:
+    def __call__(self, said: bytes | str) -> None:
         with self._more:
-            self.text += output.decode()
+            self.text += f"[{said}]\n" if isinstance(said, str) else said.decode()
             self._more.notify_all()
 
     def until(self, part: str) -> None:
@@ -96,7 +96,9 @@ def test_a_turn_that_nobody_else_has_is_not_waited_for_and_leaves_nothing(tmp_pa
 def test_who_waits_is_told_for_whom_and_what_that_one_says(tmp_path: Path) -> None:
     with owner(tmp_path) as process, waiter(tmp_path) as (told, ended):
         told.until("compiling\n")
-        assert told.text.startswith(f"waiting for process {process.pid}, which has been at it for")
+        line, said = told.text.split("\n", 1)
+        assert line.startswith(f"[waiting for process {process.pid}, which has been at it for ")
+        assert said == "compiling\n", "what the owner said is told apart from lines about it"
         assert not ended
         process.communicate("done\n")
     assert isinstance(ended[0], Turn) and ended[0].waited
@@ -194,6 +196,31 @@ def test_files_of_killed_processes_are_swept_and_those_of_live_ones_stay(tmp_pat
         process.wait()
         with Store.open(store):
             assert os.listdir(directory) == []
+
+
+def test_what_cannot_be_swept_keeps_nobody_from_the_store(tmp_path: Path) -> None:
+    """As the files of a command that was run as root, and killed."""
+    store = str(tmp_path / "store")
+    with Store.open(store):
+        pass
+    directory = tmp_path / "store/working"
+    (directory / "strange").mkdir(parents=True)
+    (directory / "dead").write_bytes(b" {}\n")
+    with Store.open(store) as opened, opened.working.claim("make", print) as turn:
+        assert not turn.waited
+    assert os.listdir(directory) == ["strange"]
+
+
+def test_a_turn_whose_file_cannot_be_removed_ends_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> None:
+        raise PermissionError(path)
+
+    with Working(str(tmp_path)).claim("make", print):
+        monkeypatch.setattr(working.os, "unlink", refused)
+    with Working(str(tmp_path)).claim("make", print) as turn:  # left as by a dead process
+        assert not turn.waited
 
 
 ROUNDS = """\

@@ -18,6 +18,7 @@ from assembler.events import (
     VertexOutput,
     VertexProgress,
     VertexStarted,
+    VertexWaiting,
     Warned,
 )
 from assembler.expressions import expression
@@ -97,6 +98,9 @@ class Plain:
                         self._line(vertex, event.detail)
                     done = f"DONE {event.time - vertex.started:.1f}s"
                     self._line(vertex, _cached(event) if event.cached else done)
+                case VertexWaiting():
+                    vertex = self._end_line(self._vertexes[event.vertex], event.time)
+                    self._line(vertex, printable(event.message))
                 case VertexMissed():
                     self._line(self._vertexes[event.vertex], f"RUN: {printable(event.reason)}")
                 case VertexFailed():
@@ -162,6 +166,10 @@ class Plain:
             for key in broken_off:
                 del self._transfers[key]
             self._draw(time)
+        return self._end_line(vertex, time)
+
+    def _end_line(self, vertex: _Vertex, time: float) -> _Vertex:
+        """Show what was held back of a line."""
         if vertex.pending:
             self._text(vertex, vertex.pending, time)
             vertex.pending = b""

@@ -19,12 +19,21 @@ from assembler.events import (
     VertexOutput,
     VertexProgress,
     VertexStarted,
+    VertexWaiting,
     Warned,
 )
 
 OFTEN = 0.1  # seconds between two statuses of a blob
 
-Told = VertexStarted | VertexOutput | VertexProgress | VertexDone | VertexFailed | Warned
+Told = (
+    VertexStarted
+    | VertexOutput
+    | VertexWaiting
+    | VertexProgress
+    | VertexDone
+    | VertexFailed
+    | Warned
+)
 
 
 class RawJson:
@@ -73,6 +82,16 @@ class RawJson:
                     "timestamp": _time(event.time),
                 }
                 return {"logs": [log]}
+            case VertexWaiting():
+                waiting = {
+                    "id": event.message,
+                    "vertex": _digest(event.vertex),
+                    "current": 0,
+                    "total": 0,
+                    "timestamp": _time(event.time),
+                    "started": _time(event.time),
+                }
+                return {"statuses": [waiting]}
             case VertexProgress():
                 status = {
                     "id": event.item,

@@ -20,6 +20,7 @@ from assembler.events import (
     VertexMissed,
     VertexOutput,
     VertexStarted,
+    VertexWaiting,
     Warned,
 )
 from assembler.source import Source, Span
@@ -62,6 +63,37 @@ def test_a_step_says_why_it_runs() -> None:
     assert text == (
         "#1 [build 2/4] RUN make\n#1 RUN: src/app.py changed\\x1b[2J (and 2 more)\n#1 DONE 1.0s\n"
     )
+
+
+WAITING = VertexWaiting("1/0", "waiting for process 4711, which has been at it for 12.3 s", 100.5)
+
+
+def test_a_line_about_who_is_waited_for_is_told_apart_from_output() -> None:
+    gone = VertexWaiting("1/0", "process 4711 is gone; going on without it", 101.0)
+    text = shown(
+        RUN, WAITING, VertexOutput("1/0", b"cc a.c\ncc b", 100.75), gone,
+        VertexOutput("1/0", b"cc a.c\n", 101.25), VertexDone("1/0", RUN.name, 101.5),
+    )  # fmt: skip
+    assert text.splitlines() == [
+        "#1 [build 2/4] RUN make",
+        "#1 waiting for process 4711, which has been at it for 12.3 s",
+        "#1 0.750 cc a.c",
+        "#1 1.000 cc b",
+        "#1 process 4711 is gone; going on without it",
+        "#1 1.250 cc a.c",
+        "#1 DONE 1.5s",
+    ]
+
+
+def test_the_status_of_BuildKit_has_who_is_waited_for_beside_the_logs() -> None:
+    stream = io.StringIO()
+    json_lines = RawJson(stream)
+    json_lines(RUN)
+    json_lines(WAITING)
+    _, said = map(json.loads, stream.getvalue().splitlines())
+    (status,) = said.pop("statuses")
+    assert not said
+    assert (status["id"], status["current"]) == (WAITING.message, 0) and "completed" not in status
 
 
 @pytest.mark.parametrize(
