@@ -60,7 +60,7 @@ def test_O1_push_pushes_the_image_as_its_output_packs_it() -> None:
 def test_what_has_a_comma_is_quoted() -> None:
     (found,) = requested(['type=oci,"dest=/a,b",tar=false,"name=x,y:1"'], push=False)
     assert (found.destination, found.names) == ("/a,b", ("x", "y:1"))
-    with pytest.raises(UsageError, match='-o type=oci,"dest=x: .* missing closing "'):
+    with pytest.raises(UsageError, match=r'-o type=oci,"dest=x: .* missing closing "'):
         requested(['type=oci,"dest=x'], push=False)
 
 
