@@ -123,7 +123,7 @@ def mutable(cls: Class, /) -> Class:
 def _value(cls: Any, kw_only: bool, order: bool) -> Any:
     methods: dict[str, Any] = {"__eq__": _equal, "__hash__": _hashed}
     if order:
-        methods["__lt__"] = _less
+        methods |= {"__lt__": _less, "__le__": _not_more}  # those of > and >= are these, turned
     made = _made(cls, kw_only, {**methods, **cls.__dict__})
     names = [one.name for one in fields(made) if one.compare]
     made._compared = attrgetter(*names) if names else type
@@ -147,6 +147,7 @@ def _made(cls: Any, kw_only: bool, namespace: dict[str, Any] | None = None) -> A
     initial = [one for one in known.values() if one.init]
     positional = tuple(one.name for one in initial if not one.kw_only)
     namespace |= {
+        "__qualname__": cls.__qualname__,
         "__slots__": tuple(own),
         "__match_args__": positional,
         "__dataclass_fields__": _DataclassFields(),
@@ -239,6 +240,13 @@ def _less(one: Any, other: Any) -> Any:
         return NotImplemented
     compared = one.__class__._compared
     return compared(one) < compared(other)
+
+
+def _not_more(one: Any, other: Any) -> Any:
+    if other.__class__ is not one.__class__:
+        return NotImplemented
+    compared = one.__class__._compared
+    return compared(one) <= compared(other)
 
 
 def _hashed(one: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 from dataclasses import fields, is_dataclass
@@ -90,6 +91,7 @@ def test_values_in_an_order_are_compared_field_by_field() -> None:
         second: int
 
     assert sorted([Pair(2, 1), Pair(1, 2), Pair(1, 1)]) == [Pair(1, 1), Pair(1, 2), Pair(2, 1)]
+    assert Pair(1, 2) <= Pair(1, 2) >= Pair(1, 1) and not Pair(1, 2) > Pair(1, 2)
     with pytest.raises(TypeError):
         assert Pair(1, 1) < 3
 
@@ -118,7 +120,9 @@ def test_what_is_mutable_is_equal_to_itself_only() -> None:
 
     one = Count()
     one.number += 1
-    assert one.number == 1 and Count() != Count() and repr(one).endswith("Count(number=1)")
+    assert (
+        one.number == 1 and Count() != Count() and repr(one).endswith(".<locals>.Count(number=1)")
+    )
 
 
 def test_a_field_of_the_standard_library_means_the_same() -> None:
@@ -131,6 +135,23 @@ def test_a_field_of_the_standard_library_means_the_same() -> None:
 
     assert Said().x == 1 and Said().more == [] and Said(more=[1]) == Said()
     assert repr(Said()).endswith("Said(x=1)")
+
+
+class Around:
+    """What has a class of its own."""
+
+    @value
+    class Inner:
+        """Which is found by its whole name."""
+
+        x: int
+
+
+def test_values_go_to_other_processes_as_they_are() -> None:
+    for one in (Point(1, 2, "a", "s"), Named(1, more=(2,)), Nothing(), Around.Inner(1)):
+        again = pickle.loads(pickle.dumps(one))
+        assert again == one == copy.copy(one) and repr(again) == repr(one)
+        assert type(again) is type(one)
 
 
 class Place(NamedTuple):

@@ -62,7 +62,7 @@ def parse_filter(key: str, value: str | None) -> Filter:
         raise UsageError(f"--filter {word}: no such filter", hint=f"one of {known}")
     text = _TEXTS[bare]
     if key.endswith("~"):
-        return _pattern(text, value)
+        return _pattern(text, bare, value)
     if key.endswith("!"):
         return lambda one: text(one) != value
     if bare == "id":
@@ -70,13 +70,13 @@ def parse_filter(key: str, value: str | None) -> Filter:
     return lambda one: text(one) == value
 
 
-def _pattern(text: Callable[[Usage], str], pattern: str) -> Filter:
+def _pattern(text: Callable[[Usage], str], name: str, pattern: str) -> Filter:
     import re
 
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--filter ~={pattern}: {error}") from error
+        raise UsageError(f"--filter {name}~={pattern}: {error}") from error
     return lambda one: compiled.search(text(one)) is not None
 
 

@@ -9,7 +9,8 @@ from assembler.cache.exporting import MODES, CacheTarget
 from assembler.cache.places import CacheSource
 from assembler.cli.limits import size_of
 from assembler.cli.outputs import parse_packaging, parse_truth
-from assembler.errors import UsageError
+from assembler.dockerfile.flags import parse_csv_fields
+from assembler.errors import BadFlag, UsageError
 from assembler.oci.digest import Digest
 from assembler.oci.reference import Reference
 
@@ -18,21 +19,13 @@ _FROM = {
     "local": frozenset(("src", "tag", "digest", "mounts")),
 }
 _LARGEST = "mounts-max-size"
-_PACKED = frozenset(("compression", "compression-level", "force-compression"))
+_BOTH = frozenset((
+    "mode", "image-manifest", "oci-mediatypes", "ignore-error", "mounts", _LARGEST,
+    "compression", "compression-level", "force-compression",
+))  # fmt: skip
 _TO = {
-    "registry": _PACKED
-    | {"ref", "mode", "image-manifest", "oci-mediatypes", "ignore-error", "mounts", _LARGEST},
-    "local": _PACKED
-    | {
-        "dest",
-        "tag",
-        "mode",
-        "image-manifest",
-        "oci-mediatypes",
-        "ignore-error",
-        "mounts",
-        _LARGEST,
-    },
+    "registry": _BOTH | {"ref"},
+    "local": _BOTH | {"dest", "tag"},
     "inline": frozenset(),
 }
 _INLINE = "BUILDKIT_INLINE_CACHE"
@@ -119,11 +112,13 @@ def _fields(
 ) -> tuple[str, dict[str, str]]:
     if "=" not in word:
         return "registry", {"ref": word}
+    try:
+        pairs = parse_csv_fields(word)
+    except BadFlag as error:
+        raise UsageError(f"{option} {word}: {error.message}") from error
     fields: dict[str, str] = {}
-    for part in word.split(","):
-        key, equals, text = part.partition("=")
-        key = key.strip().lower()
-        if not equals or key in fields:
+    for key, text in ((key.strip(), text) for key, text in pairs):
+        if text is None or key in fields:
             problem = "is given twice" if key in fields else "has no value"
             raise UsageError(f"{option} {word}: {key} {problem}", hint=f"{option} type=…,KEY=VALUE")
         fields[key] = text

@@ -81,6 +81,8 @@ def by_click() -> int:
         return _misused(error)
     except click.Abort as error:
         raise KeyboardInterrupt from error
+    except SystemExit as error:  # what click makes of a pipe without a reader, and of nothing else
+        raise BrokenPipeError from error
     return status if isinstance(status, int) else 0  # of a command that chose its own
 
 

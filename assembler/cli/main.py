@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from types import FrameType
 from typing import TextIO
 
@@ -42,11 +43,26 @@ def run() -> int:
     """Run the command line of this process; the exit status is returned."""
     # Nearly all that a start makes lives as long as the process: it need not be looked through.
     gc.set_threshold(200_000)
+    _have_streams()
     try:
         return _run("--debug" in sys.argv)
     finally:
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
+
+
+def _have_streams() -> None:
+    """Make the standard streams ones that can be written. A descriptor that whoever started us closed
+    would become that of the next file, a blob perhaps; and a locale without our arrows is no error."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (null := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) < 3:
+            os.set_inheritable(null, True)
+        os.close(null)
+        sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+        sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+        sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as that of stderr is
 
 
 def _flush(stream: TextIO | None) -> None:

@@ -130,9 +130,12 @@ def access_of(options: dict[str, Any]) -> Access:
                 hint="put USER:PASSWORD into ASSEMBLE_PUSH_CREDS (or …_BUILD_, …_PULL_), which"
                 " no other user sees, or use `assemble login --password-stdin`",
             )
-        from click import prompt
+        from click import Abort, prompt
 
-        creds = f"{user}:{prompt('Password', hide_input=True, err=True)}"
+        try:
+            creds = f"{user}:{prompt('Password', hide_input=True, err=True)}"
+        except Abort as error:  # Ctrl-C; of a build's, click may not have been asked before
+            raise KeyboardInterrupt from error
     return Access(
         insecure=tuple(map(_insecure, given["insecure"])),
         tls_verify=_tls_verify(given["tls_verify"]),

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from assembler.errors import UsageError
+from assembler.dockerfile.flags import parse_csv_fields
+from assembler.errors import BadFlag, UsageError
 from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ def concrete(
 
 
 def _read(word: str) -> OutputRequest:
-    fields = dict(part.partition("=")[::2] for part in word.split(","))
+    try:
+        fields = {key: text or "" for key, text in parse_csv_fields(word)}
+    except BadFlag as error:
+        raise UsageError(f"-o {word}: {error.message}") from error
     kind = fields.pop("type", "")
     if kind not in TYPES:
         raise UsageError(

@@ -12,7 +12,7 @@ from assembler.errors import NotFound, UsageError
 if TYPE_CHECKING:
     from assembler.store.builds import BuildRecord, Builds
 
-_BEFORE = re.compile(r"\^([0-9]*)")
+_BEFORE = re.compile(r"\^([0-9]{0,9})")
 _LEAST = 3  # letters of an id
 
 

@@ -57,11 +57,14 @@ def filters_of(words: Sequence[str]) -> tuple[list[Filter], float]:
 
 
 def _seconds(key: str, value: str) -> float:
+    hint = f"--filter {key}=24h"
     try:
-        return parse_duration(value) / 1e9
+        seconds = parse_duration(value) / 1e9
     except ValueError as error:
-        hint = f"--filter {key}=24h"
         raise UsageError(f"--filter {key}={value}: not a duration: {error}", hint=hint) from error
+    if seconds < 0:
+        raise UsageError(f"--filter {key}={value}: it is negative", hint=hint)
+    return seconds
 
 
 def table(found: Iterable[Usage], now: float) -> Iterable[str]:

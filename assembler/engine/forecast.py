@@ -19,6 +19,7 @@ from assembler.engine.lookup import (
     renewed,
 )
 from assembler.engine.realisation import Realisation
+from assembler.engine.recorder import place_of
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources
 from assembler.oci.descriptor import Descriptor
@@ -155,7 +156,7 @@ class _Walk:
 
 
 def _hit(record: Record, now: float) -> Hit:
-    return Hit(record.source, max(0.0, now - record.ran) if record.ran else None)
+    return Hit(place_of(record.source), max(0.0, now - record.ran) if record.ran else None)
 
 
 def _new() -> Digest:

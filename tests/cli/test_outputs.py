@@ -57,6 +57,13 @@ def test_O1_push_pushes_the_image_as_its_output_packs_it() -> None:
     assert [one.type for one in requested(["type=oci,dest=x"], push=True)] == ["oci", "registry"]
 
 
+def test_what_has_a_comma_is_quoted() -> None:
+    (found,) = requested(['type=oci,"dest=/a,b",tar=false,"name=x,y:1"'], push=False)
+    assert (found.destination, found.names) == ("/a,b", ("x", "y:1"))
+    with pytest.raises(UsageError, match=r'-o type=oci,"dest=x: .* missing closing "'):
+        requested(['type=oci,"dest=x'], push=False)
+
+
 @pytest.mark.parametrize("kind", ["image", "registry", "oci,dest=x", "docker,dest=x"])
 def test_Z7_every_output_of_an_image_has_the_attributes(kind: str) -> None:
     words = "compression=gzip,compression-level=9,force-compression=true,oci-mediatypes=false"

@@ -55,6 +55,7 @@ def test_a_build_is_named(builds: Builds, text: str, id: str) -> None:
         ("app:latesd", NotFound, "(did you mean app:latest?)", "assemble history"),
         ("012", UsageError, "several builds begin so", "0129999999ab, 0123456789ab"),
         ("^3", NotFound, "records of 3 builds", ""),
+        (f"^{'9' * 5000}", NotFound, "no record of a build ^999", "assemble history"),
         ("A B", NotFound, "no record of a build A B", "assemble history"),
     ],
 )

@@ -118,6 +118,7 @@ def test_filters_are_and_ed_and_until_is_a_duration() -> None:
     [
         ["until=soon"],
         ["until"],
+        ["until=-1h"],
         ["type=a", "type=b"],
         ["kind=x"],
         ["inuse=2"],
