@@ -218,11 +218,13 @@ class _DataclassFields:
     def __get__(self, one: Any, cls: Any) -> dict[str, Any]:
         import dataclasses
 
-        said = [
-            (one.name, Any, dataclasses.field(init=one.init, repr=one.repr, compare=one.compare))
-            for one in fields(cls)
-        ]
-        model: Any = dataclasses.make_dataclass(cls.__name__, said, kw_only=True)
+        def said(one: Field) -> Any:
+            given = {"default": one.default, "default_factory": one.factory}
+            known = {key: each for key, each in given.items() if each is not _LACKING}
+            return dataclasses.field(init=one.init, repr=one.repr, compare=one.compare, **known)
+
+        named = [(one.name, Any, said(one)) for one in fields(cls)]
+        model: Any = dataclasses.make_dataclass(cls.__name__, named, kw_only=True)
         found: dict[str, Any] = model.__dataclass_fields__
         cls.__dataclass_fields__ = found
         return found

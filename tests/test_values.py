@@ -53,6 +53,7 @@ def test_values_are_dataclasses_with_slots() -> None:
     assert replace(Named(1, 2), more=(3,)) == Named(1, 2, more=(3,))
     assert dataclasses.replace(Named(1, 2), y=3) == Named(1, 3)
     assert dataclasses.asdict(Keyed(x=1)) == {"x": 1}
+    assert [one.default for one in fields(Point)] == [dataclasses.MISSING, 0, "", ""]
     assert not hasattr(Point(1), "__dict__")
     assert Keyed(x=1) == Keyed(x=1)
     with pytest.raises(TypeError):
