@@ -43,10 +43,11 @@ class Environment:
         home = environ.get("HOME") or _home_of_user() or "/"
         temporary = environ.get("TMPDIR") or "/var/tmp"
         data_home = environ.get("XDG_DATA_HOME")
-        store = environ.get("ASSEMBLE_STORE") or f"{data_home or f'{home}/.local/share'}/assemble"
+        named = environ.get("ASSEMBLE_STORE") or f"{data_home or f'{home}/.local/share'}/assemble"
+        store = os.path.abspath(named)
         notice = ""
         if not environ.get("ASSEMBLE_STORE") and not data_home and not _can_be_made(store):
-            instead = f"{temporary}/assemble-{os.getuid()}"
+            instead = os.path.abspath(f"{temporary}/assemble-{os.getuid()}")
             notice = (
                 f"{home} cannot be written: the store is {instead} (ASSEMBLE_STORE names another)"
             )
@@ -55,7 +56,7 @@ class Environment:
         return cls(
             variables=environ,
             home=home,
-            store=os.path.abspath(store),
+            store=store,
             config_home=config_home,
             runtime_dir=environ.get("XDG_RUNTIME_DIR", ""),
             docker_config=environ.get("DOCKER_CONFIG") or f"{home}/.docker",

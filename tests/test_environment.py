@@ -23,6 +23,13 @@ def test_the_store_is_what_was_named_else_in_the_data_home_else_in_home(tmp_path
     assert store(HOME=home) == (f"{home}/.local/share/assemble", False)
 
 
+def test_RS03_a_home_without_a_slash_is_below_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert store(HOME="away") == (f"{tmp_path}/away/.local/share/assemble", False)
+
+
 @pytest.mark.parametrize("home", ["/dev/null", "/etc/passwd/home"])
 def test_RS03_a_home_that_cannot_be_written_is_replaced_with_a_notice(
     tmp_path: Path, home: str

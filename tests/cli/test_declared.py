@@ -39,6 +39,9 @@ WORDS = (
         "",
         "-x",
     ),
+    *("-1", "--jobs=٣", "--jobs= 3", "--cache-ttl=-5h", "--cache-ttl", "--no-cache-filter=a,b"),
+    *("--cache-to=", "--cache-from=type=local,src=x", "--require-cached", "--tls-verify=", "-qt"),
+    *("--pull=", "-f-", "--retry=1001", "--network", "Host", "--buil", "--label=a=b=c"),
 )
 
 
