@@ -79,7 +79,6 @@ class Environment:
 
 def _can_be_made(path: str) -> bool:
     """Whether `path`, or what exists of the way to it, is a directory that can be written."""
-    path = os.path.abspath(path)
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)

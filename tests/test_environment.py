@@ -38,10 +38,3 @@ def test_RS03_a_home_that_cannot_be_written_is_replaced_with_a_notice(
     assert store(HOME=home, TMPDIR=str(tmp_path)) == (expected, True)
     named = str(tmp_path / "named")
     assert store(HOME=home, TMPDIR=str(tmp_path), ASSEMBLE_STORE=named) == (named, False)
-
-
-def test_a_relative_home_is_below_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert store(HOME="home") == (f"{tmp_path}/home/.local/share/assemble", False)
