@@ -26,6 +26,7 @@ COMPLETED, ERROR, CANCELED = "completed", "error", "canceled"
 CACHED, RUN, FAILED, UNNEEDED = "cached", "run", "failed", "unneeded"
 _FEW = 4  # builds that are looked at though all was cached: that may be of a shared cache
 _LARGEST = 64 << 20  # bytes of a record
+_LATEST = float(1 << 34)  # seconds since the epoch: the year 2514
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -240,9 +241,10 @@ def _step(document: dict[str, Any]) -> StepRecord:
 
 
 def _typed(record: BuildRecord | StepRecord) -> bool:
-    """Whether every field of a record has the type that it should have."""
+    """Whether every field of a record has the type that it should have, and times are times."""
     for name, types in _TYPES[type(record)]:
-        if type(getattr(record, name)) not in types:
+        found = getattr(record, name)
+        if type(found) not in types or (float in types and not 0 <= found < _LATEST):
             return False
     return all(type(tag) is str for tag in getattr(record, "tags", ()))
 

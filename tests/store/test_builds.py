@@ -132,6 +132,17 @@ def test_what_is_no_record_is_passed_over(builds: Builds, tmp_path: Path, conten
     assert next(builds.recent()) == later
 
 
+@pytest.mark.parametrize("time", ["NaN", "1e300", "-1", "Infinity"])
+def test_a_time_that_is_none_makes_a_record_none(builds: Builds, tmp_path: Path, time: str) -> None:
+    builds.write(BUILD, {})
+    (name,) = (one for one in (tmp_path / "builds").iterdir() if not one.suffix)
+    document = json.loads(name.read_bytes())
+    text = json.dumps({**document, "started": "TIME"}).replace('"TIME"', time)
+    name.write_text(text)
+
+    assert list(builds.recent()) == []
+
+
 def test_builds_that_end_at_once_are_all_recorded(builds: Builds) -> None:
     ids = [new_id() for _ in range(16)]
     threads = [threading.Thread(target=builds.write, args=(record(id), {"a": "b"})) for id in ids]
