@@ -130,7 +130,7 @@ class ImportedCache:
         if known is not None and self._usable(known.descriptor):
             return known
         for place, found in self._results(identity):
-            if serves(found.variant, variant):
+            if serves(found.variant, variant) and not self._origins.contradicts(found.layer):
                 self._origins.take_layer(identity, variant, found.layer, place)
                 if self._usable(found.layer.descriptor):
                     return found.layer
@@ -142,7 +142,7 @@ class ImportedCache:
         if known is not None and self._usable(known[0].descriptor):
             return known
         for place, found in self._results(identity):
-            if same_tar(found.variant, variant):
+            if same_tar(found.variant, variant) and not self._origins.contradicts(found.layer):
                 self._origins.take_layer(identity, found.variant, found.layer, place)
                 if self._usable(found.layer.descriptor):
                     return found.layer, found.variant

@@ -156,8 +156,12 @@ class LocalCache:
         return None
 
     def record_packed(self, identity: Digest, variant: str, layer: Layer) -> None:
-        """Remember a packed form."""
-        self.change([insertion("layers", *layer_row(identity, variant, layer))])
+        """Remember a packed form. What else is said to be in the same blob, by a cache from elsewhere,
+        is not: one digest is one tar."""
+        blob = str(layer.descriptor.digest)
+        lies = "DELETE FROM layers WHERE digest = ? AND diff_id <> ?"
+        row = layer_row(identity, variant, layer)
+        self.change([(lies, (blob, str(layer.diff_id))), insertion("layers", *row)])
 
     def recall(self, key: Digest) -> Descriptor | None:
         """The manifest that was assembled for `key`, None if none was."""

@@ -34,6 +34,10 @@ class Origins:
         rows = self._cache.select("layers", "digest = ?", str(blob))
         return {Digest.parse(row[5]) for row in rows}
 
+    def contradicts(self, layer: Layer) -> bool:
+        """Whether another tar is known to be in the blob of `layer`."""
+        return bool(self.diff_ids(layer.descriptor.digest) - {layer.diff_id})
+
     def take(
         self, key: Digest, records: Mapping[Digest, Record], result: CachedLayer | None, place: str
     ) -> None:
@@ -43,7 +47,7 @@ class Origins:
             insertion("steps", *step_row(one, record), unless_known=one != key)
             for one, record in records.items()
         ]
-        if result is not None:
+        if result is not None and not self.contradicts(result.layer):
             for identity in {record.identity for record in records.values()}:
                 row = layer_row(identity, result.variant, result.layer)
                 statements.append(insertion("layers", *row, unless_known=True))

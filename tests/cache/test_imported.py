@@ -204,3 +204,20 @@ def test_what_is_too_old_here_may_be_younger_elsewhere(local: LocalCache) -> Non
     told = behind(local, middle, since=150.0).lookup(KEY)
     assert told == replace(RECORD, source=""), "whose age is told"
     assert behind(local, since=150.0).lookup(KEY) == replace(RECORD, source="")
+
+
+def test_B14_a_blob_that_was_packed_here_is_not_taken_for_another_tar(local: LocalCache) -> None:
+    """Two layers of a cache are exchanged: the first is refused, and made here, whose blob is what the
+    cache says of the second."""
+    other = Digest.of(b"other")
+    lie = replace(LAYER, diff_id=Digest.of(b"another tar"))
+    record = replace(RECORD, identity=other)
+    cache = behind(local, Source(CacheDocument({KEY: record}, {other: CachedLayer(lie, GZIP_5)})))
+    cache.lookup(KEY)
+    assert cache.packed(other, GZIP_5) == lie, "as long as nothing contradicts it"
+
+    cache.record_packed(IDENTITY, GZIP_5, LAYER)
+
+    assert cache.packed(other, GZIP_5) is None
+    assert cache.otherwise(other, ZSTD_3) is None
+    assert cache.packed(IDENTITY, GZIP_5) == LAYER
