@@ -152,7 +152,8 @@ def test_a_plan_tells_what_a_shared_cache_knows_and_offline_asks_none(
     assert "cached" not in offline.stdout and "importing" not in offline.stderr
     assemble("build", "--require-cached", context, code=1, **second)
     shown = assemble("plan", *shared, context, **second).stdout
-    assert len(re.findall(r"^  cached    .*  \(from directory cache, \d+ s old\)$", shown, re.M)) == STEPS
+    hits = re.findall(r"^  cached    .*  \(from directory cache, \d+ s old\)$", shown, re.M)
+    assert len(hits) == STEPS
     assert re.search(r"^shared caches\n  2 layers, \d+ B to pull\n", shown, re.M)
     document = json.loads(assemble("plan", "--format", "json", *shared, context, **second).stdout)
     assert len(document["forecast"]["fetches"]) == 2
