@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation, nothing
 from assembler.engine.recorder import vertex
 from assembler.engine.sharing import shared
-from assembler.engine.take import Take, unseen
+from assembler.engine.take import Take, hand
 from assembler.errors import BlobMissing, RegistryError
 from assembler.events import Sink, VertexProgress
 from assembler.oci.descriptor import Descriptor
@@ -58,7 +58,7 @@ class BlobFetcher:
         title = _title("pull", reference, blob)
         with self._turn(f"blob {blob.digest}", title, check):
             if self._store.blobs.has(blob.digest):  # another build was first
-                return self.hand(blob, take)
+                return hand(self._store.blobs, blob.digest, take)
             self._received(reference, blob, take, check)
 
     def _received(
@@ -96,13 +96,6 @@ class BlobFetcher:
         self, name: str, title: str, check: Callable[[], None] = nothing
     ) -> AbstractContextManager[Turn]:
         return shared(self._store.working.claim, name, title, self._sink, self._clock, check)
-
-    def hand(self, blob: Descriptor, take: Take) -> None:
-        """Hand the bytes of `blob`, which is in the store, to `take`."""
-        if take is not unseen:
-            with self._store.blobs.reading(blob.digest) as stream:
-                while piece := stream.read(1 << 20):
-                    take(piece)
 
     def at_once(
         self, blobs: Sequence[Descriptor], bring: Callable[[Descriptor, Check], None]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from assembler.access import Access
 from assembler.cancellation import Cancellation, nothing
 from assembler.engine.recorder import Vertex, vertex
-from assembler.engine.take import Take, unseen
+from assembler.engine.take import Take, hand, unseen
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
 from assembler.events import Sink
@@ -424,7 +424,7 @@ class Images:
         """Take what the store lost of an image of a layout from the layout. Raises BlobMissing."""
         place = replace(LayoutName.parse(image.name), digest=str(image.manifest.digest))
         self._from_layout(str(place), image.config.platform)
-        self._fetcher.hand(layer, take)
+        hand(self._store.blobs, layer.digest, take)
 
     def part(self, image: ResolvedImage, layer: Descriptor, offset: int, size: int) -> bytes | None:
         """Bytes of a base layer's blob, not verified; None where its registry gives no parts."""

@@ -17,7 +17,7 @@ from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, Regi
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.sharing import shared
-from assembler.engine.take import Take, unseen
+from assembler.engine.take import Take, hand, unseen
 from assembler.errors import (
     AssemblerError,
     BadArchive,
@@ -158,14 +158,8 @@ class SharedCaches:
         with shared(claim, name, title, self._sink, self._clock):
             if not self._store.blobs.has(blob.digest):
                 self._fetch(blob, take, judged)
-            elif take is not unseen:
-                self._hand(blob, take)
-
-    def _hand(self, blob: Descriptor, take: Take) -> None:
-        """Hand what is in the store to `take`."""
-        with self._store.blobs.reading(blob.digest) as content:
-            while piece := content.read(_PIECE):
-                take(piece)
+            else:
+                hand(self._store.blobs, blob.digest, take)
 
     def _wrong(self, blob: Descriptor, content: BinaryIO) -> BadArchive | None:
         """What is wrong with `content`, whose digest is that of `blob`, if its tar is not what it was

@@ -10,14 +10,13 @@ from typing import BinaryIO, TypeVar
 from assembler.engine.change import BaseChange, Change, StepChange
 from assembler.engine.locks import Locks
 from assembler.engine.services import Services
-from assembler.engine.take import Take, unseen
+from assembler.engine.take import Take, hand, unseen
 from assembler.errors import BadArchive, BlobCorrupt, StoreError
 from assembler.events import Warned
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
 Result = TypeVar("Result")
-_PIECE = 1 << 20
 
 
 class ChangeBlobs:
@@ -115,10 +114,8 @@ class ChangeBlobs:
                     self._services.fetch(change.image, blob, take)
                 else:
                     self._services.cached.fetch(blob, take, judged=judged)
-            elif take is not unseen:  # somebody else has just brought it
-                with blobs.reading(blob.digest) as stream:
-                    while piece := stream.read(_PIECE):
-                        take(piece)
+            else:  # somebody else has just brought it
+                hand(blobs, blob.digest, take)
 
     @contextmanager
     def reading(self, change: Change) -> Iterator[BinaryIO]:
