@@ -128,15 +128,7 @@ class BlobFetcher:
         vertex_id = f"{verb} {layer.digest}"
         title = _title(verb, reference, layer)
         with vertex(vertex_id, title, self._sink, self._clock):
-            item, told = str(layer.digest), self._clock()
-
-            def progress(current: int, total: int) -> None:
-                nonlocal told
-                now = self._clock()
-                if current == total or not 0 <= now - told < _OFTEN:
-                    told = now
-                    self._sink(VertexProgress(vertex_id, item, current, total, now))
-
+            progress = reporting(vertex_id, str(layer.digest), self._sink, self._clock)
             try:
                 fetch_blob(
                     self._client(),
@@ -160,6 +152,22 @@ class BlobFetcher:
         """Whether the layers of the image `name` are in a registry, as far as the store knows."""
         entry = self._store.refs.get(name)
         return entry is None or REMOTE in entry.annotations
+
+
+def reporting(
+    vertex_id: str, item: str, sink: Sink, clock: Callable[[], float]
+) -> Callable[[int, int], None]:
+    """What tells `sink` how much there is of `item`, and of how much: now and then, and at the end."""
+    told = clock()
+
+    def progress(current: int, total: int) -> None:
+        nonlocal told
+        now = clock()
+        if current == total or not 0 <= now - told < _OFTEN:
+            told = now
+            sink(VertexProgress(vertex_id, item, current, total, now))
+
+    return progress
 
 
 def _title(verb: str, reference: Reference, blob: Descriptor) -> str:

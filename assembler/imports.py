@@ -29,7 +29,8 @@ from assembler.errors import (
     ProtocolViolation,
     Unreachable,
 )
-from assembler.events import Sink, VertexProgress, Warned
+from assembler.events import Sink, Warned
+from assembler.fetcher import reporting
 from assembler.images import Images
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
@@ -40,7 +41,6 @@ from assembler.oci.reference import Reference
 from assembler.store.store import Store
 
 _PIECE = 1 << 20
-_OFTEN = 0.1  # seconds between two reports of one transfer
 
 
 class SharedCaches:
@@ -128,9 +128,12 @@ class SharedCaches:
     def _places(self, blob: Digest) -> list[str]:
         if blob in self._refused:
             return []
+        return [place for place in self._said(blob) if place not in self._dead]
+
+    def _said(self, blob: Digest) -> list[str]:
+        """The places that are said to have `blob`: those of this build first."""
         named = [one.place for _, one in self.imports if one.diff_ids(blob)]
-        places = dict.fromkeys((*named, *self._origins.of(blob)))
-        return [place for place in places if place not in self._dead]
+        return list(dict.fromkeys((*named, *self._origins.of(blob))))
 
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
@@ -216,16 +219,9 @@ class SharedCaches:
         """What kept `blob` from being brought into the store from `place`: BadArchive if nobody else has
         `judged` what is in it, and it is wrong. Raises Cancelled, NoSpace, and what is in the blob
         where `take` says so."""
-        vertex_id, told = f"pull {blob.digest}", self._clock()
+        vertex_id = f"pull {blob.digest}"
         title = f"[internal] pull {place.name} {blob.digest.hex[:12]}"
-
-        def progress(current: int, total: int) -> None:
-            nonlocal told
-            now = self._clock()
-            if current == total or not 0 <= now - told < _OFTEN:
-                told = now
-                self._sink(VertexProgress(vertex_id, str(blob.digest), current, total, now))
-
+        progress = reporting(vertex_id, str(blob.digest), self._sink, self._clock)
         with vertex(vertex_id, title, self._sink, self._clock):
             try:
                 self._store.blobs.reserve(blob.size)
@@ -253,8 +249,7 @@ class SharedCaches:
 
     def refuse(self, blob: Descriptor, cause: LayerError) -> None:
         """See `engine.services.CachedBlobs.refuse`."""
-        named = [one.place for _, one in self.imports if one.diff_ids(blob.digest)]
-        places = dict.fromkeys((*named, *self._origins.of(blob.digest)))
+        places = self._said(blob.digest)
         if not places and blob.digest not in self._refused:
             return
         self._refused.add(blob.digest)
