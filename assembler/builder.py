@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from assembler.access import Access
@@ -22,8 +23,7 @@ from assembler.errors import (
     RegistryError,
     UsageError,
 )
-from assembler.events import Event, Finished, Sink, VertexProgress, Warned, discard
-from assembler.images import Images
+from assembler.events import Event, Sink, VertexProgress, Warned, discard
 from assembler.layer.compression import Compression
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
@@ -35,10 +35,9 @@ from assembler.plan.entitlements import device_allowance
 from assembler.plan.make import PlanRequest
 from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
 from assembler.planning import Planner
+from assembler.pulling import pulling
 from assembler.remotes import Remotes
 from assembler.request import BuildRequest
-from assembler.store.disk import Disk, Fsync, shortage
-from assembler.store.store import Store
 from assembler.values import replace
 
 if TYPE_CHECKING:
@@ -99,17 +98,11 @@ class Builder:
         self._started_sandboxes: Sandboxes | None = None
         self._ledger = Ledger()
         self._stack = ExitStack()
-        path = store or environment.store
-        if environment.notice and path == environment.store:
-            self.warn(environment.notice)
-        self.store = self._stack.enter_context(
-            Store.open(path, cancellation, Disk(Fsync.named(environment.fsync), self.warn))
-        )
-        self.images = self._stack.enter_context(
-            Images(
-                self.store,
+        self.store, self.images = self._stack.enter_context(
+            pulling(
                 environment,
-                access=access or Access(),
+                store=store,
+                access=access,
                 sink=sink,
                 cancellation=cancellation,
                 clock=clock,
@@ -149,15 +142,14 @@ class Builder:
     def __enter__(self) -> Builder:
         return self
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Raises NoSpace in place of what comes of not being able to write, wherever that was."""
-        try:
-            self._stack.close()
-        finally:
-            self._sink(Finished(self._clock()))
-        lacking = shortage(error, self.store.path)
-        if lacking is not None:
-            raise lacking from error
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raises as `pulling` does."""
+        self._stack.__exit__(kind, error, traceback)
 
     def warn(self, message: str) -> None:
         """Tell the user `message`."""

@@ -1,4 +1,4 @@
-"""Images of registries and the store, opened for one command that builds nothing."""
+"""A store, and the images of it and of registries, opened for one command."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def pulling(
     sink: Sink = discard,
     cancellation: Cancellation,
     clock: Callable[[], float] = time.time,
-) -> Iterator[Images]:
-    """The images of the store at `store`, and of the registries that `access` leads to; what a
-    `Builder` has, without importing what that builds with. Raises StoreUnusable, UsageError, and
-    NoSpace in place of what comes of not being able to write."""
+) -> Iterator[tuple[Store, Images]]:
+    """The store at `store`, its images, and those of the registries that `access` leads to: a
+    `Builder` begins with that, who only pulls imports no more. Raises StoreUnusable, UsageError, and
+    NoSpace in place of what comes of not being able to write, wherever that was."""
 
     def warn(message: str) -> None:
         sink(Warned(message, clock()))
@@ -36,21 +36,22 @@ def pulling(
     if environment.notice and path == environment.store:
         warn(environment.notice)
     disk = Disk(Fsync.named(environment.fsync), warn)
-    with Store.open(path, cancellation, disk) as opened:
-        try:
-            with Images(
-                opened,
-                environment,
-                access=access or Access(),
-                sink=sink,
-                cancellation=cancellation,
-                clock=clock,
-            ) as images:
-                yield images
-        except Exception as error:
-            lacking = shortage(error, opened.path)
-            if lacking is None:
-                raise
-            raise lacking from error
-        finally:
-            sink(Finished(clock()))
+    opened = Store.open(path, cancellation, disk)
+    images = Images(
+        opened,
+        environment,
+        access=access or Access(),
+        sink=sink,
+        cancellation=cancellation,
+        clock=clock,
+    )
+    try:
+        with opened, images:
+            yield opened, images
+    except Exception as error:
+        lacking = shortage(error, opened.path)
+        if lacking is None:
+            raise
+        raise lacking from error
+    finally:
+        sink(Finished(clock()))

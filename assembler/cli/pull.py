@@ -61,7 +61,7 @@ def command(
             access=access.creds_to(*(one.registry for one in references)),
             sink=sink_for(progress, environment),
             cancellation=cancellation,
-        ) as images:
+        ) as (_, images):
             for reference in references:
                 if all_platforms or len(wanted) > 1:
                     chosen = [] if all_platforms else wanted
