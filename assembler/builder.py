@@ -223,8 +223,7 @@ class Builder:
         """`image` with all of its layers in `compression`, in the store."""
         from assembler.engine.recompression import Recompression
 
-        for layer in image.manifest.layers:
-            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
+        self.store.blobs.missing(image.manifest.layers)  # all are held now, not one after the other
         return Recompression(
             compression,
             self.store,
@@ -317,8 +316,7 @@ class Builder:
 
     def deliver(self, image: Image, delivery: Delivery) -> None:
         """See `write`."""
-        for layer in image.manifest.layers:
-            self.store.blobs.has(layer.digest)  # all are held from now on, not one after the other
+        self.store.blobs.missing(image.manifest.layers)  # all are held now, not one after the other
         try:
             delivery.write(image)
         except (BlobCorrupt, RegistryError) as error:
@@ -364,7 +362,7 @@ class Builder:
     def tag(self, image: Image, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be
         about to be, where these names are in a registry."""
-        remote = not all(self.store.blobs.has(layer.digest) for layer in image.manifest.layers)
+        remote = bool(self.store.blobs.missing(image.manifest.layers))
         for name in names:
             self.store.refs.set(str(name), image.manifest.descriptor, remote=remote)
 
