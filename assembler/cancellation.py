@@ -16,7 +16,6 @@ NOTICING = 0.2
 """Seconds that a main thread may wait for others without a look: signals that came while the process
 was stopped may be taken by any thread, and Python's handlers run in the main one, which is not woken
 by that."""
-_MANY = 64
 
 
 def nothing() -> None:

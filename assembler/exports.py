@@ -37,11 +37,6 @@ Mounts = Callable[[CacheTarget], tuple[CachedMount, ...]]
 """The cache mounts that go along, their layers in the store."""
 
 
-def no_mounts(target: CacheTarget) -> tuple[CachedMount, ...]:
-    """For builds that export none."""
-    return ()
-
-
 class Exports:
     """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`."""
 
@@ -55,7 +50,7 @@ class Exports:
         services: Services,
         origins: Origins,
         images: Images,
-        mounts: Mounts = no_mounts,
+        mounts: Mounts,
     ) -> None:
         self._plan = plan
         self._compression = compression

@@ -62,9 +62,8 @@ class Sandboxes:
     def enter_for_files(self) -> None:
         """Enter it if that can be, for layers and cache mounts: they have files of other ids, which are
         ours inside only."""
-        if self._id_map is None:
-            with suppress(HostError):  # then what cannot be read does not count
-                self._id_map = self._enter()
+        with suppress(HostError):  # then what cannot be read does not count
+            self.entered()
 
     @contextmanager
     def sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from assembler.values import field, value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.cache.usage import Usage
@@ -54,14 +54,7 @@ class Policy:
     @property
     def internal(self) -> Policy:
         """The same for internal records too."""
-        return Policy(
-            all=True,
-            filters=self.filters,
-            unused_for=self.unused_for,
-            max_used=self.max_used,
-            reserved=self.reserved,
-            min_free=self.min_free,
-        )
+        return replace(self, all=True)
 
 
 def kept(total: int, policy: Policy, free: int) -> int | None:
