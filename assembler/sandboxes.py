@@ -69,9 +69,8 @@ class Sandboxes:
     def sandbox(self, request: BuildRequest) -> Iterator[Sandbox]:
         """What the steps of `request` run in. Raises HostError where what is asked for cannot be had."""
         from assembler.layer.apart import Apart
-        from assembler.linux.cgroups import default_processes
 
-        processes = default_processes()
+        processes = _processes(request)
         with ExitStack() as stack:
             groups = stack.enter_context(self._groups(request, processes))
             ids, id_map = self.entered()
@@ -82,7 +81,7 @@ class Sandboxes:
             opened.hold = lambda id: self._store.hold(f"layers/{ids}/{id}")
             opened.published = lambda id: self._store.published(f"layers/{ids}/{id}")
             snapshotter = stack.enter_context(opened)
-            limits, apart = _limits(request, processes), Apart(runtime.forks)
+            limits, apart = _limits(processes), Apart(runtime.forks)
             yield Sandbox(snapshotter, runtime, groups, limits, ids, apart)
 
     @contextmanager
@@ -93,8 +92,6 @@ class Sandboxes:
 
         records = self._store.groups_directory
         asked, parent = request.resources, request.cgroup_parent
-        if any(limit.name == "nproc" for limit in request.limits):
-            processes = 0
         with ExitStack() as stack:
             try:
                 prepare = prepared(records, asked, parent, processes=processes)
@@ -171,9 +168,18 @@ class Sandboxes:
         return Native.start(id_map)
 
 
-def _limits(request: BuildRequest, processes: int) -> tuple[Limit, ...]:
-    """A limit of at most `processes`, unless another one is asked for."""
+def _processes(request: BuildRequest) -> int:
+    """How many processes the steps of `request` may have; 0 where a limit of them is asked for."""
     if any(limit.name == "nproc" for limit in request.limits):
+        return 0
+    from assembler.linux.cgroups import default_processes
+
+    return default_processes()
+
+
+def _limits(processes: int) -> tuple[Limit, ...]:
+    """A limit of at most `processes`, 0 for none."""
+    if not processes:
         return ()
     from assembler.linux.restraint import process_limit
 
