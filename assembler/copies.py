@@ -15,14 +15,14 @@ from typing import BinaryIO
 from assembler.engine.recorder import vertex
 from assembler.errors import BadArchive, NotFound, UsageError
 from assembler.events import Sink, VertexProgress
-from assembler.image_names import LAYOUT, LayoutName, parse_layout, parse_reference
+from assembler.image_names import LayoutName, parse_layout, parse_reference
 from assembler.images import Images
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, build_index, parse
 from assembler.oci.platform import Platform
-from assembler.oci.reference import Reference
+from assembler.oci.reference import LAYOUT, Reference
 from assembler.output.layout import write_layout
 from assembler.registry.arrivals import Arrivals
 from assembler.registry.documents import described, named

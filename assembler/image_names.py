@@ -5,10 +5,9 @@ from __future__ import annotations
 from assembler.errors import UsageError
 from assembler.expressions import expression
 from assembler.oci.digest import Digest
-from assembler.oci.reference import Reference
+from assembler.oci.reference import LAYOUT, Reference
 from assembler.values import value
 
-LAYOUT = "oci-layout://"
 _DIGEST = expression(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 

@@ -18,13 +18,13 @@ from assembler.engine.take import Take, hand, unseen
 from assembler.environment import Environment
 from assembler.errors import AssemblerError, DockerfileError, NotFound, RegistryError, UsageError
 from assembler.events import Sink
-from assembler.image_names import LAYOUT, LayoutName
+from assembler.image_names import LayoutName
 from assembler.oci.descriptor import INDEXES, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
-from assembler.oci.reference import Reference
+from assembler.oci.reference import LAYOUT, Reference
 from assembler.plan.resolved import ResolvedImage
 from assembler.source import Span
 from assembler.store.refs import REMOTE

@@ -13,7 +13,7 @@ from assembler.cache.document import CacheDocument
 from assembler.cache.imported import Import, ImportedCache
 from assembler.cache.local import LocalCache
 from assembler.cache.origins import Origins
-from assembler.cache.places import LAYOUT, CacheSource, LayoutPlace, Place, RegistryPlace
+from assembler.cache.places import CacheSource, LayoutPlace, Place, RegistryPlace
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.sharing import shared
@@ -37,7 +37,7 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 from assembler.oci.platform import Platform
-from assembler.oci.reference import Reference
+from assembler.oci.reference import LAYOUT, Reference
 from assembler.store.store import Store
 
 _PIECE = 1 << 20

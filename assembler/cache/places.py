@@ -18,13 +18,12 @@ from assembler.oci.descriptor import CACHE_CONFIG, CONFIGS, INDEXES, MANIFESTS, 
 from assembler.oci.document import load
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
-from assembler.oci.reference import Reference
+from assembler.oci.reference import LAYOUT, Reference
 from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient
 
-LAYOUT = "oci-layout://"
 _FOREIGN = "application/vnd.buildkit.cacheconfig."
 _PIECE = 1 << 20
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from assembler.remotes import Remotes
 
 MAX_DOCKERFILE = 16 << 20
-LAYOUT = "oci-layout://"
 _NAMES = ("Dockerfile", "dockerfile", "Containerfile")
 
 
@@ -178,7 +177,7 @@ def _named(
 
 def _image(value: str) -> NamedContext | None:
     """What `docker-image://` and `oci-layout://` values stand for, None for any other value."""
-    from assembler.oci.reference import Reference
+    from assembler.oci.reference import LAYOUT, Reference
     from assembler.plan.contexts import ImageContext
 
     if value.startswith("docker-image://") and value != "docker-image://scratch":

@@ -43,8 +43,9 @@ def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
 def _index_of(builder: Builder, subject: str) -> str:
     """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
     empty when it means no index there."""
-    from assembler.image_names import LAYOUT, LayoutName, parse_layout, parse_reference
+    from assembler.image_names import LayoutName, parse_layout, parse_reference
     from assembler.oci.descriptor import INDEXES
+    from assembler.oci.reference import LAYOUT
     from assembler.store.importing import LayoutFiles
 
     if not is_path(subject):

@@ -6,6 +6,9 @@ from assembler.expressions import expression
 from assembler.oci.digest import Digest
 from assembler.values import value
 
+LAYOUT = "oci-layout://"
+"""What the path of a layout on disk follows where the name of an image could be, as buildx has it."""
+
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")

@@ -18,6 +18,7 @@ from typing import Any
 
 from assembler.dockerfile.remote import GitReference
 from assembler.oci.digest import Digest
+from assembler.oci.reference import LAYOUT
 from assembler.plan.keys import Read
 from assembler.plan.plan import ContextBase, ImageBase, Plan, PlannedStage, StageBase
 from assembler.plan.steps import (
@@ -41,7 +42,6 @@ from assembler.plan.steps import (
 from assembler.source import redacted
 
 VERSION = 1
-_LAYOUT = "oci-layout://"
 _TYPES: Mapping[type, str] = MappingProxyType(
     {
         BindMount: "bind",
@@ -161,7 +161,7 @@ def _place(plan: Plan, origin: Origin | UrlSource | GitSource) -> dict[str, Any]
 
 def _image(name: str) -> str:
     """What an image is called; one of a layout on disk would be by a path of the host."""
-    return "oci-layout" if name.startswith(_LAYOUT) else name
+    return "oci-layout" if name.startswith(LAYOUT) else name
 
 
 def _repository(reference: GitReference) -> str:
