@@ -203,14 +203,19 @@ def inline(
 ) -> dict[str, Any]:
     """The cache that leads to the image of `plan`, whose results are packed in `layers` of `variant`,
     as a field of its configuration. It says no more than an image should: not what went into keys,
-    nor, where the image is to be the same every time, when a step ran."""
+    nor, where the image is to be the same every time, when a step ran. What nobody would read for its
+    size is told, and left out."""
     seen = Seen(services.cache)
     known_stages(plan, replace(services, cache=seen))
     records = exported(seen, origins)
     if plan.epoch is not None:
         records = {key: replace(record, ran=0.0) for key, record in records.items()}
     results = {identity: CachedLayer(layer, variant) for identity, layer in layers.items()}
-    content = CacheDocument(records, results).serialise(inputs=False)
+    try:
+        content = CacheDocument(records, results).serialise(inputs=False)
+    except ValueError as error:
+        services.sink(Warned(f"the image goes without its cache: {error}", services.clock()))
+        return {}
     return {INLINE_CACHE: json.loads(content)}
 
 
