@@ -232,7 +232,7 @@ class Builder:
             self._sink,
             self._clock,
             self.archive_limits,
-            self.store.working.claim,
+            self._claim,
         ).image(image, lambda layer: self.images.open(layer).close())
 
     def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
@@ -292,6 +292,7 @@ class Builder:
     def _claim(
         self, name: str, tell: Tell, check: Callable[[], None] | None = None
     ) -> AbstractContextManager[Turn]:
+        """See `store.working.Working.claim`, which a build that knows everything does not import."""
         return self.store.working.claim(name, tell, check)
 
     def write(self, image: Image, outputs: Sequence[Output]) -> None:

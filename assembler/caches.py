@@ -136,10 +136,6 @@ class Caches:
         from assembler.exports import Exports
 
         given = services()
-
-        def mounts(target: CacheTarget) -> tuple[CachedMount, ...]:
-            return self._mounts(given, plan, target)
-
         Exports(
             plan,
             image,
@@ -148,7 +144,7 @@ class Caches:
             services=given,
             origins=Origins(self.local),
             images=self._images,
-            mounts=mounts,
+            mounts=lambda target: self._mounts(given, plan, target),
         ).write(targets)
 
     def _mounts(
