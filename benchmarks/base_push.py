@@ -11,22 +11,21 @@ sent and was sent, and the largest memory of a process, which is at least this o
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.places import place  # noqa: E402
+from benchmarks.served import Relay, serving  # noqa: E402
+
 FILES = 5_000  # small ones, besides the large
 LARGE = 20 << 20
 PLAIN = "FROM {base}\nCOPY f /srv/app/f\n"
@@ -53,54 +52,6 @@ def words(size: int) -> bytes:
     """About `size` bytes of text."""
     vocabulary = [hex(number * 2_654_435_761)[2:] for number in range(4_000)]
     return " ".join(random.choices(vocabulary, k=size // 10)).encode()
-
-
-@contextmanager
-def serving(directory: Path) -> Iterator[str]:
-    """Debian's docker-registry, its host:port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    (directory / "registry.yml").write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
-        f"http: {{addr: '{host}'}}\n"
-    )
-    command = ["docker-registry", "serve", str(directory / "registry.yml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield host
-    finally:
-        process.terminate()
-        process.wait()
-
-
-class Relay:
-    """fixtures/relay.py in front of `host`."""
-
-    def __init__(self, host: str) -> None:
-        command = [sys.executable, str(ROOT / "fixtures/relay.py"), host]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.host = self._line()
-
-    def moved(self) -> tuple[int, int]:
-        """The bytes received from the registry and sent to it since the last call."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        found = json.loads(self._line())
-        return found["received"], found["sent"]
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
 
 
 def run(*commands: list[str]) -> tuple[float, float, int]:
@@ -151,13 +102,8 @@ def main() -> None:
     """Print the table."""
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with tempfile.TemporaryDirectory(prefix="bp", dir="/var/tmp") as name:
-        directory = Path(name)
-        with serving(directory) as host:
-            measure(directory, Relay(host), megabytes, rounds)
-        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-        run([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
+    with place("bp") as directory, serving(directory) as host:
+        measure(directory, Relay(host), megabytes, rounds)
 
 
 def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:

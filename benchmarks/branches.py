@@ -13,11 +13,14 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.places import place  # noqa: E402
+
 COMPUTE = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"
 ENTER = """
 import time
@@ -69,8 +72,7 @@ def main() -> None:
     print(
         f"namespace {entered:.1f} ms, process that makes sandboxes {started:.1f} ms, once a build"
     )
-    with tempfile.TemporaryDirectory(prefix="br", dir="/var/tmp") as name:
-        directory = Path(name)
+    with place("br") as directory:
         store = str(directory / "store")
         image = [str(ROOT / "fixtures/base/image.py"), "busybox", store]
         run([sys.executable, *image, "docker.io/library/busybox:latest", str(directory / "base")])
@@ -94,9 +96,6 @@ def main() -> None:
                 f"steps that {what}: {branches} stages take {ratio:5.1f} × one,"
                 f" {step:6.1f} ms a step"
             )
-        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-        run([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
 
 

@@ -17,14 +17,14 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.base_push import Relay, serving  # noqa: E402
+from benchmarks.places import place  # noqa: E402
+from benchmarks.served import Relay, serving  # noqa: E402
 from tests.conftest import apt_mirror, base_tar  # noqa: E402
 
 DOCKERFILE = """\
@@ -94,14 +94,8 @@ def main() -> None:
     """Print the table."""
     files = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 2
-    with tempfile.TemporaryDirectory(prefix="cm", dir="/var/tmp") as name:
-        directory = Path(name)
-        with serving(directory) as host:
-            measure(directory, Relay(host), context(directory / "context", files), rounds)
-        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-        paths = [str(path) for path in directory.iterdir()]
-        subprocess.run([sys.executable, "-c", clean, *paths], cwd=ROOT, check=True)
+    with place("cm") as directory, serving(directory) as host:
+        measure(directory, Relay(host), context(directory / "context", files), rounds)
 
 
 def measure(directory: Path, relay: Relay, path: str, rounds: int) -> None:

@@ -18,11 +18,14 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.places import place  # noqa: E402
+
 IMAGE = "docker.io/library/busybox:latest"
 AGE = 2.5  # seconds: what is younger than two may still change, and is not remembered
 DOCKERFILE = ROOT / "fixtures/cached/Dockerfile"
@@ -38,10 +41,10 @@ def context(root: Path, files: int) -> None:
             made += 1
     number = 0
     while made < files:
-        place = root / f"package_{number % 25}" / f"module_{number}" / "src"
-        place.mkdir(parents=True)
+        package = root / f"package_{number % 25}" / f"module_{number}" / "src"
+        package.mkdir(parents=True)
         for one in range(min(12, files - made)):
-            (place / f"view_{one}.py").write_text(f"{number} {one}\n" * (1 + one * 7))
+            (package / f"view_{one}.py").write_text(f"{number} {one}\n" * (1 + one * 7))
             made += 1
         number += 1
 
@@ -65,13 +68,13 @@ def buildah(directory: Path, *words: str) -> list[str]:
     return ["buildah", f"--root={directory}/r", f"--runroot={directory}/rr", *words]
 
 
-def contenders(directory: Path, place: Path) -> dict[str, list[str]]:
+def contenders(directory: Path, built: Path) -> dict[str, list[str]]:
     """The builds that are compared; what they begin with is there."""
     store = str(directory / "store")
     run([sys.executable, str(ROOT / "fixtures/base/image.py"), "busybox", store, IMAGE,
          str(directory / "base")])  # fmt: skip
     assemble = [shutil.which("assemble") or "", "build", "--store", store, "-t", "cached"]
-    found = {"assemble build": [*assemble, str(place)]}
+    found = {"assemble build": [*assemble, str(built)]}
     if shutil.which("buildah"):
         empty, archive = directory / "empty", directory / "base.tar"
         empty.mkdir()
@@ -80,7 +83,7 @@ def contenders(directory: Path, place: Path) -> dict[str, list[str]]:
         run([assemble[0], "build", "--store", store, *output, str(empty)])
         run(buildah(directory, "pull", "-q", f"docker-archive:{archive}"))
         words = ("bud", "--layers", "--pull=never", "--isolation=chroot", "-t", "cached")
-        found["buildah bud --layers"] = buildah(directory, *words, str(place))
+        found["buildah bud --layers"] = buildah(directory, *words, str(built))
     return found
 
 
@@ -94,11 +97,11 @@ def phases(directory: Path, argv: list[str]) -> dict[str, float]:
 
 def measured(directory: Path, rounds: int) -> None:
     """Print the tables."""
-    place = directory / "context"
-    context(place, 10_000)
-    shutil.copy(DOCKERFILE, place)
+    built = directory / "context"
+    context(built, 10_000)
+    shutil.copy(DOCKERFILE, built)
     time.sleep(AGE)
-    commands = contenders(directory, place)
+    commands = contenders(directory, built)
     for each, argv in commands.items():
         wall, used = run(argv)
         print(f"{each:<22} {wall:7.0f} ms, CPU {used:7.0f}   the first time", flush=True)
@@ -129,15 +132,8 @@ def main() -> None:
     """Measure in a directory of /var/tmp, which is removed."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     compileall.compile_dir(ROOT / "assembler", quiet=1)
-    with tempfile.TemporaryDirectory(prefix="cached", dir="/var/tmp") as name:
-        directory = Path(name)
-        try:
-            measured(directory, rounds)
-        finally:
-            clean = "import sys; from assembler.linux import userns; userns.enter()\n"
-            clean += "from assembler.linux.paths import remove_tree\n"
-            clean += "[remove_tree(path) for path in sys.argv[1:]]"
-            run([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
+    with place("cached") as directory:
+        measured(directory, rounds)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import shutil
 import socket
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +28,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.base_push import buildah, run, serving  # noqa: E402
+from benchmarks.base_push import buildah, run  # noqa: E402
+from benchmarks.places import place  # noqa: E402
+from benchmarks.served import serving  # noqa: E402
 
 LOOP = "i=0; while [ $i -lt {0} ]; do i=$((i+1)); done"
 STEPS = 1_500_000
@@ -124,8 +125,7 @@ def main() -> None:
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     rate = int(sys.argv[3]) if len(sys.argv) > 3 else 25
-    with tempfile.TemporaryDirectory(prefix="pb", dir="/var/tmp") as name:
-        directory = Path(name)
+    with place("pb") as directory:
         words = context(directory / "context", megabytes)
         with serving(directory) as host:
             print(f"{megabytes} MB, {rounds} rounds, registry on loopback")
@@ -134,9 +134,6 @@ def main() -> None:
                 with slowed(host, rate * 1_000_000) as far:
                     print(f"the same at {rate} MB/s")
                     measure(directory / "far", far, words, rounds)
-        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-        run([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
 
 
 def measure(directory: Path, host: str, words: str, rounds: int) -> None:

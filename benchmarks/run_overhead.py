@@ -16,11 +16,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.places import place  # noqa: E402
 
 
 def assemble(*words: str) -> list[str]:
@@ -87,8 +89,7 @@ def main() -> None:
     """Print the table."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with tempfile.TemporaryDirectory(prefix="ro", dir="/var/tmp") as name:
-        directory = Path(name)
+    with place("ro") as directory:
         commands = contenders(directory)
         one, many = context(directory, 1), context(directory, steps)
         times: dict[str, list[tuple[float, ...]]] = {name: [] for name in commands}
@@ -103,10 +104,6 @@ def main() -> None:
         shell, used = _middle([seconds(["busybox", "sh", "-c", "true"]) for _ in range(9)])
         print(f"{'a shell':<12} {shell:7.1f} ms,        CPU {used:7.1f}")
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
-        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-        below = [str(path) for path in directory.iterdir()]
-        seconds([sys.executable, "-c", clean, *below])
 
 
 if __name__ == "__main__":

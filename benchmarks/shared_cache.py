@@ -11,22 +11,21 @@ shares layers of its own kind (--layers --cache-to, --cache-from), single stages
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.places import place  # noqa: E402
+from benchmarks.served import Relay, serving  # noqa: E402
+
 DOCKERFILE = """\
 FROM {base} AS deps
 RUN echo +ran >&2; mkdir /deps && dd if=/dev/urandom of=/deps/a bs=64k count={blocks} 2>/dev/null
@@ -51,54 +50,6 @@ class Row:
     received: int = 0
     sent: int = 0
     ran: int = 0
-
-
-@contextmanager
-def serving(directory: Path) -> Iterator[str]:
-    """Debian's docker-registry, its host:port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    (directory / "registry.yml").write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
-        f"http: {{addr: '{host}'}}\n"
-    )
-    command = ["docker-registry", "serve", str(directory / "registry.yml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield host
-    finally:
-        process.terminate()
-        process.wait()
-
-
-class Relay:
-    """fixtures/relay.py in front of `host`."""
-
-    def __init__(self, host: str) -> None:
-        command = [sys.executable, str(ROOT / "fixtures/relay.py"), host]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.host = self._line()
-
-    def moved(self) -> tuple[int, int]:
-        """The bytes received from the registry and sent to it since the last call."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        found = json.loads(self._line())
-        return found["received"], found["sent"]
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
 
 
 def run(argv: list[str]) -> tuple[float, float, int]:
@@ -151,17 +102,8 @@ def main() -> None:
     """Print the table."""
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with tempfile.TemporaryDirectory(prefix="sc", dir="/var/tmp") as name:
-        directory = Path(name)
-        try:
-            with serving(directory) as host:
-                measure(directory, Relay(host), megabytes, rounds)
-        finally:
-            clean = (
-                "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-            )
-            clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-            run([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
+    with place("sc") as directory, serving(directory) as host:
+        measure(directory, Relay(host), megabytes, rounds)
 
 
 def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:

@@ -17,7 +17,6 @@ import random
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from assembler.testing import MemoryRegistry  # noqa: E402
 from assembler.testing.server import Answer, Asked  # noqa: E402
+from benchmarks.places import place  # noqa: E402
 
 LAYERS = 6
 FILE = random.Random(2).randbytes(3_000_000)
@@ -209,13 +209,9 @@ def main() -> None:
     """Print the lines."""
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     builds, rounds = (*numbers, *(16, 1)[len(numbers) :])
-    with (
-        tempfile.TemporaryDirectory(prefix="tg", dir="/var/tmp") as name,
-        MemoryRegistry(tagged) as registry,
-    ):
-        directory = Path(name)
+    with place("tg") as directory, MemoryRegistry(tagged) as registry:
         pushed, url = base(directory, registry)
-        steps = [COMPUTE.format(place) for place in ("a", "b", "/c", "/d", "/e")]
+        steps = [COMPUTE.format(path) for path in ("a", "b", "/c", "/d", "/e")]
         context = directory / "context"
         (context / "src").mkdir(parents=True)
         for number in range(300):
@@ -229,8 +225,8 @@ def main() -> None:
                 raise SystemExit(alone.failures[0])
             for title, own in (("the same", False), ("half the same", True)):
                 for prune in (False, True):
-                    place = directory / f"{len(list(directory.iterdir()))}"
-                    trial = Trial(place, place.with_suffix(".log"))
+                    store = directory / f"{len(list(directory.iterdir()))}"
+                    trial = Trial(store, store.with_suffix(".log"))
                     registry.asked.clear()
                     trial.run(context, builds, own, prune)
                     asked = Counter(
@@ -243,9 +239,6 @@ def main() -> None:
                     report(title, builds, trial, alone, asked)
                     ratios.append(trial.cpu / alone.cpu)
         print(f"CPU: median {statistics.median(ratios):.1f} × one build alone")
-        clean = "import sys; from assembler.linux import userns; from assembler.linux.paths import"
-        clean += " remove_tree; userns.enter(); [remove_tree(path) for path in sys.argv[1:]]"
-        check([sys.executable, "-c", clean, *(str(path) for path in directory.iterdir())])
 
 
 if __name__ == "__main__":

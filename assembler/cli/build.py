@@ -74,7 +74,7 @@ def command(**options: Any) -> int | None:
 
         return call(method, options, environment)
     from assembler.cli.configuration import bounds_of
-    from assembler.cli.limits import timeout_of
+    from assembler.cli.durations import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
         from assembler.cli.display.stopped import Stopped

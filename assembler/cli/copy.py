@@ -46,7 +46,7 @@ def command(
     SRC is a name in a registry, store:NAME, or the path of a layout or archive; DST is a name in a
     registry or PATH[:TAG] of a layout, spelled /PATH, ./PATH or oci-layout://PATH.
     """
-    from assembler.cli.limits import timeout_of
+    from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
     words = [word for text in platforms for word in text.split(",")]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _WIDEST = 60  # characters of a step's name in a table
-_NUMBER = re.compile(r"\[(?:.*\s)?([0-9]+)/")
+_NUMBER = re.compile(r"\[(?:[^\]]*\s)?([0-9]+)/")
 _PLACE = re.compile(r"(?:([^:/\s]+)[:/ ])?([0-9]+)(?:/[0-9]+)?")
 
 

@@ -35,15 +35,15 @@ def command(style: str, as_json: bool, store: str) -> None:
         for build in found:
             click.echo(json.dumps(_document(build)))
         return
+    from assembler.cli.usage import columns
+
     now = time.time()
     rows: list[tuple[str, ...]] = [
         ("BUILD ID", "NAME", "STATUS", "STEPS", "CREATED AT", "DURATION")
     ]
     rows += [_row(build, now) for build in found]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+    for line in columns(rows):
+        click.echo(line)
 
 
 def _row(build: BuildRecord, now: float) -> tuple[str, ...]:

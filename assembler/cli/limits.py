@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 from assembler.cli.options import RESOURCES
-from assembler.cli.timeouts import timeout_of as timeout_of
 from assembler.environment import Environment
 from assembler.errors import UsageError
 from assembler.expressions import expression

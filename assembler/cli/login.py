@@ -46,7 +46,7 @@ def command(
     The registry verifies the login. It is kept by the credential helper that is configured for the
     registry, else in --authfile, else in podman's auth.json.
     """
-    from assembler.cli.limits import timeout_of
+    from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
     with cancellable(timeout_of(timeout)) as cancellation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ from assembler.cli.request import builder_for, read_inputs, request_of, request_
 from assembler.environment import Environment
 from assembler.errors import BlobMissing, RuntimeMissing
 from assembler.source import printable
+from assembler.values import replace
 
 if TYPE_CHECKING:
     from assembler.cancellation import Cancellation

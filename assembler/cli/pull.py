@@ -42,7 +42,7 @@ def command(
     store: str,
 ) -> None:
     """Pull every REF into the store, all of its layers, and print the digests."""
-    from assembler.cli.timeouts import timeout_of
+    from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
     words = [word for text in platforms for word in text.split(",")]

@@ -46,7 +46,7 @@ def command(
     With one word, the image of that name in the store is pushed under its own name. With
     --compression it is the image for this host, without an index.
     """
-    from assembler.cli.limits import timeout_of
+    from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
     subject, targets = words[0], words[1:] or words[:1]

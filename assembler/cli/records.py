@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from assembler.dockerfile.suggest import did_you_mean
@@ -12,23 +13,23 @@ from assembler.errors import NotFound, UsageError
 if TYPE_CHECKING:
     from assembler.store.builds import BuildRecord, Builds
 
-_BEFORE = re.compile(r"\^([0-9]{0,9})")
+_BEFORE = re.compile(r"(?:\^([0-9]{0,9}))?")
 _LEAST = 3  # letters of an id
 
 
 def build_named(builds: Builds, text: str) -> BuildRecord:
     """The build that `text` means: an id or its beginning, an image's name or digest, whose newest
     build it is, `^2` for the one two before the last; empty for the last. Raises NotFound, UsageError."""
-    found = list(builds.recent())
+    before = _before(text)
+    found = list(islice(builds.recent(), None if before is None else before + 1))
     if not found:
         raise NotFound(
             "the store has no record of a build",
             hint="`assemble build` keeps one; --store names another store",
         )
-    if match := _BEFORE.fullmatch(text) if text else re.fullmatch("()", text):
-        number = int(match[1] or (1 if text else 0))
-        if number < len(found):
-            return found[number]
+    if before is not None:
+        if before < len(found):
+            return found[before]
         raise NotFound(f"{text}: the store has records of {len(found)} builds")
     if len(text) >= _LEAST:
         begun = [one for one in found if one.id.startswith(text)]
@@ -46,6 +47,14 @@ def build_named(builds: Builds, text: str) -> BuildRecord:
         f"there is no record of a build {text}{did_you_mean(text, words)}",
         hint="`assemble history` lists them",
     )
+
+
+def _before(text: str) -> int | None:
+    """How many builds before the last one `text` means, if it says that."""
+    match = _BEFORE.fullmatch(text)
+    if match is None:
+        return None
+    return 0 if match[1] is None else int(match[1] or 1)
 
 
 def _familiar(text: str) -> str:

@@ -182,6 +182,7 @@ def request_for(
     dockerfile: Dockerfile, inputs: Inputs, options: Mapping[str, Any], environment: Environment
 ) -> BuildRequest:
     """The request that the options amount to, for a Dockerfile that is parsed."""
+    from assembler.cli.durations import ttl_of
     from assembler.cli.limits import cgroup_parent_of, limits_of, resources_of, shared_memory_of
     from assembler.images import host_platform
     from assembler.plan.contexts import Contexts
@@ -259,22 +260,6 @@ def without_cache(every: bool, stages: tuple[str, ...]) -> frozenset[str]:
     if "*" in found:
         raise UsageError("--no-cache-filter *: not a stage", hint="--no-cache is for all stages")
     return found
-
-
-def ttl_of(text: str) -> float | None:
-    """The seconds of `--cache-ttl`, None where it is not given; buildah's and kaniko's form. Raises
-    UsageError."""
-    from assembler.dockerfile.durations import parse_duration
-
-    if not text:
-        return None
-    try:
-        seconds = parse_duration(text) / 1e9
-    except ValueError as error:
-        raise UsageError(f"--cache-ttl {text}: {error}", hint="--cache-ttl 168h") from error
-    if seconds < 0:
-        raise UsageError(f"--cache-ttl {text}: it is negative", hint="--cache-ttl 168h")
-    return seconds
 
 
 def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from assembler.cache.usage import Usage, human
-from assembler.dockerfile.durations import parse_duration
+from assembler.cli.durations import seconds_of
 from assembler.engine.recorder import timestamp
 from assembler.errors import UsageError
 from assembler.source import printable
@@ -48,23 +48,12 @@ def filters_of(words: Sequence[str]) -> tuple[list[Filter], float]:
         if key in filters or key in since:
             raise UsageError(f"--filter {key}: only one value is expected")
         if key in ("until", "unused-for"):
-            since[key] = _seconds(key, value)
+            since[key] = seconds_of(f"--filter {key}=", value, "24h")
         else:
             filters[key] = parse_filter(key, value if equals else None)
     if len(since) > 1:
         raise UsageError("--filter until and unused-for mean the same", hint="give one of them")
     return list(filters.values()), sum(since.values())
-
-
-def _seconds(key: str, value: str) -> float:
-    hint = f"--filter {key}=24h"
-    try:
-        seconds = parse_duration(value) / 1e9
-    except ValueError as error:
-        raise UsageError(f"--filter {key}={value}: not a duration: {error}", hint=hint) from error
-    if seconds < 0:
-        raise UsageError(f"--filter {key}={value}: it is negative", hint=hint)
-    return seconds
 
 
 def table(found: Iterable[Usage], now: float) -> Iterable[str]:
@@ -89,11 +78,11 @@ def templated(template: str, found: Iterable[Usage], now: float) -> Iterable[str
         return _NAME.sub(lambda match: printable(values[match[1]]), text)
 
     rows = [line(_texts(one, now, is_table)) for one in found]
-    return _aligned([line(_TITLES), *rows]) if is_table else rows
+    return columns([one.split("\t") for one in (line(_TITLES), *rows)]) if is_table else rows
 
 
-def _aligned(lines: Sequence[str]) -> Iterable[str]:
-    rows = [line.split("\t") for line in lines]
+def columns(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """The lines of a table whose columns are as wide as what is in them."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))

@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Path:
         step(1, "COPY src /src", "run", because=(FILE,) * 20, differences=42, key="sha256:1"),
         step(2, "RUN make\x1b[2J " + "x" * 80, "failed", because=(BELOW,), differences=1),
         step(3, "RUN check", "canceled", "test"),
-        step(0, "COPY --from=build / /", "cached", "last", source="ghcr.io/o/app:cache"),
+        step(0, "COPY --from=build 7/x /", "cached", "last", source="ghcr.io/o/app:cache"),
         step(1, "RUN rest", "unneeded", "last"),
     )
     build = BuildRecord(
@@ -82,7 +82,7 @@ def test_each_step_has_a_line_with_the_first_difference(store: Path) -> None:
         "[build 4/5] RUN make\\x1b[2J xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…  failed      "
         "the step before it, COPY src /src (3/5), changed",
         "[test 5/5] RUN check                                          canceled",
-        "[last 2/5] COPY --from=build / /                              cached      "
+        "[last 2/5] COPY --from=build 7/x /                            cached      "
         "from ghcr.io/o/app:cache",
         "[last 3/5] RUN rest                                           not needed",
     ]
@@ -96,7 +96,8 @@ def test_each_step_has_a_line_with_the_first_difference(store: Path) -> None:
         ("build:3", {"COPY src /src"}),
         ("build 3/5", {"COPY src /src"}),
         ("[last 3/5]", {"RUN rest"}),
-        ("copy", {"COPY src /src", "COPY --from=build / /"}),
+        ("copy", {"COPY src /src", "COPY --from=build 7/x /"}),
+        ("last:2", {"COPY --from=build 7/x /"}),
     ],
 )
 def test_a_step_is_named_by_stage_number_or_words(

@@ -10,7 +10,6 @@ from assembler.cli.limits import (
     limits_of,
     resources_of,
     shared_memory_of,
-    timeout_of,
 )
 from assembler.environment import Environment
 from assembler.errors import UsageError
@@ -63,15 +62,6 @@ def test_R5_what_is_no_limit(word: str, problem: str) -> None:
     with pytest.raises(UsageError) as raised:
         limits_of((word,))
     assert problem in raised.value.message
-
-
-def test_a_timeout_is_a_duration() -> None:
-    assert timeout_of("") is None
-    assert timeout_of("1h30m") == 5400
-    assert timeout_of("250ms") == 0.25
-    for text in ("0s", "-1s", "soon", "10"):
-        with pytest.raises(UsageError, match="--timeout"):
-            timeout_of(text)
 
 
 def test_R5_resources_are_those_of_buildx() -> None:
