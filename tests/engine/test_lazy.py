@@ -37,6 +37,7 @@ from assembler.runtime.base import Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
 from assembler.testing import MemoryRemote
+from tests.engine.runtimes import FakeRuntime
 
 LINUX = Platform("linux", "amd64")
 
@@ -93,33 +94,26 @@ class Directories:
         shutil.rmtree(self.directory / id)
 
 
-class WritingRuntime:
+class WritingRuntime(FakeRuntime):
     """A runtime whose commands are `write PATH TEXT`."""
 
-    name = "writing"
-
     def __init__(self) -> None:
-        self.ran: list[str] = []
+        super().__init__()
         self.lowers: tuple[str, ...] = ()
 
-    def run(
+    def execute(
         self,
         process: Process,
         root: Root,
         mounts: Sequence[RunMount],
         output: Callable[[bytes], None],
-        cancellation: Cancellation,
     ) -> int:
         _, path, text = process.argv[-1].split()
-        self.ran.append(process.argv[-1])
         self.lowers = root.lowers
         target = Path(root.upper, path.lstrip("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         return 0
-
-    def close(self) -> None:
-        pass
 
 
 class Bench:
