@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
@@ -26,7 +26,7 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.forecast import Fate, Forecast, Hit
-from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
+from assembler.plan.plan import ImageBase, Plan, PlannedStage
 from assembler.plan.steps import (
     Copy,
     ImageOrigin,
@@ -220,7 +220,7 @@ def _fetches(
                 read |= {stage.index, *origins}
     kept = set(chain_indexes(plan)) if services.whole else set()
     found: dict[Digest, Descriptor] = {}
-    for index in sorted(kept | {below for one in read for below in _with_bases(plan, one)}):
+    for index in sorted(kept | {stage.index for one in read for stage in plan.lineage(one)}):
         for change in known[index].changes:
             layer = walk.realisation.packed(change)
             here = index not in kept and snapshotter.find(change.id) is not None
@@ -230,20 +230,11 @@ def _fetches(
     return tuple(found.values())
 
 
-def _with_bases(plan: Plan, index: int) -> Iterator[int]:
-    """The stage `index` and those that it is built from."""
-    yield index
-    base = plan.stage(index).base
-    if isinstance(base, StageBase):
-        yield from _with_bases(plan, base.index)
-
-
 def _layers(snapshot: Snapshot) -> Iterable[BaseChange]:
     return [change for change in snapshot if isinstance(change, BaseChange)]
 
 
 def _root(plan: Plan, stage: PlannedStage) -> PlannedStage:
     """The stage that `stage` is built from in the end, not from another one."""
-    while isinstance(stage.base, StageBase):
-        stage = plan.stage(stage.base.index)
-    return stage
+    *_, root = plan.lineage(stage.index)
+    return root

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.platform import Platform
@@ -105,6 +105,14 @@ class Plan:
     def stage(self, index: int) -> PlannedStage:
         """The stage with this index in the Dockerfile."""
         return next(stage for stage in self.stages if stage.index == index)
+
+    def lineage(self, index: int) -> Iterator[PlannedStage]:
+        """The stage with this index and those it is built from, each before its own base."""
+        stage = self.stage(index)
+        yield stage
+        while isinstance(stage.base, StageBase):
+            stage = self.stage(stage.base.index)
+            yield stage
 
     def sources(self, stage: PlannedStage) -> frozenset[int]:
         """Indexes of the stages that `stage` needs directly: its base, COPY --from, mounts."""
