@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
 from assembler.engine.assemble import chain_indexes
-from assembler.engine.change import BaseChange, Snapshot, base_snapshot
+from assembler.engine.change import base_snapshot
 from assembler.engine.lookup import (
     KnownStage,
     base_identity,
@@ -177,7 +177,7 @@ def _pulls(
 
     def want(image: str, *, unpacked: bool = True, indexed: bool = False) -> None:
         """The blobs of `image`, or what was made of them before and will do as well."""
-        for change in _layers(base_snapshot(plan.images[image])) if image in plan.images else ():
+        for change in base_snapshot(plan.images[image]) if image in plan.images else ():
             digest = change.descriptor.digest
             here = services.store.blobs.has(digest)
             here = here or (unpacked and snapshotter.find(change.id) is not None)
@@ -228,10 +228,6 @@ def _fetches(
                 continue
             found[layer.descriptor.digest] = layer.descriptor
     return tuple(found.values())
-
-
-def _layers(snapshot: Snapshot) -> Iterable[BaseChange]:
-    return [change for change in snapshot if isinstance(change, BaseChange)]
 
 
 def _root(plan: Plan, stage: PlannedStage) -> PlannedStage:
