@@ -145,8 +145,8 @@ class Builds:
         return {}
 
     def _names(self) -> list[str]:
-        """Of records, the newest first."""
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        """Of records, the newest first; none where the directory cannot be read."""
+        with suppress(OSError):
             names = [name for name in os.listdir(self._directory) if _is_record(name)]
             return sorted(names, key=lambda name: (len(name), name), reverse=True)
         return []
