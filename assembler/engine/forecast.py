@@ -186,7 +186,7 @@ def _pulls(
                 blobs.add(digest)
                 pulls.setdefault(image, []).append(change.descriptor)
 
-    target = _root(plan, plan.stage(plan.target))
+    target = _root(plan, plan.target)
     if isinstance(target.base, ImageBase) and services.whole:
         want(target.base.image, unpacked=False)
     for stage in plan.stages:
@@ -194,12 +194,12 @@ def _pulls(
             if fates[stage.index, number] in (Fate.CACHED, Fate.UNNEEDED):
                 continue
             linked = isinstance(step, Copy) and step.link
-            roots = [] if linked else [_root(plan, stage)]
+            roots = [] if linked else [_root(plan, stage.index)]
             for origin in origins_of(step):
                 if isinstance(origin, ImageOrigin):
                     want(origin.image)
                 elif isinstance(origin, StageOrigin):
-                    roots.append(_root(plan, plan.stage(origin.index)))
+                    roots.append(_root(plan, origin.index))
             for root in roots:
                 if isinstance(root.base, ImageBase):
                     want(root.base.image, indexed=not isinstance(step, Run))
@@ -230,7 +230,7 @@ def _fetches(
     return tuple(found.values())
 
 
-def _root(plan: Plan, stage: PlannedStage) -> PlannedStage:
-    """The stage that `stage` is built from in the end, not from another one."""
-    *_, root = plan.lineage(stage.index)
+def _root(plan: Plan, index: int) -> PlannedStage:
+    """The stage that the one with this index is built from in the end, not from another one."""
+    *_, root = plan.lineage(index)
     return root
