@@ -291,8 +291,7 @@ def _copy(graph: Graph, line: Copy, now: _Built, built: Mapping[int, _Built]) ->
 
 
 class Directories(PlainDirectories):
-    """Two steps may show the same files at once. Writes to a mount need no directory of their own:
-    nobody writes there."""
+    """Two steps may show the same files at once."""
 
     @contextmanager
     def create(self, id: str) -> Iterator[str]:
@@ -303,11 +302,6 @@ class Directories(PlainDirectories):
             yield made
             with suppress(OSError):  # another one was first
                 os.rename(made, self.directory / id)
-
-    @contextmanager
-    def writable(self, id: str) -> Iterator[None]:
-        """See `Snapshotter.writable`."""
-        yield None
 
 
 class ComputingRuntime(FakeRuntime):

@@ -74,6 +74,10 @@ class PlainDirectories:
         with self.create(id) as upper:
             yield Root(tuple(lowers), upper, upper, upper)
 
+    @contextmanager
+    def writable(self, id: str) -> Iterator[str | None]:
+        yield None
+
     def remove(self, id: str) -> None:
         shutil.rmtree(self.directory / id, ignore_errors=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +37,7 @@ from assembler.source import Source
 from assembler.store.store import Store
 from assembler.testing import MemoryRemote
 from tests.engine.runtimes import FakeRuntime
+from tests.engine.test_execution import PlainDirectories
 
 LINUX = Platform("linux", "amd64")
 
@@ -60,38 +60,18 @@ def archive(files: dict[str, str]) -> bytes:
     return out.getvalue()
 
 
-class Directories:
-    """A snapshotter without mounts that remembers what it made."""
-
-    name = "plain"
+class Directories(PlainDirectories):
+    """Remembers what it made."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.made: list[str] = []
-
-    def find(self, id: str) -> str | None:
-        path = self.directory / id
-        return str(path) if path.is_dir() else None
 
     @contextmanager
     def create(self, id: str) -> Iterator[str]:
-        work = self.directory / f"{id}.work"
-        work.mkdir(parents=True)
-        yield str(work)
-        work.rename(self.directory / id)
+        with super().create(id) as work:
+            yield work
         self.made.append(id)
-
-    @contextmanager
-    def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
-        with self.create(id) as upper:
-            yield Root(tuple(lowers), upper, upper, upper)
-
-    @contextmanager
-    def writable(self, id: str) -> Iterator[str | None]:
-        yield None
-
-    def remove(self, id: str) -> None:
-        shutil.rmtree(self.directory / id)
 
 
 class WritingRuntime(FakeRuntime):
