@@ -108,11 +108,12 @@ class Plan:
 
     def lineage(self, index: int) -> Iterator[PlannedStage]:
         """The stage with this index and those it is built from, each before its own base."""
-        stage = self.stage(index)
-        yield stage
-        while isinstance(stage.base, StageBase):
-            stage = self.stage(stage.base.index)
-            yield stage
+        for stage in reversed(self.stages):
+            if stage.index == index:
+                yield stage
+                if not isinstance(stage.base, StageBase):
+                    return
+                index = stage.base.index
 
     def sources(self, stage: PlannedStage) -> frozenset[int]:
         """Indexes of the stages that `stage` needs directly: its base, COPY --from, mounts."""

@@ -298,3 +298,10 @@ def test_a_result_that_is_gone_is_told_so(workshop: Aging) -> None:
     assert refused(workshop, STAGES).message.endswith(
         "would have to be done: its result is not in the store, or in another compression only"
     )
+
+
+def test_of_a_thousand_stages_one_on_the_other_all_is_told(workshop: Aging) -> None:
+    last = 1200  # more than calls fit into each other
+    stages = (f"FROM s{n} AS s{n + 1}\nWORKDIR /w{n}\n" for n in range(last))
+    told = workshop.told("FROM scratch AS s0\nCOPY f /f\n" + "".join(stages))
+    assert fates(told) == ["run"] * (last + 1)
