@@ -217,11 +217,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    os.umask(0o022)
-    if os.getuid() != 0:  # no namespace here
-        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
-        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+def bench(tmp_path: Path, without_owners: None) -> Bench:
     made = Bench(tmp_path)
     (made.context / "f").write_text("of the context")
     made.image(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -100,11 +99,7 @@ class Aging(Workshop):
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aging:
-    os.umask(0o022)
-    if os.getuid() != 0:  # no namespace here: owners are what the layer tests are about
-        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
-        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+def workshop(tmp_path: Path, without_owners: None) -> Aging:
     made = Aging(tmp_path)
     (made.context / "f").write_text("f")
     return made
