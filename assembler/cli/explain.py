@@ -151,7 +151,7 @@ def _text(
     whole: bool,
     now: float,
 ) -> Iterable[str]:
-    from assembler.cli.display.ages import age, duration
+    from assembler.ages import age, duration
     from assembler.cli.history import steps as counted
 
     yield (
@@ -184,7 +184,7 @@ def _cut(name: str) -> str:
 
 def _reasons(step: StepRecord, compared: bool, whole: bool, now: float) -> Iterable[str]:
     """What is said of a step, in lines."""
-    from assembler.cli.display.ages import origin
+    from assembler.ages import origin
     from assembler.engine.nearest import from_document
     from assembler.engine.recorder import where
     from assembler.plan.wording import more, words

@@ -47,7 +47,7 @@ def command(style: str, as_json: bool, store: str) -> None:
 
 
 def _row(build: BuildRecord, now: float) -> tuple[str, ...]:
-    from assembler.cli.display.ages import duration
+    from assembler.ages import duration
     from assembler.cli.usage import ago
     from assembler.source import printable
 

@@ -6,7 +6,6 @@ is broken in it is fetched again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -22,6 +21,7 @@ from assembler.dockerfile.remote import GitReference
 from assembler.errors import NotFound, RegistryError, UsageError
 from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree, resolve
+from assembler.linux.claims import taken
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT = re.compile(r"[0-9a-f]{4,64}")
@@ -178,13 +178,9 @@ class Repositories:
         bare = os.path.join(self.directory, hashlib.sha256(name.encode()).hexdigest())
         lock = os.open(f"{bare}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    self.git.cancellation.wait(0.1)
-                    self.git.cancellation.check()
+            while not taken(lock):
+                self.git.cancellation.wait(0.1)
+                self.git.cancellation.check()
             self._made(bare, form)
             yield bare
         finally:

@@ -14,7 +14,7 @@ from assembler.oci.config import CACHE_FIELDS, History, ImageConfig
 from assembler.oci.descriptor import Descriptor, toc_annotations
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
-from assembler.plan.plan import Plan, PlannedStage, StageBase
+from assembler.plan.plan import Plan, PlannedStage
 from assembler.values import replace
 
 COMMENT = "buildkit.dockerfile.v0"  # rule Y5: what tools that read histories look for
@@ -83,12 +83,7 @@ def _latest(config: ImageConfig) -> str:
 
 
 def _chain(plan: Plan) -> list[PlannedStage]:
-    stage = plan.stage(plan.target)
-    stages = [stage]
-    while isinstance(stage.base, StageBase):
-        stage = plan.stage(stage.base.index)
-        stages.append(stage)
-    return stages[::-1]
+    return list(plan.lineage(plan.target))[::-1]
 
 
 def _key(

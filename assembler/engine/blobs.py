@@ -76,8 +76,7 @@ class ChangeBlobs:
     def bring(self, layers: Iterable[Layer]) -> None:
         """Have the blobs of `layers` in the store that only shared caches have, several at once."""
         services = self._services
-        blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
-        lacking = [blob for digest, blob in blobs.items() if not services.store.blobs.has(digest)]
+        lacking = services.store.blobs.missing(layer.descriptor for layer in layers)
         if not lacking:
             return
         from concurrent.futures import ThreadPoolExecutor

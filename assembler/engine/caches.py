@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ from assembler.errors import AssemblerError, BlobCorrupt, Cancelled, HostError
 from assembler.events import Warned
 from assembler.layer.changeset import Changeset
 from assembler.layer.realise import realise
-from assembler.linux.claims import claim
+from assembler.linux.claims import claim, taken
 from assembler.linux.ownership import TREE, give, write_table
 from assembler.oci.image import Layer
 from assembler.plan.plan import Plan
@@ -68,22 +67,17 @@ def _locked(
     path: str, wait: Callable[[], bool], cancellation: Cancellation, stack: ExitStack
 ) -> bool:
     """Whether the lock at `path` was taken, which somebody else may have for as long as it is worth
-    to `wait`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    to `wait`; `stack` gives it back."""
+    with ExitStack() as opened:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened.callback(os.close, descriptor)
+        while not taken(descriptor):
             if not wait():
-                os.close(descriptor)
                 return False
             cancellation.wait(0.1)
-            if cancellation.cancelled:
-                os.close(descriptor)
-                cancellation.check()
-        else:
-            stack.callback(os.close, descriptor)
-            return True
+            cancellation.check()
+        stack.push(opened.pop_all())
+        return True
 
 
 def _make(

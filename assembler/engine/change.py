@@ -51,7 +51,7 @@ Snapshot = tuple[Change, ...]
 """A file system as a stack of changes, lowest first."""
 
 
-def base_snapshot(image: ResolvedImage) -> Snapshot:
+def base_snapshot(image: ResolvedImage) -> tuple[BaseChange, ...]:
     """The stack of an image's own layers."""
     return tuple(
         BaseChange(image, descriptor, diff_id)

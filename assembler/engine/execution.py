@@ -18,7 +18,7 @@ from assembler.events import VertexDone, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
-from assembler.plan.plan import ImageBase, Plan, StageBase
+from assembler.plan.plan import ImageBase, Plan
 from assembler.plan.steps import Run
 
 if TYPE_CHECKING:
@@ -104,11 +104,7 @@ def _running(
     found: set[int] = set()
     for index in demanded(plan, known, realisation):
         if any(isinstance(step, Run) for step in missing(known[index], realisation)):
-            stage = plan.stage(index)
-            found.add(index)
-            while isinstance(stage.base, StageBase):
-                stage = plan.stage(stage.base.index)
-                found.add(stage.index)
+            found.update(stage.index for stage in plan.lineage(index))
     return frozenset(found)
 
 

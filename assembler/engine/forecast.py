@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from assembler.cache.base import Record
 from assembler.engine.assemble import chain_indexes
-from assembler.engine.change import BaseChange, Snapshot, base_snapshot
+from assembler.engine.change import base_snapshot
 from assembler.engine.lookup import (
     KnownStage,
     base_identity,
@@ -26,7 +26,7 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.forecast import Fate, Forecast, Hit
-from assembler.plan.plan import ImageBase, Plan, PlannedStage, StageBase
+from assembler.plan.plan import ImageBase, Plan, PlannedStage
 from assembler.plan.steps import (
     Copy,
     ImageOrigin,
@@ -177,7 +177,7 @@ def _pulls(
 
     def want(image: str, *, unpacked: bool = True, indexed: bool = False) -> None:
         """The blobs of `image`, or what was made of them before and will do as well."""
-        for change in _layers(base_snapshot(plan.images[image])) if image in plan.images else ():
+        for change in base_snapshot(plan.images[image]) if image in plan.images else ():
             digest = change.descriptor.digest
             here = services.store.blobs.has(digest)
             here = here or (unpacked and snapshotter.find(change.id) is not None)
@@ -186,7 +186,7 @@ def _pulls(
                 blobs.add(digest)
                 pulls.setdefault(image, []).append(change.descriptor)
 
-    target = _root(plan, plan.stage(plan.target))
+    target = _root(plan, plan.target)
     if isinstance(target.base, ImageBase) and services.whole:
         want(target.base.image, unpacked=False)
     for stage in plan.stages:
@@ -194,12 +194,12 @@ def _pulls(
             if fates[stage.index, number] in (Fate.CACHED, Fate.UNNEEDED):
                 continue
             linked = isinstance(step, Copy) and step.link
-            roots = [] if linked else [_root(plan, stage)]
+            roots = [] if linked else [_root(plan, stage.index)]
             for origin in origins_of(step):
                 if isinstance(origin, ImageOrigin):
                     want(origin.image)
                 elif isinstance(origin, StageOrigin):
-                    roots.append(_root(plan, plan.stage(origin.index)))
+                    roots.append(_root(plan, origin.index))
             for root in roots:
                 if isinstance(root.base, ImageBase):
                     want(root.base.image, indexed=not isinstance(step, Run))
@@ -220,7 +220,7 @@ def _fetches(
                 read |= {stage.index, *origins}
     kept = set(chain_indexes(plan)) if services.whole else set()
     found: dict[Digest, Descriptor] = {}
-    for index in sorted(kept | {below for one in read for below in _with_bases(plan, one)}):
+    for index in sorted(kept | {stage.index for one in read for stage in plan.lineage(one)}):
         for change in known[index].changes:
             layer = walk.realisation.packed(change)
             here = index not in kept and snapshotter.find(change.id) is not None
@@ -230,20 +230,7 @@ def _fetches(
     return tuple(found.values())
 
 
-def _with_bases(plan: Plan, index: int) -> Iterator[int]:
-    """The stage `index` and those that it is built from."""
-    yield index
-    base = plan.stage(index).base
-    if isinstance(base, StageBase):
-        yield from _with_bases(plan, base.index)
-
-
-def _layers(snapshot: Snapshot) -> Iterable[BaseChange]:
-    return [change for change in snapshot if isinstance(change, BaseChange)]
-
-
-def _root(plan: Plan, stage: PlannedStage) -> PlannedStage:
-    """The stage that `stage` is built from in the end, not from another one."""
-    while isinstance(stage.base, StageBase):
-        stage = plan.stage(stage.base.index)
-    return stage
+def _root(plan: Plan, index: int) -> PlannedStage:
+    """The stage that the one with this index is built from in the end, not from another one."""
+    *_, root = plan.lineage(index)
+    return root

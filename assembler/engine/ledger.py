@@ -179,19 +179,20 @@ class Ledger:
         }
         documents.known |= shared
         builds += [as_build(id, inputs) for id, inputs in shared.items()]
-        files = (lambda digest: None) if self._listings is None else self._listings.load
-        mine = self._mine
+        listings, mine = self._listings, self._mine
+        files = (lambda digest: None) if listings is None else listings.load
         return Past(builds, documents, files, lambda build: build.id in shared or mine(build))
 
     def _keep(self, files: Mapping[str, Listing]) -> None:
-        for digest, listing in files.items():
-            if self._listings is None:
-                return
-            try:
-                self._listings.save(digest, listing)
-            except OSError as error:
-                self._listings = None  # it is said once
-                self._warn(f"what a COPY selected cannot be remembered: {error.strerror}")
+        listings = self._listings  # another thread may give them up meanwhile
+        if listings is None:
+            return
+        try:
+            for digest, listing in files.items():
+                listings.save(digest, listing)
+        except OSError as error:
+            self._listings = None  # it is said once
+            self._warn(f"what a COPY selected cannot be remembered: {error.strerror}")
 
     def steps(self) -> tuple[StepRecord, ...]:
         """What became of the steps, in the order of the plan."""

@@ -271,10 +271,6 @@ class Realisation:
             ingest.commit_as(packed.digest, packed.size)
         return recompression(services).described(packed)
 
-    def base(self, change: BaseChange) -> Layer:
-        """See `engine.blobs.ChangeBlobs.base`."""
-        return self.blobs.base(change)
-
     def recompressed(self, identity: Digest, layer: Layer) -> Layer:
         """`layer`, which the step `identity` is packed in, in the compression asked for."""
         services, blob = self._services, layer.descriptor

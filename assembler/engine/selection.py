@@ -79,26 +79,14 @@ class Inclusion:
         """Whether the pattern matches `path`, `depth` levels down, whose parents may match."""
         if depth < len(self.heads):
             last = depth == len(self.heads) - 1 and not self.deep
-            return last and _matches(self.heads[depth], name)
-        return self.deep and _matches(self.whole, path)
+            return last and self.heads[depth].matches(name)
+        return self.deep and self.whole.matches(path)
 
     def may_match_below(self, name: str, depth: int) -> bool:
         """Whether something below the directory `name`, `depth` levels down, can match."""
         if depth >= len(self.heads):
             return self.deep
-        return _matches(self.heads[depth], name)
-
-
-def _matches(glob: Glob, path: str) -> bool:
-    if glob.literal is not None:
-        return path == glob.literal
-    if glob.any_name is not None:
-        return path.rpartition("/")[2] == glob.any_name
-    if glob.ending is not None:
-        return path.endswith(glob.ending)
-    if glob.regex:
-        return re.fullmatch(glob.regex, path, re.DOTALL) is not None
-    return glob.matches(path)
+        return self.heads[depth].matches(name)
 
 
 @mutable
@@ -388,7 +376,7 @@ def _candidates(tree: Tree, directory: Entry, glob: Glob) -> Iterator[Entry]:
     if glob.literal is not None:
         entry = tree.lookup(join(directory.path, glob.literal))
         return iter(() if entry is None else (entry,))
-    return (entry for entry in tree.children(directory.path) if _matches(glob, entry.name))
+    return (entry for entry in tree.children(directory.path) if glob.matches(entry.name))
 
 
 def _single_stars(part: str) -> str:

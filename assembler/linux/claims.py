@@ -148,12 +148,20 @@ def _take(path: str) -> Claim | None:
         lock = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None  # its owner has just removed it, or it is no directory of ours
+    if taken(lock):
+        return Claim(path, lock)
+    os.close(lock)
+    return None
+
+
+def taken(descriptor: int) -> bool:
+    """Whether the exclusive lock of what is open as `descriptor` was taken; nobody is waited for.
+    Raises OSError."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(lock)
-        return None
-    return Claim(path, lock)
+        return False
+    return True
 
 
 @contextmanager
@@ -169,15 +177,12 @@ def locked(descriptor: int, check: Callable[[], None] | None = None) -> Iterator
     """The exclusive lock of what is open as `descriptor`, waited for as by `held`; it is closed
     afterwards."""
     try:
-        while check is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+        if check is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            while not taken(descriptor):
                 check()
                 time.sleep(_TURN)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

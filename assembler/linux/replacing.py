@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NAMED_ONLY = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+_STALE = 3600.0  # seconds, after which nobody is writing a file any more
 
 
 def unnamed() -> str:
@@ -35,6 +37,18 @@ def put(path: str, content: bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(beside)
         raise
+
+
+def sweep(directory: str) -> None:
+    """Remove what processes that died long ago in `put` left in `directory`, as far as this one may.
+    Raises OSError for the directory itself."""
+    latest = time.time() - _STALE
+    with os.scandir(directory) as names:
+        for one in names:
+            if one.name.startswith("."):
+                with suppress(OSError):
+                    if one.stat(follow_symlinks=False).st_mtime < latest:
+                        os.unlink(one.path)
 
 
 @contextmanager
@@ -73,8 +87,7 @@ def _opened(parent: int, beside: str, mode: int) -> tuple[int, bool]:
     except OSError as error:
         if error.errno not in _NAMED_ONLY:
             raise
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return os.open(beside, flags, mode, dir_fd=parent), True
+    return os.open(beside, _WRITE, mode, dir_fd=parent), True
 
 
 def sync(directory: int) -> None:

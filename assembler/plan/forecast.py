@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from assembler.ages import age
 from assembler.oci.descriptor import Descriptor
 from assembler.plan.plan import Plan
 from assembler.values import field, value
@@ -31,7 +32,7 @@ class Hit:
 
     def __str__(self) -> str:
         where = f"from {self.source}" if self.source else "local"
-        return where if self.age is None else f"{where}, {lasting(self.age)} old"
+        return where if self.age is None else f"{where}, {age(self.age)} old"
 
 
 @value
@@ -64,11 +65,3 @@ class Forecast:
             for stage in plan.stages
             for number in range(len(stage.steps))
         )
-
-
-def lasting(seconds: float) -> str:
-    """A time for people: in the largest unit of which there is at least one."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0) // 1:.0f} s"

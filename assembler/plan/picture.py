@@ -89,13 +89,11 @@ def text(plan: Plan, forecast: Forecast) -> str:
         total = sum(layer.size for layer in image.layers)
         pulls = forecast.pulls.get(key, ())
         pulled = f"{size(_bytes(pulls))} of it to pull" if pulls else "nothing to pull"
-        layers = "1 layer" if len(image.layers) == 1 else f"{len(image.layers)} layers"
-        lines.append(f"    {layers}, {size(total)}, {pulled}")
+        lines.append(f"    {_counted(len(image.layers), 'layer')}, {size(total)}, {pulled}")
     for need in plan.missing:
         lines.append(f"  {need.image}  missing ({need.platform}, {need.span})")
     if forecast.fetches:
-        count = len(forecast.fetches)
-        layers = "1 layer" if count == 1 else f"{count} layers"
+        layers = _counted(len(forecast.fetches), "layer")
         lines += ["", f"shared caches\n  {layers}, {size(_bytes(forecast.fetches))} to pull"]
     for stage in plan.stages:
         lines += ["", f"stage {stage.title}  FROM {base_text(plan, stage)}"]
@@ -112,8 +110,7 @@ def summary(plan: Plan, forecast: Forecast) -> str:
     """One line of figures."""
     steps = sum(len(stage.steps) for stage in plan.stages)
     known = forecast.count(plan, Fate.CACHED, Fate.UNNEEDED)
-    stages = "1 stage" if len(plan.stages) == 1 else f"{len(plan.stages)} stages"
-    counted = "1 step" if steps == 1 else f"{steps} steps"
+    stages, counted = _counted(len(plan.stages), "stage"), _counted(steps, "step")
     pulled = f"{size(forecast.bytes)} to pull" if forecast.bytes else "nothing to pull"
     lacking = "1 image is" if len(plan.missing) == 1 else f"{len(plan.missing)} images are"
     missing = f"; {lacking} missing" if plan.missing else ""
@@ -297,6 +294,10 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _bytes(layers: tuple[Descriptor, ...]) -> int:

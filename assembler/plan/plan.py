@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from assembler.oci.config import History, ImageConfig
 from assembler.oci.platform import Platform
@@ -105,6 +105,15 @@ class Plan:
     def stage(self, index: int) -> PlannedStage:
         """The stage with this index in the Dockerfile."""
         return next(stage for stage in self.stages if stage.index == index)
+
+    def lineage(self, index: int) -> Iterator[PlannedStage]:
+        """The stage with this index and those it is built from, each before its own base."""
+        for stage in reversed(self.stages):
+            if stage.index == index:
+                yield stage
+                if not isinstance(stage.base, StageBase):
+                    return
+                index = stage.base.index
 
     def sources(self, stage: PlannedStage) -> frozenset[int]:
         """Indexes of the stages that `stage` needs directly: its base, COPY --from, mounts."""

@@ -231,20 +231,17 @@ class Blobs:
 
     def holds(self, digest: Digest, content: bytearray) -> bool:
         """Whether there is a regular file with exactly these few bytes under their digest."""
-        path = self._held(digest)
         try:
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(path, flags)
-        except OSError:
+            stream = self.open(digest)
+        except BlobMissing:
             return False
-        with os.fdopen(descriptor, "rb") as stream:
-            status = os.fstat(descriptor)
-            same_size = stat.S_ISREG(status.st_mode) and status.st_size == len(content)
-            if not same_size or stream.read(len(content)) != content:
+        with stream:
+            status = os.fstat(stream.fileno())
+            if status.st_size != len(content) or stream.read(len(content)) != content:
                 return False
         if status.st_mode & 0o777 == _NAMED:
             with self._guard:
-                self._pending.add(path)
+                self._pending.add(self.path(digest))
         return True
 
     def sync(self) -> None:

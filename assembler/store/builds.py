@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
-from assembler.linux.replacing import put
+from assembler.linux.replacing import put, sweep
 from assembler.values import fields, value
 
 MOST = 100
@@ -27,7 +27,6 @@ CACHED, RUN, FAILED, UNNEEDED = "cached", "run", "failed", "unneeded"
 _FEW = 4  # builds that are looked at though all was cached: that may be of a shared cache
 _LARGEST = 64 << 20  # bytes of a record
 _LATEST = float(1 << 34)  # seconds since the epoch: the year 2514
-_STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -146,8 +145,8 @@ class Builds:
         return {}
 
     def _names(self) -> list[str]:
-        """Of records, the newest first."""
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        """Of records, the newest first; none where the directory cannot be read."""
+        with suppress(OSError):
             names = [name for name in os.listdir(self._directory) if _is_record(name)]
             return sorted(names, key=lambda name: (len(name), name), reverse=True)
         return []
@@ -164,12 +163,8 @@ class Builds:
         for name in names[MOST:]:
             for one in (name, f"{name}.inputs"):
                 self._remove(one)
-        for name in os.listdir(self._directory) if len(names) > MOST else ():
-            if name.startswith("."):
-                with suppress(OSError):
-                    status = os.lstat(os.path.join(self._directory, name))
-                    if time.time() - status.st_mtime > _STALE:
-                        self._remove(name)
+        if len(names) > MOST:
+            sweep(self._directory)
 
     def _remove(self, name: str) -> None:
         with suppress(FileNotFoundError):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from assembler.errors import StoreUnusable
-from assembler.linux.claims import locked
+from assembler.linux.claims import locked, taken
 from assembler.linux.replacing import unnamed
 from assembler.store import uses
 from assembler.store.disk import mount_point
@@ -88,9 +88,8 @@ class Lease:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         other = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+            if not taken(other):
+                return
         finally:
             os.close(other)
         raise StoreUnusable(
@@ -132,10 +131,8 @@ def sweep(directory: str) -> None:
         return
     gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
     try:
-        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sweep(directory)
-    except BlockingIOError:
-        pass
+        if taken(gate):
+            _sweep(directory)
     finally:
         os.close(gate)
 
@@ -152,10 +149,8 @@ def _sweep(directory: str) -> None:
         except OSError:
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _end(directory, path)
-        except BlockingIOError:
-            pass
+            if taken(file):
+                _end(directory, path)
         finally:
             os.close(file)
 

@@ -10,14 +10,12 @@ than MANY, or more than MOST bytes of them.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-from assembler.linux.replacing import put
+from assembler.linux.replacing import put, sweep
 
 MANY, MOST = 2000, 256 << 20
-_STALE = 3600.0  # seconds, after which nobody is writing a file any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LARGEST = 1 << 30  # bytes of a listing's text
 _HEX = 64
@@ -77,15 +75,13 @@ class Listings:
     def _tidy(self) -> None:
         """Remove what is too much, and what killed writers left."""
         found = []
-        now = time.time()
         with suppress(OSError):
+            sweep(self._directory)
             with os.scandir(self._directory) as names:
                 for one in names:
-                    status = one.stat(follow_symlinks=False)
                     if not one.name.startswith("."):
+                        status = one.stat(follow_symlinks=False)
                         found.append((status.st_mtime_ns, status.st_size, one.path))
-                    elif now - status.st_mtime > _STALE:
-                        os.unlink(one.path)
             count, total = len(found), sum(size for _, size, _ in found)
             for _, size, path in sorted(found):
                 if count <= MANY and total <= MOST:

@@ -12,7 +12,6 @@ Nobody needs this: where no file can be made, as in a store that cannot be writt
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
+from assembler.linux.claims import taken
 
 Tell = Callable[[bytes | str], None]
 """Shows who waits: a text is a line about who is waited for, bytes are what that one says."""
@@ -106,7 +106,7 @@ class Working:
                 return -1
             with ExitStack() as stack:
                 stack.callback(os.close, file)
-                free = _locked(file)
+                free = taken(file)
                 if not free and waiting.failed:
                     return -1
                 free = free or waiting.until_free(file)
@@ -155,7 +155,7 @@ class _Waiting:
         owner = _Owner(file, self._clock, self._tell)
         turn, most = _TURNS
         began = time.monotonic()
-        while not (free := _locked(file)) and os.fstat(file).st_nlink:
+        while not (free := taken(file)) and os.fstat(file).st_nlink:
             self._pause(turn)
             turn = min(turn * 1.5, most)
             if time.monotonic() - began > _UNSAID:
@@ -249,7 +249,7 @@ def sweep(directory: str) -> None:
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:  # gone, or of another user: nobody needs them
             continue
-        if _locked(file):
+        if taken(file):
             _give_up(path, file)
         else:
             os.close(file)
@@ -273,14 +273,6 @@ def _give_up(path: str, file: int) -> None:
                 os.unlink(path)
     finally:
         os.close(file)
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _namespace() -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from assembler.cancellation import Cancellation
 from assembler.runtime.base import BindSource, Process, Root, RunMount
+from tests.engine.runtimes import FakeRuntime
 from tests.engine.test_execution import PlainDirectories
 
 Files = Mapping[str, tuple[str, int]]
@@ -291,8 +291,7 @@ def _copy(graph: Graph, line: Copy, now: _Built, built: Mapping[int, _Built]) ->
 
 
 class Directories(PlainDirectories):
-    """Two steps may show the same files at once. Writes to a mount need no directory of their own:
-    nobody writes there."""
+    """Two steps may show the same files at once."""
 
     @contextmanager
     def create(self, id: str) -> Iterator[str]:
@@ -304,31 +303,19 @@ class Directories(PlainDirectories):
             with suppress(OSError):  # another one was first
                 os.rename(made, self.directory / id)
 
-    @contextmanager
-    def writable(self, id: str) -> Iterator[None]:
-        """See `Snapshotter.writable`."""
-        yield None
 
-
-class ComputingRuntime:
+class ComputingRuntime(FakeRuntime):
     """Executes the commands of `Run`."""
 
-    name = "computing"
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-
-    def run(
+    def execute(
         self,
         process: Process,
         root: Root,
         mounts: Sequence[RunMount],
         output: Callable[[bytes], None],
-        cancellation: Cancellation,
     ) -> int:
-        """See `Runtime.run`."""
+        """See `FakeRuntime.execute`."""
         verb, name, word = process.argv[-1].split()
-        self.ran.append(process.argv[-1])
         seen: dict[str, tuple[str, int]] = {}
         for layer in reversed(root.lowers):
             seen |= _read(Path(layer, "o"))
@@ -342,9 +329,6 @@ class ComputingRuntime:
         path.write_text(computed(verb, word, seen, mounted, told))
         path.chmod(0o644)
         return 0
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 def _read(directory: Path) -> dict[str, tuple[str, int]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from assembler.cancellation import Cancellation
 from assembler.engine.services import Sandbox
 from assembler.events import VertexDone
 from assembler.linux.cgroups import unlimited
@@ -25,27 +24,21 @@ from assembler.runtime.base import BindSource, Process, Root, RunMount
 from assembler.store.store import Store
 from fixtures.changes import ALL, BUILD, CHANGES, DOCKERFILE, Build, Change, step_name
 from tests.engine.graphs import Directories
+from tests.engine.runtimes import FakeRuntime
 from tests.engine.test_execution import LINUX, Workshop
 
 
-class Shell:
+class Shell(FakeRuntime):
     """A runtime that knows `cat`, `echo` and `sort` with their output redirected."""
 
-    name = "shell"
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-
-    def run(
+    def execute(
         self,
         process: Process,
         root: Root,
         mounts: Sequence[RunMount],
         output: Callable[[bytes], None],
-        cancellation: Cancellation,
     ) -> int:
-        """See `Runtime.run`."""
-        self.ran.append(process.argv[-1])
+        """See `FakeRuntime.execute`."""
         files: dict[str, str] = {}
         for layer in reversed(root.lowers):
             files |= _files(layer, "")
@@ -66,9 +59,6 @@ class Shell:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
         return 0
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 def _files(source: str, target: str) -> dict[str, str]:

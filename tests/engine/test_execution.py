@@ -41,6 +41,7 @@ from assembler.runtime.base import BindSource, Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
 from assembler.testing import MemoryRemote
+from tests.engine.runtimes import FakeRuntime
 
 LINUX = Platform("linux", "amd64")
 
@@ -73,30 +74,30 @@ class PlainDirectories:
         with self.create(id) as upper:
             yield Root(tuple(lowers), upper, upper, upper)
 
+    @contextmanager
+    def writable(self, id: str) -> Iterator[str | None]:
+        yield None
+
     def remove(self, id: str) -> None:
         shutil.rmtree(self.directory / id, ignore_errors=True)
 
 
-class ScriptedRuntime:
+class ScriptedRuntime(FakeRuntime):
     """A runtime whose commands are `write PATH TEXT`, `fail N` and `meet`; it records argv."""
 
-    name = "scripted"
-
     def __init__(self) -> None:
-        self.ran: list[str] = []
+        super().__init__()
         self.mounts: list[RunMount] = []
         self.meeting = threading.Barrier(2, timeout=20)
 
-    def run(
+    def execute(
         self,
         process: Process,
         root: Root,
         mounts: Sequence[RunMount],
         output: Callable[[bytes], None],
-        cancellation: Cancellation,
     ) -> int:
         words = process.argv[-1].split()
-        self.ran.append(process.argv[-1])
         self.mounts += mounts
         output(b"+ " + process.argv[-1].encode() + b"\n")
         if words[0] == "fail":
@@ -107,9 +108,6 @@ class ScriptedRuntime:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(" ".join(words[2:]))
         return 0
-
-    def close(self) -> None:
-        pass
 
 
 class Workshop:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,8 @@ from assembler.runtime.base import Process, Root, RunMount
 from assembler.source import Source
 from assembler.store.store import Store
 from assembler.testing import MemoryRemote
+from tests.engine.runtimes import FakeRuntime
+from tests.engine.test_execution import PlainDirectories
 
 LINUX = Platform("linux", "amd64")
 
@@ -59,67 +60,40 @@ def archive(files: dict[str, str]) -> bytes:
     return out.getvalue()
 
 
-class Directories:
-    """A snapshotter without mounts that remembers what it made."""
-
-    name = "plain"
+class Directories(PlainDirectories):
+    """Remembers what it made."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.made: list[str] = []
-
-    def find(self, id: str) -> str | None:
-        path = self.directory / id
-        return str(path) if path.is_dir() else None
 
     @contextmanager
     def create(self, id: str) -> Iterator[str]:
-        work = self.directory / f"{id}.work"
-        work.mkdir(parents=True)
-        yield str(work)
-        work.rename(self.directory / id)
+        with super().create(id) as work:
+            yield work
         self.made.append(id)
 
-    @contextmanager
-    def prepare(self, id: str, lowers: Sequence[str]) -> Iterator[Root]:
-        with self.create(id) as upper:
-            yield Root(tuple(lowers), upper, upper, upper)
 
-    @contextmanager
-    def writable(self, id: str) -> Iterator[str | None]:
-        yield None
-
-    def remove(self, id: str) -> None:
-        shutil.rmtree(self.directory / id)
-
-
-class WritingRuntime:
+class WritingRuntime(FakeRuntime):
     """A runtime whose commands are `write PATH TEXT`."""
 
-    name = "writing"
-
     def __init__(self) -> None:
-        self.ran: list[str] = []
+        super().__init__()
         self.lowers: tuple[str, ...] = ()
 
-    def run(
+    def execute(
         self,
         process: Process,
         root: Root,
         mounts: Sequence[RunMount],
         output: Callable[[bytes], None],
-        cancellation: Cancellation,
     ) -> int:
         _, path, text = process.argv[-1].split()
-        self.ran.append(process.argv[-1])
         self.lowers = root.lowers
         target = Path(root.upper, path.lstrip("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         return 0
-
-    def close(self) -> None:
-        pass
 
 
 class Bench:
@@ -243,11 +217,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    os.umask(0o022)
-    if os.getuid() != 0:  # no namespace here
-        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
-        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+def bench(tmp_path: Path, without_owners: None) -> Bench:
     made = Bench(tmp_path)
     (made.context / "f").write_text("of the context")
     made.image(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -100,11 +99,7 @@ class Aging(Workshop):
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aging:
-    os.umask(0o022)
-    if os.getuid() != 0:  # no namespace here: owners are what the layer tests are about
-        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
-        monkeypatch.setattr(os, "chown", lambda *arguments, **options: None)
+def workshop(tmp_path: Path, without_owners: None) -> Aging:
     made = Aging(tmp_path)
     (made.context / "f").write_text("f")
     return made
@@ -298,3 +293,10 @@ def test_a_result_that_is_gone_is_told_so(workshop: Aging) -> None:
     assert refused(workshop, STAGES).message.endswith(
         "would have to be done: its result is not in the store, or in another compression only"
     )
+
+
+def test_of_a_thousand_stages_one_on_the_other_all_is_told(workshop: Aging) -> None:
+    last = 1200  # more than calls fit into each other
+    stages = (f"FROM s{n} AS s{n + 1}\nWORKDIR /w{n}\n" for n in range(last))
+    told = workshop.told("FROM scratch AS s0\nCOPY f /f\n" + "".join(stages))
+    assert fates(told) == ["run"] * (last + 1)

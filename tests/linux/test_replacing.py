@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from assembler.linux.replacing import replacing
+from assembler.linux.replacing import replacing, sweep
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -75,3 +75,13 @@ def test_CN02_a_writer_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
         assert writer.stdout is not None and writer.stdout.readline() == b"half\n"
         writer.send_signal(signal.SIGKILL)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_died_long_ago_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    for name in (".old", ".new", "old"):
+        (tmp_path / name).touch()
+    (tmp_path / ".directory").mkdir()
+    for name in (".old", "old", ".directory"):
+        os.utime(tmp_path / name, (1, 1))
+    sweep(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [".directory", ".new", "old"]

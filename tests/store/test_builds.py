@@ -201,3 +201,10 @@ def test_people_know_a_build_by_its_name_or_by_what_was_asked_for() -> None:
     )
     assert unnamed.name == "Dockerfile (app)"
     assert (BUILD.count("run"), BUILD.count("run", "cached")) == (1, 2)
+
+
+def test_a_directory_that_cannot_be_read_has_no_records(builds: Builds, tmp_path: Path) -> None:
+    (tmp_path / "builds").symlink_to("builds")
+    assert list(builds.recent()) == list(builds.telling(1)) == []
+    with pytest.raises(OSError):
+        builds.write(BUILD, {})

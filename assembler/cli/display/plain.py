@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from assembler.cli.display.ages import origin
+from assembler.ages import origin
 from assembler.cli.display.transfers import Transfer
 from assembler.events import (
     Event,

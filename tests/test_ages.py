@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assembler.cli.display.ages import age, duration, origin
+from assembler.ages import age, duration, origin
 
 
 @pytest.mark.parametrize(
