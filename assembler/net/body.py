@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+MAX_ERROR_BODY = 64 << 10  # bytes of a refusal that are read, and that somebody may be shown
 _GZIP = 16 + zlib.MAX_WBITS
 
 

@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, RateLimited, Unreachable, UsageError
-from assembler.net.body import FileBody, decoded, parsed
+from assembler.net.body import MAX_ERROR_BODY, FileBody, decoded, parsed
 from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
 from assembler.net.origin import Origin
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from assembler.net.transport import Answer, Transport
 
 MAX_REDIRECTS = 10
-MAX_ERROR_BODY = 64 << 10
 _DRAINED = 16 << 10  # bytes of a redirect that are read to keep its connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GO_ALONG = frozenset(
@@ -296,8 +295,7 @@ class HttpClient:
             finally:
                 received = stream.received
                 response.close()
-                if self._trace is not None:
-                    self._traced(asked, began, response.status_code, received)
+                self._traced(asked, began, response.status_code, received)
 
     def _traced(
         self, request: Request, began: float, status: int, received: int = 0, failure: str = ""
@@ -356,13 +354,14 @@ class HttpClient:
             raise self._failed(answer.request, error) from error
 
     def _drain(self, response: Answer) -> None:
-        """Read a short body, so that the connection can be used again."""
+        """Read a short body, so that the connection can be used again; one that breaks off cannot."""
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= _DRAINED:
-            from assembler.net.transport import body_of
+            from assembler.net.transport import ERRORS, body_of
 
-            for _ in body_of(response):
-                pass
+            with suppress(*ERRORS):
+                for _ in body_of(response):
+                    pass
 
     def _failed(self, request: Request, error: BaseException) -> Unreachable:
         return self._unreachable(request, classify(error), str(error))

@@ -54,8 +54,7 @@ class Exchange:
         self._engine: h11.Connection | None = None  # where it reads the body
         self._length = 0  # that is still to come of a body that passes h11 by
         self._first = b""  # of that, what came with the head
-        self._lasts = False
-        self._doubtful = False  # what the engine reads says twice how long it is
+        self._lasts = False  # whether it may be used again once the body is read
 
     @property
     def expired(self) -> bool:
@@ -72,22 +71,25 @@ class Exchange:
         self._engine = None
         if isinstance(body, bytes):
             return self._at_once(method, target, headers, body)
-        engine = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
+        engine, whole = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD), True
         try:
             for event in _events(method, target, headers, body):
                 if data := _sent(engine, event):
                     self.stream.write(data)
         except httpx.WriteError:
-            pass  # who does not read on may have answered (RFC 9112 9.5)
+            whole = False  # who does not read on may have answered (RFC 9112 9.5)
         self.stream.expect()
-        return self._judged(engine, method)
+        return self._judged(engine, method, whole)
 
     def body(self) -> Iterator[memoryview]:
         """The pieces of the body, from where it was left off; each is good until the next one is asked
         for."""
-        if self._engine is not None:
-            while isinstance(event := self._event(self._engine, _READ), h11.Data):
-                yield memoryview(event.data)
+        engine = self._engine
+        if engine is not None:
+            while engine.their_state is h11.SEND_BODY:  # nothing is waited for behind its end
+                event = self._event(engine, _READ)
+                if isinstance(event, h11.Data):
+                    yield memoryview(event.data)
             return
         first, self._first = self._first, b""
         for piece in self.stream.pieces(self._length, first):
@@ -98,9 +100,10 @@ class Exchange:
         """The answer is read, or given up: what was not read to its end is closed."""
         engine = self._engine
         if engine is not None:
-            whole = engine.our_state is h11.DONE and engine.their_state is h11.DONE
-            self._lasts = whole and not self._doubtful and not engine.trailing_data[0]
-        if self._lasts and (engine is not None or not self._length):
+            read = engine.their_state is h11.DONE and not engine.trailing_data[0]
+        else:
+            read = not self._length
+        if self._lasts and read:
             self.idle = True
             self._expires = time.monotonic() + self._keep_alive
         elif not self.idle:
@@ -126,10 +129,10 @@ class Exchange:
         if head is None:
             engine = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
             events = _events(method, target, headers, (body,) if body else ())
-            for event in events if whole else (next(events),):
+            for event in events:
                 _sent(engine, event)
             engine.receive_data(received)
-            head = self._judged(engine, method)
+            head = self._judged(engine, method, whole)
         return head
 
     def _usual(self, method: str, received: bytes, whole: bool) -> Head | None:
@@ -156,8 +159,9 @@ class Exchange:
         self._passes(int(length), received[match.end() :], whole, said.get(b"connection", b""))
         return Head(status, headers)
 
-    def _judged(self, engine: h11.Connection, method: str) -> Head:
-        """The head of the answer by `engine`, which was told the request."""
+    def _judged(self, engine: h11.Connection, method: str, whole: bool) -> Head:
+        """The head of the answer by `engine`, which was told the request; `whole` says that all of it
+        was sent."""
         while not isinstance(event := self._event(engine, _HEAD), h11.Response):
             pass  # 100 Continue, say
         headers = event.headers.raw_items()
@@ -167,13 +171,14 @@ class Exchange:
             length = b"0"
         if method == "CONNECT" or b"transfer-encoding" in said or not length:
             self._engine = engine
-            # Whoever is in between may have read it otherwise (RFC 9112 6.3).
-            self._doubtful = said.keys() >= {b"content-length", b"transfer-encoding"}
+            # Of what says both, whoever is in between may have read the other (RFC 9112 6.3).
+            doubtful = said.keys() >= {b"content-length", b"transfer-encoding"}
+            self._lasts = whole and not doubtful
         else:
             connection = b",".join(
                 value for name, value in headers if name.lower() == b"connection"
             )
-            whole = engine.our_state is h11.DONE and event.http_version >= b"1.1"
+            whole = whole and event.http_version >= b"1.1"
             self._passes(int(length), engine.trailing_data[0], whole, connection)
         return Head(event.status_code, headers)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -66,10 +65,11 @@ def is_public(address: str) -> bool:
 
 
 def is_inside(host: str) -> bool:
-    """Whether `host` is, or resolves to, an address that is not public. A name that does not
-    resolve is not inside; connecting to it fails anyway."""
+    """Whether `host` (without port) is an address that is not public, or a name of this machine. Other
+    names are not looked up: behind a proxy only it does that."""
+    if is_loopback(host):
+        return True
     try:
-        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
-    except OSError:
+        return not is_public(host)
+    except ValueError:
         return False
-    return any(not is_public(str(item[4][0])) for item in found)

@@ -17,12 +17,12 @@ from typing import cast
 import httpx
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.net.body import FileBody
+from assembler.net.body import MAX_ERROR_BODY, FileBody
 from assembler.net.connection import SocketStream
 from assembler.net.dial import LookUp, connect, only_public, resolve
 from assembler.net.exchange import Exchange, Head, Headers
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin, is_loopback, is_public
+from assembler.net.origin import Origin, is_inside, is_public
 from assembler.net.proxy import Proxies, Proxy
 from assembler.net.sending import Sending
 from assembler.net.sending import Unsent as Unsent
@@ -33,7 +33,6 @@ InvalidURL = httpx.InvalidURL
 
 PER_HOST = 4
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
-SHOWN = 64 << 10  # bytes of a refusal that somebody may be shown
 STRANDED = 1.0  # seconds after which a connection that is held but not used holds nobody up
 _PLAIN = re.compile(r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)(/[A-Za-z0-9_.~:/-]*)")
 _REPLAYED = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE"})  # idempotent: RFC 9110 9.2.2
@@ -188,7 +187,7 @@ class Transport(httpx.BaseTransport):
         if proxy.authorization:
             for piece in connection.exchange.body():
                 seen += piece
-                if len(seen) >= SHOWN:
+                if len(seen) >= MAX_ERROR_BODY:
                     break
             headers = b"\n".join(value for _, value in head.headers)
             if proxy.is_quoted(headers + seen):
@@ -243,10 +242,10 @@ class Transport(httpx.BaseTransport):
         if proxy is None:
             stream = self._socket(origin.host, origin.port, call.public)
         else:
-            if call.public and _is_inside(origin.host):
+            if call.public and is_inside(origin.host):
                 only_public([(0, (origin.host, origin.port))])
             stream = self._to_proxy(proxy)
-            stream.inside = _is_inside(origin.host)
+            stream.inside = is_inside(origin.host)
         try:
             if origin.scheme == "https":
                 if proxy is not None:
@@ -350,16 +349,6 @@ def _tunnel(stream: SocketStream, proxy: Proxy, origin: Origin) -> None:
 
 def _refusal(proxy: Proxy, status: int) -> httpx.ProxyError:
     return httpx.ProxyError(f"{proxy} of {proxy.variable} answers with status {status}")
-
-
-def _is_inside(host: str) -> bool:
-    """The same for a host behind a proxy, which alone looks up its name."""
-    if is_loopback(host):
-        return True
-    try:
-        return not is_public(host)
-    except ValueError:
-        return False
 
 
 def _origin(url: httpx.URL) -> Origin:

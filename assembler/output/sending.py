@@ -15,7 +15,8 @@ from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Refused
 from assembler.registry.client import RegistryClient
 from assembler.registry.destination import Destination
-from assembler.registry.push import JOBS, Sources, destinations, neighbours
+from assembler.registry.parallel import JOBS
+from assembler.registry.push import Sources, destinations, neighbours
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.growing import Growing

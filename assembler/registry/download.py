@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from assembler.cancellation import Cancellation
 from assembler.errors import Unreachable
-from assembler.net.client import MAX_ERROR_BODY, Request, Response, Stream
+from assembler.net.body import MAX_ERROR_BODY
+from assembler.net.client import Request, Response, Stream
 from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.reference import Reference

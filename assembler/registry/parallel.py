@@ -28,6 +28,7 @@ def all_at_once(tasks: Sequence[Callable[[Check], None]], stop: Check, jobs: int
     if len(tasks) < 2 or jobs < 2:
         for task in tasks:
             task(check)
+        stop()
         return
     with ThreadPoolExecutor(max_workers=min(jobs, len(tasks))) as pool:
         futures = [pool.submit(task, check) for task in tasks]

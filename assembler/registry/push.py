@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
-from assembler.cancellation import NOTICING, Cancellation
+from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request
 from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
@@ -19,12 +17,12 @@ from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.registry.destination import Destination
+from assembler.registry.parallel import JOBS, Check, all_at_once
 from assembler.registry.publication import Publication
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
 
-JOBS = 4  # blobs at once for each registry (reliability R15)
 MAX_DEPTH = 4  # of indexes in indexes (reliability M5)
 
 Blobs = Callable[[Descriptor], BinaryIO]
@@ -77,7 +75,7 @@ def push(
         registries.setdefault(group[0].registry, []).append(group)
     failures: list[Exception] = []
     tasks = [partial(pushed.registry, groups, failures) for groups in registries.values()]
-    _all_at_once(tasks, len(tasks), cancellation)
+    all_at_once(tasks, cancellation.check, len(tasks))
     if failures:
         raise one_of(failures, sum(map(len, registries.values())))
     return document.descriptor
@@ -126,9 +124,8 @@ def destinations(
 
 def neighbours(destination: Destination, references: Iterable[Reference]) -> Iterator[str]:
     """The other repositories of the registry that are those of `references`, be it as a mirror."""
-    configuration = destination.client.configuration
     for reference in references:
-        for endpoint in configuration.endpoints(reference):
+        for endpoint in destination.client.endpoints(reference):
             here = endpoint.host == destination.repository.registry
             if here and endpoint.repository != destination.repository.name:
                 yield endpoint.repository
@@ -167,10 +164,13 @@ class _Pushed:
     sent: Sent
     jobs: int
 
-    def registry(self, groups: Sequence[Sequence[Reference]], failures: list[Exception]) -> None:
+    def registry(
+        self, groups: Sequence[Sequence[Reference]], failures: list[Exception], check: Check
+    ) -> None:
         """Push to the repositories `groups` of one registry; what fails is added to `failures`."""
         done: tuple[Reference, ...] = ()
         for group in groups:
+            check()
             try:
                 destination = _destination(self.client, group[0], self.uploads)
                 _Repository(self, destination, done).push([one.tag for one in group if one.tag])
@@ -188,7 +188,6 @@ class _Repository:
     pushed: _Pushed
     destination: Destination
     others: tuple[Reference, ...]
-    failed: threading.Event = field(default_factory=threading.Event)
 
     def push(self, tags: Sequence[str]) -> None:
         parts = self.pushed.parts
@@ -207,8 +206,8 @@ class _Repository:
 
     def _all(self, blobs: Iterable[Descriptor]) -> None:
         each = {blob.digest: blob for blob in blobs}.values()
-        tasks = [partial(self._watched, blob) for blob in each]
-        _all_at_once(tasks, self.pushed.jobs, self.pushed.cancellation)
+        tasks = [partial(self._send, blob) for blob in each]
+        all_at_once(tasks, self.pushed.cancellation.check, self.pushed.jobs)
 
     def _publication(self, part: _Part, document: Document) -> Publication:
         complete = partial(self._complete, part)
@@ -217,35 +216,29 @@ class _Repository:
     def _complete(self, part: _Part) -> None:
         if isinstance(part.document, Manifest):
             for blob in part.document.blobs:
-                self._blob(blob)
+                self._blob(blob, self.pushed.cancellation.check)
         elif part.document is not None:
             for blob in part.layers:
-                self._blob(blob)
+                self._blob(blob, self.pushed.cancellation.check)
             below = {entry.digest for entry in part.document.manifests}
             for one in self.pushed.parts:
                 if one.entry.digest in below and one.document is not None:
                     self._publication(one, one.document).publish()
 
-    def _watched(self, blob: Descriptor) -> None:
-        """Send `blob`, unless another one cannot be sent: then nothing needs it any more."""
-        try:
-            if not self.pushed.sent(self.destination.repository.reference, blob):
-                self._blob(blob)
-        except BaseException:
-            self.failed.set()
-            raise
+    def _send(self, blob: Descriptor, check: Check) -> None:
+        if not self.pushed.sent(self.destination.repository.reference, blob):
+            self._blob(blob, check)
 
-    def _blob(self, blob: Descriptor) -> None:
+    def _blob(self, blob: Descriptor, check: Check) -> None:
         def progress(current: int, total: int) -> None:
-            if self.failed.is_set():
-                raise Cancelled
+            check()
             self.pushed.progress(blob, current, total)
 
         def beside() -> Iterator[str]:
             yield from neighbours(self.destination, self.others)
             yield from neighbours(self.destination, self.pushed.mount_from(blob))
 
-        self.pushed.cancellation.check()
+        check()
         source = Stored(blob, self.pushed.blobs)
         upload(self.destination, source, mount_from=beside(), progress=progress)
 
@@ -297,25 +290,6 @@ def _by_repository(references: Sequence[Reference]) -> Iterable[list[Reference]]
     for reference in references:
         found.setdefault((reference.registry, reference.repository), []).append(reference)
     return found.values()
-
-
-def _all_at_once(
-    tasks: Sequence[Callable[[], None]], jobs: int, cancellation: Cancellation
-) -> None:
-    """Run `tasks` in threads; the first failure keeps the waiting ones from starting, and is raised
-    when the others have ended."""
-    with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(tasks)))) as pool:
-        futures = [pool.submit(task) for task in tasks]
-        waiting: set[Future[None]] = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, NOTICING, FIRST_EXCEPTION)
-            if any(not one.cancelled() and one.exception() for one in done):
-                for future in waiting:
-                    future.cancel()
-    cancellation.check()
-    raised = [one.exception() for one in futures if not one.cancelled()]
-    for error in sorted(filter(None, raised), key=lambda one: isinstance(one, Cancelled)):
-        raise error
 
 
 def one_of(failures: Sequence[Exception], among: int) -> Exception:

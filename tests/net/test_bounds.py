@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from assembler.errors import ProtocolViolation, Unreachable, UsageError
-from assembler.net.client import MAX_ERROR_BODY, HttpClient, Request, Response
+from assembler.net.body import MAX_ERROR_BODY
+from assembler.net.client import HttpClient, Request, Response
 from assembler.net.failure import Cause
 from assembler.net.retry import RetryPolicy
 from tests.net.servers import Reply, Server, answer

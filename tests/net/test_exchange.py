@@ -21,14 +21,12 @@ Ask = Callable[..., tuple[int, list[tuple[bytes, bytes]], bytes, bool]]
 
 
 @pytest.fixture
-def ask(cancellation: Cancellation) -> Iterator[Ask]:
-    """Asks the other end of a socket, which says `answer` and, unless told otherwise, closes; the
-    status, the headers, the body and whether the connection can be used again."""
+def begin(cancellation: Cancellation) -> Iterator[Callable[..., Exchange]]:
+    """Makes exchanges with the other end of a socket, which says `answer` and, unless told otherwise,
+    closes."""
     with ExitStack() as stack:
 
-        def asked(
-            answer: bytes, method: str = "GET", *, ends: bool = True
-        ) -> tuple[int, list[tuple[bytes, bytes]], bytes, bool]:
+        def begun(answer: bytes, *, ends: bool = True) -> Exchange:
             ours, theirs = socket.socketpair()
             for one in (ours, theirs):
                 stack.callback(one.close)
@@ -38,13 +36,26 @@ def ask(cancellation: Cancellation) -> Iterator[Ask]:
             theirs.sendall(answer)
             if ends:
                 theirs.shutdown(socket.SHUT_WR)
-            head = exchange.ask(method, b"/", [(b"Host", b"h")])
-            exchange.stream.answered()
-            body = b"".join(map(bytes, exchange.body()))
-            exchange.end()
-            return head.status, head.headers, body, exchange.idle
+            return exchange
 
-        yield asked
+        yield begun
+
+
+@pytest.fixture
+def ask(begin: Callable[..., Exchange]) -> Ask:
+    """Asks; the status, the headers, the body and whether the connection can be used again."""
+
+    def asked(
+        answer: bytes, method: str = "GET", *, ends: bool = True
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes, bool]:
+        exchange = begin(answer, ends=ends)
+        head = exchange.ask(method, b"/", [(b"Host", b"h")])
+        exchange.stream.answered()
+        body = b"".join(map(bytes, exchange.body()))
+        exchange.end()
+        return head.status, head.headers, body, exchange.idle
+
+    return asked
 
 
 def by_h11(answer: bytes, method: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -166,6 +177,37 @@ def test_a_connection_is_used_again_if_it_stands_where_an_answer_begins(
     ask: Ask, said: bytes, idle: bool
 ) -> None:
     assert ask(said, ends=False)[3] is idle
+
+
+@pytest.mark.parametrize("name", ["usual", "chunked", "nothing"])
+def test_R4_behind_a_body_nothing_is_waited_for(begin: Callable[..., Exchange], name: str) -> None:
+    exchange = begin(HEADS[name], ends=False)
+    exchange.ask("GET", b"/", [(b"Host", b"h")])
+    assert b"".join(map(bytes, exchange.body())) == (b"" if name == "nothing" else BODY)
+    assert not list(exchange.body())
+    exchange.end()
+    assert exchange.idle
+
+
+@pytest.mark.parametrize("name", ["usual", "chunked"])
+@pytest.mark.parametrize("lost", [b"", b"0\r\n\r\n"], ids=["nothing", "the end"])
+def test_R6_a_connection_is_used_again_only_if_all_of_a_request_was_sent(
+    begin: Callable[..., Exchange], monkeypatch: pytest.MonkeyPatch, name: str, lost: bytes
+) -> None:
+    exchange = begin(HEADS[name], ends=False)
+    write = exchange.stream.write
+
+    def fails(data: bytes) -> None:
+        if data == lost:
+            raise httpx.WriteError("the server answers without reading on")
+        write(data)
+
+    monkeypatch.setattr(exchange.stream, "write", fails)
+    headers = [(b"Host", b"h"), (b"Transfer-Encoding", b"chunked")]
+    assert exchange.ask("PUT", b"/", headers, iter([b"x"])).status == 200
+    assert b"".join(map(bytes, exchange.body())) == BODY
+    exchange.end()
+    assert exchange.idle is not bool(lost)
 
 
 @pytest.mark.parametrize("name", ["usual", "chunked", "twice"])

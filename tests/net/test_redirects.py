@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_R1_inside_an_origin_everything_goes_along(
     assert [head.split()[1] for head in first.heads] == [b"/", b"/there?x=1", b"/next"]
     assert all(b"Bearer s3cret" in head for head in first.heads)
     assert first.connections == 1
+
+
+def test_R6_what_a_redirect_says_besides_may_break_off(
+    serve: Callable[..., Server], client: Callable[..., HttpClient]
+) -> None:
+    there = serve(answer(body=b"it"))
+
+    def breaks(connection: socket.socket, head: bytes) -> bool:
+        connection.sendall(answer(307, b"else", f"Location: {there.url()}", length=100))
+        return False
+
+    assert client().request(get(serve(breaks).url())).body == b"it"
 
 
 def test_R1_a_name_and_password_in_a_redirect_are_not_used(

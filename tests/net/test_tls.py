@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from assembler.errors import ProtocolViolation, Unreachable, UsageError
-from assembler.net.client import MAX_ERROR_BODY, HttpClient, Request
+from assembler.net.body import MAX_ERROR_BODY
+from assembler.net.client import HttpClient, Request
 from assembler.net.failure import Cause
+from assembler.net.limits import Limits
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
@@ -301,9 +303,13 @@ def test_RG16_a_proxy_that_tells_its_credential_is_not_quoted(
 def test_RG16_what_the_host_says_by_a_proxy_is_its_own(
     serve: Callable[..., Server], client: Callable[..., HttpClient]
 ) -> None:
-    proxy = serve(answer(404, b"no such user"), answer(404, b"y" * 100_000), answer(body=b"it"))
-    one = client(variables=proxied(proxy), look_up=names())
+    chunked = b"HTTP/1.1 404 Said\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwrong\r\n0\r\n\r\n"
+    proxy = serve(
+        answer(404, b"no such user"), chunked, answer(404, b"y" * 100_000), answer(body=b"it")
+    )
+    one = client(variables=proxied(proxy), look_up=names(), limits=Limits(window=5.0))
     assert one.request(get("http://r.example:81/")).body == b"no such user"
+    assert one.request(get("http://r.example:81/")).body == b"wrong"
     assert one.request(get("http://r.example:81/")).body == b"y" * MAX_ERROR_BODY
     assert one.request(get("http://r.example:81/")).body == b"it"
 
