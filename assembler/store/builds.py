@@ -114,9 +114,9 @@ class Builds:
         put(os.path.join(self._directory, name), text.encode())
         self._tidy([name, *names])
 
-    def recent(self, most: int = MOST) -> Iterator[BuildRecord]:
-        """At most so many builds, the last one first."""
-        yield from self._read(self._names()[:most])
+    def recent(self) -> Iterator[BuildRecord]:
+        """The builds of which a record is kept, the last one first."""
+        yield from self._read(self._names()[:MOST])
 
     def telling(self, most: int) -> Iterator[BuildRecord]:
         """At most so many builds, the last one first: the newest few, and before those only such that

@@ -87,10 +87,6 @@ def test_results_older_than_the_ttl_run_again_and_a_hit_does_not_make_them_young
     assert cached(assemble("build", "--cache-ttl", "1s", context).stderr) == 0
     assert cached(assemble("build", "--cache-ttl", "1h", context).stderr) == STEPS
     assert cached(assemble("build", context, ASSEMBLE_BUILD_CACHE_TTL="0").stderr) == 0
-    for output in ("oci", "docker"):
-        assert "not a duration" not in assemble("build", "--cache-ttl", "1h", context).stderr, (
-            output
-        )
     assert "invalid duration" in assemble("build", "--cache-ttl", "x", context, code=2).stderr
 
 
