@@ -202,6 +202,7 @@ class Builder:
             store=self.store,
             inputs=self.inputs,
             elsewhere=lambda: self._caches.elsewhere(request),
+            told=lambda selection: self._caches.listing(request, selection),
             warn=self.warn,
             clock=self._clock,
         ) as self._ledger:

@@ -95,6 +95,16 @@ class Caches:
         imports = self._shared_by(request).imports if request.cache_from else ()
         return [(one.place, one.document.records) for _, one in imports if one.known]
 
+    def listing(self, request: BuildRequest, selection: str) -> Mapping[str, str] | None:
+        """What the shared caches that were read for `request` say that `selection` holds."""
+        if not request.cache_from:
+            return None
+        try:
+            digest = Digest.parse(selection)
+        except ValueError:  # of a cache's document
+            return None
+        return self._shared_by(request).listing(digest)
+
     def layers(self, request: BuildRequest | None = None) -> CachedLayers:
         """What the shared caches of `request`, and those of earlier builds, have of layers."""
         return CachedLayers(lambda: self._shared_by(request))
@@ -145,6 +155,7 @@ class Caches:
             origins=Origins(self.local),
             images=self._images,
             mounts=lambda target: self._mounts(given, plan, target),
+            told=lambda selection: self.listing(request, str(selection)),
         ).write(targets)
 
     def _mounts(

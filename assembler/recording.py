@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from assembler.engine.ledger import Elsewhere, Inputs, Ledger
+from assembler.engine.ledger import Elsewhere, Inputs, Ledger, Told
 from assembler.errors import Cancelled
 from assembler.oci.reference import Reference
 from assembler.request import BuildRequest
@@ -22,12 +22,13 @@ def recording(
     store: Store,
     inputs: Inputs,
     elsewhere: Elsewhere,
+    told: Told,
     warn: Callable[[str], None],
     clock: Callable[[], float],
 ) -> Iterator[Ledger]:
     """The ledger of a build of `request` under `names`, of which a record is kept when the block ends,
     however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context.
-    For `inputs` and `elsewhere` see `Ledger`."""
+    For `inputs`, `elsewhere` and `told` see `Ledger`."""
     started, status = clock(), builds.ERROR
     id, tags = builds.new_id(), tuple(name.familiar for name in names)
     ledger = Ledger(
@@ -37,6 +38,7 @@ def recording(
         lambda build: build.is_of(place, tags),
         warn,
         elsewhere,
+        told,
     )
     try:
         yield ledger

@@ -27,6 +27,8 @@ Inputs = Callable[[Digest], str]
 """The text of the document recorded under a key, as `cache.base.Record.inputs` is."""
 Elsewhere = Callable[[], "Iterable[tuple[str, Mapping[Digest, Record]]]"]
 """Where other caches are, and what they tell of keys."""
+Told = Callable[[str], "Listing | None"]
+"""What other caches tell of the files of a selection, by its digest."""
 
 
 class _Note:
@@ -48,7 +50,8 @@ class Ledger:
 
     `builds` and `listings` are the store's; without them no step is compared with earlier ones, of
     builds that are `mine` or like this one. `recorded` gives what the cache has of a key, `elsewhere`
-    what caches from elsewhere tell, and where they are. `image` is the digest of what was built.
+    what caches from elsewhere tell, and where they are, `told` what they tell of files that the store
+    has no listing of. `image` is the digest of what was built.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Ledger:
         mine: Callable[[BuildRecord], bool] = lambda build: False,
         warn: Callable[[str], None] = lambda text: None,
         elsewhere: Elsewhere = lambda: (),
+        told: Told = lambda digest: None,
     ) -> None:
         self.builds = builds
         self.image = ""
@@ -67,6 +71,7 @@ class Ledger:
         self._mine = mine
         self._warn = warn
         self._elsewhere = elsewhere
+        self._told = told
         self._plan: Plan | None = None
         self._notes: dict[str, _Note] = {}
         self._inputs: dict[str, str] = {}
@@ -179,9 +184,14 @@ class Ledger:
         }
         documents.known |= shared
         builds += [as_build(id, inputs) for id, inputs in shared.items()]
-        listings, mine = self._listings, self._mine
-        files = (lambda digest: None) if listings is None else listings.load
-        return Past(builds, documents, files, lambda build: build.id in shared or mine(build))
+        mine = self._mine
+        return Past(builds, documents, self._files, lambda build: build.id in shared or mine(build))
+
+    def _files(self, digest: str) -> Listing | None:
+        """What a selection of an earlier step held."""
+        listings = self._listings  # another thread may give them up meanwhile
+        found = None if listings is None else listings.load(digest)
+        return self._told(digest) if found is None else found
 
     def _keep(self, files: Mapping[str, Listing]) -> None:
         listings = self._listings  # another thread may give them up meanwhile

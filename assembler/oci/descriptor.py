@@ -26,6 +26,8 @@ DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
 CACHE_CONFIG = "application/vnd.assemble.cache.v1+json"
 """What a shared cache has in place of an image's configuration (`cache.document`)."""
+CACHE_LISTINGS = "application/vnd.assemble.cache.listings.v1"
+"""What its COPYs selected, file by file (`cache.listings`)."""
 
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request
-from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
+from assembler.oci.descriptor import CACHE_CONFIG, CACHE_LISTINGS, Descriptor, compression_of
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
@@ -244,8 +244,8 @@ class _Repository:
 
 
 def _is_blob(entry: Descriptor) -> bool:
-    """Whether what an index names is a layer, or the configuration of a cache."""
-    return entry.media_type == CACHE_CONFIG or bool(compression_of(entry))
+    """Whether what an index names is a layer, or of a cache."""
+    return entry.media_type in (CACHE_CONFIG, CACHE_LISTINGS) or bool(compression_of(entry))
 
 
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
