@@ -27,6 +27,8 @@ DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 CACHE_CONFIG = "application/vnd.assemble.cache.v1+json"
 """What a shared cache has in place of an image's configuration (`cache.document`)."""
 
+_FOREIGN_CACHE = "application/vnd.buildkit.cacheconfig."
+
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_LIST})
@@ -188,3 +190,10 @@ def compression_of(layer: Descriptor) -> str:
     if name == "zstd" and CHUNKED_CHECKSUM in layer.annotations:
         return "zstd:chunked"
     return name
+
+
+def is_blob(entry: Descriptor) -> bool:
+    """Whether what an index names is no manifest: a layer, or the configuration of a cache. Shared
+    caches may be such indexes, of BuildKit too."""
+    kind = entry.media_type
+    return kind == CACHE_CONFIG or kind.startswith(_FOREIGN_CACHE) or bool(compression_of(entry))
