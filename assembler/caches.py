@@ -192,6 +192,10 @@ class CachedLayers:
         """See `engine.services.CachedBlobs.holds`."""
         return self._shared().holds(blob)
 
+    def lost(self, blob: Descriptor) -> bool:
+        """See `imports.SharedCaches.lost`."""
+        return self._shared().lost(blob)
+
     def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""
         self._shared().fetch(blob, take, judged=judged)

@@ -73,6 +73,7 @@ class SharedCaches:
         self._losing = threading.Lock()
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
+        self._lost: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
 
     def cache(self, since: float | None = None) -> ImportedCache | LocalCache:
@@ -139,6 +140,11 @@ class SharedCaches:
         """See `engine.services.CachedBlobs.holds`."""
         return bool(self._places(blob.digest))
 
+    def lost(self, blob: Descriptor) -> bool:
+        """Whether one of them was to have `blob`, and in this build none has it any more."""
+        known = blob.digest in self._lost or bool(self._said(blob.digest))
+        return known and not self.holds(blob)
+
     def find(self, name: str) -> Layer | None:
         """See `engine.services.CarriedMounts.find`."""
         for source, one in self.imports:
@@ -186,10 +192,12 @@ class SharedCaches:
     def _fetch(self, blob: Descriptor, take: Take, judged: bool) -> None:
         cause: AssemblerError | None = None
         taking = _Taking(take)
+        self._lost.add(blob.digest)  # unless it comes
         for text in self._places(blob.digest):
             place = self._known(text)
             cause = self._failure(place, blob, taking, judged)
             if cause is None:
+                self._lost.discard(blob.digest)
                 return
             if isinstance(cause, BadArchive):
                 self.refuse(blob, cause)
