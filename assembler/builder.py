@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -211,8 +210,7 @@ class Builder:
     def _earlier(self, request: BuildRequest, names: Sequence[Reference], place: str) -> Earlier:
         from assembler.recording import earlier
 
-        found = partial(self._caches.elsewhere, request)
-        return earlier(self.store, names, place, self.inputs, found)
+        return earlier(self.store, names, place, self.inputs, self._caches.elsewhere(request))
 
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""

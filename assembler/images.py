@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
@@ -113,6 +113,10 @@ class Images:
     def impatient(self) -> RegistryClient:
         """See `clients.RegistryClients.impatient`."""
         return self._clients.impatient
+
+    def hasty(self, limit: Cancellation) -> AbstractContextManager[RegistryClient]:
+        """See `clients.RegistryClients.hasty`."""
+        return self._clients.hasty(limit)
 
     @property
     def _clients(self) -> RegistryClients:

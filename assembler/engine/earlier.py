@@ -11,6 +11,7 @@ from assembler.oci.digest import Digest
 from assembler.plan.differences import Comparison, Difference, Listing
 from assembler.plan.plan import PlannedStage
 from assembler.store.builds import CACHED, CANCELED, FAILED, BuildRecord, Builds, StepRecord
+from assembler.values import value
 
 if TYPE_CHECKING:
     from assembler.cache.base import Record
@@ -19,31 +20,39 @@ _BUILDS = 20
 
 Inputs = Callable[[Digest], str]
 """The text of the document recorded under a key, as `cache.base.Record.inputs` is."""
-Elsewhere = Callable[[], "Iterable[tuple[str, Mapping[Digest, Record]]]"]
-"""Where other caches are, and what they tell of keys."""
 Files = Callable[[str], Listing | None]
 """What the selection with a digest holds, None where that is not known."""
 
 
+@value
+class Elsewhere:
+    """What other caches tell: where they are and of which keys, and what a selection holds; `keep` has
+    the store keep the latter."""
+
+    records: Callable[[], Iterable[tuple[str, Mapping[Digest, Record]]]] = lambda: ()
+    files: Callable[[Digest], Listing | None] = lambda selection: None
+    keep: Callable[[Digest], object] = lambda selection: None
+
+
 class Earlier:
-    """`builds` and `files` are the store's, `recorded` gives what the cache has of a key, `elsewhere`
-    what caches from elsewhere tell. Builds that are `mine` count even if they are little like this
-    one. Not for several threads at once."""
+    """`builds` and `files` are the store's, `recorded` gives what the cache has of a key. Builds that
+    are `mine` count even if they are little like this one. Not for several threads at once."""
 
     def __init__(
         self,
         builds: Builds,
         files: Files = lambda digest: None,
         recorded: Inputs = lambda key: "{}",
-        elsewhere: Elsewhere = lambda: (),
+        elsewhere: Elsewhere | None = None,
         mine: Callable[[BuildRecord], bool] = lambda build: False,
     ) -> None:
         self._builds = builds
         self._files = files
         self._recorded = recorded
-        self._elsewhere = elsewhere
+        self._elsewhere = elsewhere or Elsewhere()
         self._mine = mine
         self._past: Past | None = None
+        self._told: set[Digest] = set()
 
     def compared(
         self,
@@ -64,17 +73,37 @@ class Earlier:
             return found.comparison
         return Comparison((Difference(_without_difference(found.step, str(key))),), 1)
 
+    def keep(self) -> None:
+        """Have the store keep what others told of selections meanwhile."""
+        for selection in self._told:
+            self._elsewhere.keep(selection)
+        self._told = set()
+
+    def _held(self, digest: str) -> Listing | None:
+        """What a selection of an earlier step held."""
+        found = self._files(digest)
+        if found is not None:
+            return found
+        try:
+            selection = Digest.parse(digest)
+        except ValueError:  # in the document of a cache
+            return None
+        found = self._elsewhere.files(selection)
+        if found is not None:
+            self._told.add(selection)
+        return found
+
     def _read(self) -> Past:
         documents = Documents(self._builds, self._recorded)
         builds = list(self._builds.telling(_BUILDS))
         shared = {
             f"{number} {place}": {str(key): record.inputs for key, record in records.items()}
-            for number, (place, records) in enumerate(self._elsewhere())
+            for number, (place, records) in enumerate(self._elsewhere.records())
         }
         documents.known |= shared
         builds += [as_build(id, inputs) for id, inputs in shared.items()]
         mine = self._mine
-        return Past(builds, documents, self._files, lambda build: build.id in shared or mine(build))
+        return Past(builds, documents, self._held, lambda build: build.id in shared or mine(build))
 
 
 class Documents:

@@ -122,6 +122,9 @@ class Ledger:
             comparison = Comparison((Difference(reason),), 1)
         else:
             comparison = self.compared(stage, number, key, document, own.get)
+            with self._looking:
+                if self._earlier is not None:
+                    self._earlier.keep()
         with self._guard:
             note.because = as_documents(comparison)
             note.differences = comparison.count

@@ -12,7 +12,7 @@ import pytest
 
 from assembler.cache.base import Record
 from assembler.dockerfile.parser import parse
-from assembler.engine.earlier import Documents, Earlier
+from assembler.engine.earlier import Documents, Earlier, Elsewhere
 from assembler.engine.ledger import Ledger
 from assembler.engine.recorder import where
 from assembler.events import VertexDone, VertexFailed, VertexStarted
@@ -214,8 +214,8 @@ def test_what_a_shared_cache_tells_is_compared_where_no_build_is_known(
 ) -> None:
     old = {**document(user="a"), "stage": "build", "number": 2, "step": "[build 4/4] RUN make"}
     told = {KEY: Record(KEY, "", json.dumps(old)), OTHER: Record(KEY, "")}
-    elsewhere = [("ghcr.io/o/app:cache", told)]
-    ledger = Ledger(lambda: Earlier(builds, elsewhere=lambda: elsewhere))
+    elsewhere = Elsewhere(lambda: [("ghcr.io/o/app:cache", told)])
+    ledger = Ledger(lambda: Earlier(builds, elsewhere=elsewhere))
     ledger.begin(plan)
 
     assert missed(ledger, plan.stages[0], 2, OTHER, document(user="b")) == "USER a → b"
