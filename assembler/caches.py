@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from assembler.cache.imported import ImportedCache
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
+    from assembler.engine.earlier import Elsewhere
     from assembler.imports import SharedCaches
 
 
@@ -90,20 +91,18 @@ class Caches:
             return self.local
         return self._shared_by(request).cache(request.since)
 
-    def elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
-        """Where the shared caches are that were read for `request`, and what they tell of steps."""
-        imports = self._shared_by(request).imports if request.cache_from else ()
-        return [(one.place, one.document.records) for _, one in imports if one.known]
+    def elsewhere(self, request: BuildRequest) -> Elsewhere:
+        """What the shared caches tell that were read for `request`."""
+        from assembler.engine.earlier import Elsewhere
 
-    def listing(self, request: BuildRequest, selection: str) -> Mapping[str, str] | None:
-        """What the shared caches that were read for `request` say that `selection` holds."""
         if not request.cache_from:
-            return None
-        try:
-            digest = Digest.parse(selection)
-        except ValueError:  # of a cache's document
-            return None
-        return self._shared_by(request).listing(digest)
+            return Elsewhere()
+        shared = self._shared_by(request)
+
+        def records() -> list[tuple[str, Mapping[Digest, Record]]]:
+            return [(one.place, one.document.records) for _, one in shared.imports if one.known]
+
+        return Elsewhere(records, shared.told, shared.listing)
 
     def layers(self, request: BuildRequest | None = None) -> CachedLayers:
         """What the shared caches of `request`, and those of earlier builds, have of layers."""
@@ -155,7 +154,7 @@ class Caches:
             origins=Origins(self.local),
             images=self._images,
             mounts=lambda target: self._mounts(given, plan, target),
-            told=lambda selection: self.listing(request, str(selection)),
+            told=self.elsewhere(request).keep,
         ).write(targets)
 
     def _mounts(
@@ -202,6 +201,10 @@ class CachedLayers:
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
         return self._shared().holds(blob)
+
+    def lost(self, blob: Descriptor) -> bool:
+        """See `imports.SharedCaches.lost`."""
+        return self._shared().lost(blob)
 
     def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""

@@ -57,6 +57,8 @@ class Cached(Protocol):
 
     def holds(self, blob: Descriptor) -> bool: ...
 
+    def lost(self, blob: Descriptor) -> bool: ...
+
     def fetch(self, blob: Descriptor, take: Take) -> None: ...
 
     def references(self, blob: Descriptor) -> tuple[Reference, ...]: ...
@@ -251,7 +253,8 @@ class Images:
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
-        or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
+        or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError,
+        and BlobCorrupt, `removed`, for what a shared cache should have had."""
         if not self._store.blobs.has(layer.digest):
             self._bring(layer, take, nothing)
         return self._store.blobs.open(layer.digest)
@@ -265,8 +268,9 @@ class Images:
                 return self.fetch(image, layer, take, check)
             except NotFound as error:  # another name may still have it
                 refusal = refusal or error
-        if self.cached is not None and self.cached.holds(layer):
-            return self.cached.fetch(layer, take)
+        cached = self.cached
+        if cached is not None and (cached.holds(layer) or (not refusal and cached.lost(layer))):
+            return cached.fetch(layer, take)  # or it says that its step is to run
         if refusal is not None:
             raise refusal
         self._store.blobs.open(layer.digest).close()  # which says that it is missing

@@ -78,6 +78,7 @@ class SharedCaches:
         self._losing = threading.Lock()
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
+        self._lost: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
         self._offers: Offers | None = None
         self._listing = threading.Lock()
@@ -141,6 +142,11 @@ class SharedCaches:
         """See `engine.services.CachedBlobs.holds`."""
         return bool(self._places(blob.digest))
 
+    def lost(self, blob: Descriptor) -> bool:
+        """Whether one of them was to have `blob`, and in this build none has it any more."""
+        known = blob.digest in self._lost or bool(self._said(blob.digest))
+        return known and not self.holds(blob)
+
     def find(self, name: str) -> Layer | None:
         """See `engine.services.CarriedMounts.find`."""
         for source, one in self.imports:
@@ -151,19 +157,27 @@ class SharedCaches:
                     return mount.layer
         return None
 
+    def told(self, selection: Digest) -> Mapping[str, str] | None:
+        """What one of the caches says that `selection` holds. Whatever goes wrong with that is told to
+        nobody. Raises Cancelled."""
+        found = self._told(selection)
+        return None if found is None else found[1]
+
     def listing(self, selection: Digest) -> Mapping[str, str] | None:
-        """What one of the caches says that `selection` holds; the store has it from then on. Whatever
-        goes wrong with that is told to nobody. Raises Cancelled."""
+        """The same; the store has it from then on."""
+        found = self._told(selection)
+        if found is None:
+            return None
+        with suppress(OSError):
+            self._store.listings.take(str(selection), found[0])
+        return found[1]
+
+    def _told(self, selection: Digest) -> tuple[bytes, Mapping[str, str]] | None:
         from assembler.cache.listings import Offers
 
         with self._listing:
             self._offers = self._offers or Offers(self._offered)
-            found = self._offers.find(selection)
-            if found is None:
-                return None
-            with suppress(OSError):
-                self._store.listings.take(str(selection), found[0])
-            return found[1]
+            return self._offers.find(selection)
 
     def _offered(self) -> Iterator[Offer]:
         from assembler.cache.listings import Offer
@@ -225,10 +239,12 @@ class SharedCaches:
     def _fetch(self, blob: Descriptor, take: Take, judged: bool) -> None:
         cause: AssemblerError | None = None
         taking = _Taking(take)
+        self._lost.add(blob.digest)  # unless it comes
         for text in self._places(blob.digest):
             place = self._known(text)
             cause = self._failure(place, blob, taking, judged)
             if cause is None:
+                self._lost.discard(blob.digest)
                 return
             if isinstance(cause, BadArchive):
                 self.refuse(blob, cause)

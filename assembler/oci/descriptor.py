@@ -29,6 +29,8 @@ CACHE_CONFIG = "application/vnd.assemble.cache.v1+json"
 CACHE_LISTINGS = "application/vnd.assemble.cache.listings.v1"
 """What its COPYs selected, file by file (`cache.listings`)."""
 
+_FOREIGN_CACHE = "application/vnd.buildkit.cacheconfig."
+
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_LIST})
@@ -190,3 +192,11 @@ def compression_of(layer: Descriptor) -> str:
     if name == "zstd" and CHUNKED_CHECKSUM in layer.annotations:
         return "zstd:chunked"
     return name
+
+
+def is_blob(entry: Descriptor) -> bool:
+    """Whether what an index names is no manifest: a layer, or what only caches have. Shared caches
+    may be such indexes, of BuildKit too."""
+    kind = entry.media_type
+    of_caches = kind in (CACHE_CONFIG, CACHE_LISTINGS) or kind.startswith(_FOREIGN_CACHE)
+    return of_caches or bool(compression_of(entry))

@@ -204,7 +204,10 @@ def test_an_index_of_blobs_in_another_compression_is_a_cache_too(machines: Machi
     cache = f"{machines.team}/cache:index"
     form = "mode=max,image-manifest=false,compression=zstd,force-compression=true"
     first = machines.build("one", "--cache-to", f"type=registry,ref={cache},{form}")
-    second = machines.build("two", "--cache-from", cache)
+    copied = f"{machines.team}/elsewhere/cache:index"
+    env = environment(machines.context.parent / "copier")
+    Assemble(env)("copy", cache, copied)
+    second = machines.build("two", "--cache-from", copied)
     assert (ran(second), second.stdout) == ([], first.stdout)
 
 

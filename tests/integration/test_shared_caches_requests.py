@@ -510,6 +510,26 @@ def test_B14_what_was_refused_is_not_kept(shared: Shared) -> None:
     assert not (shared.directory / "two/blobs/sha256" / layer_of(shared).partition(":")[2]).exists()
 
 
+@pytest.mark.parametrize(
+    ("break_it", "before"), [(other_diff_id, False), (other_bytes, False), (missing_blob, True)]
+)
+def test_B14_what_only_passes_through_to_another_registry_is_compared(
+    shared: Shared, break_it: Callable[[Shared], None], before: bool
+) -> None:
+    """The push has begun by then; with `before` an earlier build took what the cache tells."""
+    source: tuple[str, ...] = ("--cache-from", shared.ref)
+    if before:
+        shared.build("two", *source, "-o", "type=cacheonly")
+        source = ()
+    break_it(shared)
+    with MemoryRegistry() as other:
+        done = shared.build("two", *source, "--push", "-t", f"{other.host}/team/app:1")
+        assert done.stdout.strip() == shared.image
+        assert sha256(other.manifests["team/app", "1"][1]) == shared.image
+        (line,) = warnings(done)
+        assert "is not used any more: " in line
+
+
 def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:
     image = f"{shared.registry.host}/team/base:1"
     inline = ("--push", "-t", image, "--cache-to", "type=inline")
