@@ -523,9 +523,9 @@ def test_a_cancelled_fetch_leaves_no_process(
 ) -> None:
     require("git")
     client.patience = 3600.0
-    monkeypatch.setattr("assembler.linux.programs.GRACE", 0.3 if deaf else 3600.0)
+    monkeypatch.setattr("assembler.linux.programs.GRACE", 0.3 if deaf else 90.0)
     if deaf:
-        ignoring = f"trap '' TERM; sleep 3600 {silent.rpartition(':')[2]} & wait; sleep 3600"
+        ignoring = f"trap '' TERM; sleep 90 {silent.rpartition(':')[2]} & wait; sleep 90"
         client.variables = {"PATH": program(tmp_path / "bin", "git", ignoring)}
     threading.Timer(0.3, client.cancellation.cancel, [2]).start()
     with watchdog(), pytest.raises(Cancelled):

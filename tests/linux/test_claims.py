@@ -95,7 +95,7 @@ def test_discarded_claims_are_gone_and_unlocked(tmp_path: Path) -> None:
 
 def test_a_sweep_ends_with_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(tmp_path)
-    monkeypatch.setattr("assembler.linux.claims.remove_tree", lambda path: time.sleep(3600))
+    monkeypatch.setattr("assembler.linux.claims.remove_tree", lambda path: time.sleep(90))
     with Cancellation() as wish:
         wish.cancel(2)
         with watchdog(), pytest.raises(Cancelled):

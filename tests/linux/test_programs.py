@@ -115,13 +115,13 @@ def test_a_second_signal_gives_it_no_time(
     cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = next(NUMBERS)
-    monkeypatch.setattr(programs, "GRACE", 3600.0)
+    monkeypatch.setattr(programs, "GRACE", 90.0)
 
     def tell() -> None:
         while not running(number):
             time.sleep(0.02)
         cancellation.cancel(signal.SIGINT)
-        time.sleep(0.1)
+        time.sleep(0.3)
         cancellation.hurry()
 
     threading.Thread(target=tell).start()

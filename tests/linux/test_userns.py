@@ -150,7 +150,7 @@ with Cancellation() as wish:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_CN02_a_newuidmap_that_hangs_ends_with_its_caller(tmp_path: Path, number: int) -> None:
     for name in ("newuidmap", "newgidmap"):
-        (tmp_path / name).write_text(f"#!/bin/sh\necho >> {tmp_path}/called; sleep 3600 & wait\n")
+        (tmp_path / name).write_text(f"#!/bin/sh\necho >> {tmp_path}/called; sleep 90 & wait\n")
         (tmp_path / name).chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     # its output ends when the last process that has it does

@@ -36,9 +36,9 @@ def silent() -> Iterator[int]:
 
 def ended_at_once(cancellation: Cancellation, url: str) -> None:
     """A client of no other limit than the end of the build ends with it."""
-    threading.Timer(0.1, cancellation.cancel, [2]).start()
     patient = HttpClient(cancellation=cancellation, limits=PATIENT)
     with watchdog(), patient as client, pytest.raises(Cancelled):
+        threading.Timer(0.3, cancellation.cancel, [2]).start()
         client.request(Request("GET", url, "server", "a file"))
 
 
