@@ -76,7 +76,7 @@ def _digest(
     summary: Callable[[Selected], Summary],
     seen: Seen | None,
 ) -> Digest:
-    hasher = hashlib.sha256(b"assemble/selection/4")
+    hasher = hashlib.sha256(b"assemble/selection/5")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
             bytes_digest = content(item)(item.entry)

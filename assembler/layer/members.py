@@ -39,7 +39,7 @@ class MemberBytes:
 
     number: int
     size: int
-    members: Members | None = field(default=None, compare=False, repr=False)
+    members: Members | None = field(default=None, repr=False)
 
     def open(self) -> BinaryIO:
         """See `ByteSource.open`."""
