@@ -19,7 +19,7 @@ from assembler.values import NamedTuple, field, mutable, replace, value
 _WILDCARD = expression(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 _SPECIAL = expression(r"([*?\[\\])")
 _ESCAPE = expression(r"\\(.)", re.DOTALL)
-_MOST = 100_000  # entries that are held
+_MOST = 50_000  # entries that are held
 _STARS = expression(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from assembler.layer.changeset import ByteSource
 from assembler.layer.spill import Sources, Spill, key_of
 
-_MOST = 100_000  # that are in memory
+_MOST = 50_000  # that are in memory
 _TABLE = "CREATE TABLE digests (told BLOB PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;"
 
 

@@ -18,7 +18,7 @@ from assembler.values import NamedTuple
 
 _KINDS = tuple(Kind)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
-_MOST = 100_000  # entries that are held as such
+_MOST = 60_000  # entries that are held as such
 _MOST_ABOVE = 16 << 20  # bytes, about, of the paths of directories that they are in
 _CHUNK = 1_000
 _LAST = b"\0\xff"  # behind all that is in a directory
@@ -115,9 +115,9 @@ class EntryMap:
         """The entries as a changeset, after which nothing changes; of a file's names the first carries
         it."""
         if self._table is None:
-            first: dict[tuple[int, int], str] = {}
+            first: dict[tuple[int, int] | None, str] = {}
             return tuple(
-                one if one.inode is None else _named(one, first.setdefault(one.inode, one.path))
+                _named(one, first.setdefault(one.inode, one.path)) if _shares(one) else one
                 for one in self.entries()
             )
         self._put_away()
@@ -151,8 +151,7 @@ class SpilledChangeset:
 
     def __iter__(self) -> Iterator[Entry]:
         for entry in self._table.entries():
-            inode = entry.inode
-            yield entry if inode is None else _named(entry, self._table.first(inode))
+            yield _named(entry, self._table.first(entry.inode)) if _shares(entry) else entry
 
     def __len__(self) -> int:
         return self._table.count()
@@ -179,9 +178,14 @@ def changeset_tree(changeset: Changeset) -> LayerTree:
     return changeset if isinstance(changeset, SpilledChangeset) else ChangesetTree(changeset)
 
 
+def _shares(entry: Entry) -> bool:
+    """Whether other names may be the same file."""
+    return entry.inode is not None and entry.kind is not Kind.DIRECTORY
+
+
 def _named(entry: Entry, first: str) -> Entry:
     """`entry`, a name of a file, as a changeset has it that has the name `first` before."""
-    if entry.path == first or entry.kind is Kind.DIRECTORY:
+    if entry.path == first:
         return entry
     return entry._replace(kind=Kind.HARDLINK, link=first, size=0, xattrs=(), source=None)
 
@@ -242,13 +246,12 @@ class _Table:
     def name_first(self) -> None:
         """Note the first name of each file that has several."""
         if self._linked:
-            for key, told in self._between("key, told", *_EVERYTHING):
-                inode = marshal.loads(told)[-1]
-                if inode is not None:
-                    row = key_of(inode), key
+            for entry in self.entries():
+                if _shares(entry):
+                    row = key_of(entry.inode), self._key(entry.path)
                     self._spill.change("INSERT OR IGNORE INTO names VALUES (?, ?)", [row])
 
-    def first(self, inode: tuple[int, int]) -> str:
+    def first(self, inode: tuple[int, int] | None) -> str:
         """The first name of that file."""
         rows = self._spill.rows("SELECT key FROM names WHERE inode = ?", key_of(inode))
         return self._path(rows[0][0])

@@ -35,6 +35,7 @@ from assembler.values import value
 _MAGIC = b"assemble layer index 2\n"
 _LARGEST = 1 << 30  # bytes of the head of an index
 _HELD = 48  # blocks of an index that are held as entries
+_LOGGED = 50_000  # members, about, that are held as such until it is known whether they are settled
 
 _KEPT = frozenset(("etc/passwd", "etc/group"))
 """Files whose bytes are in the index: what an owner by name needs (rules C17, K1)."""
@@ -230,7 +231,7 @@ def of_members(
     """The index, kept by `id`, of a layer with these members in the order of its tar, each as
     `overlay.shown` has it; `spool` as for `index`. Raises BadArchive."""
     placement: Placement | None = Placement(nowhere, spool)
-    log = Blocks()
+    log = Blocks(_LOGGED)
     for entry in members:
         check()
         log.add("", entry.path, entry)
@@ -244,12 +245,12 @@ def of_members(
     if placement is None:
         return LayerIndex(id, False, None, frozenset(), (), log.whole())
     del log
-    blocks = Blocks()
+    made = Blocks()
     for entry in placement.entries.entries():
-        blocks.add(*entry.path.rpartition("/")[::2], entry)
+        made.add(*entry.path.rpartition("/")[::2], entry)
     placement.entries.close()
-    opaque, starts = frozenset(placement.opaque), tuple(blocks.starts)
-    return LayerIndex(id, True, placement.root, opaque, starts, blocks.whole())
+    opaque, blocks = frozenset(placement.opaque), made.whole()
+    return LayerIndex(id, True, placement.root, opaque, tuple(made.starts), blocks)
 
 
 def _described(entry: Entry, number: int, body: BinaryIO) -> Entry:

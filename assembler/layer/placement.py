@@ -55,14 +55,14 @@ class Placement(Following):
         elif entry.kind is Kind.WHITEOUT:
             found = self.entries.get(path)
             if found is None:
-                self.entries.put(entry.at(path))
+                self.entries.put(_at(path, entry))
             elif found.kind is Kind.DIRECTORY:
                 self._make_opaque(path)
         elif entry.kind is Kind.HARDLINK:
             self._link(above, name, entry)
         else:
             self._clear(path)
-            self.entries.put(entry.at(path))
+            self.entries.put(_at(path, entry))
 
     def _link(self, above: str, name: str, entry: Entry) -> None:
         target_above, _, target_name = entry.link.rpartition("/")
@@ -90,7 +90,7 @@ class Placement(Following):
             found = found._replace(inode=(-id(self), self._inodes))
         self._clear(path)
         self.entries.put(found)
-        self.entries.put(found.at(path))
+        self.entries.put(_at(path, found))
 
     def _make_directory(self, above: str, name: str, entry: Entry) -> None:
         path = join(above, name)
@@ -103,7 +103,7 @@ class Placement(Following):
             self._clear(path)
             if replaced:
                 self._make_opaque(path)
-        self.entries.put(entry.at(path))
+        self.entries.put(_at(path, entry))
 
     def _make_opaque(self, path: str) -> None:
         self.opaque.add(path)
@@ -149,3 +149,7 @@ class Placement(Following):
         elif found.kind is not Kind.DIRECTORY:
             raise BadArchive(f"{path!r} is no directory, but something is to be below it", path)
         return path
+
+
+def _at(path: str, entry: Entry) -> Entry:
+    return entry if entry.path == path else entry.at(path)

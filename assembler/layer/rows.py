@@ -10,6 +10,8 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from assembler.layer.changeset import Entry, InlineBytes, Kind
@@ -38,34 +40,35 @@ Names = dict[str, Entry]
 
 
 class Blocks:
-    """Rows that become blocks. `starts` are the directory and the name with which each begins."""
+    """Entries that become blocks, those that come last only when they are more than `held`. `starts`
+    are the directory and the name with which each block begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: int = 0) -> None:
         self.starts: list[tuple[str, str]] = []
+        self._held = held
+        self._entries: list[tuple[str, str, Entry]] = []
         self._packed: list[bytes] = []
-        self._held: list[tuple[str, list[list[object]]]] = []
-        self._count = 0
 
     def add(self, directory: str, name: str, entry: Entry) -> None:
         """Append `entry`, called `name` in `directory`."""
-        if not self._count:
-            self.starts.append((directory, name))
-        if not self._held or self._held[-1][0] != directory:
-            self._held.append((directory, []))
-        self._held[-1][1].append(row(entry, name))
-        self._count += 1
-        if self._count >= _MOST:
+        self._entries.append((directory, name, entry))
+        if len(self._entries) >= self._held + _MOST:
             self._pack()
 
     def _pack(self) -> None:
-        self._packed.append(zlib.compress(encoded(self._held), 1))
-        self._held.clear()
-        self._count = 0
+        for start in range(0, len(self._entries), _MOST):
+            some = self._entries[start : start + _MOST]
+            self.starts.append(some[0][:2])
+            directories = [
+                (directory, [row(entry, name) for _, name, entry in found])
+                for directory, found in groupby(some, itemgetter(0))
+            ]
+            self._packed.append(zlib.compress(encoded(directories), 1))
+        self._entries.clear()
 
     def whole(self) -> tuple[bytes, ...]:
         """All of them; nothing is added any more."""
-        if self._count:
-            self._pack()
+        self._pack()
         return tuple(self._packed)
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assembler.errors import NoSpace
-from assembler.layer import entry_map, rows, spill
+from assembler.layer import entry_map, index, rows, spill
 from assembler.layer.changeset import Entry, InlineBytes, Kind, RangeBytes, walk_order
 from assembler.layer.digest_map import DigestMap
 from assembler.layer.entry_map import EntryMap, SpilledChangeset
@@ -32,6 +32,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(entry_map, "_MOST", 3)
     monkeypatch.setattr(entry_map, "_CHUNK", 2)
     monkeypatch.setattr(rows, "_MOST", 2)
+    monkeypatch.setattr(index, "_LOGGED", 2)
     yield
 
 
