@@ -169,6 +169,15 @@ class LayoutPlace:
             raise BlobCorrupt(f"{blob.digest} has other bytes than its digest says", self._path)
 
 
+def place_of(
+    source: CacheSource, client: Callable[[], RegistryClient], cancellation: Cancellation
+) -> Place:
+    """What `source` names; a registry is asked by `client`."""
+    if source.reference is None:
+        return LayoutPlace(source.path, source.choice, cancellation)
+    return RegistryPlace(source.reference, client, cancellation)
+
+
 def _cache(
     top: Document,
     below: Callable[[Descriptor], Document],
