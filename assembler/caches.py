@@ -66,6 +66,7 @@ class Caches:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._release()
         self._stack.close()
 
     @property
@@ -145,7 +146,12 @@ class Caches:
             origins=Origins(self.local),
             images=self._images,
             mounts=lambda target: self._mounts(given, plan, target),
+            release=self._release,
         ).write(targets)
+
+    def _release(self) -> None:
+        for one in self._shared.values():
+            one.release()
 
     def _mounts(
         self, services: Services, plan: Plan, target: CacheTarget

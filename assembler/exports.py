@@ -38,7 +38,8 @@ Mounts = Callable[[CacheTarget], tuple[CachedMount, ...]]
 
 
 class Exports:
-    """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`."""
+    """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`.
+    `release` lets go of the caches that were read."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Exports:
         origins: Origins,
         images: Images,
         mounts: Mounts,
+        release: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._compression = compression
@@ -63,14 +65,18 @@ class Exports:
         self._origins = origins
         self._images = images
         self._mounts = mounts
+        self._release = release
 
     def write(self, targets: Sequence[CacheTarget]) -> None:
         """Write to every one of `targets`, each once. When one fails the others are written. Raises
         the first failure that is not to be ignored."""
         failure: AssemblerError | None = None
+        layouts: dict[str, None] = {}
         for target in targets:
             try:
                 self._one(target)
+                if target.reference is None:
+                    layouts[target.path] = None
             except Cancelled:
                 raise
             except (AssemblerError, OSError, ValueError) as error:
@@ -81,6 +87,17 @@ class Exports:
                 self._warn(told.message)
         if failure is not None:
             raise failure
+        for path in layouts:  # all that could be needed from there has been read
+            self._remove_superseded(path)
+
+    def _remove_superseded(self, path: str) -> None:
+        from assembler.output.superseded import remove_superseded
+
+        self._release()
+        try:
+            remove_superseded(path, self._services.cancellation.check)
+        except OSError as error:
+            self._warn(f"{path} keeps blobs of earlier caches: {error.strerror}")
 
     def _one(self, target: CacheTarget) -> None:
         kind = "local directory" if target.reference is None else "registry"
@@ -151,6 +168,7 @@ class Exports:
                 documents,
                 check,
                 all_at_once,
+                cache=True,
             )
         except OSError as error:
             raise translated(error, existing(target.path)) from error
