@@ -66,7 +66,7 @@ class RegistryClients:
             if self._impatient is None:
                 asked = self._access.retries is not None
                 policy = None if asked else RetryPolicy(tries=2, budget=10.0)
-                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0, window=15.0)
                 self._impatient = self._connected(policy, lambda text: None, limits)
             return self._impatient
 
