@@ -76,9 +76,10 @@ def pack_ordered(
     fractions: bool = False,
     check: Callable[[], None] = nothing,
     seen: Seen | None = None,
+    whiteouts: bool = True,
 ) -> Packed:
     """As `pack`, of entries that come in canonical order: each is asked for when it is written.
-    With `fractions`, modification times have nanoseconds."""
+    With `fractions`, modification times have nanoseconds; without `whiteouts` no name means one."""
     blob = _Blob(sink, compression, check)
     count = 0
 
@@ -102,6 +103,7 @@ def pack_ordered(
                 fractions=fractions,
                 near=near,
                 seen=seen,
+                whiteouts=whiteouts,
             )
             writer.add_all(counted())
             writer.close()

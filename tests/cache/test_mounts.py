@@ -205,6 +205,13 @@ def files(machine: Machine, mount: CachedMount) -> set[str]:
     return set(os.listdir(into))
 
 
+def test_M7_names_of_whiteouts_are_names_of_files(machine: Machine) -> None:
+    for name in (".wh.x", ".wh..wh..opq", ".wh..wh.plnk", ".wh."):
+        found = machine.holds(name)
+    assert files(machine, found) == {".wh.x", ".wh..wh..opq", ".wh..wh.plnk", ".wh."}
+    assert not machine.told
+
+
 def test_M7_a_disk_that_is_full_is_a_line_and_a_wish_to_end_ends(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
