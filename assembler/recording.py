@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from assembler.engine.ledger import Elsewhere, Inputs, Ledger
-from assembler.errors import Cancelled
+from assembler.errors import Cancelled, StepError
 from assembler.oci.reference import Reference
 from assembler.request import BuildRequest
 from assembler.store import builds
@@ -43,6 +43,9 @@ def recording(
         status = builds.COMPLETED
     except (Cancelled, KeyboardInterrupt):
         status = builds.CANCELED
+        raise
+    except StepError as error:
+        ledger.ended(error.span)
         raise
     finally:
         record = builds.BuildRecord(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -146,7 +145,9 @@ def as_json(one: Usage) -> str:
         "LastUsedAt": timestamp(one.last_used),
         "Type": one.type,
     }
-    return json.dumps(document)
+    from assembler.cli.serial import dumps
+
+    return dumps(document)
 
 
 def ago(seconds: float) -> str:
