@@ -38,7 +38,7 @@ from assembler.plan.steps import (
 from assembler.snapshot.base import Snapshotter
 from assembler.values import value
 
-_GONE = "its result is not in the store, or in another compression only"
+_GONE = "its result is not in the store any more"
 _UNKNOWN = "no earlier build has done it on the same files"
 
 
