@@ -23,7 +23,7 @@ from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
 from assembler.net.origin import Origin
 from assembler.net.proxy import Proxies
-from assembler.net.retry import RETRYABLE, RetryPolicy, asked_for, come_back
+from assembler.net.retry import RETRYABLE, Attempts, RetryPolicy, asked_for, come_back
 from assembler.net.trace import Exchanged
 from assembler.net.warning import Warnings
 from assembler.version import __version__
@@ -56,7 +56,7 @@ class Request:
     """One request. `private` headers go to the first origin only; `length` is of a body given by
     pieces; `hint` says what to do when nothing answers, where that is no registry. `public` forbids
     every address that is not public. The head of the answer may take `patience` seconds, None for
-    the usual limit."""
+    the usual limit. A `brief` one is of what can be had elsewhere."""
 
     method: str
     url: str
@@ -70,6 +70,7 @@ class Request:
     hint: str = ""
     public: bool = False
     patience: float | None = None
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ class HttpClient:
         self._clock = clock
         self._lock = threading.Lock()
         self._made: Transport | None = None
+        self._lively: set[str] = set()
+        """Where a good answer came from: the starts of URLs."""
 
     def __enter__(self) -> HttpClient:
         return self
@@ -167,23 +170,22 @@ class HttpClient:
         asked later than the policy allows, ProtocolViolation for a body over the limit. Statuses
         are the caller's to judge.
         """
-        attempt, started = 0, self._clock()
+        attempts = self.attempts(brief=request.brief)
+        until = attempts.began + self._policy.budget
         while True:
             self._cancellation.check()
             try:
-                response = self._once(request, limit, started + self._policy.budget)
+                response = self._once(request, limit, until)
             except Unreachable as error:
-                if not self.pause(attempt, failure=error, started=started):
+                if not self.pause(attempts, error):
                     raise
             else:
                 if response.status not in RETRYABLE:
                     return response
-                retry_after = response.header("retry-after")
-                self._refuse_to_wait(request, response.status, retry_after, started)
+                self._refuse_to_wait(request, response, attempts.began)
                 why = f"{request.registry}: {request.operation} was answered with {response.status}"
-                if not self.pause(attempt, retry_after, started=started, why=why):
+                if not self.pause(attempts, answer=response, why=why):
                     return response
-            attempt += 1
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Stream]:
@@ -194,26 +196,36 @@ class HttpClient:
             pieces, url = self._pieces(answer), answer.request.url
             yield Stream(response.status_code, answer.headers, pieces, url, answer.inside)
 
-    def now(self) -> float:
-        """The moment on the clock of `pause`."""
-        return self._clock()
+    def attempts(self, *, brief: bool = False) -> Attempts:
+        """Those that something has which begins now; `brief` if it can be had elsewhere."""
+        return Attempts(self._policy, self._clock(), brief=brief)
+
+    def moves_on(self, attempts: Attempts) -> None:
+        """What is tried has moved on by now."""
+        attempts.move_on(self._clock())
 
     def pause(
         self,
-        attempt: int,
-        retry_after: str = "",
-        *,
+        attempts: Attempts,
         failure: Unreachable | None = None,
-        started: float | None = None,
+        *,
+        answer: Response | Stream | None = None,
         why: str = "",
     ) -> bool:
-        """Wait before attempt `attempt` + 1; false when the policy allows no more, or `failure` is of
-        a kind that stays. `started` is when the first attempt was, on the clock. The user is told
-        `why`, else the failure."""
-        if failure is not None and failure.cause and attempt >= Cause(failure.cause).tries - 1:
-            return False
-        spent = 0.0 if started is None else self._clock() - started
-        seconds = self._policy.wait(attempt, retry_after, spent)
+        """Wait before the next attempt after a `failure`, or an `answer` that is one; false when the
+        policy allows no more, or what failed stays so. The user is told `why`, else the failure."""
+        way, lively, worth, retry_after = "", False, 0, ""
+        if failure is not None:
+            lively = failure.lively
+            if failure.cause:
+                worth = Cause(failure.cause).worth
+                way = "" if worth else failure.cause
+        elif answer is not None:
+            way, retry_after = str(answer.status), answer.header("retry-after")
+            lively = _site(answer.url) in self._lively
+        seconds = attempts.fail(
+            way, self._clock(), lively=lively, worth=worth, retry_after=retry_after
+        )
         if seconds is None:
             return False
         if why or failure is not None:
@@ -222,12 +234,11 @@ class HttpClient:
         self._cancellation.check()
         return True
 
-    def _refuse_to_wait(
-        self, request: Request, status: int, retry_after: str, started: float
-    ) -> None:
+    def _refuse_to_wait(self, request: Request, answer: Response, began: float) -> None:
         """Raise the error for a registry that wants to be asked when nobody waits any more."""
-        spent = self._clock() - started
-        if spent + (asked_for(retry_after) or 0.0) <= self._policy.budget:
+        status, retry_after = answer.status, answer.header("retry-after")
+        asked, spent = asked_for(retry_after), self._clock() - began
+        if asked is None or spent + asked <= self._policy.budget:
             return
         kind = RateLimited if status == 429 else Unreachable
         what = "limits the rate of requests" if status == 429 else "is not ready"
@@ -281,6 +292,8 @@ class HttpClient:
             stream = response.extensions["network_stream"]
             try:
                 headers = _headers(response)
+                if response.status_code < 500 and response.status_code not in RETRYABLE:
+                    self._lively.add(_site(request.url))
                 if "warning" in headers:
                     self._warnings.note(request.registry, response.headers.get_list("warning"))
                 location, status = headers.get("location", ""), response.status_code
@@ -367,9 +380,11 @@ class HttpClient:
         return self._unreachable(request, classify(error), str(error))
 
     def _unreachable(self, request: Request, cause: Cause, detail: str) -> Unreachable:
-        return unreachable(
+        error = unreachable(
             request.registry, request.operation, Origin.of(request.url), cause, detail, request.hint
         )
+        error.lively = _site(request.url) in self._lively
+        return error
 
     def _transport(self) -> Transport:
         if self._made is not None:
@@ -391,6 +406,12 @@ class HttpClient:
                     clock=self._clock,
                 )
             return self._made
+
+
+def _site(url: str) -> str:
+    """Scheme, host and port of `url` as they are written."""
+    end = url.find("/", url.find("://") + 3)
+    return url if end < 0 else url[:end]
 
 
 def _length(request: Request) -> int | None:

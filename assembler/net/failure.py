@@ -14,7 +14,7 @@ from assembler.source import printable
 
 
 class Cause(StrEnum):
-    """Kinds of failure. `tries` says how often it is worth trying at all."""
+    """Kinds of failure."""
 
     NAME_UNKNOWN = "the name does not exist"
     NAME_UNANSWERED = "the name could not be looked up"
@@ -36,14 +36,15 @@ class Cause(StrEnum):
     TLS = "no TLS connection came about"
 
     @property
-    def tries(self) -> int:
-        """At most so many: a port that refuses stays so for a while, a certificate for longer."""
+    def worth(self) -> int:
+        """So many attempts, 0 for any number: a port that refuses stays so for a while, a certificate
+        for longer."""
         if self in (Cause.NAME_UNKNOWN, Cause.REFUSED, Cause.UNANSWERED, Cause.HANDSHAKE):
             return 3
         lasting = self.is_certificate or self in (
             Cause.CLIENT_CERTIFICATE, Cause.SPEAKS_PLAIN, Cause.SPEAKS_TLS
         )  # fmt: skip
-        return 1 if lasting else 1000
+        return 1 if lasting else 0
 
     @property
     def is_certificate(self) -> bool:

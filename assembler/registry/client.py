@@ -64,6 +64,7 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._finding = threading.Lock()
         self._insecure: set[str] = set()
+        self._inside: set[str] = set()
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
         self._endpoints: dict[Reference, tuple[Endpoint, ...]] = {}
@@ -122,6 +123,7 @@ class RegistryClient:
         scopes = _scopes(repository, request, actions)
         authorized = self._authorized(repository, request, *scopes)
         response = self.http.request(authorized, limit)
+        self._note(repository, response)
         if response.status != 401:
             return response
         again = self._answered(repository, authorized, response, *scopes)
@@ -134,6 +136,7 @@ class RegistryClient:
         authorized = self._authorized(repository, request, *scopes)
         with ExitStack() as stack:
             answer = stack.enter_context(self.http.stream(authorized))
+            self._note(repository, answer)
             if answer.status == 401:
                 again = self._answered(repository, authorized, answer, *scopes)
                 if again is not None:
@@ -175,9 +178,19 @@ class RegistryClient:
     def _authorized(
         self, repository: Repository, request: Request, wanted: Scopes, optional: Scopes
     ) -> Request:
-        tokens = _tokens_for(repository, request.url)
-        header = tokens.header(wanted, optional) if tokens is not None else ""
-        return replace(request, private={"Authorization": header}) if header else request
+        if _is_elsewhere(repository, request.url):
+            return replace(request, public=repository.registry not in self._inside)
+        header = repository.tokens.header(wanted, optional) if repository.tokens else ""
+        private = {"Authorization": header} if header else request.private
+        if header or repository.mirror:
+            return replace(request, private=private, brief=repository.mirror)
+        return request
+
+    def _note(self, repository: Repository, answer: Response | Stream) -> None:
+        """Know that a registry is at an address that is not public: then the places that it names,
+        as those of uploads, may be, too (R2)."""
+        if answer.inside and not _is_elsewhere(repository, answer.url):
+            self._inside.add(repository.registry)
 
     def _answered(
         self,
@@ -188,8 +201,8 @@ class RegistryClient:
         optional: Scopes,
     ) -> Request | None:
         """The request with another header, None when there is no other to be had."""
-        tokens = _tokens_for(repository, request.url, answer.url)
-        if tokens is None:
+        tokens = repository.tokens
+        if tokens is None or _is_elsewhere(repository, request.url, answer.url):
             return None
         used = request.private.get("Authorization", "")
         header = tokens.renew(
@@ -275,12 +288,11 @@ def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Sco
     return wanted, frozenset((f"repository:{name}", "pull") for name in query.get("from", ()))
 
 
-def _tokens_for(repository: Repository, *urls: str) -> Tokens | None:
-    """None where one of `urls` is at another origin: nothing of ours goes there, and nothing that is
-    said there is the registry's word."""
-    elsewhere = [url for url in urls if not url.startswith(f"{repository.url}/")]
-    if elsewhere:
-        here = Origin.of(repository.url)
-        if any(Origin.of(url) != here for url in elsewhere):
-            return None
-    return repository.tokens
+def _is_elsewhere(repository: Repository, *urls: str) -> bool:
+    """Whether one of `urls` is at another origin: nothing of ours goes there, and nothing that is said
+    there is the registry's word."""
+    others = [url for url in urls if not url.startswith(f"{repository.url}/")]
+    if not others:
+        return False
+    here = Origin.of(repository.url)
+    return any(Origin.of(url) != here for url in others)
