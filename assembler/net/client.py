@@ -1,7 +1,7 @@
 """HTTP with one policy: redirects, limits, retries (reliability.md 1.2).
 
 Redirects are followed by hand: what we added to a request never reaches another origin, https never
-becomes http, and none leads from the internet to an address inside. Bodies are bounded or streamed.
+becomes http, and none leads further inside than where it comes from. Bodies are bounded or streamed.
 Failures become errors that name the registry and the operation, never a URL with a query.
 """
 
@@ -21,7 +21,7 @@ from assembler.errors import ProtocolViolation, RateLimited, Unreachable, UsageE
 from assembler.net.body import MAX_ERROR_BODY, FileBody, decoded, parsed
 from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, Zone
 from assembler.net.proxy import Proxies
 from assembler.net.retry import RETRYABLE, Attempts, RetryPolicy, asked_for, come_back
 from assembler.net.trace import Exchanged
@@ -54,8 +54,8 @@ attempt."""
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. `private` headers go to the first origin only; `length` is of a body given by
-    pieces; `hint` says what to do when nothing answers, where that is no registry. `public` forbids
-    every address that is not public. The head of the answer may take `patience` seconds, None for
+    pieces; `hint` says what to do when nothing answers, where that is no registry. `zone` forbids
+    every address that is further inside. The head of the answer may take `patience` seconds, None for
     the usual limit. A `brief` one is of what can be had elsewhere."""
 
     method: str
@@ -68,7 +68,7 @@ class Request:
     length: int | None = None
     follow: bool = True
     hint: str = ""
-    public: bool = False
+    zone: Zone = Zone.LINK
     patience: float | None = None
     brief: bool = False
 
@@ -76,13 +76,13 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Response:
     """An answer whose body was read, up to a limit. `url` is where it came from, behind all redirects,
-    and `inside` says that this is an address that is not public."""
+    and `zone` that of its address."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     url: str = field(repr=False)
-    inside: bool = False
+    zone: Zone = Zone.PUBLIC
 
     def header(self, name: str) -> str:
         """The header `name`, empty when there is none."""
@@ -96,13 +96,13 @@ class Response:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An answer whose body is being read: each piece is good until the next one is asked for. `url`
-    and `inside` as of a Response."""
+    and `zone` as of a Response."""
 
     status: int
     headers: Mapping[str, str]
     pieces: Iterator[memoryview] = field(repr=False)
     url: str = field(repr=False)
-    inside: bool = False
+    zone: Zone = Zone.PUBLIC
 
     def header(self, name: str) -> str:
         """The header `name`, empty when there is none."""
@@ -114,7 +114,7 @@ class _Received:
     response: Answer
     headers: Mapping[str, str]
     request: Request  # as it was sent to the last origin
-    inside: bool
+    zone: Zone
 
 
 class HttpClient:
@@ -194,7 +194,7 @@ class HttpClient:
         with self._send(request, None) as answer:
             response = answer.response
             pieces, url = self._pieces(answer), answer.request.url
-            yield Stream(response.status_code, answer.headers, pieces, url, answer.inside)
+            yield Stream(response.status_code, answer.headers, pieces, url, answer.zone)
 
     def attempts(self, *, brief: bool = False) -> Attempts:
         """Those that something has which begins now; `brief` if it can be had elsewhere."""
@@ -276,7 +276,7 @@ class HttpClient:
                 what = f"sent more than {limit} bytes for"
                 raise _violation(request, what, status=response.status_code)
             url = answer.request.url
-            return Response(response.status_code, answer.headers, body, url, answer.inside)
+            return Response(response.status_code, answer.headers, body, url, answer.zone)
 
     def _check_scheme(self, answer: _Received, body: bytes) -> None:
         """Servers that speak TLS tell who does not by a 400 in plain http."""
@@ -298,12 +298,12 @@ class HttpClient:
                     self._warnings.note(request.registry, response.headers.get_list("warning"))
                 location, status = headers.get("location", ""), response.status_code
                 if not (request.follow and status in _REDIRECTS and location):
-                    yield _Received(response, headers, request, stream.inside)
+                    yield _Received(response, headers, request, stream.zone)
                     return
                 redirects += 1
                 if redirects > MAX_REDIRECTS:
                     raise _violation(request, "redirected", f"more than {MAX_REDIRECTS} times")
-                request = _redirected(request, status, location, stream.inside)
+                request = _redirected(request, status, location, stream.zone)
                 self._drain(response)
             finally:
                 received = stream.received
@@ -338,7 +338,7 @@ class HttpClient:
             headers.append(("Transfer-Encoding", "chunked"))
         elif length or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("Content-Length", str(length)))
-        call = Call(request.public, request.patience, until)
+        call = Call(request.zone, request.patience, until)
         try:
             return transport.handle_request(
                 transport.request(request.method, request.url, headers, body, call)
@@ -422,7 +422,7 @@ def _length(request: Request) -> int | None:
     return len(body) if isinstance(body, bytes) else body.length
 
 
-def _redirected(request: Request, status: int, location: str, inside: bool) -> Request:
+def _redirected(request: Request, status: int, location: str, here: Zone) -> Request:
     """The request that a redirect asks for. Raises ProtocolViolation for one that must not be
     followed. What was dropped on the way to another origin does not come back on the way home."""
     try:
@@ -432,17 +432,17 @@ def _redirected(request: Request, status: int, location: str, inside: bool) -> R
         raise _violation(request, "redirected", "to something that is no URL") from error
     if before.scheme == "https" and after.scheme == "http":
         raise _violation(request, "redirected", f"from https to http ({after.host}); refused")
-    headers, private, public = dict(request.headers), request.private, request.public
+    headers, private, zone = dict(request.headers), request.private, request.zone
     if before != after:
         headers = {name: text for name, text in headers.items() if name.lower() in _GO_ALONG}
-        private, public = {}, public or not inside
+        private, zone = {}, max(zone, here)
     method, body, length = request.method, request.body, request.length
     if status == 303 and method != "HEAD":  # RFC 9110 15.4.4: look there
         method, body, length = "GET", b"", None
         headers.pop("Content-Type", None)
     return replace(
         request, method=method, url=url, headers=headers, private=private, body=body, length=length,
-        public=public,
+        zone=zone,
     )  # fmt: skip
 
 

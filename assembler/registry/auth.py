@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from assembler.errors import ProtocolViolation, Unauthorized
 from assembler.net.client import HttpClient, Request, Response
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, Zone
 from assembler.registry import challenges, messages, realms
 from assembler.registry.challenges import Challenge, Scopes
 from assembler.registry.credential import Credential, Found
@@ -65,7 +65,7 @@ class Tokens:
         self._refused: set[tuple[str, str]] = set()
         self._found: Found | None = None
         self._refreshed = ""
-        self._inside = False
+        self._zone = Zone.PUBLIC
 
     @property
     def found(self) -> Found | None:
@@ -103,12 +103,12 @@ class Tokens:
         *,
         used: str = "",
         challenge: str = "",
-        inside: bool | None = None,
+        zone: Zone | None = None,
     ) -> str:
         """A header other than `used`, which the WWW-Authenticate header `challenge` answered; empty
-        where there is none to be had. `optional` scopes are given up when they are refused. `inside`
-        says that the challenge came from an address that is not public: only then may a token
-        server on another host have such a one, too.
+        where there is none to be had. `optional` scopes are given up when they are refused. `zone`
+        is that of the address that the challenge came from: that of a token server on another host
+        may be no further inside.
 
         Raises Unauthorized when the token server refuses, ProtocolViolation when it cannot be asked.
         """
@@ -117,7 +117,7 @@ class Tokens:
                 # The newest is the first: what is older than a token that ended has ended, too.
                 self._held = list(takewhile(lambda held: held.header != used, self._held))
                 self._challenges = challenges.parse(challenge) or self._challenges
-                self._inside = self._inside if inside is None else inside
+                self._zone = self._zone if zone is None else zone
             held = self._usable(wanted | self._allowed(optional))
             if held is None:
                 held = self._new(wanted, optional)
@@ -227,7 +227,7 @@ class Tokens:
         self, realm: str, service: str, asked: Scopes, credential: Credential | None
     ) -> Request:
         scopes = challenges.render(asked)
-        public = Origin.of(realm).host != self._origin.host and not self._inside
+        zone = Zone.LINK if Origin.of(realm).host == self._origin.host else self._zone
         if credential is not None and (credential.identity_token or self._refreshed):
             form = {
                 "grant_type": "refresh_token",
@@ -244,7 +244,7 @@ class Tokens:
                 headers={"Content-Type": "application/x-www-form-urlencoded"},
                 body=urlencode(form).encode(),
                 follow=False,
-                public=public,
+                zone=zone,
             )
         header = credential.basic() if credential is not None else ""
         pairs = [("service", service)] * bool(service) + [("scope", one) for one in scopes]
@@ -254,7 +254,7 @@ class Tokens:
         joint = "&" if "?" in realm else "?"
         private = {"Authorization": header} if header else {}
         url = f"{realm}{joint}{query}" if query else realm
-        return Request("GET", url, self._registry, "a token", private=private, public=public)
+        return Request("GET", url, self._registry, "a token", private=private, zone=zone)
 
 
 def _is_token(token: str) -> bool:

@@ -15,7 +15,7 @@ from assembler.environment import Environment
 from assembler.errors import AssemblerError, ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin, is_loopback
+from assembler.net.origin import Origin, Zone, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
 from assembler.net.trace import Exchanged
@@ -64,7 +64,7 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._finding = threading.Lock()
         self._insecure: set[str] = set()
-        self._inside: set[str] = set()
+        self._zones: dict[str, Zone] = {}
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
         self._endpoints: dict[Reference, tuple[Endpoint, ...]] = {}
@@ -179,7 +179,7 @@ class RegistryClient:
         self, repository: Repository, request: Request, wanted: Scopes, optional: Scopes
     ) -> Request:
         if _is_elsewhere(repository, request.url):
-            return replace(request, public=repository.registry not in self._inside)
+            return replace(request, zone=self._zones.get(repository.registry, Zone.PUBLIC))
         header = repository.tokens.header(wanted, optional) if repository.tokens else ""
         private = {"Authorization": header} if header else request.private
         if header or repository.mirror:
@@ -187,10 +187,10 @@ class RegistryClient:
         return request
 
     def _note(self, repository: Repository, answer: Response | Stream) -> None:
-        """Know that a registry is at an address that is not public: then the places that it names,
-        as those of uploads, may be, too (R2)."""
-        if answer.inside and not _is_elsewhere(repository, answer.url):
-            self._inside.add(repository.registry)
+        """Know where a registry is: the places that it names, as those of uploads, may be no further
+        inside (R2)."""
+        if not _is_elsewhere(repository, answer.url):
+            self._zones[repository.registry] = answer.zone
 
     def _answered(
         self,
@@ -210,7 +210,7 @@ class RegistryClient:
             optional,
             used=used,
             challenge=answer.header("www-authenticate"),
-            inside=answer.inside,
+            zone=answer.zone,
         )
         return replace(request, private={"Authorization": header}) if header else None
 

@@ -19,6 +19,7 @@ from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import NotFound, ProtocolViolation, Unauthorized, Unreachable
 from assembler.net import dial, transport
+from assembler.net.origin import Zone
 from assembler.net.retry import RetryPolicy
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -174,13 +175,41 @@ def test_R3_a_redirect_of_the_token_server_leads_from_https_to_no_http(
         assert "canary" not in caught.value.message and not plain.asked
 
 
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 127.0.0.2 stand for a public address."""
+    for module in (dial, transport):
+        monkeypatch.setattr(
+            module,
+            "zone_of",
+            lambda address: Zone.PUBLIC if address == "127.0.0.2" else Zone.INSIDE,
+        )
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_R2_the_place_of_an_upload_is_no_further_inside_than_its_registry(
+    home: Home, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    outside(monkeypatch)
+    layer = os.urandom(300_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    with FaultyRegistry(address="127.0.0.2") as registry, MemoryRegistry() as inside:
+        answer = reply(202, {"Location": f"{inside.origin}/v2/app/blobs/uploads/1"})
+        registry.on(method, "/v2/app/blobs/uploads/*", answer)
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        with pytest.raises(ProtocolViolation, match="to an address inside"):
+            upload(
+                Destination(client, repository, None, chunk=100_000),
+                Stored(blob, lambda blob: io.BytesIO(layer)),
+            )
+        assert registry.asked(method) and not inside.asked
+
+
 @pytest.mark.parametrize("target", ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost"])
 def test_R2_a_redirect_of_the_token_server_leads_to_no_address_inside(
     home: Home, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """127.0.0.2 stands for a public address."""
-    for module in (dial, transport):
-        monkeypatch.setattr(module, "is_public", lambda address: address == "127.0.0.2")
+    outside(monkeypatch)
     registry = FaultyRegistry(address="127.0.0.2", tokens=Tokens(users={"me": PASSWORD}))
     with registry, MemoryRegistry() as inside:
         home.log_in(registry.host)
