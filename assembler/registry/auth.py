@@ -39,7 +39,8 @@ class Tokens:
     """The Authorization headers for one repository. Threads share it: of those that need the same
     new token one asks for it, and the others wait.
 
-    `find` gives the credential; `learnt` the token servers that a login was verified with.
+    `find` gives the credential, and is asked again when that is refused: what helpers give may end
+    (gcloud's within an hour). `learnt` are the token servers that a login was verified with.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Tokens:
             held = self._usable(wanted | self._allowed(optional))
             if held is None:
                 held = self._new(wanted, optional)
+            if held is not None and held.header == used and self._found_another():
+                held = self._new(wanted, optional)
             if held is None or held.header == used:
                 return ""
             with self._lock:
@@ -163,6 +166,14 @@ class Tokens:
             self._found = self._find()
         return self._found.credential
 
+    def _found_another(self) -> bool:
+        """Whether there is another credential by now than the one that was refused."""
+        before, refreshed = self._credential(), self._refreshed
+        if before is None:
+            return False
+        self._found, self._refreshed = self._find(), ""
+        return self._found.credential != before or bool(refreshed)
+
     def _bearer(self, challenge: Challenge, wanted: Scopes, optional: Scopes) -> _Held:
         credential = self._credential()
         if credential is not None and credential.registry_token:
@@ -170,12 +181,20 @@ class Tokens:
         asked = wanted | challenges.scopes(challenge.get("scope"))
         extra = self._allowed(optional) - asked
         try:
-            return self._token(challenge, asked | extra, credential)
+            return self._granted(challenge, asked | extra)
         except Unauthorized:
             if not extra:
                 raise
         self._refused |= extra  # containerd, too, mounts without then, and mostly uploads
-        return self._token(challenge, asked, credential)
+        return self._granted(challenge, asked)
+
+    def _granted(self, challenge: Challenge, asked: Scopes) -> _Held:
+        try:
+            return self._token(challenge, asked, self._credential())
+        except Unauthorized:
+            if not self._found_another():
+                raise
+        return self._token(challenge, asked, self._credential())
 
     def _token(self, challenge: Challenge, asked: Scopes, credential: Credential | None) -> _Held:
         realm = challenge.get("realm")

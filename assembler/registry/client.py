@@ -71,7 +71,6 @@ class RegistryClient:
         self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
         """The mirrors that did not answer: they are not asked again."""
-        self._found: dict[tuple[str, str], Found] = {}
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -229,10 +228,7 @@ class RegistryClient:
     def _find(self, host: str, repository: str) -> Found:
         """The credential for a repository; helpers, which may ask people, one at a time."""
         with self._finding:
-            key = host, repository
-            if key not in self._found:
-                self._found[key] = self.credentials.find(host, repository)
-            return self._found[key]
+            return self.credentials.find(host, repository)
 
     def _certificates(self, host: str) -> Certificates:
         return certificates(self._environment, host, self._access.cert_dir)

@@ -36,7 +36,7 @@ from assembler.registry.upload import upload
 from assembler.testing import Answer, Asked, MemoryRegistry, Tokens
 from tests.registry.certificates import Authority
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import TOKEN, reply
+from tests.registry.rules import TOKEN, Case, reply
 
 BLOB = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
 PASSWORD = "canary-password"
@@ -47,6 +47,7 @@ class Home:
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path = path
+        self.variables = {"HOME": str(path)}
         self._stack = stack
 
     def log_in(self, host: str, **entry: str) -> None:
@@ -64,7 +65,7 @@ class Home:
         return directory
 
     def client(self) -> RegistryClient:
-        environment = Environment.read({"HOME": str(self.path)})
+        environment = Environment.read(self.variables)
         configuration = RegistryConfiguration.read(environment, frozenset())
         cancellation = self._stack.enter_context(Cancellation())
         policy = RetryPolicy(tries=2, first=0.001, cap=0.002)
@@ -273,6 +274,61 @@ def test_R10_an_identity_token_is_exchanged_as_often_as_tokens_of_two_seconds_en
         refused = [one for one in registry.asked if one.status == 401]
         assert len(refused) <= len(asked), "each refusal brings one token"
         assert not any(PASSWORD in repr(one) for one in registry.asked if one.path != "/token")
+
+
+class Changing:
+    """A credential helper whose password is another one each time that it is asked."""
+
+    def __init__(self, home: Home, host: str) -> None:
+        script = home.path / "bin/docker-credential-changing"
+        script.parent.mkdir()
+        script.write_text(
+            '#!/bin/sh\necho x >>"$HOME/asked"\nn=$(wc -l <"$HOME/asked")\n'
+            'echo "{\\"Username\\":\\"me\\",\\"Secret\\":\\"canary$n\\"}"\n'
+        )
+        script.chmod(0o755)
+        home.variables["PATH"] = f"{script.parent}:{os.environ['PATH']}"
+        file = home.path / ".docker/config.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"credHelpers": {host: "changing"}}))
+        self._asked = home.path / "asked"
+
+    @property
+    def asked(self) -> int:
+        return len(self._asked.read_text().splitlines())
+
+
+@pytest.mark.parametrize("kind", ["token", "basic"])
+def test_R10_a_credential_that_ends_in_a_long_push_is_asked_of_its_helper_again(
+    home: Home, kind: str
+) -> None:
+    """As the access tokens are that docker-credential-gcloud gives for passwords."""
+    layer = os.urandom(500_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    users = {"me": "canary1"}
+    tokens = Tokens(users, anonymous=frozenset()) if kind == "token" else None
+    with FaultyRegistry(tokens=tokens, users=None if tokens else users) as registry:
+        helper = Changing(home, registry.host)
+
+        def changed(case: Case) -> Answer:
+            users["me"] = "canary2"
+            if tokens is not None:
+                tokens.given.clear()
+            return case.honest()
+
+        registry.on("PATCH", "/v2/app/blobs/uploads/*", changed, nth=3)
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        destination = Destination(client, repository, None, chunk=100_000, largest=100_000)
+        upload(destination, Stored(blob, lambda blob: io.BytesIO(layer)))
+        assert registry.blob(str(blob.digest)) == layer and registry.received() <= 600_000
+        assert helper.asked == 2
+        users["me"] = "other"
+        if tokens is not None:
+            tokens.given.clear()
+        with pytest.raises(Unauthorized, match="docker-credential-changing"):
+            fetch_blob(client, name, blob, lambda piece: None, cancellation=client.cancellation)
+        assert helper.asked == 3, "once for each refusal"
 
 
 def test_R10_an_identity_token_that_was_revoked_is_named_and_not_shown(home: Home) -> None:
