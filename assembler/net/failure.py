@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from assembler.errors import Unreachable
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, is_loopback
 from assembler.source import printable
 
 
@@ -137,6 +137,12 @@ def remedy(cause: Cause, origin: Origin) -> str:
     here = f"~/.config/containers/certs.d/{origin.name}"
     insecure = f"allow it with --insecure-registry {origin.name}"
     ours = f"put a certificate and its key into {here}/client.cert and {here}/client.key"
+    secure = "use https for it, without --insecure-registry"
+    if is_loopback(origin.host):
+        secure = (
+            "a registry of this machine is taken to speak plain http: give --tls-verify, or put its"
+            f" certificate authority into {here}/ca.crt"
+        )
     hints = {
         Cause.WRONG_NAME: "use the name that the certificate is for, or have one made for"
         f" {origin.host}; or {insecure}",
@@ -147,7 +153,7 @@ def remedy(cause: Cause, origin: Origin) -> str:
         Cause.CLIENT_CERTIFICATE: ours,
         Cause.HANDSHAKE: ours,
         Cause.SPEAKS_PLAIN: insecure,
-        Cause.SPEAKS_TLS: "use https for it, without --insecure-registry",
+        Cause.SPEAKS_TLS: secure,
         Cause.TLS: f"which TLS does it speak? certificates for it belong into {here}",
         Cause.NAME_UNKNOWN: "is its name right?",
         Cause.NAME_UNANSWERED: "is there a network, and a name server in /etc/resolv.conf?",
