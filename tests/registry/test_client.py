@@ -117,14 +117,19 @@ def test_R1_a_challenge_of_another_origin_is_not_the_registrys(
         challenge = f'Bearer realm="{registry.origin}/token",service="x", Basic realm="y"'
         storage.fault = lambda asked: Answer(401, {"WWW-Authenticate": challenge})
         registry.fault = leads_to(localhost(storage))
+        client, name = home.client(), Reference.parse(f"{registry.host}/team/app:1")
         with pytest.raises(Unauthorized) as caught:
-            fetch(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+            fetch(client, name)
         there = localhost(storage).removeprefix("http://")
         assert f"status 401 by {there}, where the registry led" in caught.value.message
         assert f"{registry.host}/team/app" in caught.value.message
         assert there in caught.value.hint and "assemble login" not in caught.value.hint
         assert len(storage.asked) == 1 and "authorization" not in storage.asked[0].headers
         assert len(registry.asked) == 2, "without and with the credential, and no token"
+        with pytest.raises(Unauthorized, match=f"status 401 by {there}"):
+            fetch(client, name)  # where the first answer is that of the storage
+        assert len(storage.asked) == 2 and "authorization" not in storage.asked[1].headers
+        assert [asked.path for asked in registry.asked].count("/token") == 0
 
 
 def test_R1_a_login_answers_no_challenge_of_another_origin(home: Home) -> None:
@@ -204,6 +209,27 @@ def test_R2_the_place_of_an_upload_is_no_further_inside_than_its_registry(
                 Stored(blob, lambda blob: io.BytesIO(layer)),
             )
         assert registry.asked(method) and not inside.asked
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_R3_the_place_of_an_upload_at_https_is_not_at_http(
+    home: Home, authority: Authority, method: str
+) -> None:
+    layer = os.urandom(300_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    tls = authority.server(name=f"uploading-{method}")
+    with MemoryRegistry(tls=tls) as registry, MemoryRegistry() as plain:
+        home.trust(registry.host, authority)
+        answer = Answer(202, {"Location": f"{plain.origin}/v2/app/blobs/uploads/1"})
+        registry.fault = lambda asked: answer if asked.method == method else None
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        with pytest.raises(ProtocolViolation, match="a location over plain http; refused"):
+            upload(
+                Destination(client, repository, None, chunk=100_000),
+                Stored(blob, lambda blob: io.BytesIO(layer)),
+            )
+        assert not plain.asked
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost"])
