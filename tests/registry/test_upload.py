@@ -199,7 +199,8 @@ def test_R8_a_location_may_have_any_form(
 ) -> None:
     faulty.location = form
     send(destination(client, faulty))
-    assert faulty.blob(DIGEST) == BIG
+    assert faulty.blob(DIGEST) == BIG and faulty.received() == len(BIG)
+    assert {seen.status for seen in faulty.log[1:]} == {201, 202}, "no place was missed"
 
 
 @pytest.mark.parametrize(
@@ -261,10 +262,11 @@ def test_R8_a_lost_session_is_begun_anew(client: RegistryClient, faulty: FaultyR
     assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 2
 
 
+@pytest.mark.parametrize("nth", [range(3, 100), range(2, 100, 2)], ids=["at once", "amid"])
 def test_R8_sessions_that_are_lost_again_and_again_end_in_one_request(
-    client: RegistryClient, faulty: FaultyRegistry
+    client: RegistryClient, faulty: FaultyRegistry, nth: range
 ) -> None:
-    faulty.on("PATCH", UPLOAD, lose_upload(), nth=range(3, 100))
+    faulty.on("PATCH", UPLOAD, lose_upload(), nth=nth)
     send(destination(client, faulty))
     assert sizes(faulty, "PUT")[-1] == len(BIG)
 
