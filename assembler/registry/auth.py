@@ -107,7 +107,8 @@ class Tokens:
         zone: Zone | None = None,
     ) -> str:
         """A header other than `used`, which the WWW-Authenticate header `challenge` answered; empty
-        where there is none to be had. `optional` scopes are given up when they are refused. `zone`
+        where there is none to be had. `optional` scopes, and those of the challenge beside `wanted`,
+        are given up when they are refused. `zone`
         is that of the address that the challenge came from: that of a token server on another host
         may be no further inside.
 
@@ -178,15 +179,14 @@ class Tokens:
         credential = self._credential()
         if credential is not None and credential.registry_token:
             return _Held(f"Bearer {credential.registry_token}")
-        asked = wanted | challenges.scopes(challenge.get("scope"))
-        extra = self._allowed(optional) - asked
+        extra = self._allowed(optional | challenges.scopes(challenge.get("scope"))) - wanted
         try:
-            return self._granted(challenge, asked | extra)
+            return self._granted(challenge, wanted | extra)
         except Unauthorized:
             if not extra:
                 raise
         self._refused |= extra  # containerd, too, mounts without then, and mostly uploads
-        return self._granted(challenge, asked)
+        return self._granted(challenge, wanted)
 
     def _granted(self, challenge: Challenge, asked: Scopes) -> _Held:
         try:

@@ -15,7 +15,6 @@ from assembler.errors import (
     BlobCorrupt,
     ProtocolViolation,
     RegistryError,
-    Unauthorized,
     Unreachable,
 )
 from assembler.net.body import FileBody
@@ -102,10 +101,7 @@ class _Sending:
         for name in self._to.holders(blob, tuple(dict.fromkeys(names))):
             query = urlencode({"mount": str(blob.digest), "from": name})
             operation = f"the mount of blob {blob.digest} from {name}"
-            try:
-                response = self._post(f"?{query}", operation)
-            except Unauthorized:  # to read there, or to mount: not to push here
-                continue
+            response = self._post(f"?{query}", operation)
             if response.status == 201:
                 self._finished()
                 return True
