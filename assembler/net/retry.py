@@ -65,7 +65,8 @@ class RetryPolicy:
 
 class Attempts:
     """The attempts at one request or transfer since it last moved on; `began` is when that was. A
-    `brief` one is of what can be had elsewhere: signs of life do not prolong it."""
+    `brief` one is of what can be had elsewhere: signs of life do not prolong it, and who wants to be
+    asked later than in `cap` seconds is not waited for."""
 
     def __init__(self, policy: RetryPolicy, now: float, *, brief: bool = False) -> None:
         self._policy = policy
@@ -92,6 +93,8 @@ class Attempts:
         lively = (lively or len(self._ways) > 1) and not self._brief
         attempt, self._failed = self._failed, self._failed + 1
         if worth and self._failed >= worth and (worth == 1 or not lively):
+            return None
+        if self._brief and (asked_for(retry_after) or 0.0) > self._policy.cap:
             return None
         return self._policy.wait(attempt, retry_after, now - self.began, lively=lively)
 

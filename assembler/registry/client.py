@@ -70,7 +70,7 @@ class RegistryClient:
         self._endpoints: dict[Reference, tuple[Endpoint, ...]] = {}
         self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
-        """The mirrors that did not answer: they are not asked again."""
+        """The mirrors that did not answer, or with nothing but failures: they are not asked again."""
 
     def __enter__(self) -> RegistryClient:
         return self

@@ -75,6 +75,13 @@ def test_R5_what_shows_no_sign_of_life_is_given_up_sooner() -> None:
     assert tried(usual, "503", "500", lively=True, brief=True) == TRIES, "another one may have it"
 
 
+def test_R5_who_wants_to_be_asked_later_is_not_waited_for_where_another_one_may_have_it() -> None:
+    policy = RetryPolicy(cap=30)
+    assert Attempts(policy, 0.0).fail("429", 0.0, retry_after="60") == 60
+    assert Attempts(policy, 0.0, brief=True).fail("429", 0.0, retry_after="60") is None
+    assert Attempts(policy, 0.0, brief=True).fail("429", 0.0, retry_after="20") == 20
+
+
 def test_R5_what_is_mostly_in_vain_is_not_tried_so_often() -> None:
     usual = RetryPolicy()
     assert tried(usual, "", worth=3) == 3
