@@ -33,7 +33,7 @@ from assembler.registry.pull import MAX_DEPTH, closure, resolve, selection
 from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import amend, drip, reply
+from tests.registry.rules import BLOB, amend, drip, reply
 
 AMD64 = Platform("linux", "amd64")
 MANIFESTS = "/v2/app/manifests/*"
@@ -561,6 +561,33 @@ def test_RG15_a_mirror_that_is_down_is_asked_once_and_named_when_all_fail(
         assert client.unreachable == {f"127.0.0.1:{free_port}"}
         have(faulty, image(), "1")
         assert resolve(client, where, AMD64).image == image()
+
+
+@pytest.mark.parametrize("layer", [False, True], ids=["configuration", "layer"])
+def test_RG15_a_mirror_that_falls_ill_is_not_tried_as_long_as_a_registry(
+    tmp_path: Path, faulty: FaultyRegistry, layer: bool
+) -> None:
+    made = image()
+    path = tmp_path / "registries.conf"
+    environment = Environment.read({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(path)})
+    with FaultyRegistry() as mirror, Cancellation() as cancellation:
+        path.write_text(
+            f'[[registry]]\nprefix="example.com"\nlocation="{faulty.host}"\n'
+            f'[[registry.mirror]]\nlocation="{mirror.host}"\n'
+        )
+        for one in (mirror, faulty):
+            have(one, made, "1")
+            one.add_blob("app", b"a layer")
+        mirror.on("GET", BLOB, reply(503))
+        where = Reference.parse("example.com/app:1")
+        with client_of(environment, cancellation) as client:
+            named(client, where)
+            if layer:
+                blob = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
+                fetch_blob(client, where, blob, lambda piece: None, cancellation=cancellation)
+            else:
+                assert resolve(client, where, AMD64).image == made
+        assert len(mirror.asked("GET", BLOB)) == TRIES and len(faulty.asked("GET", BLOB)) == 1
 
 
 @dataclass
