@@ -53,6 +53,7 @@ def recording(
         raise
     except NotCached:
         status = ""
+        raise
     except StepError as error:
         ledger.ended(error.span)
         raise
