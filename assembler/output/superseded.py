@@ -15,6 +15,7 @@ from assembler.errors import BadArchive, StoreError
 from assembler.linux.claims import held, taken
 from assembler.oci.descriptor import (
     CACHE_CONFIG,
+    CACHE_LISTINGS,
     CONFIGS,
     INDEXES,
     MANIFESTS,
@@ -29,6 +30,7 @@ from assembler.store.importing import LayoutFiles
 CACHES = "assembler.caches"
 """The annotation of the index of a layout that began as one of caches."""
 
+_KNOWN = CONFIGS | {CACHE_CONFIG, CACHE_LISTINGS}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE = 0o222  # no blob that we wrote is
 
@@ -109,7 +111,7 @@ def _reached(layout: LayoutFiles, entries: Iterable[Descriptor], check: Check) -
         one = pending.pop()
         found.add(one.digest)
         if one.media_type not in MANIFESTS | INDEXES:
-            if not (compression_of(one) or one.media_type in CONFIGS | {CACHE_CONFIG}):
+            if not (compression_of(one) or one.media_type in _KNOWN):
                 raise ValueError(f"what {one.media_type[:100]!r} leads to is not known")
         elif (one.digest, one.media_type) not in read:
             read.add((one.digest, one.media_type))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from assembler.cache.exporting import CacheTarget, described, document_of
 from assembler.linux.claims import sharing
-from assembler.oci.descriptor import LAYER_ZSTD, REF_NAME, Descriptor
+from assembler.oci.descriptor import CACHE_LISTINGS, LAYER_ZSTD, REF_NAME, Descriptor
 from assembler.oci.digest import Digest
 from assembler.output.layout import LayoutDirectory, write_layout
 from assembler.output.superseded import remove_superseded
@@ -23,10 +23,12 @@ from tests.output.test_layout import image
 
 
 def export(path: Path, tag: str, *layers: bytes, manifest: bool = True) -> set[str]:
-    """Write a cache of `layers`; the names of its blobs."""
-    blobs = {Digest.of(one): one for one in layers}
-    descriptors = tuple(Descriptor(LAYER_ZSTD, one, len(blobs[one])) for one in blobs)
+    """Write a cache of `layers`, with listings; the names of its blobs."""
     content = b"{%s}" % b"".join(layers)
+    listings = b"of " + content
+    blobs = {Digest.of(one): one for one in (*layers, listings)}
+    *found, last = (Descriptor(LAYER_ZSTD, one, len(blobs[one])) for one in blobs)
+    descriptors = (*found, replace(last, media_type=CACHE_LISTINGS))
     top = document_of(CacheTarget(manifest=manifest), content, descriptors)
     entry = replace(top.descriptor, annotations={REF_NAME: tag})
     documents = {described(content).digest: content, entry.digest: top.content}
