@@ -73,7 +73,10 @@ class RegistryClients:
     @contextmanager
     def hasty(self, limit: Cancellation) -> Iterator[RegistryClient]:
         """A client for what nobody would miss: it asks once, until `limit` is cancelled."""
-        with self._made(RetryPolicy(tries=1), lambda text: None, cancellation=limit) as client:
+        limits = Limits(
+            connect=2.0, handshake=2.0
+        )  # a mirror that is down leaves time for the registry
+        with self._made(RetryPolicy(tries=1), lambda text: None, limits, limit) as client:
             yield client
 
     def _made(

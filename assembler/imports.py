@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.cache.document import CacheDocument
 from assembler.cache.imported import Import, ImportedCache
-from assembler.cache.listings import Offer, Offers
 from assembler.cache.local import LocalCache
 from assembler.cache.origins import Origins
 from assembler.cache.places import CacheSource, LayoutPlace, Place, RegistryPlace, place_of
@@ -43,6 +42,7 @@ from assembler.oci.reference import LAYOUT, Reference
 from assembler.store.store import Store
 
 if TYPE_CHECKING:
+    from assembler.cache.listings import Offer, Offers
     from assembler.registry.client import RegistryClient
 
 _PIECE = 1 << 20
@@ -80,7 +80,7 @@ class SharedCaches:
         self._refused: set[Digest] = set()
         self._lost: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
-        self._offers = Offers(self._offered)
+        self._offers: Offers | None = None
         self._listing = threading.Lock()
 
     def cache(self, since: float | None = None) -> ImportedCache | LocalCache:
@@ -160,21 +160,28 @@ class SharedCaches:
     def told(self, selection: Digest) -> Mapping[str, str] | None:
         """What one of the caches says that `selection` holds. Whatever goes wrong with that is told to
         nobody. Raises Cancelled."""
-        with self._listing:
-            found = self._offers.find(selection)
-            return None if found is None else found[1]
+        found = self._told(selection)
+        return None if found is None else found[1]
 
     def listing(self, selection: Digest) -> Mapping[str, str] | None:
         """The same; the store has it from then on."""
+        found = self._told(selection)
+        if found is None:
+            return None
+        with suppress(OSError):
+            self._store.listings.take(str(selection), found[0])
+        return found[1]
+
+    def _told(self, selection: Digest) -> tuple[bytes, Mapping[str, str]] | None:
+        from assembler.cache.listings import Offers
+
         with self._listing:
-            found = self._offers.find(selection)
-            if found is None:
-                return None
-            with suppress(OSError):
-                self._store.listings.take(str(selection), found[0])
-            return found[1]
+            self._offers = self._offers or Offers(self._offered)
+            return self._offers.find(selection)
 
     def _offered(self) -> Iterator[Offer]:
+        from assembler.cache.listings import Offer
+
         for source, one in self.imports:
             listings = one.document.listings if one.known else None
             if listings is not None and one.place not in self._dead:

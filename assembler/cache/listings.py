@@ -84,8 +84,8 @@ class Offer:
 
 
 class Offers:
-    """The listings that caches have, those that `known` gives now. A blob is asked for once, and
-    nobody any more when `PATIENCE` is at its end. Not for several threads at once."""
+    """The listings that caches have, those that `known` gives now. A blob is asked for once. When
+    `PATIENCE` is at its end there are none any more. Not for several threads at once."""
 
     def __init__(
         self,
@@ -100,20 +100,21 @@ class Offers:
     def find(self, selection: Digest) -> tuple[bytes, dict[str, str]] | None:
         """The listing of `selection`, packed and not; None where nobody has it."""
         for offer in self._known():
-            if selection not in offer.listings.sizes:
-                continue
-            content = self._content(offer)
-            if content is not None:
-                packed = part(offer.listings, content, selection)
-                files = parsed(packed)
-                if files is not None:
-                    return packed, files
+            if selection in offer.listings.sizes and self._left > 0:
+                began = self._clock()
+                found = self._found(offer, selection)
+                self._left -= self._clock() - began
+                if found is not None:
+                    return found
         return None
 
-    def _content(self, offer: Offer) -> bytes | None:
+    def _found(self, offer: Offer, selection: Digest) -> tuple[bytes, dict[str, str]] | None:
         key = offer.place, offer.listings.blob.digest
         if key not in self._fetched:
-            began = self._clock()
-            self._fetched[key] = offer.fetch(self._left) if self._left > 0 else None
-            self._left -= self._clock() - began
-        return self._fetched[key]
+            self._fetched[key] = offer.fetch(self._left)
+        content = self._fetched[key]
+        if content is None:
+            return None
+        packed = part(offer.listings, content, selection)
+        files = parsed(packed)
+        return None if files is None else (packed, files)
