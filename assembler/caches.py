@@ -67,6 +67,7 @@ class Caches:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._release()
         self._stack.close()
 
     @property
@@ -155,7 +156,12 @@ class Caches:
             images=self._images,
             mounts=lambda target: self._mounts(given, plan, target),
             told=self.elsewhere(request).keep,
+            release=self._release,
         ).write(targets)
+
+    def _release(self) -> None:
+        for one in self._shared.values():
+            one.release()
 
     def _mounts(
         self, services: Services, plan: Plan, target: CacheTarget

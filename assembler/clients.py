@@ -65,7 +65,7 @@ class RegistryClients:
             if self._impatient is None:
                 asked = self._access.retries is not None
                 policy = None if asked else RetryPolicy(tries=2, budget=10.0)
-                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0, window=15.0)
                 client = self._made(policy, lambda text: None, limits)
                 self._impatient = self._stack.enter_context(client)
             return self._impatient

@@ -49,7 +49,8 @@ _REFUSED = frozenset({400, 405, 413, 415, 422})
 
 class Exports:
     """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`.
-    `told` has the store take the listing of a selection from another cache, if one has it."""
+    `told` has the store take the listing of a selection from another cache, if one has it; `release`
+    lets go of the caches that were read."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Exports:
         images: Images,
         mounts: Mounts,
         told: Callable[[Digest], object],
+        release: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._compression = compression
@@ -76,14 +78,18 @@ class Exports:
         self._images = images
         self._mounts = mounts
         self._told = told
+        self._release = release
 
     def write(self, targets: Sequence[CacheTarget]) -> None:
         """Write to every one of `targets`, each once. When one fails the others are written. Raises
         the first failure that is not to be ignored."""
         failure: AssemblerError | None = None
+        layouts: dict[str, None] = {}
         for target in targets:
             try:
                 self._one(target)
+                if target.reference is None:
+                    layouts[target.path] = None
             except Cancelled:
                 raise
             except (AssemblerError, OSError, ValueError) as error:
@@ -94,6 +100,17 @@ class Exports:
                 self._warn(told.message)
         if failure is not None:
             raise failure
+        for path in layouts:  # all that could be needed from there has been read
+            self._remove_superseded(path)
+
+    def _remove_superseded(self, path: str) -> None:
+        from assembler.output.superseded import remove_superseded
+
+        self._release()
+        try:
+            remove_superseded(path, self._services.cancellation.check)
+        except OSError as error:
+            self._warn(f"{path} keeps blobs of earlier caches: {error.strerror}")
 
     def _one(self, target: CacheTarget) -> None:
         kind = "local directory" if target.reference is None else "registry"
@@ -213,6 +230,7 @@ class Exports:
                 documents,
                 check,
                 all_at_once,
+                cache=True,
             )
         except OSError as error:
             raise translated(error, existing(target.path)) from error

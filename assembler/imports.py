@@ -14,7 +14,14 @@ from assembler.cache.document import CacheDocument
 from assembler.cache.imported import Import, ImportedCache
 from assembler.cache.local import LocalCache
 from assembler.cache.origins import Origins
-from assembler.cache.places import CacheSource, LayoutPlace, Place, RegistryPlace, place_of
+from assembler.cache.places import (
+    CacheSource,
+    LayoutPlace,
+    Place,
+    RegistryPlace,
+    has_removed,
+    place_of,
+)
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.sharing import shared
@@ -75,6 +82,7 @@ class SharedCaches:
         self._clock = clock
         self._limits = limits
         self._places_by_text: dict[str, Place] = {}
+        self._read_places: list[Place] = []
         self._losing = threading.Lock()
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
@@ -100,6 +108,7 @@ class SharedCaches:
         title = f"importing cache manifest from {place.name}"
         if place.text in self._dead:
             return CacheDocument()
+        self._read_places.append(place)
         with vertex(title, title, self._sink, self._clock):
             try:
                 return place.document(self._platform).without(self._refused)
@@ -136,7 +145,13 @@ class SharedCaches:
     def _said(self, blob: Digest) -> list[str]:
         """The places that are said to have `blob`: those of this build first."""
         named = [one.place for _, one in self.imports if one.diff_ids(blob)]
-        return list(dict.fromkeys((*named, *self._origins.of(blob))))
+        known = (place for place in self._origins.of(blob) if not has_removed(place, blob))
+        return list(dict.fromkeys((*named, *known)))
+
+    def release(self) -> None:
+        """Ask no longer that what was read stays where it is."""
+        for place in self._read_places:
+            place.release()
 
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""

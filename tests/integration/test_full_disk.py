@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from assembler.testing import MemoryRegistry
+
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = "FROM busybox\nCOPY f /f\nRUN cp /f /g\n"
@@ -226,3 +228,47 @@ def test_a_cache_that_has_no_room_is_an_error_or_a_warning(
         (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
         assert f"the cache could not be exported to {full}/cache: " in line
         assert not (full / "cache/index.json").exists()
+
+
+def filled(disk: Path, left: int) -> Path:
+    """A file that leaves `left` bytes free on `disk`."""
+    found = os.statvfs(disk)
+    filler = disk / "filler"
+    with filler.open("wb") as stream:
+        stream.write(bytes(found.f_bavail * found.f_frsize - left))
+    return filler
+
+
+STAGES = """\
+FROM busybox AS made
+COPY f /f
+RUN wc -c /f > /size
+FROM busybox
+COPY --from=made /size /size
+"""
+
+
+@pytest.mark.parametrize("kind", ["registry", "local"])
+def test_RS02_a_store_that_fills_while_a_cache_is_packed_is_an_error_or_a_warning(
+    assemble: Any, context: Path, tmp_path: Path, kind: str
+) -> None:
+    """The layer of the first stage is a directory only, and is packed for the cache."""
+    (context / "Dockerfile").write_text(STAGES)
+    with MemoryRegistry() as registry, mounted(tmp_path / "small", "size=100m") as small:
+        env = copied(assemble, small)
+        expected = assemble("build", context, **env).stdout
+        filler = filled(small, 3 << 20)
+        name = f"{registry.host}/team/cache:1" if kind == "registry" else f"{tmp_path}/cache"
+        place = f"type=registry,ref={name}" if kind == "registry" else f"type=local,dest={name}"
+        failed = assemble("build", "--cache-to", f"{place},mode=max", context, code=102, **env)
+        said = f"the cache could not be exported to {name}: "
+        assert said in last(failed) and "no space left on the file system of" in last(failed)
+        ignored = ("--cache-to", f"{place},mode=max,ignore-error=true")
+        done = assemble("build", *ignored, context, **env)
+        (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
+        assert said in line and "no space left on the file system of" in line
+        assert done.stdout == expected
+        assert not registry.manifests and not (tmp_path / "cache/index.json").exists()
+        filler.unlink()
+        sound(assemble, env)
+        assert "WARNING" not in assemble("build", *ignored, context, **env).stderr
