@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.places import place  # noqa: E402
-from benchmarks.served import Relay, serving  # noqa: E402
 from tests.conftest import apt_mirror, base_tar  # noqa: E402
+from tests.served import Relay, serving  # noqa: E402
 
 DOCKERFILE = """\
 FROM debian
@@ -94,8 +94,8 @@ def main() -> None:
     """Print the table."""
     files = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 2
-    with place("cm") as directory, serving(directory) as host:
-        measure(directory, Relay(host), context(directory / "context", files), rounds)
+    with place("cm") as directory, serving(directory) as host, Relay(host) as relay:
+        measure(directory, relay, context(directory / "context", files), rounds)
 
 
 def measure(directory: Path, relay: Relay, path: str, rounds: int) -> None:
@@ -109,7 +109,7 @@ def measure(directory: Path, relay: Relay, path: str, rounds: int) -> None:
     print(f"first machine {wall:.1f} s wall, {cpu:.1f} s CPU, steps {of_steps(progress)} s")
     print(
         f"export of the mounts and of what steps made {export[0] - plain[0]:.1f} s wall, {export[1] - plain[1]:.1f} s CPU,"
-        f" {relay.moved()[1] / 1e6:.1f} MB to the registry"
+        f" {relay.moved()['sent'] / 1e6:.1f} MB to the registry"
     )
     options = {"with": ("--cache-from", place), "without": ()}
     found: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in options}
@@ -120,7 +120,7 @@ def measure(directory: Path, relay: Relay, path: str, rounds: int) -> None:
             relay.moved()
             wall, cpu, progress = build(store, path, number, *words)
             apt, compile = of_steps(progress)
-            received = relay.moved()[0]
+            received = relay.moved()["received"]
             found[kind].append((wall, cpu, apt, compile, received, fetched(progress)))
     for kind, rows in found.items():
         wall, cpu, apt, compile, received, mirror = map(statistics.median, zip(*rows, strict=True))

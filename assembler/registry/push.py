@@ -13,7 +13,7 @@ from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauth
 from assembler.net.client import Request
 from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
 from assembler.oci.digest import Digest
-from assembler.oci.manifest import Document, Index, Manifest
+from assembler.oci.manifest import MAX_DEPTH, Document, Index, Manifest
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.registry.destination import Destination
@@ -22,8 +22,6 @@ from assembler.registry.publication import Publication
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
-
-MAX_DEPTH = 4  # of indexes in indexes (reliability M5)
 
 Blobs = Callable[[Descriptor], BinaryIO]
 Documents = Callable[[Descriptor], Document | None]

@@ -20,8 +20,8 @@ from tests.conftest import (
     needs,
     remove,
     run_fixture,
-    serving,
 )
+from tests.served import serving
 
 pytestmark = pytest.mark.integration
 
