@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.cancellation import nothing
 from assembler.errors import BadArchive
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import Entry, Kind, walk_order
 from assembler.layer.compression import Compression, Ending, Plain
+from assembler.layer.entry_map import SpilledChangeset
 from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
@@ -64,7 +65,7 @@ def pack(
     `TarWriter.add_all`, `sink` and `check` raise; no thread is left then, and what reached `sink`
     is to be thrown away.
     """
-    ordered = canonical(entries)
+    ordered = entries if isinstance(entries, SpilledChangeset) else canonical(entries)
     check()
     return pack_ordered(ordered, sink, compression, epoch=epoch, check=check, seen=seen)
 
@@ -78,9 +79,10 @@ def pack_ordered(
     fractions: bool = False,
     check: Callable[[], None] = nothing,
     seen: Seen | None = None,
+    whiteouts: bool = True,
 ) -> Packed:
     """As `pack`, of entries that come in canonical order: each is asked for when it is written.
-    With `fractions`, modification times have nanoseconds."""
+    With `fractions`, modification times have nanoseconds; without `whiteouts` no name means one."""
     blob = _Blob(sink, compression, check)
     count = 0
 
@@ -104,6 +106,7 @@ def pack_ordered(
                 fractions=fractions,
                 near=near,
                 seen=seen,
+                whiteouts=whiteouts,
             )
             writer.add_all(counted())
             writer.close()
@@ -169,11 +172,6 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
         result = [ordered[place] for place in sorted(ordered)]
     links = [entry for entry in result if entry.kind is Kind.HARDLINK]
     return _with_data_first(result, links) if links else result
-
-
-def walk_order(path: str) -> str:
-    """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
-    return path.replace("/", "\0")
 
 
 def _rank(kind: Kind) -> int:
