@@ -17,9 +17,9 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.net.client import Request
-from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
+from assembler.oci.descriptor import Descriptor, is_blob
 from assembler.oci.digest import Digest
-from assembler.oci.manifest import Document, Index, Manifest
+from assembler.oci.manifest import MAX_DEPTH, Document, Index, Manifest
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.registry.destination import Destination
@@ -28,8 +28,6 @@ from assembler.registry.publication import Publication
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
-
-MAX_DEPTH = 4  # of indexes in indexes (reliability M5)
 
 Blobs = Callable[[Descriptor], BinaryIO]
 Documents = Callable[[Descriptor], Document | None]
@@ -154,7 +152,7 @@ class _Part:
     def layers(self) -> tuple[Descriptor, ...]:
         """The blobs to have before the configuration; an index may name some, as a cache does."""
         if isinstance(self.document, Index):
-            return tuple(filter(_is_blob, self.document.manifests))
+            return tuple(filter(is_blob, self.document.manifests))
         return self.document.layers if self.document is not None else ()
 
     @property
@@ -255,11 +253,6 @@ class _Repository:
         upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
-def _is_blob(entry: Descriptor) -> bool:
-    """Whether what an index names is a layer, or the configuration of a cache."""
-    return entry.media_type == CACHE_CONFIG or bool(compression_of(entry))
-
-
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
     """Everything that is pushed, what is named before what names it. Raises ProtocolViolation for
     indexes that are nested too deep."""
@@ -271,7 +264,7 @@ def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
             raise ProtocolViolation(f"{entry.digest}: indexes nested deeper than {MAX_DEPTH}")
         if isinstance(document, Index):
             for one in document.manifests:
-                if one.digest not in seen and not _is_blob(one):
+                if one.digest not in seen and not is_blob(one):
                     yield from below(one, documents(one), depth + 1)
         yield _Part(entry, document)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from assembler.registry.auth import Tokens
 from assembler.registry.challenges import Scopes
 from assembler.registry.credential import Credential, Found
 from assembler.testing import MemoryRegistry
+from tests.bounds import cpu_seconds
 
 PULL: Scopes = challenges.scopes("repository:team/app:pull")
 PUSH: Scopes = challenges.scopes("repository:team/app:pull,push")
@@ -67,10 +67,14 @@ def test_challenges_are_read_as_RFC_9110_has_them(
 
 
 def test_RG13_a_hostile_challenge_costs_no_time() -> None:
-    started = time.process_time()
-    for text in ('Bearer a="' + "\\" * 100_000, "a " * 100_000, ',="' * 100_000, "x=" * 100_000):
-        challenges.parse(text)
-    assert time.process_time() - started < 2
+    with cpu_seconds(2):
+        for text in (
+            'Bearer a="' + "\\" * 100_000,
+            "a " * 100_000,
+            ',="' * 100_000,
+            "x=" * 100_000,
+        ):
+            challenges.parse(text)
 
 
 def test_scopes_are_joined_by_resource() -> None:

@@ -22,14 +22,14 @@ from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import DOCKER_LIST, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
-from assembler.oci.manifest import Index, Manifest, build_index
+from assembler.oci.manifest import MAX_DEPTH, Index, Manifest, build_index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.documents import current, described, named
 from assembler.registry.download import fetch_blob
-from assembler.registry.pull import MAX_DEPTH, closure, resolve, selection
+from assembler.registry.pull import closure, resolve, selection
 from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
 from tests.registry.faulty import FaultyRegistry
