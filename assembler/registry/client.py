@@ -197,9 +197,9 @@ class RegistryClient:
         return request
 
     def _note(self, repository: Repository, answer: Response | Stream) -> None:
-        """Know where a registry is: the places that it names, as those of uploads, may be no further
-        inside (R2)."""
-        if not _is_elsewhere(repository, answer.url):
+        """Know where a registry is by its first answer: the places that it names, as those of uploads,
+        may be no further inside (R2)."""
+        if repository.registry not in self._zones and not _is_elsewhere(repository, answer.url):
             self._zones[repository.registry] = answer.zone
 
     def _answered(
