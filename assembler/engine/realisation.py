@@ -288,7 +288,7 @@ class Realisation:
             if not services.store.blobs.has(blob.digest):
                 services.cached.fetch(blob, unseen)
 
-        made = recompression(services).layer(layer, fetch)
+        made = recompression(services).layer(layer, fetch, ended=True)
         if made != layer:
             self.name(identity, made)
         return made
