@@ -31,7 +31,7 @@ from assembler.plan.steps import CacheMount
 from assembler.source import Source
 from assembler.store.disk import Disk, Fsync
 from assembler.store.store import Store
-from tests.layer.archives import directory, file, hardlink, opaque, symlink, tar
+from tests.layer.archives import directory, file, hardlink, symlink, tar
 
 MOUNT = CacheMount("/root/.cache", "/root/.cache")
 NAME = directory_name(MOUNT)
@@ -251,7 +251,6 @@ HOSTILE = {
     "link out": (symlink("out", "/etc"), file("out/passwd", b"mine")),
     "dots": (file("../../passwd", b"mine"),),
     "hard link out": (symlink("up", "../../.."), hardlink("passwd", "up/etc/passwd")),
-    "opaque": (directory("d"), opaque("d")),
 }
 
 
