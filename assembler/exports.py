@@ -184,7 +184,7 @@ class Exports:
     ) -> None:
         from assembler.registry.push import means, push
 
-        top, client = document_of(target, content, document.blobs), self._images.client
+        top, client = document_of(target, content, document.blobs), self._images.discreet()
         work.detail = str(top.descriptor.digest)
         if means(client, reference, top):
             return

@@ -112,6 +112,10 @@ class Images:
         """See `clients.RegistryClients.impatient`."""
         return self._clients.impatient
 
+    def discreet(self) -> RegistryClient:
+        """See `clients.RegistryClients.discreet`."""
+        return self._clients.discreet
+
     @property
     def _clients(self) -> RegistryClients:
         with self._making:
