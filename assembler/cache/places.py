@@ -198,6 +198,15 @@ def has_removed(text: str, blob: Digest) -> bool:
     return not os.path.lexists(file) and os.path.lexists(os.path.join(path, "index.json"))
 
 
+def place_of(
+    source: CacheSource, client: Callable[[], RegistryClient], cancellation: Cancellation
+) -> Place:
+    """What `source` names; a registry is asked by `client`."""
+    if source.reference is None:
+        return LayoutPlace(source.path, source.choice, cancellation)
+    return RegistryPlace(source.reference, client, cancellation)
+
+
 def _cache(
     top: Document,
     below: Callable[[Descriptor], Document],

@@ -87,7 +87,7 @@ def _is_at(step: StepRecord, wanted: str) -> bool:
 
 def _compared(builder: Builder, build: BuildRecord, other: BuildRecord) -> BuildRecord:
     """`build`, each step with what differs from `other`."""
-    from assembler.engine.ledger import Documents
+    from assembler.engine.earlier import Documents
     from assembler.engine.nearest import Past, Place, as_documents
     from assembler.plan.differences import parse
 
@@ -103,7 +103,7 @@ def _compared(builder: Builder, build: BuildRecord, other: BuildRecord) -> Build
             continue
         names = [one.name for one in build.steps if one.stage == step.stage]
         place = Place(step.stage, names, step.number)
-        found = past.nearest(place, step.key, document, {})
+        found = past.nearest(place, step.key, document)
         count = found.comparison.count
         steps.append(replace(step, because=as_documents(found.comparison), differences=count))
     return replace(build, steps=tuple(steps))
@@ -184,7 +184,7 @@ def _cut(name: str) -> str:
 
 def _reasons(step: StepRecord, compared: bool, whole: bool, now: float) -> Iterable[str]:
     """What is said of a step, in lines."""
-    from assembler.ages import origin
+    from assembler.ages import origin, since
     from assembler.engine.nearest import from_document
     from assembler.engine.recorder import where
     from assembler.plan.wording import more, words
@@ -192,7 +192,7 @@ def _reasons(step: StepRecord, compared: bool, whole: bool, now: float) -> Itera
     told = [words(from_document(one), long=True) for one in step.because]
     cached = step.verdict == "cached"
     if cached:
-        yield origin(where(step.source), step.ran, now) + (f"; {told[0]}" if told else "")
+        yield origin(where(step.source), since(step.ran, now)) + (f"; {told[0]}" if told else "")
     elif not told:
         yield "the same" if compared and step.key else ""
     elif not whole:

@@ -3,7 +3,8 @@
 Candidates are the steps of earlier builds at the same place: in the stage of the same name, where the
 texts of both stages are aligned, so that an instruction that came, went or moved does not shift the
 others. Of several, as of branches that build on one store, the one with the fewest differences is the
-nearest, and the newest of those. Builds of something else, which share few instructions, do not count.
+nearest, and the newest of those; one of whose files nobody knows how many differ comes last. Builds of
+something else, which share few instructions, do not count.
 """
 
 from __future__ import annotations
@@ -83,15 +84,20 @@ class Past:
                     self._same.setdefault(step.key, step)
 
     def nearest(
-        self, place: Place, key: str, document: Document, own: Mapping[str, Listing]
+        self,
+        place: Place,
+        key: str,
+        document: Document,
+        own: Callable[[str], Listing | None] = lambda digest: None,
     ) -> Found:
         """The step nearest to the one at `place` with the inputs `document`, whose key is `key`;
-        `own` are the files of its selections."""
+        `own` gives the files of its selections."""
         if key in self._same:
             return Found(self._same[key], Comparison())
 
         def files(digest: str) -> Listing | None:
-            return own[digest] if digest in own else self.files(digest)
+            found = own(digest)
+            return self.files(digest) if found is None else found
 
         rough, lack = self._candidates(place, document)
         if not rough:
@@ -100,7 +106,7 @@ class Past:
         closest = [pair for pair in rough if pair[0].count == least][:_CLOSEST]
         if any(one.what == "files" for comparison, _ in closest for one in comparison.found):
             closest = [(compare(one.document, document, files), one) for _, one in closest]
-        comparison, best = min(closest, key=lambda pair: pair[0].count)
+        comparison, best = min(closest, key=lambda pair: (_is_vague(pair[0]), pair[0].count))
         return Found(best.step, _refined(comparison, best, place))
 
     def _candidates(
@@ -170,6 +176,14 @@ class _Alignment:
     def partner(self, number: int) -> int | None:
         """The number of the earlier step in the place of `number`, None where there was none."""
         return self.partners.get(number)
+
+
+def _is_vague(comparison: Comparison) -> bool:
+    """Whether files differ, and it is not known which."""
+    return any(
+        one.what == "files" and not one.name.startswith(("url ", "git "))
+        for one in comparison.found
+    )
 
 
 def _common(steps: Iterable[StepRecord], names: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from assembler.errors import NotFound, ProtocolViolation
-from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
+from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.manifest import Document, Index, Manifest
@@ -124,9 +124,13 @@ class Closure:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Every blob of the manifests, once."""
-        found = (blob for manifest in self.manifests for blob in manifest.blobs)
-        return tuple({blob.digest: blob for blob in found}.values())
+        """Every blob of the manifests, and what indexes name that is one, once."""
+        found: dict[Digest, Descriptor] = {}
+        for document in self.documents.values():
+            named = document.manifests if isinstance(document, Index) else ()
+            blobs = document.blobs if isinstance(document, Manifest) else filter(is_blob, named)
+            found |= {blob.digest: blob for blob in blobs}
+        return tuple(found.values())
 
 
 def closure(where: Reference, top: Document, ask: Ask, wanted: Wanted | None = None) -> Closure:
@@ -182,7 +186,7 @@ def _below(
     if isinstance(document, Index):
         _bound_depth(where, depth)
         for entry in document.manifests:
-            if entry.digest in seen or not wanted(entry):
+            if is_blob(entry) or entry.digest in seen or not wanted(entry):
                 continue
             seen[entry.digest] = None
             _bound_number(where, len(seen))

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request
-from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
+from assembler.oci.descriptor import Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.reference import Reference
@@ -142,7 +142,7 @@ class _Part:
     def layers(self) -> tuple[Descriptor, ...]:
         """The blobs to have before the configuration; an index may name some, as a cache does."""
         if isinstance(self.document, Index):
-            return tuple(filter(_is_blob, self.document.manifests))
+            return tuple(filter(is_blob, self.document.manifests))
         return self.document.layers if self.document is not None else ()
 
     @property
@@ -243,11 +243,6 @@ class _Repository:
         upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
-def _is_blob(entry: Descriptor) -> bool:
-    """Whether what an index names is a layer, or the configuration of a cache."""
-    return entry.media_type == CACHE_CONFIG or bool(compression_of(entry))
-
-
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
     """Everything that is pushed, what is named before what names it. Raises ProtocolViolation for
     indexes that are nested too deep."""
@@ -259,7 +254,7 @@ def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
             raise ProtocolViolation(f"{entry.digest}: indexes nested deeper than {MAX_DEPTH}")
         if isinstance(document, Index):
             for one in document.manifests:
-                if one.digest not in seen and not _is_blob(one):
+                if one.digest not in seen and not is_blob(one):
                     yield from below(one, documents(one), depth + 1)
         yield _Part(entry, document)
 

@@ -69,7 +69,7 @@ class Builds:
         self, names: Sequence[str], number: int, inputs: Mapping[str, Any], stage: str = "build"
     ) -> Found:
         shown = [f"[{n}/{len(names)}] {name}" for n, name in enumerate(names, start=1)]
-        return self.past.nearest(Place(stage, shown, number), "now", inputs, {})
+        return self.past.nearest(Place(stage, shown, number), "now", inputs)
 
     def first(
         self, names: Sequence[str], number: int, inputs: Mapping[str, Any], stage: str = "build"
@@ -183,6 +183,24 @@ def test_files_decide_between_branches_that_differ_in_them() -> None:
     assert (comparison.count, comparison.found[0].name) == (1, "a")
 
 
+def test_a_branch_whose_files_can_be_named_comes_before_one_whose_files_cannot() -> None:
+    def copied(digest: str) -> dict[str, Any]:
+        origin = {"from": "context", "name": "", "sources": ["src"], "digest": digest}
+        return {**document("COPY src"), "origins": [origin]}
+
+    files = {
+        "told": {"a": "- 644 0:0  1", "b": "- 644 0:0  1"},
+        "now": {"a": "- 644 0:0  3", "b": "- 644 0:0  2"},
+    }
+    builds = Builds([("COPY src", copied("lost"))], [("COPY src", copied("told"))])
+    builds.past.files = files.get
+
+    comparison = builds.found(["COPY src"], 0, copied("now")).comparison
+    assert [one.name for one in comparison.found] == ["a", "b"]
+    builds.past.files = {"now": files["now"]}.get
+    assert builds.first(["COPY src"], 0, copied("now")).what == "files"
+
+
 def test_a_step_whose_inputs_are_lost_is_not_called_new() -> None:
     builds = Builds([("RUN a", None)])
 
@@ -198,9 +216,7 @@ def test_an_earlier_build_makes_up_for_what_a_later_one_lost() -> None:
 def test_a_step_with_the_same_key_is_the_nearest_wherever_it_is() -> None:
     builds = Builds([("RUN a", document("RUN a", user="1"))], [("RUN b", None)])
 
-    found = builds.past.nearest(
-        Place("other", ["[1/1] RUN x"], 0), "lost RUN b", document("RUN x"), {}
-    )
+    found = builds.past.nearest(Place("other", ["[1/1] RUN x"], 0), "lost RUN b", document("RUN x"))
     assert (found.step, found.comparison.count) == (builds.records[1].steps[0], 0)
 
 
