@@ -105,7 +105,7 @@ def write_layout(
 
 
 def _put(target: BlobDirectory, blob: Descriptor, open: Blobs, check: Check) -> None:
-    if target.has(blob.digest):
+    if target.size(blob.digest) == blob.size:  # else it was cut short
         return
     with open(blob) as source, target.ingest(algorithm=blob.digest.algorithm) as ingest:
         while chunk := source.read(1 << 20):
