@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assembler.engine.ledger import Ledger
-from assembler.errors import Cancelled, NotCached
+from assembler.errors import Cancelled, NotCached, StepError
 from assembler.oci.reference import Reference
 from assembler.request import BuildRequest
 from assembler.store import builds
@@ -53,6 +53,9 @@ def recording(
         raise
     except NotCached:
         status = ""
+        raise
+    except StepError as error:
+        ledger.ended(error.span)
         raise
     finally:
         if status:

@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.packages import Index, indexing  # noqa: E402
 from benchmarks.places import place  # noqa: E402
-from benchmarks.served import Relay, serving  # noqa: E402
 from tests.conftest import apt_mirror, base_tar  # noqa: E402
+from tests.served import Relay, serving  # noqa: E402
 
 DOCKERFILE = """\
 FROM debian
@@ -145,7 +145,7 @@ class Machines:
             wall,
             cpu,
             *of_steps(done.stderr),
-            registry=sum(self._relay.moved()),
+            registry=sum(self._relay.moved().values()),
             mirror=fetched(done.stderr),
             index=self._index.served(),
             compiled=said(r"go compiled (\d+) packages", done.stderr),
@@ -178,10 +178,10 @@ def main() -> None:
     with (
         place("cm") as directory,
         serving(directory) as host,
+        Relay(host) as relay,
         indexing(wheels=8, wheel_size=4 << 20, extensions=4, functions=300) as index,
     ):
         path = context(directory / "context", files, index.names)
-        relay = Relay(host)
         measure(Machines(directory, path, relay, index), relay.host, rounds)
 
 

@@ -315,7 +315,8 @@ def test_push_takes_an_archive_as_copy_does(
     layout, tar = tmp_path / "layout", tmp_path / "a.tar"
     builder.copy(f"{faulty.host}/app:1", [], [f"{layout}:one"])
     archive(layout, tar)
-    for subject in (tar, f"{tar}:one", layout):
+    named = (f"oci-layout://{layout}:one", f"{layout}@{index.descriptor.digest}")
+    for subject in (tar, f"{tar}:one", layout, *named, f"oci-layout://{tar}"):
         arguments = ("push", "--store", str(tmp_path / "pushed"), str(subject))
         done = CliRunner().invoke(
             cli, [*arguments, f"{other.host}/tar:1"], env={"HOME": str(tmp_path)}

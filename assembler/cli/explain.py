@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -63,7 +62,9 @@ def command(build: str, wanted: str, against: str, as_json: bool, store: str) ->
             hint=f"its stages are {names}" if names else "it had no steps",
         )
     if as_json:
-        click.echo(json.dumps(_document(found, other, steps), indent=2))
+        from assembler.cli.serial import dumps
+
+        click.echo(dumps(_document(found, other, steps), indent=2))
         return
     for line in _text(found, other, steps, bool(wanted), time.time()):
         click.echo(line)
@@ -170,12 +171,17 @@ def _text(
     wide = max(map(len, names))
     for name, step in zip(names, steps, strict=True):
         lines = list(_reasons(step, other is not None, whole, now))
-        yield f"{name:<{wide}}  {_VERDICTS.get(step.verdict, step.verdict):<10}  {lines[0]}".rstrip()
+        yield f"{name:<{wide}}  {_verdict(build, step):<10}  {lines[0]}".rstrip()
         for line in lines[1:]:
             yield f"{'':<{wide}}  {'':<10}  {line}"
 
 
-_VERDICTS = {"unneeded": "not needed"}
+def _verdict(build: BuildRecord, step: StepRecord) -> str:
+    from assembler.store.builds import COMPLETED, UNNEEDED
+
+    if step.verdict != UNNEEDED:
+        return step.verdict
+    return "not needed" if build.status == COMPLETED else "unreached"
 
 
 def _cut(name: str) -> str:

@@ -45,7 +45,7 @@ from assembler.values import value
 if TYPE_CHECKING:
     from assembler.plan.differences import Listing
 
-_GONE = "its result is not in the store, or in another compression only"
+_GONE = "its result is not in the store any more"
 
 
 def forecast(plan: Plan, services: Services, snapshotter: Snapshotter) -> Forecast:

@@ -11,6 +11,7 @@ from assembler.engine.recorder import place_of
 from assembler.events import Event, VertexDone, VertexFailed, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.plan.plan import Plan, PlannedStage
+from assembler.source import Span
 from assembler.store.builds import CACHED, CANCELED, FAILED, RUN, UNNEEDED, StepRecord
 
 if TYPE_CHECKING:
@@ -161,6 +162,21 @@ class Ledger:
         except OSError as error:
             self._listings = None  # it is said once
             self._warn(f"what a COPY selected cannot be remembered: {error.strerror}")
+
+    def ended(self, span: Span | None) -> None:
+        """The build failed at `span`: the step there failed, if none did that had begun."""
+        if self._plan is None or span is None:
+            return
+        with self._guard:
+            if any(note.verdict == FAILED for note in self._notes.values()):
+                return
+            for stage in self._plan.stages:
+                for number, step in enumerate(stage.steps):
+                    note = self._note(f"{stage.index}/{number}")
+                    there = step.span.source, step.span.start
+                    if note.verdict == UNNEEDED and there == (span.source, span.start):
+                        note.verdict = FAILED
+                        return
 
     def steps(self) -> tuple[StepRecord, ...]:
         """What became of the steps, in the order of the plan."""

@@ -376,7 +376,7 @@ class StageBuilder:
                 return None  # another build has come to it meanwhile
             with scheduler.working:
                 selection = self.sources.select(step, source)
-                items = tuple(map(selection.listed, selection.items))
+                items = tuple(map(selection.held, selection.items))
                 return self._copy_once(work, task, step, replace(selection, items=items), key)
 
     def _copied(
@@ -415,7 +415,9 @@ class StageBuilder:
             error.place_at(step.span)
             raise
         files = Files()
-        selected = self.sources.digest(step, selection, contents | archives, files.see)
+        for archive, digest in archives.items():
+            contents.put(archive, digest)
+        selected = self.sources.digest(step, selection, contents, files.see)
         identity = keys.content_key(task.parent, step, [selected])
         given = Given(self.plan, task, (Read(step.origin, step.paths, selected),))
         change = self._records.find(identity, task)  # of the same files from elsewhere

@@ -10,13 +10,12 @@ from assembler.errors import NotFound, ProtocolViolation
 from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
-from assembler.oci.manifest import Document, Index, Manifest
+from assembler.oci.manifest import MAX_DEPTH, Document, Index, Manifest
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.documents import configuration, described, named, violation
 
-MAX_DEPTH = 4  # indexes in each other (rule M5)
 MAX_CHILDREN = 1000
 _SHOWN = 20  # platforms that an error lists
 

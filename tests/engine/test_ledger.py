@@ -114,6 +114,24 @@ def test_each_step_of_the_plan_has_a_verdict(begun: Callable[..., Ledger], plan:
     assert set(ledger.inputs()) == {str(OTHER)}
 
 
+def test_a_step_that_fails_before_it_begins_failed(
+    begun: Callable[..., Ledger], plan: Plan
+) -> None:
+    """What a COPY reads is looked for before it is a vertex."""
+    ledger = begun()
+    steps = plan.stages[0].steps
+    ledger.ended(None)
+    assert {step.verdict for step in ledger.steps()} == {"unneeded"}
+    ledger.ended(steps[1].span.blame("x"))
+    ledger.ended(steps[2].span)
+    assert [step.verdict for step in ledger.steps()] == [
+        "unneeded",
+        "failed",
+        "unneeded",
+        "unneeded",
+    ]
+
+
 def test_a_step_that_was_cancelled_did_not_fail(begun: Callable[..., Ledger]) -> None:
     ledger = begun()
     ledger(VertexStarted("0/2", "x", 10.0))

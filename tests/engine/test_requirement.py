@@ -407,7 +407,7 @@ def test_a_result_that_is_gone_is_told_so(workshop: Aging) -> None:
     for layer in (workshop.directory / "layers").iterdir():
         layer.rename(workshop.directory / f"gone-{layer.name}")
     assert refused(workshop, STAGES).message.endswith(
-        "would have to be done: its result is not in the store, or in another compression only"
+        "would have to be done: its result is not in the store any more"
     )
 
 

@@ -153,6 +153,10 @@ def test_a_step_that_failed_and_one_whose_result_is_gone_are_no_changes(project:
     assert project.build(code=1)["RUN exit 3"] == "it failed in the build before"
     project.replace("RUN exit 3", "RUN exit 0")
     assert project.build()["RUN exit 0"] == "the command exit 3 → exit 0"
+    project.replace("COPY src /src", "COPY gone /src")
+    gone = project.build(code=1)
+    assert (gone["COPY gone /src"], gone[RUN]) == ("failed", "unneeded")
+    project.replace("COPY gone /src", "COPY src /src")
 
     assert project.build("--cache-ttl", "1ms")[COPY] == "older than --cache-ttl"
 
@@ -167,7 +171,7 @@ def test_a_step_that_failed_and_one_whose_result_is_gone_are_no_changes(project:
 
     builds = project.assemble("history").stdout.splitlines()
     assert [line.split()[2] for line in builds[1:]] == [
-        "Completed", "Completed", "Completed", "Error", "Error", "Completed",
+        "Completed", "Completed", "Error", "Completed", "Error", "Error", "Completed",
     ]  # fmt: skip
     one = project.assemble("explain", "app", "--against", "^1", "--step", "RUN").stdout
     assert one.splitlines()[3].endswith("run         the same")

@@ -21,8 +21,8 @@ from tests.conftest import (
     needs,
     remove,
     run_fixture,
-    serving,
 )
+from tests.served import serving
 
 pytestmark = pytest.mark.integration
 
@@ -200,9 +200,10 @@ def test_75_a_layout_is_a_cache_that_skopeo_reads(
     } == before
 
 
-def test_an_index_of_blobs_in_another_compression_is_a_cache_too(machines: Machines) -> None:
+@pytest.mark.parametrize("form", ["image-manifest=false,compression=zstd", "compression=estargz"])
+def test_blobs_in_another_compression_are_a_cache_too(machines: Machines, form: str) -> None:
     cache = f"{machines.team}/cache:index"
-    form = "mode=max,image-manifest=false,compression=zstd,force-compression=true"
+    form = f"mode=max,{form},force-compression=true"
     first = machines.build("one", "--cache-to", f"type=registry,ref={cache},{form}")
     copied = f"{machines.team}/elsewhere/cache:index"
     env = environment(machines.context.parent / "copier")
