@@ -23,6 +23,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}h {minutes % 60}m"
 
 
-def origin(source: str, ran: float, now: float) -> str:
+def origin(source: str, seconds: float | None) -> str:
     """Where a result is from and how old it is: `local, 3 d old`; the age only where that is known."""
-    return f"{source}, {age(now - ran)} old" if source and ran else source
+    return source if seconds is None or not source else f"{source}, {age(seconds)} old"
+
+
+def since(ran: float, now: float) -> float | None:
+    """The seconds since a step `ran`, None where that is not known."""
+    return max(0.0, now - ran) if ran else None

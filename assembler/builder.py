@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
+    from assembler.engine.earlier import Earlier
     from assembler.net.agent import Agents
     from assembler.output.base import Output
     from assembler.plan.forecast import Forecast
@@ -200,12 +201,16 @@ class Builder:
             names,
             place,
             store=self.store,
-            inputs=self.inputs,
-            elsewhere=lambda: self._caches.elsewhere(request),
+            compared_with=lambda: self._earlier(request, names, place),
             warn=self.warn,
             clock=self._clock,
         ) as self._ledger:
             yield
+
+    def _earlier(self, request: BuildRequest, names: Sequence[Reference], place: str) -> Earlier:
+        from assembler.recording import earlier
+
+        return earlier(self.store, names, place, self.inputs, self._caches.elsewhere(request))
 
     def inputs(self, key: Digest) -> str:
         """The document of what went into `key`, empty where the cache has none."""
@@ -235,14 +240,16 @@ class Builder:
             self._claim,
         ).image(image, lambda layer: self.images.open(layer).close())
 
-    def forecast(self, request: BuildRequest, plan: Plan) -> Forecast:
-        """What building `plan` would do, by what the cache and the store hold now."""
+    def forecast(self, request: BuildRequest, plan: Plan, place: str = "") -> Forecast:
+        """What building `plan` in `place` would do, and why, by what the cache and the store hold now;
+        see `recorded`."""
         from assembler.engine.forecast import forecast
         from assembler.remotes import Unfetched
         from assembler.snapshot.published import PublishedLayers
 
         self.store.look_only()
-        services = replace(self.services(request), remote=Unfetched())
+        ledger = Ledger(lambda: self._earlier(request, (), place))
+        services = replace(self.services(request), remote=Unfetched(), ledger=ledger)
         return forecast(plan, services, PublishedLayers(self.store.layers_directory))
 
     def services(self, request: BuildRequest) -> Services:

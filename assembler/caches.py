@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from assembler.cache.imported import ImportedCache
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
+    from assembler.engine.earlier import Elsewhere
     from assembler.imports import SharedCaches
 
 
@@ -66,6 +67,7 @@ class Caches:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._release()
         self._stack.close()
 
     @property
@@ -90,10 +92,18 @@ class Caches:
             return self.local
         return self._shared_by(request).cache(request.since)
 
-    def elsewhere(self, request: BuildRequest) -> list[tuple[str, Mapping[Digest, Record]]]:
-        """Where the shared caches are that were read for `request`, and what they tell of steps."""
-        imports = self._shared_by(request).imports if request.cache_from else ()
-        return [(one.place, one.document.records) for _, one in imports if one.known]
+    def elsewhere(self, request: BuildRequest) -> Elsewhere:
+        """What the shared caches tell that were read for `request`."""
+        from assembler.engine.earlier import Elsewhere
+
+        if not request.cache_from:
+            return Elsewhere()
+        shared = self._shared_by(request)
+
+        def records() -> list[tuple[str, Mapping[Digest, Record]]]:
+            return [(one.place, one.document.records) for _, one in shared.imports if one.known]
+
+        return Elsewhere(records, shared.told, shared.listing)
 
     def layers(self, request: BuildRequest | None = None) -> CachedLayers:
         """What the shared caches of `request`, and those of earlier builds, have of layers."""
@@ -145,7 +155,13 @@ class Caches:
             origins=Origins(self.local),
             images=self._images,
             mounts=lambda target: self._mounts(given, plan, target),
+            told=self.elsewhere(request).keep,
+            release=self._release,
         ).write(targets)
+
+    def _release(self) -> None:
+        for one in self._shared.values():
+            one.release()
 
     def _mounts(
         self, services: Services, plan: Plan, target: CacheTarget
@@ -191,6 +207,10 @@ class CachedLayers:
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
         return self._shared().holds(blob)
+
+    def lost(self, blob: Descriptor) -> bool:
+        """See `imports.SharedCaches.lost`."""
+        return self._shared().lost(blob)
 
     def fetch(self, blob: Descriptor, take: Take, *, judged: bool = False) -> None:
         """See `engine.services.CachedBlobs.fetch`."""

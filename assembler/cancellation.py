@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from assembler.errors import Cancelled, TimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NOTICING = 0.2
 """Seconds that a main thread may wait for others without a look: signals that came while the process
@@ -114,6 +115,25 @@ class Cancellation:
     def wait(self, seconds: float) -> bool:
         """Sleep up to `seconds`; true as soon as cancelled."""
         return self._event.wait(seconds)
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[Cancellation]:
+        """One for work that nobody needs: it is cancelled after `seconds`, and with this one."""
+        over, end = threading.Event(), time.monotonic() + seconds
+
+        def watch() -> None:
+            while not over.wait(max(0.0, min(NOTICING, end - time.monotonic()))):
+                if self.cancelled or time.monotonic() >= end:
+                    return limit.cancel()
+
+        with Cancellation() as limit:
+            watcher = threading.Thread(target=watch, name="time limit", daemon=True)
+            watcher.start()
+            try:
+                yield limit
+            finally:
+                over.set()
+                watcher.join()
 
     def fileno(self) -> int:
         """A descriptor that polls readable once cancelled."""

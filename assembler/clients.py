@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from assembler.access import Access
@@ -53,9 +53,8 @@ class RegistryClients:
         """The client for what the command needs."""
         with self._connecting:
             if self._usual is None:
-                self._usual = self._connected(
-                    None, lambda text: self._sink(Warned(text, self._clock()))
-                )
+                client = self._made(None, lambda text: self._sink(Warned(text, self._clock())))
+                self._usual = self._stack.enter_context(client)
             return self._usual
 
     @property
@@ -66,30 +65,39 @@ class RegistryClients:
             if self._impatient is None:
                 asked = self._access.retries is not None
                 policy = None if asked else RetryPolicy(tries=2, budget=10.0)
-                limits = Limits(connect=5.0, handshake=5.0, head=15.0)
-                self._impatient = self._connected(policy, lambda text: None, limits)
+                limits = Limits(connect=5.0, handshake=5.0, head=15.0, window=15.0)
+                client = self._made(policy, lambda text: None, limits)
+                self._impatient = self._stack.enter_context(client)
             return self._impatient
 
-    def _connected(
+    @contextmanager
+    def hasty(self, limit: Cancellation) -> Iterator[RegistryClient]:
+        """A client for what nobody would miss: it asks once, until `limit` is cancelled."""
+        limits = Limits(
+            connect=2.0, handshake=2.0
+        )  # a mirror that is down leaves time for the registry
+        with self._made(RetryPolicy(tries=1), lambda text: None, limits, limit) as client:
+            yield client
+
+    def _made(
         self,
         policy: RetryPolicy | None,
         warn: Callable[[str], None],
         limits: Limits | None = None,
+        cancellation: Cancellation | None = None,
     ) -> RegistryClient:
         configuration = RegistryConfiguration.read(
             self._environment, frozenset(self._access.insecure), self._access.tls_verify
         )
-        return self._stack.enter_context(
-            RegistryClient(
-                self._environment,
-                configuration,
-                access=self._access,
-                cancellation=self._cancellation,
-                policy=policy,
-                limits=limits,
-                warn=warn,
-                trace=self._told if self._access.debug else None,
-            )
+        return RegistryClient(
+            self._environment,
+            configuration,
+            access=self._access,
+            cancellation=cancellation or self._cancellation,
+            policy=policy,
+            limits=limits,
+            warn=warn,
+            trace=self._told if self._access.debug else None,
         )
 
     def _told(self, request: Exchanged) -> None:

@@ -18,7 +18,7 @@ from assembler.events import Sink, VertexProgress
 from assembler.image_names import LayoutName, parse_layout, parse_reference
 from assembler.images import Images
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
-from assembler.oci.descriptor import REF_NAME, Descriptor
+from assembler.oci.descriptor import REF_NAME, Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Index, build_index, parse
 from assembler.oci.platform import Platform
@@ -201,9 +201,9 @@ def is_place(text: str) -> bool:
 
 def chosen(origin: Origin, platforms: Sequence[Platform]) -> Closure:
     """All of an image or index; with `platforms` the image for one, or a new index of those for
-    several, with the attestations of these. Raises NotFound, RegistryError."""
+    several, with the attestations of these. A cache is for all. Raises NotFound, RegistryError."""
     top = origin.top
-    if not platforms or not isinstance(top, Index):
+    if not platforms or not isinstance(top, Index) or all(map(is_blob, top.manifests)):
         return closure(origin.name, top, origin.document)
     wanted = selection(origin.name, top, platforms)
     entries = [entry for entry in top.manifests if wanted is None or wanted(entry)]

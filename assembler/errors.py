@@ -142,9 +142,11 @@ class RateLimited(RegistryError):
 
 class Unreachable(RegistryError):
     """No connection, or one that kept breaking until the budget was spent. `cause` is one of
-    `net.failure.Cause`, empty where there was an answer."""
+    `net.failure.Cause`, empty where there was an answer; `lively` says that who failed has answered
+    well before."""
 
     cause = ""
+    lively = False
 
 
 class ProtocolViolation(RegistryError):

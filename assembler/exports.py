@@ -4,18 +4,25 @@ layouts. What is there already does not go again, and the tag moves last."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from assembler.cache.document import CachedLayer, CachedMount, CacheDocument
+from assembler.cache.document import (
+    MAX_LISTINGS,
+    CachedLayer,
+    CachedListings,
+    CachedMount,
+    CacheDocument,
+)
 from assembler.cache.exporting import CacheTarget, described, document_of
 from assembler.cache.imported import Seen, exported
+from assembler.cache.listings import bundled
 from assembler.cache.origins import Origins
-from assembler.engine.exporting import Packed, known_stages, packed_results
+from assembler.engine.exporting import Packed, known_stages, packed_results, selections
 from assembler.engine.recorder import Vertex, vertex
 from assembler.engine.services import Services
-from assembler.errors import AssemblerError, BlobCorrupt, Cancelled
+from assembler.errors import AssemblerError, BlobCorrupt, Cancelled, RegistryError
 from assembler.events import Sink, VertexProgress, Warned
 from assembler.layer.compression import Compression, by_name
 from assembler.oci.config import INLINE_CACHE
@@ -35,10 +42,15 @@ if TYPE_CHECKING:
 
 Mounts = Callable[[CacheTarget], tuple[CachedMount, ...]]
 """The cache mounts that go along, their layers in the store."""
+Bundle = tuple[CachedListings, bytes]
+_REFUSED = frozenset({400, 405, 413, 415, 422})
+"""What a registry answers that will not have something for what it is."""
 
 
 class Exports:
-    """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`."""
+    """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`.
+    `told` has the store take the listing of a selection from another cache, if one has it; `release`
+    lets go of the caches that were read."""
 
     def __init__(
         self,
@@ -51,6 +63,8 @@ class Exports:
         origins: Origins,
         images: Images,
         mounts: Mounts,
+        told: Callable[[Digest], object],
+        release: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._compression = compression
@@ -63,14 +77,19 @@ class Exports:
         self._origins = origins
         self._images = images
         self._mounts = mounts
+        self._told = told
+        self._release = release
 
     def write(self, targets: Sequence[CacheTarget]) -> None:
         """Write to every one of `targets`, each once. When one fails the others are written. Raises
         the first failure that is not to be ignored."""
         failure: AssemblerError | None = None
+        layouts: dict[str, None] = {}
         for target in targets:
             try:
                 self._one(target)
+                if target.reference is None:
+                    layouts[target.path] = None
             except Cancelled:
                 raise
             except (AssemblerError, OSError, ValueError) as error:
@@ -81,6 +100,17 @@ class Exports:
                 self._warn(told.message)
         if failure is not None:
             raise failure
+        for path in layouts:  # all that could be needed from there has been read
+            self._remove_superseded(path)
+
+    def _remove_superseded(self, path: str) -> None:
+        from assembler.output.superseded import remove_superseded
+
+        self._release()
+        try:
+            remove_superseded(path, self._services.cancellation.check)
+        except OSError as error:
+            self._warn(f"{path} keeps blobs of earlier caches: {error.strerror}")
 
     def _one(self, target: CacheTarget) -> None:
         kind = "local directory" if target.reference is None else "registry"
@@ -88,69 +118,119 @@ class Exports:
         with vertex(title, title, self._sink, self._services.clock) as work:
             while True:
                 try:
-                    return self._written(target, self._packed(target), work)
+                    return self._written(target, *self._packed(target), work)
                 except BlobCorrupt as error:  # what nobody has any more is left out
                     if not error.removed:
                         raise
                     if not error.told:
                         self._warn(f"{error.message}: the cache goes without it")
 
-    def _packed(self, target: CacheTarget) -> Packed:
+    def _packed(self, target: CacheTarget) -> tuple[Packed, Bundle | None]:
         compression = by_name(target.compression, target.level)
         services = replace(self._services, compression=compression, recompress=target.force)
         layers = PublishedLayers(self._store.layers_directory)
-        return packed_results(
+        known = known_stages(self._plan, services)
+        packed = packed_results(
             self._plan,
-            known_stages(self._plan, services),
+            known,
             services,
             self._compression,
             every=target.mode == "max",
             exists=lambda change: layers.find(change.id) is not None,
         )
+        wanted = selections(self._plan, known, lambda key: self._seen.records[key].inputs, packed)
+        return packed, self._listings(wanted)
 
-    def _written(self, target: CacheTarget, packed: Packed, work: Vertex) -> None:
+    def _listings(self, wanted: Iterable[Digest]) -> Bundle | None:
+        """The listings of what was selected that are here, or that another cache has."""
+        found: dict[Digest, bytes] = {}
+        for selection in sorted(wanted):
+            self._services.cancellation.check()
+            listing = self._listing(selection)
+            if listing is None and self._told(selection) is not None:
+                listing = self._listing(selection)
+            if listing is not None:
+                found[selection] = listing
+        return bundled(found)
+
+    def _listing(self, selection: Digest) -> bytes | None:
+        return self._store.listings.content(str(selection), MAX_LISTINGS)
+
+    def _written(
+        self, target: CacheTarget, packed: Packed, listings: Bundle | None, work: Vertex
+    ) -> None:
         mounts = self._mounts(target)
         try:
-            self._written_with(target, packed, mounts, work)
+            self._written_with(target, packed, mounts, listings, work)
         except (AssemblerError, OSError, ValueError) as error:
-            if not mounts or isinstance(error, Cancelled):
+            if isinstance(error, Cancelled) or not mounts:
                 raise
-            self._written_with(target, packed, (), work)  # what else is wrong is wrong again
+            self._written_with(target, packed, (), listings, work)  # what else is wrong is so again
             reason = error.message if isinstance(error, AssemblerError) else str(error)
             self._warn(f"cache mounts are not exported to {target.name}: {reason}")
 
     def _written_with(
-        self, target: CacheTarget, packed: Packed, mounts: tuple[CachedMount, ...], work: Vertex
+        self,
+        target: CacheTarget,
+        packed: Packed,
+        mounts: tuple[CachedMount, ...],
+        listings: Bundle | None,
+        work: Vertex,
     ) -> None:
         document = CacheDocument(
             exported(self._seen, self._origins),
             {identity: CachedLayer(*found) for identity, found in packed.items()},
             mounts,
         )
+        if listings is not None:
+            whole = replace(document, listings=listings[0])
+            try:
+                return self._written_as(target, whole, {listings[0].blob.digest: listings[1]}, work)
+            except (RegistryError, ValueError) as error:
+                if isinstance(error, RegistryError) and error.status not in _REFUSED:
+                    raise
+        self._written_as(target, document, {}, work)
+
+    def _written_as(
+        self,
+        target: CacheTarget,
+        document: CacheDocument,
+        made: Mapping[Digest, bytes],
+        work: Vertex,
+    ) -> None:
+        """Write `document`, of whose blobs some are `made` for it."""
         content = document.serialise()
+        made = {**made, described(content).digest: content}
         if target.reference is None:
-            self._to_layout(target, document, content, work)
+            self._to_layout(target, document, content, made, work)
         else:
-            self._to_registry(target, target.reference, document, content, work)
+            self._to_registry(target, target.reference, document, content, made, work)
 
     def _to_layout(
-        self, target: CacheTarget, document: CacheDocument, content: bytes, work: Vertex
+        self,
+        target: CacheTarget,
+        document: CacheDocument,
+        content: bytes,
+        made: Mapping[Digest, bytes],
+        work: Vertex,
     ) -> None:
         from assembler.registry.parallel import all_at_once
 
         top = document_of(target, content, document.blobs)
         entry = replace(top.descriptor, annotations={REF_NAME: target.tag})
-        documents = {described(content).digest: content, entry.digest: top.content}
+        blobs = [blob for blob in document.blobs if blob.digest not in made]
+        documents = {**made, entry.digest: top.content}
         check = self._services.cancellation.check
         try:
             write_layout(
                 target.path,
                 entry,
-                document.blobs,
+                blobs,
                 self._images.open,
                 documents,
                 check,
                 all_at_once,
+                cache=True,
             )
         except OSError as error:
             raise translated(error, existing(target.path)) from error
@@ -162,6 +242,7 @@ class Exports:
         reference: Reference,
         document: CacheDocument,
         content: bytes,
+        made: Mapping[Digest, bytes],
         work: Vertex,
     ) -> None:
         from assembler.registry.push import means, push
@@ -170,10 +251,10 @@ class Exports:
         work.detail = str(top.descriptor.digest)
         if means(client, reference, top):
             return
-        config = described(content).digest
 
         def open(blob: Descriptor) -> BinaryIO:
-            return BytesIO(content) if blob.digest == config else self._images.open(blob)
+            own = made.get(blob.digest)
+            return self._images.open(blob) if own is None else BytesIO(own)
 
         def progress(blob: Descriptor, current: int, total: int) -> None:
             now = self._services.clock()

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.access import Access
@@ -56,6 +56,8 @@ class Cached(Protocol):
     """Layers of step results that shared caches have (`imports.SharedCaches`)."""
 
     def holds(self, blob: Descriptor) -> bool: ...
+
+    def lost(self, blob: Descriptor) -> bool: ...
 
     def fetch(self, blob: Descriptor, take: Take) -> None: ...
 
@@ -111,6 +113,10 @@ class Images:
     def impatient(self) -> RegistryClient:
         """See `clients.RegistryClients.impatient`."""
         return self._clients.impatient
+
+    def hasty(self, limit: Cancellation) -> AbstractContextManager[RegistryClient]:
+        """See `clients.RegistryClients.hasty`."""
+        return self._clients.hasty(limit)
 
     @property
     def _clients(self) -> RegistryClients:
@@ -247,7 +253,8 @@ class Images:
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
         """The blob of `layer`, brought into the store first where it is not there and a known image
-        or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError."""
+        or shared cache has it; `take` is handed its bytes on the way. Raises BlobMissing, RegistryError,
+        and BlobCorrupt, `removed`, for what a shared cache should have had."""
         if not self._store.blobs.has(layer.digest):
             self._bring(layer, take, nothing)
         return self._store.blobs.open(layer.digest)
@@ -261,8 +268,9 @@ class Images:
                 return self.fetch(image, layer, take, check)
             except NotFound as error:  # another name may still have it
                 refusal = refusal or error
-        if self.cached is not None and self.cached.holds(layer):
-            return self.cached.fetch(layer, take)
+        cached = self.cached
+        if cached is not None and (cached.holds(layer) or (not refusal and cached.lost(layer))):
+            return cached.fetch(layer, take)  # or it says that its step is to run
         if refusal is not None:
             raise refusal
         self._store.blobs.open(layer.digest).close()  # which says that it is missing

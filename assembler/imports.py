@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from assembler.cache.document import CacheDocument
 from assembler.cache.imported import Import, ImportedCache
 from assembler.cache.local import LocalCache
 from assembler.cache.origins import Origins
-from assembler.cache.places import CacheSource, LayoutPlace, Place, RegistryPlace
+from assembler.cache.places import (
+    CacheSource,
+    LayoutPlace,
+    Place,
+    RegistryPlace,
+    has_removed,
+    place_of,
+)
 from assembler.cancellation import Cancellation
 from assembler.engine.recorder import vertex
 from assembler.engine.sharing import shared
@@ -39,6 +47,10 @@ from assembler.oci.image import Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import LAYOUT, Reference
 from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.cache.listings import Offer, Offers
+    from assembler.registry.client import RegistryClient
 
 _PIECE = 1 << 20
 
@@ -70,10 +82,14 @@ class SharedCaches:
         self._clock = clock
         self._limits = limits
         self._places_by_text: dict[str, Place] = {}
+        self._read_places: list[Place] = []
         self._losing = threading.Lock()
         self._dead: set[str] = set()
         self._refused: set[Digest] = set()
+        self._lost: set[Digest] = set()
         self.imports = [(one, self._import(one)) for one in sources]
+        self._offers: Offers | None = None
+        self._listing = threading.Lock()
 
     def cache(self, since: float | None = None) -> ImportedCache | LocalCache:
         """What the engine asks for records and packed layers; see `ImportedCache` for `since`."""
@@ -83,20 +99,16 @@ class SharedCaches:
         return ImportedCache(self._local, imports, self._usable, since)
 
     def _import(self, source: CacheSource) -> Import:
-        place = self._place_of(source)
+        place = place_of(source, self._images.impatient, self._cancellation)
         self._places_by_text.setdefault(place.text, place)
         return Import(place.text, partial(self._read, place))
-
-    def _place_of(self, source: CacheSource) -> Place:
-        if source.reference is None:
-            return LayoutPlace(source.path, source.choice, self._cancellation)
-        return RegistryPlace(source.reference, self._images.impatient, self._cancellation)
 
     def _read(self, place: Place) -> CacheDocument:
         """What is at `place`; nothing, and a warning, where that cannot be used."""
         title = f"importing cache manifest from {place.name}"
         if place.text in self._dead:
             return CacheDocument()
+        self._read_places.append(place)
         with vertex(title, title, self._sink, self._clock):
             try:
                 return place.document(self._platform).without(self._refused)
@@ -133,11 +145,22 @@ class SharedCaches:
     def _said(self, blob: Digest) -> list[str]:
         """The places that are said to have `blob`: those of this build first."""
         named = [one.place for _, one in self.imports if one.diff_ids(blob)]
-        return list(dict.fromkeys((*named, *self._origins.of(blob))))
+        known = (place for place in self._origins.of(blob) if not has_removed(place, blob))
+        return list(dict.fromkeys((*named, *known)))
+
+    def release(self) -> None:
+        """Ask no longer that what was read stays where it is."""
+        for place in self._read_places:
+            place.release()
 
     def holds(self, blob: Descriptor) -> bool:
         """See `engine.services.CachedBlobs.holds`."""
         return bool(self._places(blob.digest))
+
+    def lost(self, blob: Descriptor) -> bool:
+        """Whether one of them was to have `blob`, and in this build none has it any more."""
+        known = blob.digest in self._lost or bool(self._said(blob.digest))
+        return known and not self.holds(blob)
 
     def find(self, name: str) -> Layer | None:
         """See `engine.services.CarriedMounts.find`."""
@@ -148,6 +171,51 @@ class SharedCaches:
                 if mount.name == name:
                     return mount.layer
         return None
+
+    def told(self, selection: Digest) -> Mapping[str, str] | None:
+        """What one of the caches says that `selection` holds. Whatever goes wrong with that is told to
+        nobody. Raises Cancelled."""
+        found = self._told(selection)
+        return None if found is None else found[1]
+
+    def listing(self, selection: Digest) -> Mapping[str, str] | None:
+        """The same; the store has it from then on."""
+        found = self._told(selection)
+        if found is None:
+            return None
+        with suppress(OSError):
+            self._store.listings.take(str(selection), found[0])
+        return found[1]
+
+    def _told(self, selection: Digest) -> tuple[bytes, Mapping[str, str]] | None:
+        from assembler.cache.listings import Offers
+
+        with self._listing:
+            self._offers = self._offers or Offers(self._offered)
+            return self._offers.find(selection)
+
+    def _offered(self) -> Iterator[Offer]:
+        from assembler.cache.listings import Offer
+
+        for source, one in self.imports:
+            listings = one.document.listings if one.known else None
+            if listings is not None and one.place not in self._dead:
+                yield Offer(one.place, listings, partial(self._hastily, source, listings.blob))
+
+    def _hastily(self, source: CacheSource, blob: Descriptor, seconds: float) -> bytes | None:
+        self._cancellation.check()
+        content = bytearray()
+        with self._cancellation.within(seconds) as limit, ExitStack() as stack:
+
+            def client() -> RegistryClient:
+                return stack.enter_context(self._images.hasty(limit))
+
+            try:
+                place_of(source, client, limit).fetch(blob, content.extend, lambda *_: None)
+            except (AssemblerError, OSError, ValueError):
+                self._cancellation.check()
+                return None
+        return bytes(content)
 
     def references(self, blob: Descriptor) -> tuple[Reference, ...]:
         """The repositories that have `blob`, to mount it from."""
@@ -186,10 +254,12 @@ class SharedCaches:
     def _fetch(self, blob: Descriptor, take: Take, judged: bool) -> None:
         cause: AssemblerError | None = None
         taking = _Taking(take)
+        self._lost.add(blob.digest)  # unless it comes
         for text in self._places(blob.digest):
             place = self._known(text)
             cause = self._failure(place, blob, taking, judged)
             if cause is None:
+                self._lost.discard(blob.digest)
                 return
             if isinstance(cause, BadArchive):
                 self.refuse(blob, cause)

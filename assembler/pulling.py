@@ -11,7 +11,7 @@ from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.events import Finished, Sink, Warned, discard
 from assembler.images import Images
-from assembler.store.disk import Disk, Fsync, shortage
+from assembler.store.disk import Disk, Fsync, refusal, shortage
 from assembler.store.store import Store
 
 
@@ -27,7 +27,7 @@ def pulling(
 ) -> Iterator[tuple[Store, Images]]:
     """The store at `store`, its images, and those of the registries that `access` leads to: a
     `Builder` begins with that, who only pulls imports no more. Raises StoreUnusable, UsageError, and
-    NoSpace in place of what comes of not being able to write, wherever that was."""
+    NoSpace or StoreUnusable in place of what comes of not being able to write, wherever that was."""
 
     def warn(message: str) -> None:
         sink(Warned(message, clock()))
@@ -49,9 +49,9 @@ def pulling(
         with opened, images:
             yield opened, images
     except Exception as error:
-        lacking = shortage(error, opened.path)
-        if lacking is None:
+        reason = shortage(error, opened.path) or refusal(error, opened.path)
+        if reason is None:
             raise
-        raise lacking from error
+        raise reason from error
     finally:
         sink(Finished(clock()))

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from assembler.engine.ledger import Elsewhere, Inputs, Ledger
-from assembler.errors import Cancelled
+from assembler.engine.ledger import Ledger
+from assembler.errors import Cancelled, NotCached, StepError
 from assembler.oci.reference import Reference
 from assembler.request import BuildRequest
 from assembler.store import builds
 from assembler.store.store import Store
+
+if TYPE_CHECKING:
+    from assembler.engine.earlier import Earlier, Elsewhere, Inputs
+
+
+def earlier(
+    store: Store, names: Sequence[Reference], place: str, inputs: Inputs, elsewhere: Elsewhere
+) -> Earlier:
+    """What steps of a build under `names` are compared with. Builds of the same `place`, if it is
+    known, are of the same Dockerfile and context. See `Earlier` for the others."""
+    from assembler.engine.earlier import Earlier
+
+    tags = _tags(names)
+    load = store.listings.load
+    return Earlier(store.builds, load, inputs, elsewhere, lambda build: build.is_of(place, tags))
 
 
 @contextmanager
@@ -20,45 +36,47 @@ def recording(
     place: str,
     *,
     store: Store,
-    inputs: Inputs,
-    elsewhere: Elsewhere,
+    compared_with: Callable[[], Earlier],
     warn: Callable[[str], None],
     clock: Callable[[], float],
 ) -> Iterator[Ledger]:
-    """The ledger of a build of `request` under `names`, of which a record is kept when the block ends,
-    however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context.
-    For `inputs` and `elsewhere` see `Ledger`."""
+    """The ledger of a build of `request` under `names` in `place`, its steps `compared_with` earlier
+    ones. A record is kept when the block ends, however that is; but none of a build that was not to
+    do anything, and did not."""
     started, status = clock(), builds.ERROR
-    id, tags = builds.new_id(), tuple(name.familiar for name in names)
-    ledger = Ledger(
-        store.builds,
-        store.listings,
-        inputs,
-        lambda build: build.is_of(place, tags),
-        warn,
-        elsewhere,
-    )
+    ledger = Ledger(compared_with, store.listings, warn)
     try:
         yield ledger
         status = builds.COMPLETED
     except (Cancelled, KeyboardInterrupt):
         status = builds.CANCELED
         raise
+    except NotCached:
+        status = ""
+        raise
+    except StepError as error:
+        ledger.ended(error.span)
+        raise
     finally:
-        record = builds.BuildRecord(
-            id=id,
-            started=started,
-            seconds=round(max(0.0, clock() - started), 3),
-            status=status,
-            dockerfile=request.dockerfile.source.name,
-            target=request.target,
-            platform=ledger.platform,
-            tags=tags,
-            image=ledger.image if status == builds.COMPLETED else "",
-            place=place,
-            steps=ledger.steps(),
-        )
-        try:
-            store.builds.write(record, ledger.inputs())
-        except OSError as error:
-            warn(f"no record of this build can be kept: {error.strerror}")
+        if status:
+            record = builds.BuildRecord(
+                id=builds.new_id(),
+                started=started,
+                seconds=round(max(0.0, clock() - started), 3),
+                status=status,
+                dockerfile=request.dockerfile.source.name,
+                target=request.target,
+                platform=ledger.platform,
+                tags=_tags(names),
+                image=ledger.image if status == builds.COMPLETED else "",
+                place=place,
+                steps=ledger.steps(),
+            )
+            try:
+                store.builds.write(record, ledger.inputs())
+            except OSError as error:
+                warn(f"no record of this build can be kept: {error.strerror}")
+
+
+def _tags(names: Sequence[Reference]) -> tuple[str, ...]:
+    return tuple(name.familiar for name in names)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.places import place  # noqa: E402
-from benchmarks.served import Relay, serving  # noqa: E402
+from tests.served import Relay, serving  # noqa: E402
 
 FILES = 5_000  # small ones, besides the large
 LARGE = 20 << 20
@@ -102,8 +102,8 @@ def main() -> None:
     """Print the table."""
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with place("bp") as directory, serving(directory) as host:
-        measure(directory, Relay(host), megabytes, rounds)
+    with place("bp") as directory, serving(directory) as host, Relay(host) as relay:
+        measure(directory, relay, megabytes, rounds)
 
 
 def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
@@ -111,7 +111,7 @@ def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
     (directory / "base").mkdir()
     base = f"{relay.host}/bench/base:1"
     run(ours(directory / "maker", "--push", "-t", base, make_base(directory / "base", megabytes)))
-    _, size = relay.moved()
+    size = relay.moved()["sent"]
     tabled = f"{relay.host}/bench/tabled:1"
     chunked = f"type=registry,name={tabled},compression=zstd:chunked"
     run(ours(directory / "maker", "-o", chunked, str(directory / "base")))
@@ -121,7 +121,7 @@ def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
     indexed = directory / "indexed"
     run(ours(indexed, "--push", "-t", f"{relay.host}/bench/first:1", plain))
     times: dict[str, list[tuple[float, float, int]]] = {}
-    moved: dict[str, tuple[int, int]] = {}
+    moved: dict[str, dict[str, int]] = {}
     for number in range(rounds):
         stores = [
             directory / f"{kind}-{number}" for kind in ("linked", "plain", "known", "table", "peer")
@@ -149,7 +149,7 @@ def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
     }
     peer = middle.get("buildah bud + push", [0.0, 0.0, 0])
     for kind, (wall, used, memory) in middle.items():
-        received, sent = moved[kind]
+        received, sent = moved[kind]["received"], moved[kind]["sent"]
         print(
             f"{kind:<20} {wall:7.2f} s wall, {used:7.2f} s CPU, buildah takes {peer[0] / wall:6.1f} × and"
             f" {peer[1] / used:6.1f} ×; {received / 1e6:8.3f} MB from the registry,"

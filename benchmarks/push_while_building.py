@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.base_push import buildah, run  # noqa: E402
 from benchmarks.places import place  # noqa: E402
-from benchmarks.served import serving  # noqa: E402
+from tests.served import serving  # noqa: E402
 
 LOOP = "i=0; while [ $i -lt {0} ]; do i=$((i+1)); done"
 STEPS = 1_500_000

@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.registry.faulty import FaultyRegistry  # noqa: E402
-from tests.registry.real import serving  # noqa: E402
 from tests.registry.rules import BLOB, reset  # noqa: E402
+from tests.served import serving  # noqa: E402
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 SMALL = 100 << 10

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.places import place  # noqa: E402
-from benchmarks.served import Relay, serving  # noqa: E402
+from tests.served import Relay, serving  # noqa: E402
 
 DOCKERFILE = """\
 FROM {base} AS deps
@@ -102,8 +102,8 @@ def main() -> None:
     """Print the table."""
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with place("sc") as directory, serving(directory) as host:
-        measure(directory, Relay(host), megabytes, rounds)
+    with place("sc") as directory, serving(directory) as host, Relay(host) as relay:
+        measure(directory, relay, megabytes, rounds)
 
 
 def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
@@ -122,7 +122,8 @@ def measure(directory: Path, relay: Relay, megabytes: int, rounds: int) -> None:
         row = rows.setdefault(title, Row())
         row.wall.append(wall)
         row.cpu.append(cpu)
-        row.received, row.sent = relay.moved()
+        moved = relay.moved()
+        row.received, row.sent = moved["received"], moved["sent"]
         row.ran = ran
 
     for number in range(rounds):

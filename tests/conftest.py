@@ -16,8 +16,6 @@ import struct
 import subprocess
 import sys
 import tarfile
-import time
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,8 @@ from typing import Any
 import hypothesis
 import pytest
 import zstandard
+
+from tests.served import Relay, serving
 
 ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
@@ -211,42 +211,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield Registry(host, mirror)
 
 
-@contextmanager
-def serving(directory: Path) -> Iterator[str]:
-    """Run docker-registry with its storage below `directory`; yields host:port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = directory / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            _ready(f"http://127.0.0.1:{port}/v2/")
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _ready(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
 @pytest.fixture(scope="session")
 def hub(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
     """Puts a base image (`debian`, `golang`, `busybox`) into the registry, once."""
@@ -342,44 +306,11 @@ def own_registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield host, directory / "data"
 
 
-@dataclass(frozen=True)
-class Relay:
-    """fixtures/relay.py in front of a registry."""
-
-    host: str
-    process: subprocess.Popen[str]
-
-    def moved(self) -> dict[str, int]:
-        """The bytes sent to the registry and received from it since the last call."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        found: dict[str, int] = json.loads(self.process.stdout.readline())
-        return found
-
-    def hold(self, method: str, number: int) -> Callable[[], None]:
-        """Keep back the request `number` of `method`, counted from now; what is returned waits
-        until that is there."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"hold {method} {number}\n")
-        self.process.stdin.flush()
-        read = self.process.stdout.readline
-
-        def wait() -> None:
-            assert read() == "held\n"
-
-        return wait
-
-
 @pytest.fixture
 def relay(own_registry: tuple[str, Path]) -> Iterator[Relay]:
     """The test's own registry behind a port that counts."""
-    command = [sys.executable, str(ROOT / "fixtures/relay.py"), own_registry[0]]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield Relay(process.stdout.readline().strip(), process)
+    with Relay(own_registry[0]) as relay:
+        yield relay
 
 
 @pytest.fixture

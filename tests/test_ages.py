@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assembler.ages import age, duration, origin
+from assembler.ages import age, duration, origin, since
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,10 @@ def test_a_duration_is_as_buildx_shows_it(seconds: float, text: str) -> None:
 
 
 def test_where_nothing_is_known_nothing_is_said() -> None:
-    assert origin("", 5.0, 10.0) == ""
+    assert origin("", 5.0) == ""
+    assert origin("local", since(0.0, 10.0)) == "local"
+
+
+def test_what_ran_later_than_now_is_not_older_than_that() -> None:
+    assert origin("local", since(11.0, 10.0)) == "local, 0 s old"
+    assert origin("local", since(5.0, 10.0)) == "local, 5 s old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import signal
+import threading
 
 import pytest
 
@@ -37,3 +38,20 @@ def test_the_end_of_the_time_beside_a_failed_step_is_not_lost() -> None:
         cancellation.expire(5)
         with pytest.raises(TimedOut):
             cancellation.renew()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_what_nobody_needs_ends_with_its_time_or_with_the_rest(seconds: float) -> None:
+    with Cancellation() as cancellation, cancellation.within(seconds) as limit:
+        if seconds:
+            cancellation.cancel()
+        assert limit.wait(30)
+        assert select.select([limit], [], [], 30)[0]
+        assert cancellation.cancelled == bool(seconds), "its end is not that of the rest"
+
+
+def test_what_ends_in_time_leaves_no_thread() -> None:
+    before = threading.active_count()
+    with Cancellation() as cancellation, cancellation.within(60) as limit:
+        assert not limit.cancelled
+    assert threading.active_count() == before

@@ -26,7 +26,15 @@ from assembler.errors import AssemblerError, NotFound, StoreError, UsageError
 from assembler.image_names import parse_reference
 from assembler.images import Images, host_platform
 from assembler.oci.config import ImageConfig
-from assembler.oci.descriptor import INDEX, LAYER_TAR, REF_NAME, Descriptor
+from assembler.oci.descriptor import (
+    CACHE_CONFIG,
+    DOCKER_LIST,
+    INDEX,
+    LAYER_GZIP,
+    LAYER_TAR,
+    REF_NAME,
+    Descriptor,
+)
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.manifest import Index, build_index, parse
@@ -119,6 +127,59 @@ def test_an_index_goes_from_registry_to_registry_byte_for_byte(
     assert other.received(str(Digest.of(BIG))) == len(BIG)
     kept = sum(path.stat().st_size for path in Path(builder.store.path).rglob("*"))
     assert kept < 100_000, "nothing of it is kept"
+
+
+def provide_cache(registry: FaultyRegistry, kind: str, media_type: str) -> Index:
+    """A shared cache as `app:cache` of the registry: an index of two layers and its configuration."""
+    entries = []
+    for content, said in ((BIG, LAYER_TAR), (b"small", LAYER_GZIP), (b"{}", kind)):
+        registry.add_blob("app", content)
+        entries.append(Descriptor(said, Digest.of(content), len(content)))
+    made = build_index(entries, media_type=media_type)
+    registry.add_manifest("app", "cache", media_type, made.content)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type"),
+    [
+        (CACHE_CONFIG, INDEX),
+        (CACHE_CONFIG, DOCKER_LIST),
+        ("application/vnd.buildkit.cacheconfig.v0", INDEX),
+    ],
+)
+def test_a_cache_that_is_an_index_of_blobs_is_copied_with_them(
+    builder: Builder,
+    faulty: FaultyRegistry,
+    other: FaultyRegistry,
+    tmp_path: Path,
+    kind: str,
+    media_type: str,
+) -> None:
+    index = provide_cache(faulty, kind, media_type)
+    layout = tmp_path / "layout"
+    source = f"{faulty.host}/app:cache"
+    targets = [f"{other.host}/copy:1", f"{faulty.host}/beside:1", f"{layout}:one"]
+    assert builder.copy(source, [AMD64], targets) == index.descriptor.digest  # it has no platform
+    assert builder.copy(f"{layout}:one", [], [f"{other.host}/again:1"]) == index.descriptor.digest
+    archive(layout, tmp_path / "a.tar")
+    assert builder.copy(str(tmp_path / "a.tar"), [], [f"{other.host}/tar:1"])
+    for registry, name in ((other, "copy"), (other, "again"), (other, "tar"), (faulty, "beside")):
+        assert registry.manifests[name, "1"] == faulty.manifests["app", "cache"]
+    for entry in index.manifests:
+        assert str(entry.digest) in other.contents
+        assert (layout / f"blobs/sha256/{entry.digest.hex}").exists()
+    assert faulty.received() == 0, "mounted"
+
+
+def test_a_cache_without_one_of_its_blobs_is_not_copied(
+    builder: Builder, faulty: FaultyRegistry, other: FaultyRegistry
+) -> None:
+    provide_cache(faulty, CACHE_CONFIG, INDEX)
+    del faulty.contents[str(Digest.of(b"small"))]
+    with pytest.raises(NotFound, match=Digest.of(b"small").hex):
+        builder.copy(f"{faulty.host}/app:cache", [], [f"{other.host}/copy:1"])
+    assert other.tags("copy") == []
 
 
 def test_a_copy_again_sends_nothing(
@@ -254,7 +315,8 @@ def test_push_takes_an_archive_as_copy_does(
     layout, tar = tmp_path / "layout", tmp_path / "a.tar"
     builder.copy(f"{faulty.host}/app:1", [], [f"{layout}:one"])
     archive(layout, tar)
-    for subject in (tar, f"{tar}:one", layout):
+    named = (f"oci-layout://{layout}:one", f"{layout}@{index.descriptor.digest}")
+    for subject in (tar, f"{tar}:one", layout, *named, f"oci-layout://{tar}"):
         arguments = ("push", "--store", str(tmp_path / "pushed"), str(subject))
         done = CliRunner().invoke(
             cli, [*arguments, f"{other.host}/tar:1"], env={"HOME": str(tmp_path)}

@@ -14,13 +14,21 @@ from typing import Any
 
 from assembler.cache.base import Record
 from assembler.oci.config import MAX_CONFIG
-from assembler.oci.descriptor import Descriptor, compression_of, in_oci, toc_annotations
+from assembler.oci.descriptor import (
+    CACHE_LISTINGS,
+    Descriptor,
+    compression_of,
+    in_oci,
+    toc_annotations,
+)
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.image import Layer
 from assembler.values import field, replace, value
 
 VERSION = 1
+MAX_LISTINGS = 4 << 20  # bytes of the blob of listings
+MANY_LISTINGS = 1000
 _LONGEST = 4096  # characters of a name or a variant
 _LONGEST_INPUTS = 64 << 10  # characters; what is longer is explained to nobody
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -52,19 +60,31 @@ class CachedMount:
 
 
 @value
+class CachedListings:
+    """What COPYs selected: by the digests of their selections how many bytes of `blob` each has,
+    one after the other (`cache.listings`)."""
+
+    blob: Descriptor
+    sizes: Mapping[Digest, int]
+
+
+@value
 class CacheDocument:
     """`records` by key, `results` by identity: a step may be known whose layer is nowhere."""
 
     records: Mapping[Digest, Record] = field(default_factory=dict)
     results: Mapping[Digest, CachedLayer] = field(default_factory=dict)
     mounts: tuple[CachedMount, ...] = ()
+    listings: CachedListings | None = None
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Every blob that it names, once, in an order that depends on nothing else."""
-        found = [self.results[identity].layer for identity in sorted(self.results)]
-        found += [mount.layer for mount in self.mounts]
-        return tuple({layer.descriptor.digest: layer.descriptor for layer in found}.values())
+        layers = [self.results[identity].layer for identity in sorted(self.results)]
+        layers += [mount.layer for mount in self.mounts]
+        found = [layer.descriptor for layer in layers]
+        found += [] if self.listings is None else [self.listings.blob]
+        return tuple({blob.digest: blob for blob in found}.values())
 
     def without(self, blobs: Container[Digest]) -> CacheDocument:
         """The same, but for what is in `blobs`."""
@@ -74,7 +94,10 @@ class CacheDocument:
             if found.layer.descriptor.digest not in blobs
         }
         mounts = (one for one in self.mounts if one.layer.descriptor.digest not in blobs)
-        return CacheDocument(self.records, results, tuple(mounts))
+        listings = self.listings
+        if listings is not None and listings.blob.digest in blobs:
+            listings = None
+        return CacheDocument(self.records, results, tuple(mounts), listings)
 
     def serialise(self, *, inputs: bool = True) -> bytes:
         """The JSON of it, the same for the same content; without `inputs` it does not tell what went
@@ -104,6 +127,9 @@ class CacheDocument:
             document["mounts"] = [
                 {"name": one.name, "id": one.id, **_layer(one.layer)} for one in self.mounts
             ]
+        if self.listings is not None:
+            sizes = [[str(one), size] for one, size in self.listings.sizes.items()]
+            document["listings"] = {"blob": self.listings.blob.to_document(), "sizes": sizes}
         content = json.dumps(document, separators=(",", ":")).encode()
         if len(content) > MAX_CONFIG:
             raise ValueError(f"{_WHAT} has {len(content)} bytes, more than {MAX_CONFIG}")
@@ -139,7 +165,7 @@ class CacheDocument:
                     raise ValueError(f"{_WHAT}: a step's layer is not one of {len(layers)}")
                 results[record.identity] = layers[number]
         mounts = tuple(map(_mount, _objects(document, "mounts", optional=True)))
-        return cls(records, results, mounts)
+        return cls(records, results, mounts, _listings(document.get("listings")))
 
 
 def _step(record: Record, keys: list[str], layer: int | None) -> dict[str, Any]:
@@ -193,6 +219,26 @@ def _mount(document: Mapping[str, Any]) -> CachedMount:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{_WHAT}: {name[:100]!r} names no cache mount")
     return CachedMount(name, _text(document, "id"), _layer_of(document))
+
+
+def _listings(document: object) -> CachedListings | None:
+    """What is said of listings. What has another shape is no reason to do without the rest: a newer
+    version may have another, and nothing but words is lost."""
+    if not isinstance(document, dict):
+        return None
+    try:
+        said = Descriptor.from_document(document.get("blob"))
+        pairs = [(Digest.parse(one), size) for one, size in _list(document, "sizes")]
+    except (TypeError, ValueError):
+        return None
+    sizes = dict(pairs)
+    if not all(type(size) is int and size > 0 for size in sizes.values()):
+        return None
+    if len(pairs) != len(sizes) or sum(sizes.values()) != said.size:
+        return None
+    if said.media_type != CACHE_LISTINGS or said.size > MAX_LISTINGS or len(pairs) > MANY_LISTINGS:
+        return None
+    return CachedListings(Descriptor(CACHE_LISTINGS, said.digest, said.size), sizes)
 
 
 def _digest(text: object) -> Digest:

@@ -189,12 +189,9 @@ class LocalCache:
     def titles(self) -> dict[str, str]:
         """What records of steps and packed layers are for, by hex of the identity or the blob."""
         with self._lock:
-            steps = self._rows("SELECT identity, inputs FROM steps")
+            steps = self._rows("SELECT identity, inputs FROM steps", each=_titled)
             layers = self._rows("SELECT identity, digest FROM layers")
-        found: dict[str, str] = {}
-        for identity, inputs in steps:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                found[_hex(identity)] = str(json.loads(inputs)["step"])
+        found = {identity: title for identity, title in steps if title}
         for identity, digest in layers:
             if _hex(identity) in found:
                 found[_hex(digest)] = found[_hex(identity)]
@@ -253,10 +250,13 @@ class LocalCache:
         rows = self.select(table, where, *values)
         return rows[0] if rows else None
 
-    def _rows(self, query: str, values: Sequence[str] = ()) -> list[Row]:
-        """What `query` gives; nothing where the database is damaged. The lock is held."""
+    def _rows(
+        self, query: str, values: Sequence[str] = (), each: Callable[[Row], Row] = tuple
+    ) -> list[Row]:
+        """What `query` gives, of each row what `each` makes of it; nothing where the database is
+        damaged. The lock is held."""
         try:
-            return self._patiently(lambda: self._database.execute(query, values).fetchall())
+            return self._patiently(lambda: list(map(each, self._database.execute(query, values))))
         except sqlite3.DatabaseError as error:
             self._lose(error)
             return []
@@ -304,6 +304,15 @@ class LocalCache:
 def _decoded(content: bytes) -> str:
     """A text of the database, which damage may have made anything of."""
     return content.decode("utf-8", "replace")
+
+
+def _titled(row: Row) -> Row:
+    """The hex of an identity, and what the document of its inputs calls the step; empty for none."""
+    identity, inputs = row
+    try:
+        return _hex(identity), str(json.loads(inputs)["step"])
+    except (ValueError, KeyError, TypeError):
+        return _hex(identity), ""
 
 
 def _hex(digest: object) -> str:

@@ -191,7 +191,9 @@ class MountExport:
 
     def _packed_once(self, tree: LiveTree) -> Layer:
         with self._store.blobs.ingest(hashed=False) as ingest, closing(tree.entries()) as entries:
-            packed = pack_ordered(entries, ingest, _COMPRESSION, fractions=True, check=self._check)
+            packed = pack_ordered(
+                entries, ingest, _COMPRESSION, fractions=True, whiteouts=False, check=self._check
+            )
             ingest.commit_as(packed.digest, packed.size)
         blob = Descriptor(_COMPRESSION.media_type, packed.digest, packed.size)
         return Layer(blob, packed.diff_id)
@@ -215,7 +217,9 @@ def restore(
     """Fill the existing, empty directory `into` with the mount in `blob`. Raises what
     `apply.unpack` raises, for one where it holds anything but files, links and directories; and
     OSError."""
-    unpack(blob, into, diff_id=layer.diff_id, limits=limits, kinds=KINDS, check=check)
+    unpack(
+        blob, into, diff_id=layer.diff_id, limits=limits, kinds=KINDS, whiteouts=False, check=check
+    )
     if attributes(into).implied:  # the layer does not say whose the directory is
         ownership.give(into, (mount.uid, mount.gid))
         os.chmod(into, mount.mode)

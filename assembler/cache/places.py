@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.cache.document import CacheDocument
 from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, NotFound, StoreError
+from assembler.linux.claims import sharing
 from assembler.oci.config import INLINE_CACHE, MAX_CONFIG
 from assembler.oci.descriptor import CACHE_CONFIG, CONFIGS, INDEXES, MANIFESTS, Descriptor
+from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.manifest import Document, Index
 from assembler.oci.platform import Platform
@@ -57,6 +60,10 @@ class Place(Protocol):
 
     def fetch(self, blob: Descriptor, take: Take, progress: Progress) -> None:
         """Hand the bytes of `blob` to `take`, verified at the end. Raises RegistryError, StoreError."""
+        ...
+
+    def release(self) -> None:
+        """Ask no longer that what the document names stays there."""
         ...
 
 
@@ -110,9 +117,13 @@ class RegistryPlace:
             cancellation=self._cancellation,
         )
 
+    def release(self) -> None:
+        """See `Place.release`."""
+
 
 class LayoutPlace:
-    """What `choice`, a tag or digest, means in the layout at `path`."""
+    """What `choice`, a tag or digest, means in the layout at `path`. From the document on until
+    `release` no export to it removes blobs (`output.superseded`)."""
 
     def __init__(self, path: str, choice: str, cancellation: Cancellation) -> None:
         self.name = path
@@ -120,6 +131,7 @@ class LayoutPlace:
         self._path = path
         self._choice = choice
         self._cancellation = cancellation
+        self._reading = ExitStack()
 
     def document(self, platform: Platform) -> CacheDocument:
         """See `Place.document`."""
@@ -127,6 +139,9 @@ class LayoutPlace:
 
         if not os.path.lexists(os.path.join(self._path, "index.json")):
             raise NotFound("there is no such layout")
+        with suppress(OSError):  # where nothing can be locked, nothing is removed either
+            directory = os.path.join(self._path, "blobs")
+            self._reading.enter_context(sharing(directory, self._cancellation.check))
         layout = LayoutFiles(self._path)
         return _cache(
             layout.document(layout.entry(self._choice)),
@@ -167,6 +182,29 @@ class LayoutPlace:
                 progress(size, blob.size)
         if size != blob.size or hasher.hexdigest() != blob.digest.hex:
             raise BlobCorrupt(f"{blob.digest} has other bytes than its digest says", self._path)
+
+    def release(self) -> None:
+        """See `Place.release`."""
+        self._reading.close()
+
+
+def has_removed(text: str, blob: Digest) -> bool:
+    """Whether the place that `text` remembers is a layout which has not got `blob` any more: what no
+    tag leads to goes (`output.superseded`), and other blobs are still there."""
+    if not text.startswith(LAYOUT):
+        return False
+    path = text.removeprefix(LAYOUT)
+    file = os.path.join(path, "blobs", blob.algorithm, blob.hex)
+    return not os.path.lexists(file) and os.path.lexists(os.path.join(path, "index.json"))
+
+
+def place_of(
+    source: CacheSource, client: Callable[[], RegistryClient], cancellation: Cancellation
+) -> Place:
+    """What `source` names; a registry is asked by `client`."""
+    if source.reference is None:
+        return LayoutPlace(source.path, source.choice, cancellation)
+    return RegistryPlace(source.reference, client, cancellation)
 
 
 def _cache(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-_ADDING = frozenset(("estargz",))
-
 
 def compression(variant: str) -> str:
     """The name of the compression that `variant` is of."""
@@ -17,10 +15,9 @@ def serves(found: str, wanted: str) -> bool:
 
 
 def same_tar(found: str, wanted: str) -> bool:
-    """Whether a layer of the variant `found` is another compression of the tar that `wanted` is of. That
-    of eStargz has a table of its own in it."""
-    kinds = {compression(found), compression(wanted)}
-    return len(kinds) == 2 and not kinds & _ADDING and _epoch(found) == _epoch(wanted)
+    """Whether a layer of the variant `found` is another compression of the tar that `wanted` is of, but
+    for the table that eStargz puts behind its end."""
+    return compression(found) != compression(wanted) and _epoch(found) == _epoch(wanted)
 
 
 def _epoch(variant: str) -> str:

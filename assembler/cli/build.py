@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assembler.cli import declared as click
 from assembler.cli.main import cancellable
 from assembler.cli.options import CDI, NETWORK, PROGRESS, STORE, TIMEOUT, access_of, build_sink
-from assembler.cli.request import OPTIONS, builder_for, read_inputs, request_of
+from assembler.cli.request import OPTIONS, builder_for, place_of, read_inputs, request_of
 from assembler.environment import Environment
 from assembler.errors import BlobCorrupt, Cancelled, UsageError
 from assembler.values import replace
@@ -20,7 +19,6 @@ from assembler.values import replace
 if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.cancellation import Cancellation
-    from assembler.cli.inputs import Inputs
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
@@ -98,7 +96,7 @@ def command(**options: Any) -> int | None:
                 request = request_of(inputs, options, environment)
                 if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
-                with builder.recorded(request, names, _place(inputs, options["context"])):
+                with builder.recorded(request, names, place_of(inputs, options["context"])):
                     image = _build(builder, request, names, asked, cancellation)
                 if bounds:
                     builder.collect(bounds)
@@ -171,17 +169,6 @@ def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancel
             cancellation.renew()
             if not error.told:
                 builder.warn(f"{error.message}: building again")
-
-
-def _place(inputs: Inputs, context: str) -> str:
-    """What tells builds of one Dockerfile and context; a digest, so that no path is in a record."""
-    if context == "-":
-        return ""
-    import hashlib
-
-    where = (os.path.realpath(path) for path in (context, inputs.path))
-    text = "\0".join(where)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:

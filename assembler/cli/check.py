@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from assembler.cli.call import encoded, location
 from assembler.cli.main import cancellable
 from assembler.cli.options import network_options, store_option
 from assembler.cli.request import builder_for, read_inputs, request_for, request_options
+from assembler.cli.serial import dumps
 from assembler.dockerfile.lint import RULES
 from assembler.environment import Environment
 from assembler.errors import DockerfileError, UsageError
@@ -130,7 +130,7 @@ def as_json(found: Findings) -> str:
     if found.error is not None:
         place = location(found.error.span) if found.error.span else {}
         result["buildError"] = {"message": found.error.message, "location": place}
-    return json.dumps(result, indent=2) + "\n"
+    return dumps(result, indent=2) + "\n"
 
 
 def as_sarif(found: Findings) -> str:
@@ -156,7 +156,7 @@ def as_sarif(found: Findings) -> str:
         "version": "2.1.0",
         "runs": [run],
     }
-    return json.dumps(log, indent=2) + "\n"
+    return dumps(log, indent=2) + "\n"
 
 
 def _sarif_rule(name: str) -> dict[str, Any]:

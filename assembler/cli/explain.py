@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -63,7 +62,9 @@ def command(build: str, wanted: str, against: str, as_json: bool, store: str) ->
             hint=f"its stages are {names}" if names else "it had no steps",
         )
     if as_json:
-        click.echo(json.dumps(_document(found, other, steps), indent=2))
+        from assembler.cli.serial import dumps
+
+        click.echo(dumps(_document(found, other, steps), indent=2))
         return
     for line in _text(found, other, steps, bool(wanted), time.time()):
         click.echo(line)
@@ -87,7 +88,7 @@ def _is_at(step: StepRecord, wanted: str) -> bool:
 
 def _compared(builder: Builder, build: BuildRecord, other: BuildRecord) -> BuildRecord:
     """`build`, each step with what differs from `other`."""
-    from assembler.engine.ledger import Documents
+    from assembler.engine.earlier import Documents
     from assembler.engine.nearest import Past, Place, as_documents
     from assembler.plan.differences import parse
 
@@ -103,7 +104,7 @@ def _compared(builder: Builder, build: BuildRecord, other: BuildRecord) -> Build
             continue
         names = [one.name for one in build.steps if one.stage == step.stage]
         place = Place(step.stage, names, step.number)
-        found = past.nearest(place, step.key, document, {})
+        found = past.nearest(place, step.key, document)
         count = found.comparison.count
         steps.append(replace(step, because=as_documents(found.comparison), differences=count))
     return replace(build, steps=tuple(steps))
@@ -170,12 +171,17 @@ def _text(
     wide = max(map(len, names))
     for name, step in zip(names, steps, strict=True):
         lines = list(_reasons(step, other is not None, whole, now))
-        yield f"{name:<{wide}}  {_VERDICTS.get(step.verdict, step.verdict):<10}  {lines[0]}".rstrip()
+        yield f"{name:<{wide}}  {_verdict(build, step):<10}  {lines[0]}".rstrip()
         for line in lines[1:]:
             yield f"{'':<{wide}}  {'':<10}  {line}"
 
 
-_VERDICTS = {"unneeded": "not needed"}
+def _verdict(build: BuildRecord, step: StepRecord) -> str:
+    from assembler.store.builds import COMPLETED, UNNEEDED
+
+    if step.verdict != UNNEEDED:
+        return step.verdict
+    return "not needed" if build.status == COMPLETED else "unreached"
 
 
 def _cut(name: str) -> str:
@@ -184,7 +190,7 @@ def _cut(name: str) -> str:
 
 def _reasons(step: StepRecord, compared: bool, whole: bool, now: float) -> Iterable[str]:
     """What is said of a step, in lines."""
-    from assembler.ages import origin
+    from assembler.ages import origin, since
     from assembler.engine.nearest import from_document
     from assembler.engine.recorder import where
     from assembler.plan.wording import more, words
@@ -192,7 +198,7 @@ def _reasons(step: StepRecord, compared: bool, whole: bool, now: float) -> Itera
     told = [words(from_document(one), long=True) for one in step.because]
     cached = step.verdict == "cached"
     if cached:
-        yield origin(where(step.source), step.ran, now) + (f"; {told[0]}" if told else "")
+        yield origin(where(step.source), since(step.ran, now)) + (f"; {told[0]}" if told else "")
     elif not told:
         yield "the same" if compared and step.key else ""
     elif not whole:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -32,8 +31,10 @@ def command(style: str, as_json: bool, store: str) -> None:
         with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:
             found = list(builder.store.builds.recent())
     if as_json or style == "json":
+        from assembler.cli.serial import dumps
+
         for build in found:
-            click.echo(json.dumps(_document(build)))
+            click.echo(dumps(_document(build)))
         return
     from assembler.cli.usage import columns
 

@@ -110,7 +110,8 @@ NETWORK = (
         metavar="N",
         type=click.IntRange(min=0, max=1000),
         default=None,
-        help="Try a request that failed up to N times more; without it 5.",
+        help="Try a request that failed up to N times more; without it 5, of a registry that answers"
+        " now and then 11.",
     ),
 )
 

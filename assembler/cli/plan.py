@@ -9,7 +9,13 @@ import click
 
 from assembler.cli.main import cancellable
 from assembler.cli.options import network_options, sink_for, store_option
-from assembler.cli.request import builder_for, read_inputs, request_of, request_options
+from assembler.cli.request import (
+    builder_for,
+    place_of,
+    read_inputs,
+    request_of,
+    request_options,
+)
 from assembler.environment import Environment
 from assembler.errors import BlobMissing, RuntimeMissing
 from assembler.source import printable
@@ -45,12 +51,14 @@ def command(**options: Any) -> None:
     with cancellable() as cancellation:
         sink = sink_for("plain", environment)
         with builder_for(options, environment, cancellation, sink) as builder:
+            builder.store.look_only()
             inputs = read_inputs(builder, options, environment)
             request = request_of(inputs, options, environment)
             if options["offline"]:
                 request = replace(request, cache_from=())
             plan = builder.checked(builder.plan(request, offline=options["offline"]))
-            forecast = builder.forecast(request, plan)
+            place = place_of(inputs, options["context"])
+            forecast = builder.forecast(request, plan, place)
         shown = _shown(plan, forecast, options["style"], environment, cancellation)
     click.echo(shown, nl=False)
     if options["offline"] and (plan.missing or forecast.pulls):

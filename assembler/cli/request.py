@@ -3,6 +3,7 @@ they amount to."""
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -213,6 +214,17 @@ def request_for(
         resources=resources_of(resource_words(options)),
         cgroup_parent=cgroup_parent_of(options["cgroup_parent"]),
     )
+
+
+def place_of(inputs: Inputs, context: str) -> str:
+    """What tells builds of one Dockerfile and context; a digest, so that no path is in a record."""
+    if context == "-":
+        return ""
+    import hashlib
+
+    where = (os.path.realpath(path) for path in (context, inputs.path))
+    text = "\0".join(where)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def pull_of(text: str) -> Pull:

@@ -37,12 +37,16 @@ def check(repair: bool, as_json: bool, store: str) -> None:
     from assembler.cache.local import damage
     from assembler.cache.pruning import remove
     from assembler.store.check import Check, Problem
+    from assembler.store.disk import unusable
 
     environment = Environment.read()
     place = os.path.abspath(store or environment.store)
     if not os.path.isdir(place):
         raise NotFound(f"there is no store at {place}", hint="--store names one")
-    left, broken = _left(place), damage(os.path.join(place, "cache.db"))
+    try:
+        left, broken = _left(place), damage(os.path.join(place, "cache.db"))
+    except OSError as error:
+        raise unusable(error, place) from error
     with cancellable() as cancellation:
         from assembler.builder import Builder
 

@@ -9,6 +9,7 @@ from assembler.errors import NotFound
 
 if TYPE_CHECKING:
     from assembler.builder import Builder
+    from assembler.image_names import LayoutName
     from assembler.oci.descriptor import Descriptor
     from assembler.oci.image import Image
 
@@ -20,17 +21,32 @@ def is_path(subject: str) -> bool:
     return os.path.isfile(os.path.join(subject, "oci-layout")) or os.path.isfile(subject)
 
 
+def _written(subject: str) -> str:
+    """`subject`, that of `oci-layout://PATH` as the path that it is."""
+    from assembler.oci.reference import LAYOUT
+
+    path = subject.removeprefix(LAYOUT)
+    return path if path == subject or path.startswith("/") else f"./{path}"
+
+
+def _place(path: str) -> LayoutName:
+    """PATH[:TAG][@DIGEST], a path with a colon if there is one. Raises UsageError."""
+    from assembler.image_names import LayoutName, parse_layout
+
+    return LayoutName(path) if os.path.exists(path) else parse_layout(path)
+
+
 def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
     """What `subject` means: an image, as `find` does, or an index with all that it leads to, as
     `Builder.copy` takes it. Raises NotFound, UsageError, StoreError, BadArchive."""
-    from assembler.image_names import LayoutName, parse_layout
     from assembler.images import host_platform
     from assembler.oci.descriptor import INDEXES
     from assembler.store.importing import image_of, import_top
 
+    subject = _written(subject)
     if index := _index_of(builder, subject):
         return index
-    place = LayoutName(subject) if os.path.exists(subject) else parse_layout(subject)
+    place = _place(subject)
     if not (is_path(subject) and os.path.isfile(place.path)):
         return find(builder, subject)
     name, limits = place.digest or place.tag, builder.archive_limits
@@ -43,7 +59,7 @@ def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
 def _index_of(builder: Builder, subject: str) -> str:
     """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
     empty when it means no index there."""
-    from assembler.image_names import LayoutName, parse_layout, parse_reference
+    from assembler.image_names import parse_reference
     from assembler.oci.descriptor import INDEXES
     from assembler.oci.reference import LAYOUT
     from assembler.store.importing import LayoutFiles
@@ -51,7 +67,7 @@ def _index_of(builder: Builder, subject: str) -> str:
     if not is_path(subject):
         found = builder.store.refs.get(str(parse_reference(subject)))
         return f"store:{subject}" if found and found.media_type in INDEXES else ""
-    place = LayoutName(subject) if os.path.exists(subject) else parse_layout(subject)
+    place = _place(subject)
     if not os.path.isdir(place.path):
         return ""
     try:
@@ -69,16 +85,15 @@ def find(builder: Builder, subject: str) -> Image:
     from assembler.image_names import parse_reference
     from assembler.images import host_platform
 
+    subject = _written(subject)
     if is_path(subject):
         from assembler.store.importing import import_image
 
-        path, name = subject, ""
-        if not os.path.exists(path):
-            head, colon, name = subject.rpartition(":")
-            path = head if colon else subject
-        if not os.path.exists(path):
+        place, limits = _place(subject), builder.archive_limits
+        if not os.path.exists(place.path):
             raise NotFound(f"{subject}: no such file or directory")
-        return import_image(builder.store, path, name, host_platform(), builder.archive_limits)
+        choice = place.digest or place.tag
+        return import_image(builder.store, place.path, choice, host_platform(), limits)
     reference = parse_reference(subject)
     image = builder.images.stored(reference, None)
     if image is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ _LABELS = {
     "Type": "Type",
 }  # fmt: skip
 _TABLE = "table {{.ID}}\t{{.Reclaimable}}\t{{.Size}}\t{{.LastUsedAt}}"
-_NAME = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+_NAME = re.compile(r"\{\{\s*(?:\.(?=\w)|json\s+\.(?!\w))(\w*)\s*\}\}")
 
 
 def filters_of(words: Sequence[str]) -> tuple[list[Filter], float]:
@@ -63,12 +62,13 @@ def table(found: Iterable[Usage], now: float) -> Iterable[str]:
 
 def templated(template: str, found: Iterable[Usage], now: float) -> Iterable[str]:
     """The lines that `template` makes of records: text with names in it as in `{{.ID}}`, those of
-    buildx; after the word `table` with a line of their titles, in columns. Raises UsageError."""
+    buildx, or `{{json .}}`; after the word `table` with a line of their titles, in columns. Raises
+    UsageError."""
     text, is_table = template.removeprefix("table "), template.startswith("table ")
     text = text.replace("\\t", "\t").replace("\\n", "\n")
     used = set(_NAME.findall(text))
     rest = _NAME.sub("", text)
-    if not used <= set(_TITLES) or "{{" in rest or not used:
+    if not used <= {"", *_TITLES} or "{{" in rest or not used:
         raise UsageError(
             f"--format {template}: neither table, pretty, json nor a template that is known here",
             hint=f"{{{{.NAME}}}} in it may be {', '.join(_TITLES)}",
@@ -77,8 +77,9 @@ def templated(template: str, found: Iterable[Usage], now: float) -> Iterable[str
     def line(values: Mapping[str, str]) -> str:
         return _NAME.sub(lambda match: printable(values[match[1]]), text)
 
-    rows = [line(_texts(one, now, is_table)) for one in found]
-    return columns([one.split("\t") for one in (line(_TITLES), *rows)]) if is_table else rows
+    rows = [line({"": as_json(one), **_texts(one, now, is_table)}) for one in found]
+    titles = line({"": "", **_TITLES})
+    return columns([one.split("\t") for one in (titles, *rows)]) if is_table else rows
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterable[str]:
@@ -146,7 +147,9 @@ def as_json(one: Usage) -> str:
         "LastUsedAt": timestamp(one.last_used),
         "Type": one.type,
     }
-    return json.dumps(document)
+    from assembler.cli.serial import dumps
+
+    return dumps(document)
 
 
 def ago(seconds: float) -> str:

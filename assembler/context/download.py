@@ -162,24 +162,23 @@ class _Transfer:
 
     def _retried(self, checksum: str) -> Download:
         client = self._fetcher.http()
-        attempt = 0
+        attempts = client.attempts()
         while True:
             self._fetcher.cancellation.check()
-            wait, received = "", self._received
+            received = self._received
             try:
                 with client.stream(self._request()) as answer:
                     if answer.status not in RETRYABLE:
                         return self._taken(answer, checksum)
-                    wait, status = answer.header("retry-after"), answer.status
             except Unreachable as error:
-                attempt = 0 if self._received > received else attempt
-                if not client.pause(attempt, failure=error):
+                if self._received > received:
+                    client.moves_on(attempts)
+                if not client.pause(attempts, error):
                     raise
             else:
-                why = f"{shown(self._url)} was answered with status {status}"
-                if not client.pause(attempt, wait, why=why):
-                    raise _refused(self._url, status)
-            attempt += 1
+                why = f"{shown(self._url)} was answered with status {answer.status}"
+                if not client.pause(attempts, answer=answer, why=why):
+                    raise _refused(self._url, answer.status)
 
     def _request(self) -> Request:
         headers = {"Accept-Encoding": "identity"}

@@ -76,7 +76,7 @@ def _digest(
     summary: Callable[[Selected], Summary],
     seen: Seen | None,
 ) -> Digest:
-    hasher = hashlib.sha256(b"assemble/selection/4")
+    hasher = hashlib.sha256(b"assemble/selection/5")
     for item in selection.items:
         if item.entry.kind is not Kind.DIRECTORY:
             bytes_digest = content(item)(item.entry)
@@ -103,9 +103,10 @@ def _summed(
     linked: dict[tuple[int, int], bytes] = {}
     if known:  # by one of the names of a file, whichever that is
         for _, entry, _ in selection.below(item):
-            found = None if entry.source is None else known.get(entry.source)
-            if entry.inode is not None and found is not None:
-                linked[entry.inode] = found
+            if entry.inode is not None and entry.source is not None:
+                found = known.get(entry.source)
+                if found is not None:
+                    linked[entry.inode] = found
     for path, entry, implied in selection.below(item):
         if entry.inode is None:
             bytes_digest = content(entry)

@@ -10,14 +10,16 @@ from assembler.cancellation import nothing
 from assembler.engine.owners import owner
 from assembler.engine.selection import Selected, Selection
 from assembler.errors import BadArchive, StepError
-from assembler.layer.archive import expand, is_archive
+from assembler.layer.archive import extract, is_archive
 from assembler.layer.changeset import ByteSource, Changeset, Entry, InlineBytes, Kind
+from assembler.layer.entry_map import EntryMap
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.overlay import shown
 from assembler.layer.tree import Tree, join, resolve
-from assembler.layer.write import walk_order
 from assembler.plan import modes
 from assembler.plan.steps import Copy
+
+_MOST_FOLLOWED = 50_000  # paths that are remembered
 
 
 def changeset(
@@ -39,7 +41,7 @@ def changeset(
     is called for each entry and may raise. Raises StepError at the instruction's span.
     """
     try:
-        writer = _Writer(copy, destination, now, check, limits, archives)
+        writer = _Writer(copy, destination, now, check, limits, EntryMap(spool), archives)
         for item in selection.items:
             writer.take(item, selection, spool)
         for inline in selection.inline:
@@ -67,12 +69,13 @@ class _Writer:
     now: int
     check: Callable[[], None]
     limits: Limits
+    entries: EntryMap
     archives: dict[ByteSource, bytes] | None = None
-    entries: dict[str, Entry] = field(default_factory=dict)
     base: str = ""
     owner: tuple[int, int] | None = None
     chmod: modes.Chmod | None = None
     links: int = 0
+    extracted: int = 0
 
     def __post_init__(self) -> None:
         if self.copy.chown:
@@ -101,7 +104,7 @@ class _Writer:
         if item.entry.kind is Kind.DIRECTORY:
             self.directory(item, selection)
         elif item.unpack and source is not None and is_archive(source):
-            self.archive(self._expanded(item.name, source, spool))
+            self.archive(self._extracted(item.name, source, spool))
         else:
             self.file(item.entry, item.name)
 
@@ -139,15 +142,15 @@ class _Writer:
         existing = self.lookup(entry.path)
         if existing is not None and existing.kind is Kind.DIRECTORY:
             self.make(entry.parent)
-            self.entries[entry.path] = existing._replace(mode=entry.mode)
+            self.entries.put(existing._replace(mode=entry.mode))
         else:
             self.place(self.marked(entry))
 
-    def _expanded(self, name: str, source: ByteSource, spool: str) -> Changeset:
+    def _extracted(self, name: str, source: ByteSource, spool: str) -> EntryMap:
         archives = self.archives
         seen = None if archives is None else partial(archives.__setitem__, source)
         try:
-            return expand(source, spool, check=self.check, limits=self.limits, seen=seen)
+            return extract(source, spool, check=self.check, limits=self.limits, seen=seen)
         except BadArchive as error:
             raise StepError(
                 f"{name} cannot be unpacked: {error.message}",
@@ -155,7 +158,7 @@ class _Writer:
                 hint=error.hint or "ADD --unpack=false copies it as it is",
             ) from error
 
-    def archive(self, entries: Changeset) -> None:
+    def archive(self, files: EntryMap) -> None:
         """Add an extracted archive; the destination is a directory (rule C26).
 
         The destination is the root of everything in it, of absolute links that are there too; what
@@ -163,23 +166,15 @@ class _Writer:
         """
         self.make(self.base, mode=0o755)
         root = _Inside(self)
-        linked = {entry.link for entry in entries if entry.kind is Kind.HARDLINK}
-        placed: dict[str, Entry] = {}
-        pending = list(entries)[::-1]
-        del entries  # each is let go when it is placed: there may be a million
-        while pending:
-            entry = pending.pop()
+        self.extracted += 1
+        for entry in files.entries():
             self.check()
             if entry.path == "":
                 continue
             target = root.place_of(entry.path)
-            if entry.kind is Kind.HARDLINK:
-                entry = placed[entry.link]
-            elif entry.path in linked:
-                entry = entry._replace(inode=self._new_inode())
-            source, entry = entry.path, shown(entry)
-            if source in linked:
-                placed[source] = entry
+            entry = shown(entry)
+            if entry.inode is not None:
+                entry = entry._replace(inode=(self.extracted, entry.inode[1]))
             if self.owner is not None:
                 entry = entry._replace(uid=self.owner[0], gid=self.owner[1])
             if entry.kind is not Kind.DIRECTORY:
@@ -187,14 +182,14 @@ class _Writer:
             if entry.kind is Kind.SYMLINK:
                 root.followed.clear()
             self.make(target.rpartition("/")[0], mode=0o755)
-            self.entries[target] = entry.at(target)
+            self.entries.put(entry.at(target))
+        files.close()
 
     def clear(self, path: str) -> None:
         """Drop the directory that was placed at `path`, with everything in it."""
         known = self.entries.get(path)
         if known is not None and known.kind is Kind.DIRECTORY:
-            for below in [one for one in self.entries if one.startswith(f"{path}/")]:
-                del self.entries[below]
+            self.entries.remove_below(path)
 
     def marked(self, entry: Entry) -> Entry:
         """`entry` with the owner and mode the flags ask for; links are never chmodded."""
@@ -218,22 +213,22 @@ class _Writer:
                 xattrs = {**dict(existing.xattrs), **dict(entry.xattrs)}
                 entry = entry._replace(xattrs=tuple(sorted(xattrs.items())))
         self.make(entry.parent)
-        self.entries[entry.path] = entry
+        self.entries.put(entry)
 
     def make(self, path: str, mode: int | None = None) -> None:
         """Have a directory at `path`: its own where there is one, else a new one (rule C12)."""
         missing: list[str] = []
-        here = path
-        while here and here not in self.entries:
+        here, found = path, None
+        while here and (found := self.entries.get(here)) is None:
             missing.append(here)
             here = here.rpartition("/")[0]
-        if here and self.entries[here].kind is not Kind.DIRECTORY:
+        if found is not None and found.kind is not Kind.DIRECTORY:
             raise StepError(f"cannot copy to non-directory: /{here}")
         for here in reversed(missing):
             existing = self.tree.lookup(here)
             if existing is not None and existing.kind is not Kind.DIRECTORY:
                 raise StepError(f"cannot copy to non-directory: /{here}")
-            self.entries[here] = existing or self.new_directory(here, mode)
+            self.entries.put(existing or self.new_directory(here, mode))
 
     def new_directory(self, path: str, mode: int | None) -> Entry:
         """A directory made on the way: 0755 and 0:0 unless --chown or an octal --chmod, of which
@@ -250,18 +245,7 @@ class _Writer:
 
     def result(self) -> Changeset:
         """The changeset, parents first, hard links after the file they name."""
-        first: dict[tuple[int, int], str] = {}
-        files: list[Entry] = []
-        links: list[Entry] = []
-        for path in sorted(self.entries, key=walk_order):
-            entry = self.entries[path]
-            if entry.inode is not None and entry.kind is not Kind.DIRECTORY:
-                name = first.setdefault(entry.inode, path)
-                if name != path:
-                    links.append(entry._replace(kind=Kind.HARDLINK, link=name, size=0, source=None))
-                    continue
-            files.append(entry)
-        return (*files, *links) if links else tuple(files)
+        return self.entries.changeset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +264,8 @@ class _Inside:
         above, _, name = member.rpartition("/")
         parent = self.followed.get(above)
         if parent is None:
+            if len(self.followed) >= _MOST_FOLLOWED:
+                self.followed.clear()
             parent = join(self.writer.base, resolve(self, above)).rstrip("/")
             self.followed[above] = parent
         return join(parent, name)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import Snapshot, StepChange
-from assembler.engine.lookup import KnownStage, look_up
+from assembler.engine.lookup import KnownStage, base_identity, look_up
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Services
 from assembler.engine.sources import Sources
 from assembler.layer.compression import Compression
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
+from assembler.plan import keys
+from assembler.plan.differences import parse
 from assembler.plan.plan import Plan
+from assembler.plan.steps import Copy
 from assembler.values import replace
 
 Packed = dict[Digest, tuple[Layer, str]]
@@ -65,6 +68,39 @@ def packed_results(
                 if packing.available(change):
                     found[change.identity] = packing.pack(change, below), packing.variant
     return found
+
+
+def selections(
+    plan: Plan,
+    known: Mapping[int, KnownStage],
+    inputs: Callable[[Digest], str],
+    packed: Container[Digest],
+) -> set[Digest]:
+    """What COPYs and ADDs of `known` stages selected whose results are among `packed`: whoever has
+    those may know the names of their files. `inputs` gives the document recorded under a key, which
+    is believed where the result's identity follows from what it says."""
+    found: set[Digest] = set()
+    for one in known.values():
+        below = base_identity(plan, one.stage, lambda index: known[index].identity)
+        for step, change, key in zip(one.stage.steps, one.changes, one.keys, strict=False):
+            assert below is not None  # else nothing is known of the stage
+            if isinstance(step, Copy) and change.identity in packed:
+                selected = _selected(inputs(key))
+                if selected and keys.content_key(below, step, [selected]) == change.identity:
+                    found.add(selected)
+            below = keys.above(below, step, change.identity)
+    return found
+
+
+def _selected(inputs: str) -> Digest | None:
+    """The digest of what a step read, if that is one thing."""
+    match parse(inputs):
+        case {"origins": [{"digest": str() as digest}]}:
+            try:
+                return Digest.parse(digest)
+            except ValueError:
+                return None
+    return None
 
 
 def _known(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
 
+from assembler.ages import since
 from assembler.cache.base import Record
 from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import base_snapshot
@@ -26,6 +29,7 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.plan import keys
 from assembler.plan.forecast import Fate, Forecast, Hit
+from assembler.plan.keys import Read
 from assembler.plan.plan import ImageBase, Plan, PlannedStage
 from assembler.plan.steps import (
     Copy,
@@ -38,58 +42,104 @@ from assembler.plan.steps import (
 from assembler.snapshot.base import Snapshotter
 from assembler.values import value
 
-_GONE = "its result is not in the store, or in another compression only"
-_UNKNOWN = "no earlier build has done it on the same files"
+if TYPE_CHECKING:
+    from assembler.plan.differences import Listing
+
+_GONE = "its result is not in the store any more"
 
 
 def forecast(plan: Plan, services: Services, snapshotter: Snapshotter) -> Forecast:
     """What executing `plan` would do. `snapshotter` need only find layer directories."""
+    ahead = look_ahead(plan, services, snapshotter)
+    reasons = {at: why for at in ahead.fates if (why := ahead.reason(*at))}
+    pulls = _pulls(plan, ahead.fates, services, snapshotter)
+    return Forecast(ahead.fates, pulls, ahead.hits, reasons, _fetches(ahead, snapshotter))
+
+
+def look_ahead(plan: Plan, services: Services, snapshotter: Snapshotter) -> Ahead:
+    """The fate of every step of `plan`; `snapshotter` need only find layer directories."""
     sources = Sources(plan, services)
     realisation = Realisation(services, snapshotter, plan.epoch)
     known = look_up(plan, services, sources)
-    walk = _Walk(plan, services, sources, realisation, demanded(plan, known, realisation))
+    needed = demanded(plan, known, realisation)
+    ahead = Ahead(plan, services, sources, realisation, known, needed)
     for stage in plan.stages:
-        walk.visit(stage)
-    pulls = _pulls(plan, walk.fates, services, snapshotter)
-    fetches = _fetches(walk, known, snapshotter)
-    return Forecast(walk.fates, pulls, walk.hits, walk.reasons, fetches)
+        ahead.visit(stage)
+    return ahead
+
+
+@value
+class _Miss:
+    """A step that would be known by `key`: what it reads above `parent`."""
+
+    key: Digest
+    parent: Digest
+    reads: tuple[Read, ...]
 
 
 @value
 class _Told:
-    """What is told of a step: its fate, and why it is that, or where its result comes from."""
+    """What is told of a step: its fate, and why it is that, or where its result comes from. A step
+    that is not known for no other reason is a `miss`."""
 
     fate: Fate
     reason: str = ""
     hit: Hit | None = None
+    miss: _Miss | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
+class Ahead:
     """Goes on where a lookup ends: what a step will be known by can often be told before it ran."""
 
     plan: Plan
     services: Services
     sources: Sources
     realisation: Realisation
+    known: Mapping[int, KnownStage]
     needed: frozenset[int]
     identities: dict[int, Digest | None] = field(default_factory=dict)
     fates: dict[tuple[int, int], Fate] = field(default_factory=dict)
     hits: dict[tuple[int, int], Hit] = field(default_factory=dict)
-    reasons: dict[tuple[int, int], str] = field(default_factory=dict)
+    _reasons: dict[tuple[int, int], str | _Miss] = field(default_factory=dict)
 
     def visit(self, stage: PlannedStage) -> None:
+        """Tell of the steps of `stage`, after all that it needs."""
         identity = base_identity(self.plan, stage, self.identities.get)
         for number, step in enumerate(stage.steps):
             told, identity = self._step(stage, step, identity)
             if stage.index not in self.needed and told.fate is not Fate.CACHED:
                 told = _Told(Fate.UNNEEDED)
-            self.fates[stage.index, number] = told.fate
+            at = stage.index, number
+            self.fates[at] = told.fate
             if told.hit is not None:
-                self.hits[stage.index, number] = told.hit
-            if told.reason:
-                self.reasons[stage.index, number] = told.reason
+                self.hits[at] = told.hit
+            if told.miss or told.reason:
+                self._reasons[at] = told.miss or told.reason
         self.identities[stage.index] = identity
+
+    def reason(self, index: int, number: int) -> str:
+        """Why step `number` of the stage `index` is not known, of a miss the first that differs from
+        the nearest earlier step (`Earlier.compared`); empty for one that is known, or not needed.
+        Raises StepError for files that are changing."""
+        found = self._reasons.get((index, number), "")
+        if isinstance(found, str):
+            return found
+        from assembler.plan.inputs import inputs
+        from assembler.plan.wording import more, words
+
+        stage = self.plan.stage(index)
+        selected = cache(lambda: self.sources.listings(stage.steps[number]))
+
+        def files(digest: str) -> Listing | None:
+            return selected().get(digest)
+
+        document = inputs(self.plan, stage, number, found.parent, found.reads)
+        comparison = self.services.ledger.compared(stage, number, found.key, document, files)
+        first = comparison.found[0]
+        if first.what == "first":
+            return "no earlier build has done it on the same files"
+        return words(first, long=True) + more(comparison.count - 1)
 
     def _step(
         self, stage: PlannedStage, step: Step, parent: Digest | None
@@ -101,10 +151,10 @@ class _Walk:
             new = stage.fresh and isinstance(step, Run)
             return self._unless_fresh(stage, told), _new() if new else None
         key = keys.definition_key(parent, step, [read.identity for read in reads])
-        told, identity = self._recorded(stage, step, key)
+        told, identity = self._recorded(stage, step, _Miss(key, parent, reads))
         if identity is None:
-            by_content, sure = keys.told_by_content(step), told.reason != _UNKNOWN
-            if not by_content and not sure:
+            by_content = keys.told_by_content(step)
+            if told.miss and not by_content:
                 # another way to files that are known is found when they are read
                 return _Told(Fate.PENDING, self._unread(step, parent)), None
             identity = key if by_content else None
@@ -113,14 +163,14 @@ class _Walk:
         return told, None if identity is None else keys.above(parent, step, identity)
 
     def _recorded(
-        self, stage: PlannedStage, step: Step, key: Digest
+        self, stage: PlannedStage, step: Step, miss: _Miss
     ) -> tuple[_Told, Digest | None]:
-        """What the record for `key` tells of `step`, and the identity that its result has or will
-        have again. What a RUN gave is made again where it is needed and gone; the files of others
-        are put together again."""
-        record = None if stage.fresh else self.services.cache.lookup(key)
+        """What the record for the key of `step`, which is a `miss` if there is none, tells of it, and
+        the identity that its result has or will have again. What a RUN gave is made again where it is
+        needed and gone; the files of others are put together again."""
+        record = None if stage.fresh else self.services.cache.lookup(miss.key)
         if record is None:
-            return self._unless_fresh(stage, _Told(Fate.RUN, _UNKNOWN)), None
+            return self._unless_fresh(stage, _Told(Fate.RUN, miss=miss)), None
         hit = _hit(record, self.services.clock())
         change = known_change(record, step)
         if expired(self.services, record):
@@ -156,7 +206,7 @@ class _Walk:
 
 
 def _hit(record: Record, now: float) -> Hit:
-    return Hit(place_of(record.source), max(0.0, now - record.ran) if record.ran else None)
+    return Hit(place_of(record.source), since(record.ran, now))
 
 
 def _new() -> Digest:
@@ -206,23 +256,21 @@ def _pulls(
     return {image: tuple(layers) for image, layers in pulls.items()}
 
 
-def _fetches(
-    walk: _Walk, known: Mapping[int, KnownStage], snapshotter: Snapshotter
-) -> tuple[Descriptor, ...]:
+def _fetches(ahead: Ahead, snapshotter: Snapshotter) -> tuple[Descriptor, ...]:
     """Layers that would come from shared caches: those of an image that is kept whole, and those of
     stages that something executes on, or reads."""
-    plan, services = walk.plan, walk.services
+    plan, services = ahead.plan, ahead.services
     read: set[int] = set()
     for stage in plan.stages:
         for number, step in enumerate(stage.steps):
-            if walk.fates[stage.index, number] in (Fate.RUN, Fate.PENDING):
+            if ahead.fates[stage.index, number] in (Fate.RUN, Fate.PENDING):
                 origins = [one.index for one in origins_of(step) if isinstance(one, StageOrigin)]
                 read |= {stage.index, *origins}
     kept = set(chain_indexes(plan)) if services.whole else set()
     found: dict[Digest, Descriptor] = {}
     for index in sorted(kept | {stage.index for one in read for stage in plan.lineage(one)}):
-        for change in known[index].changes:
-            layer = walk.realisation.packed(change)
+        for change in ahead.known[index].changes:
+            layer = ahead.realisation.packed(change)
             here = index not in kept and snapshotter.find(change.id) is not None
             if layer is None or here or services.store.blobs.has(layer.descriptor.digest):
                 continue

@@ -83,15 +83,20 @@ class Past:
                     self._same.setdefault(step.key, step)
 
     def nearest(
-        self, place: Place, key: str, document: Document, own: Mapping[str, Listing]
+        self,
+        place: Place,
+        key: str,
+        document: Document,
+        own: Callable[[str], Listing | None] = lambda digest: None,
     ) -> Found:
         """The step nearest to the one at `place` with the inputs `document`, whose key is `key`;
-        `own` are the files of its selections."""
+        `own` gives the files of its selections."""
         if key in self._same:
             return Found(self._same[key], Comparison())
 
         def files(digest: str) -> Listing | None:
-            return own[digest] if digest in own else self.files(digest)
+            found = own(digest)
+            return self.files(digest) if found is None else found
 
         rough, lack = self._candidates(place, document)
         if not rough:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -15,13 +16,16 @@ from assembler.engine.take import unseen
 from assembler.engine.unpacking import LayerDirectories
 from assembler.errors import BadArchive
 from assembler.layer import overlay
-from assembler.layer.changeset import ByteSource, Changeset, Entry
+from assembler.layer.changeset import Changeset, Entry, RangeBytes
 from assembler.layer.diff import changes
-from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
-from assembler.layer.members import Members, SpooledMembers
+from assembler.layer.digest_map import DigestMap
+from assembler.layer.entry_map import changeset_tree
+from assembler.layer.index import IndexTree, LayerIndex, index
+from assembler.layer.indexer import Indexer
+from assembler.layer.members import SpooledMembers
 from assembler.layer.table import MembersByPath, Table
 from assembler.layer.tar_writer import Seen
-from assembler.layer.tree import ChangesetTree, DirectoryTree, LayerTree, MergedTree, Tree
+from assembler.layer.tree import DirectoryTree, LayerTree, MergedTree, Tree
 from assembler.layer.walk import entries
 from assembler.layer.write import pack
 from assembler.oci.digest import Digest
@@ -94,7 +98,7 @@ class Realisation:
         for number, change in enumerate(snapshot):
             below = snapshot[:number]
             if isinstance(change, StepChange) and change.changeset is not None:
-                layers.append(ChangesetTree(change.changeset))
+                layers.append(changeset_tree(change.changeset))
             elif unpack or self._layers.find(change):
                 layers.append(DirectoryTree(self.directory(change, below)))
             else:
@@ -122,7 +126,7 @@ class Realisation:
             services.cancellation.check,
             services.archive_limits,
         )
-        return IndexTree(self.index(change, keep=keep), members, lower)
+        return IndexTree(self.index(change, keep=keep), members, lower, self.spool)
 
     def _table_tree(self, change: Change, lower: Tree, keep: bool) -> LayerTree | None:
         """The tree of a layer by the table in its blob, where only names are asked for and nothing
@@ -139,19 +143,20 @@ class Realisation:
             if content is not None:
                 with suppress(ValueError):  # derived data: what is damaged is made anew
                     known = LayerIndex.parse(content, table.digest)
-                    return IndexTree(known, self._by_path(change, known, lower), lower)
+                    return self._told_tree(change, known, lower)
             part = self._services.part(change.image, change.descriptor, table.offset, table.size)
             if part is None:
                 return None
-            made = table.index(part)
-            tree = IndexTree(made, self._by_path(change, made, lower), lower)
+            made = table.index(part, self.spool)
+            tree = self._told_tree(change, made, lower)
         except (ValueError, BadArchive):
             return None  # the layer itself tells what is wrong
         store.indexes.save(table.digest, made.serialise())
         return tree
 
-    def _by_path(self, change: Change, index: LayerIndex, lower: Tree) -> Members:
-        return MembersByPath(index, lambda: self._own_index_tree(change, lower, True))
+    def _told_tree(self, change: Change, index: LayerIndex, lower: Tree) -> IndexTree:
+        members = MembersByPath(index, lambda: self._own_index_tree(change, lower, True))
+        return IndexTree(index, members, lower, self.spool)
 
     def _all_at_once(self, trees: list[_Indexed]) -> None:
         """Load what is not loaded of `trees`: blobs that must be fetched for it, together."""
@@ -196,13 +201,13 @@ class Realisation:
         services, layer = self._services, self.blobs.layer(change)
         check, limits = services.cancellation.check, services.archive_limits
         with self.blobs.reading(change) as blob:
-            return index(blob, layer.diff_id, check=check, limits=limits)
+            return index(blob, layer.diff_id, check=check, limits=limits, spool=self.spool)
 
     def _index_of_passing(self, change: BaseChange, layer: Layer, keep: bool) -> LayerIndex:
         services = self._services
         check, limits = services.cancellation.check, services.archive_limits
         try:
-            with Indexer(layer.diff_id, check, limits) as indexer:
+            with Indexer(layer.diff_id, check, limits, self.spool) as indexer:
                 if keep or services.whole or services.wanted(change.descriptor):
                     self.blobs.fetch(change, indexer.write)
                 else:
@@ -241,14 +246,18 @@ class Realisation:
         self.name(change.identity, layer)
         return layer
 
-    def pack_first(self, changeset: Changeset) -> tuple[Layer, dict[ByteSource, bytes]]:
+    def pack_first(self, changeset: Changeset) -> tuple[Layer, DigestMap]:
         """The packed form of a changeset that has no identity yet, and the SHA-256 digests of the
-        bytes that were packed. `name` makes it that of an identity."""
-        contents: dict[ByteSource, bytes] = {}
+        bytes that were packed, but for those of archives, which are known as such. `name` makes it
+        that of an identity."""
+        contents = DigestMap(self.spool)
 
         def seen(entry: Entry, digest: bytes) -> None:
-            if entry.source is not None:
-                contents[entry.source] = digest
+            source = entry.source
+            if isinstance(source, RangeBytes) and os.path.dirname(source.path) == self.spool:
+                return  # there may be millions
+            if source is not None:
+                contents.put(source, digest)
 
         return self._pack(changeset, seen), contents
 
@@ -279,7 +288,7 @@ class Realisation:
             if not services.store.blobs.has(blob.digest):
                 services.cached.fetch(blob, unseen)
 
-        made = recompression(services).layer(layer, fetch)
+        made = recompression(services).layer(layer, fetch, ended=True)
         if made != layer:
             self.name(identity, made)
         return made

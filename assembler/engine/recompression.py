@@ -46,23 +46,25 @@ class Recompression:
         self._limits = limits
         self._claims = claims
 
-    def layer(self, layer: Layer, fetch: Callable[[], None]) -> Layer:
+    def layer(self, layer: Layer, fetch: Callable[[], None], *, ended: bool = False) -> Layer:
         """`layer` in the compression asked for; `fetch` brings its blob, where it is needed. One that
         has this compression, at whatever level, is returned as it is (as BuildKit does), and so is
         one of no known kind; these are not fetched.
 
-        Its diff_id changes only where the format adds to the tar. Raises BadArchive when the blob
-        is not what `layer` says.
+        Its diff_id changes only where the format adds to the tar, or takes that away: with `ended` a
+        tar ends where it did before eStargz. Raises BadArchive when the blob is not what `layer` says.
         """
+        ended = ended and compression_of(layer.descriptor) == "estargz"
         if compression_of(layer.descriptor) in ("", self._compression.name):
             return layer
         source, variant = layer.descriptor.digest, f"recompressed {self._compression.identity}"
+        variant += " to its end" * ended
         known = self._known(source, variant)
         if known is not None:
             return known
         name, title = f"pack {source} {variant}", f"[internal] recompress layer {source.hex[:12]}"
         with shared(self._claims, name, title, self._sink, self._clock):
-            return self._known(source, variant) or self._made(layer, variant, fetch)
+            return self._known(source, variant) or self._made(layer, variant, fetch, ended)
 
     def _known(self, source: Digest, variant: str) -> Layer | None:
         known = self._packed.packed(source, variant)
@@ -70,7 +72,7 @@ class Recompression:
             return None
         return known
 
-    def _made(self, layer: Layer, variant: str, fetch: Callable[[], None]) -> Layer:
+    def _made(self, layer: Layer, variant: str, fetch: Callable[[], None], ended: bool) -> Layer:
         source = layer.descriptor.digest
         fetch()
         blobs = self._store.blobs
@@ -81,6 +83,7 @@ class Recompression:
                 self._compression,
                 diff_id=layer.diff_id,
                 check=self._check,
+                ended=ended,
             )
             ingest.commit_as(packed.digest, packed.size)
         made = self.described(packed)

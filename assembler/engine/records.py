@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 from assembler.cache.base import Record
 from assembler.engine.change import StepChange
@@ -22,11 +24,30 @@ from assembler.plan.plan import Plan
 from assembler.plan.steps import Copy
 
 
+class Given:
+    """What goes into the key of a step that reads `reads`; it is put down once, when it is asked for."""
+
+    def __init__(self, plan: Plan, task: Task, reads: Sequence[Read]) -> None:
+        self.task = task
+        self._plan = plan
+        self._reads = reads
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """See `plan.inputs.inputs`."""
+        task = self.task
+        return inputs(self._plan, task.stage, task.number, task.parent, self._reads)
+
+    @cached_property
+    def text(self) -> str:
+        """The document in JSON."""
+        return json.dumps(self.document, separators=(",", ":"))
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """The cache and the ledger of one build."""
 
-    plan: Plan
     services: Services
 
     def find(self, key: Digest, task: Task) -> StepChange | None:
@@ -42,48 +63,32 @@ class Records:
     def told(
         self,
         work: Vertex,
-        task: Task,
+        given: Given,
         key: Digest,
-        reads: tuple[Read, ...],
         known: StepChange | None,
         files: Mapping[str, Listing] = MappingProxyType({}),
     ) -> None:
         """Tell of a step that runs no process; of one that is `known`, only the bytes may be gone."""
         if known is None:
-            self.missed(work, task, key, reads, files)
+            self.missed(work, given, key, files)
         else:
-            self.taken(work, task, key, known)
+            self.taken(work, given.task, key, known)
 
-    def missed(
-        self,
-        work: Vertex,
-        task: Task,
-        key: Digest,
-        reads: tuple[Read, ...],
-        files: Mapping[str, Listing],
-    ) -> None:
+    def missed(self, work: Vertex, given: Given, key: Digest, files: Mapping[str, Listing]) -> None:
         """Tell that the step, whose result would be found by `key`, is done, and why."""
-        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        reason = missed(self.services, task.stage, key)
-        stage, number, ledger = task.stage, task.number, self.services.ledger
-        work.missed(ledger.missed(stage, number, key, document, reason, files))
+        stage, number = given.task.stage, given.task.number
+        reason = missed(self.services, stage, key)
+        document, text = given.document, given.text
+        ledger = self.services.ledger
+        work.missed(ledger.missed(stage, number, key, document, text, reason, files))
 
-    def record(
-        self,
-        key: Digest,
-        content: Digest,
-        change: StepChange,
-        task: Task,
-        reads: tuple[Read, ...],
-    ) -> None:
+    def record(self, key: Digest, content: Digest, change: StepChange, given: Given) -> None:
         """Remember `change` by every key that leads to it; by its definition's, `key`, with what
         went into it."""
-        document = inputs(self.plan, task.stage, task.number, task.parent, reads)
-        told = json.dumps(document, separators=(",", ":"))
-        record = Record(change.identity, change.created, told, change.ran, change.source)
+        record = Record(change.identity, change.created, given.text, change.ran, change.source)
         self.services.cache.record(key, record)
-        step, also = task.step, {content, change.identity}
+        step, also = given.task.step, {content, change.identity}
         if isinstance(step, Copy):
-            also.add(keys.mark_key(task.parent, step))
+            also.add(keys.mark_key(given.task.parent, step))
         for one in also - {key}:
             self.services.cache.record(one, replace(record, inputs="{}"))

@@ -7,7 +7,7 @@ fetched before it can be told whether its result is known: that is not done, so 
 
 from __future__ import annotations
 
-from assembler.engine.forecast import forecast
+from assembler.engine.forecast import look_ahead
 from assembler.engine.services import Remote, Services
 from assembler.errors import NotCached
 from assembler.plan.forecast import Fate
@@ -30,12 +30,12 @@ def require_cached(
 
 
 def _refuse(plan: Plan, services: Services, snapshotter: Snapshotter, *fates: Fate) -> None:
-    found = forecast(plan, services, snapshotter)
+    ahead = look_ahead(plan, services, snapshotter)
     for stage in plan.stages:
         for number, step in enumerate(stage.steps):
-            fate = found.fate(stage.index, number)
+            fate = ahead.fates[stage.index, number]
             if fate in fates:
-                reason = found.reasons.get((stage.index, number), "")
+                reason = ahead.reason(stage.index, number)
                 would = "would have to be done" if fate is Fate.RUN else "may have to be done"
                 raise NotCached(
                     f"{step.name} {would}: {reason}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from assembler.dockerfile.globs import BadGlob, Glob
 from assembler.dockerfile.ignore import IgnoreRules
@@ -18,6 +19,7 @@ from assembler.values import NamedTuple, field, mutable, replace, value
 _WILDCARD = expression(r"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 _SPECIAL = expression(r"([*?\[\\])")
 _ESCAPE = expression(r"\\(.)", re.DOTALL)
+_MOST = 50_000  # entries that are held
 _STARS = expression(r"(\\.|\[\^?(?:\\.|[^\]\\])*\]?)|\*+", re.DOTALL)
 
 
@@ -120,6 +122,13 @@ class Selection:
         if item.entry.kind is not Kind.DIRECTORY or item.listed is not None:
             return item
         return replace(item, listed=tuple(self.below(item)))
+
+    def held(self, item: Selected) -> Selected:
+        """The same, of a tree that does not change, where that is not too much for memory."""
+        if item.entry.kind is not Kind.DIRECTORY or item.listed is not None:
+            return item
+        found = tuple(islice(self.below(item), _MOST + 1))
+        return item if len(found) > _MOST else replace(item, listed=found)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry that is selected."""

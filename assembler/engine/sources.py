@@ -164,6 +164,18 @@ class Sources:
             found |= one.files.of(one.digest)
         return found
 
+    def listings(self, step: Step) -> dict[str, Listing]:
+        """What `step` selects of contexts, file by file, by its digests. Raises what `digest` raises."""
+        from assembler.engine.files import Files
+
+        found: dict[str, Listing] = {}
+        for origin, copy, _ in _readers(step):
+            if isinstance(origin, ContextOrigin):
+                files, copy = Files(), replace(copy, sources=copy.paths)
+                selection = self._context_selection(origin, copy, isinstance(step, Run))
+                found |= files.of(self.digest(copy, selection, seen=files.see))
+        return found
+
     def digest(
         self,
         step: Copy,
@@ -199,12 +211,15 @@ class Sources:
         with self._lock:
             known = self._digests.get(key)
         if known is None:
-            tree = EmptyTree() if not step.sources else self.context(origin, step).tree()
-            selection = self.select(step, tree)
-            known = self.digest(step, _unnamed(selection) if mounted else selection)
+            known = self.digest(step, self._context_selection(origin, step, mounted))
             with self._lock:
                 self._digests[key] = known
         return known
+
+    def _context_selection(self, origin: ContextOrigin, step: Copy, mounted: bool) -> Selection:
+        tree = EmptyTree() if not step.sources else self.context(origin, step).tree()
+        selection = self.select(step, tree)
+        return _unnamed(selection) if mounted else selection
 
 
 def _unnamed(selection: Selection) -> Selection:

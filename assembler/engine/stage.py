@@ -21,7 +21,7 @@ from assembler.engine.lookup import (
 from assembler.engine.mounts import MountSources, mounted
 from assembler.engine.realisation import Realisation
 from assembler.engine.recorder import Vertex, timestamp, vertex
-from assembler.engine.records import Records
+from assembler.engine.records import Given, Records
 from assembler.engine.run import execute
 from assembler.engine.scheduler import Scheduler
 from assembler.engine.selection import Selection
@@ -75,7 +75,7 @@ class StageBuilder:
 
     @property
     def _records(self) -> Records:
-        return Records(self.plan, self.services)
+        return Records(self.services)
 
     @property
     def _exports(self) -> Exports:
@@ -206,26 +206,20 @@ class StageBuilder:
         key: Digest,
         reads: tuple[Read, ...],
     ) -> StepChange:
-        known = self._records.find(key, task)
-        self._records.told(work, task, key, reads, known)
+        known, given = self._records.find(key, task), Given(self.plan, task, reads)
+        self._records.told(work, given, key, known)
         made = directories.make_directory(step, self._destination(task), self._now_ns())
         change = self._made(key, made, known)
-        self._keep(key, key, change, task, reads)
+        self._keep(key, key, change, given)
         return change
 
-    def _keep(
-        self,
-        key: Digest,
-        content: Digest,
-        change: StepChange,
-        task: Task,
-        reads: tuple[Read, ...],
-    ) -> None:
+    def _keep(self, key: Digest, content: Digest, change: StepChange, given: Given) -> None:
         """Give a changeset its form, and remember it: who waits finds both."""
+        task = given.task
         form = None if task.stage.fresh else self._form(task)
         if form is not None:
             form(task, change)
-        self._records.record(key, content, change, task, reads)
+        self._records.record(key, content, change, given)
 
     def _made(
         self,
@@ -252,15 +246,16 @@ class StageBuilder:
         bound = self._bound(step, reads, scheduler)
         reads = _selected(reads, [each.digest for _, each in bound])
         content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
+        given = Given(self.plan, task, reads)
         with self._turn(content, task, work) as turn:
             known = self._known(content, task)
             if known is not None:
                 self._records.taken(work, task, key, known)
                 if content != key:
-                    self._records.record(key, content, known, task, reads)
+                    self._records.record(key, content, known, given)
                 return known
             files = self.sources.listed(each for _, each in bound)
-            self._records.missed(work, task, key, reads, files)
+            self._records.missed(work, given, key, files)
             # A RUN asked for anew may give other files: its result gets an identity of its own.
             fresh = renewed(self.services, task.stage)
             identity = keys.fresh_key(content, uuid.uuid4().hex) if fresh else content
@@ -271,7 +266,7 @@ class StageBuilder:
                 turn.say(piece)
 
             self._run_process(output, task, step, change, dict(bound), scheduler)
-            self._records.record(key, content, change, task, reads)
+            self._records.record(key, content, change, given)
             return change
 
     def _bound(
@@ -345,18 +340,18 @@ class StageBuilder:
         if not step.fetched:
             reads = _selected(reads, [selected])
         identity = keys.content_key(task.parent, step, [selected])
-        known = self._known(identity, task)
+        known, given = self._known(identity, task), Given(self.plan, task, reads)
         if known is None:
             with self._turn(identity, task, work):
                 known = self._records.find(identity, task)
                 if known is None or not self.realisation.available(known):
-                    self._records.told(work, task, key, reads, known, files.of(selected))
+                    self._records.told(work, given, key, known, files.of(selected))
                     with scheduler.working:
                         change = self._made(identity, self._copied(task, step, selection), known)
-                    self._keep(key, identity, change, task, reads)
+                    self._keep(key, identity, change, given)
                     return change
         self._records.taken(work, task, key, known)
-        self._records.record(key, identity, known, task, reads)
+        self._records.record(key, identity, known, given)
         return known
 
     def _copy_tree_once(
@@ -381,7 +376,7 @@ class StageBuilder:
                 return None  # another build has come to it meanwhile
             with scheduler.working:
                 selection = self.sources.select(step, source)
-                items = tuple(map(selection.listed, selection.items))
+                items = tuple(map(selection.held, selection.items))
                 return self._copy_once(work, task, step, replace(selection, items=items), key)
 
     def _copied(
@@ -420,16 +415,18 @@ class StageBuilder:
             error.place_at(step.span)
             raise
         files = Files()
-        selected = self.sources.digest(step, selection, contents | archives, files.see)
+        for archive, digest in archives.items():
+            contents.put(archive, digest)
+        selected = self.sources.digest(step, selection, contents, files.see)
         identity = keys.content_key(task.parent, step, [selected])
-        reads = (Read(step.origin, step.paths, selected),)
+        given = Given(self.plan, task, (Read(step.origin, step.paths, selected),))
         change = self._records.find(identity, task)  # of the same files from elsewhere
         key = key or identity
-        self._records.told(work, task, key, reads, change, files.of(selected))
+        self._records.told(work, given, key, change, files.of(selected))
         if change is None or not self.realisation.available(change):
             self.realisation.name(identity, layer)
             change = self._made(identity, changeset, change)
-        self._records.record(key, identity, change, task, reads)
+        self._records.record(key, identity, change, given)
         return change
 
     def _destination(self, task: Task) -> Tree:

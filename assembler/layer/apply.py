@@ -41,12 +41,14 @@ def unpack(
     lower: Lower = nowhere,
     limits: Limits = DEFAULT_LIMITS,
     kinds: Set[Kind] = EVERY_KIND,
+    whiteouts: bool = True,
 ) -> Unpacked:
     """Fill the existing, empty directory `into` with the layer in `blob`, compressed or not.
 
     `lower` tells what the layers below have at a path: the attributes of directories and the links
     that this layer's names go through without naming them, and the files that its hard links mean.
-    `check` is called for each entry and MiB and may raise. Raises BadArchive, also when an entry is
+    `check` is called for each entry and MiB and may raise. Without `whiteouts` it is no layer of an
+    image: names that mean some are names of files. Raises BadArchive, also when an entry is
     of none of `kinds` or the tar's digest is not `diff_id` (T17), and what `LayerDirectory` raises;
     `into` is to be thrown away then.
     """
@@ -60,7 +62,7 @@ def unpack(
 
     count = 0
     with Ahead(produce, "unpack") as ahead, LayerDirectory(into, lower) as directory:
-        for entry, body in read(io.BufferedReader(ahead, _PIECE), limits, layers=True):
+        for entry, body in read(io.BufferedReader(ahead, _PIECE), limits, layers=whiteouts):
             check()
             if entry.kind not in kinds:
                 raise BadArchive(f"{entry.path!r} is a {entry.kind.value}", entry.path)

@@ -12,14 +12,16 @@ from assembler.cancellation import nothing
 from assembler.errors import BadArchive, NoSpace
 from assembler.layer.changeset import ByteSource, Changeset, Entry, Kind, RangeBytes
 from assembler.layer.decompression import reader
+from assembler.layer.entry_map import EntryMap
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.sparse import SparseBody
 from assembler.layer.tar_reader import read
-from assembler.layer.write import walk_order
 
-__all__ = ["RangeBytes", "expand", "is_archive"]
+__all__ = ["RangeBytes", "expand", "extract", "is_archive"]
 
 _MAX_LINKS = 40
+_MOST = 30_000  # entries that are held as such: who extracts holds as many again
+_MOST_FOLLOWED = 50_000  # paths that are remembered
 _MAX_IMPLIED = 64 << 20  # bytes of paths of directories that no member names
 _PIECE = 1 << 20
 
@@ -44,13 +46,25 @@ def expand(
     limits: Limits = DEFAULT_LIMITS,
     seen: Callable[[bytes], None] | None = None,
 ) -> Changeset:
-    """The files of the archive `source`, in canonical order, as `tar -x` would leave them. The
-    SHA-256 digest of its own bytes is `seen`.
+    """What `extract` gives, as a changeset in canonical order."""
+    return extract(source, spool, check=check, limits=limits, seen=seen).changeset()
+
+
+def extract(
+    source: ByteSource,
+    spool: str,
+    *,
+    check: Callable[[], None] = nothing,
+    limits: Limits = DEFAULT_LIMITS,
+    seen: Callable[[bytes], None] | None = None,
+) -> EntryMap:
+    """The files of the archive `source`, as `tar -x` would leave them. The SHA-256 digest of its own
+    bytes is `seen`.
 
     File bytes are put into one new file in the directory `spool`, which the caller removes when the
-    changeset is used no more. `..` and `/` stop at the archive's own root, and names that go
+    files are used no more. `..` and `/` stop at the archive's own root, and names that go
     through the archive's links are followed inside it. Directories that the archive does not name
-    are not in the changeset. Whiteouts mean nothing here: `.wh.x` is a file. Raises BadArchive,
+    are not there. Whiteouts mean nothing here: `.wh.x` is a file. Raises BadArchive,
     NoSpace; the spooled file is removed then.
     """
     import tempfile
@@ -58,14 +72,14 @@ def expand(
     descriptor, path = tempfile.mkstemp(prefix="archive-", dir=spool)
     try:
         with os.fdopen(descriptor, "wb") as out, source.open() as stream:
-            expansion = _Expansion(path, out)
+            expansion = _Expansion(path, out, spool)
             told = None if seen is None else _Hashed(stream)
             for entry, body in read(reader(told or stream, limits.size, check), limits):
                 check()
                 expansion.take(entry, body, check)
             if told is not None and seen is not None:
                 seen(told.whole(check))
-        return expansion.changeset()
+        return expansion.result(check)
     except BaseException as error:
         os.unlink(path)
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -96,90 +110,69 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class _Expansion:
-    """What is at each path, while members come. Names of one file share one entry."""
+    """What is at each path, while members come. Names of one file share an inode."""
 
-    def __init__(self, path: str, out: BinaryIO) -> None:
+    def __init__(self, path: str, out: BinaryIO, spool: str) -> None:
         self._path = path
         self._out = out
         self._offset = 0
-        self._found: dict[str, Entry] = {}
-        self._below: dict[str, set[str]] = {}
+        self._found = EntryMap(spool, _MOST)
         self._followed: dict[str, str] = {}
-        self._shared: set[int] = set()
-        """The entries that several names have had; one that none has may be another's by now."""
-        self._implied = 0
+        self._inodes = 0
 
     def take(self, entry: Entry, body: BinaryIO, check: Callable[[], None]) -> None:
         if not entry.path:
-            self._found[""] = entry
+            self._found.put(entry)
             return
         path = self._inside(entry.path)
         if not path:
             raise BadArchive(f"{entry.path!r} would replace the root directory", entry.path)
         if entry.kind is Kind.HARDLINK:
-            target = self._found.get(self._inside(entry.link)) if entry.link else None
-            if target is None or target.kind is Kind.DIRECTORY:
-                raise BadArchive(
-                    f"{entry.path!r} is a hard link to {entry.link!r}, which the archive does not "
-                    "hold before it",
-                    entry.path,
-                )
-            entry = target
-            self._shared.add(id(target))
+            entry = self._linked(entry)
         elif entry.kind is Kind.CHARACTER and entry.device == (0, 0):
             raise BadArchive(f"{entry.path!r}: no layer can hold a device 0:0", entry.path)
         elif entry.kind is Kind.FILE:
-            entry = entry._replace(path=path, source=self._spool(body, entry.size, check))
-        else:
-            entry = entry._replace(path=path)
-        self._put(path, entry)
+            entry = entry._replace(source=self._spool(body, entry.size, check))
+        self._put(entry.at(path))
 
-    def changeset(self) -> Changeset:
-        """The entries, after which nothing is left here; of a file's names the first in order carries
-        it."""
-        self._below.clear()
-        self._followed.clear()
-        first: dict[int, str] = {}
-        result: list[Entry] = []
-        for path in sorted(self._found, key=walk_order):
-            entry = self._found[path]
-            if id(entry) in self._shared:
-                name = first.setdefault(id(entry), path)
-                entry = entry._replace(path=path)
-                if name != path:
-                    entry = entry._replace(
-                        kind=Kind.HARDLINK, link=name, size=0, xattrs=(), source=None
-                    )
-            result.append(entry)
-        self._found.clear()
-        return tuple(result)
+    def result(self, check: Callable[[], None]) -> EntryMap:
+        """What is at each path in the end."""
+        implied = 0
+        before = ""
+        for path in self._found.paths():
+            check()
+            above = path.rpartition("/")[0]
+            while above and not f"{before}/".startswith(f"{above}/"):
+                implied += len(above)
+                above = above.rpartition("/")[0]
+            if implied > _MAX_IMPLIED:
+                raise BadArchive(f"{path[:200]!r}: too many directories have no member")
+            before = path
+        return self._found
 
-    def _put(self, path: str, entry: Entry) -> None:
-        before = self._found.get(path)
+    def _linked(self, entry: Entry) -> Entry:
+        """The file that a hard link names."""
+        path = self._inside(entry.link) if entry.link else ""
+        target = self._found.get(path) if path else None
+        if target is None or target.kind is Kind.DIRECTORY:
+            raise BadArchive(
+                f"{entry.path!r} is a hard link to {entry.link!r}, which the archive does not "
+                "hold before it",
+                entry.path,
+            )
+        if target.inode is None:
+            self._inodes += 1
+            target = target._replace(inode=(0, self._inodes))
+            self._found.put(target)
+        return target
+
+    def _put(self, entry: Entry) -> None:
+        before = self._found.get(entry.path)
         if before is not None and before.kind is Kind.SYMLINK:
             self._followed.clear()
-        if entry.kind is not Kind.DIRECTORY and path in self._below:
+        if entry.kind is not Kind.DIRECTORY and self._found.remove_below(entry.path):
             self._followed.clear()
-            self._remove_below(path)
-        self._found[path] = entry
-        while path:
-            above = path.rpartition("/")[0]
-            siblings = self._below.setdefault(above, set())
-            if path in siblings:
-                break
-            siblings.add(path)
-            path = above
-            if path not in self._found:
-                self._implied += len(path)
-                if self._implied > _MAX_IMPLIED:
-                    raise BadArchive(f"{entry.path[:200]!r}: too many directories have no member")
-
-    def _remove_below(self, path: str) -> None:
-        pending = list(self._below.pop(path, ()))
-        while pending:
-            gone = pending.pop()
-            self._found.pop(gone, None)
-            pending += self._below.pop(gone, ())
+        self._found.put(entry)
 
     def _inside(self, path: str) -> str:
         """`path` with the links among its parents followed inside the archive."""
@@ -188,6 +181,8 @@ class _Expansion:
             return path
         parent = self._followed.get(above)
         if parent is None:
+            if len(self._followed) >= _MOST_FOLLOWED:
+                self._followed.clear()
             parent = self._followed[above] = self._follow(above)
         return f"{parent}/{name}" if parent else name
 

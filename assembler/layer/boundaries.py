@@ -6,7 +6,7 @@ are told as Go's reader tells them, by which the readers of these formats compar
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -96,6 +96,34 @@ class Receiver(Protocol):
     def untellable(self, reason: str) -> None:
         """From here on all is `between`."""
         ...
+
+
+class UntilEnd:
+    """Hands on a tar up to its end mark, two blocks of zeros, and all of what cannot be told."""
+
+    def __init__(self, take: Callable[[memoryview], object]) -> None:
+        self._take = take
+        self._left = -1
+
+    def between(self, data: bytes) -> None:
+        """See `Receiver`."""
+        if self._left >= 0:
+            data = data[: self._left]
+            self._left -= len(data)
+        elif len(data) >= _BLOCK and not data[-_BLOCK:].strip(b"\0"):
+            self._left = _BLOCK
+        if data:
+            self._take(memoryview(data))
+
+    def member(self, member: Member) -> None:
+        """See `Receiver`."""
+
+    def content(self, data: bytes) -> None:
+        """See `Receiver`."""
+        self._take(memoryview(data))
+
+    def untellable(self, reason: str) -> None:
+        """See `Receiver`."""
 
 
 class Members:

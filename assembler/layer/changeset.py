@@ -10,6 +10,7 @@ text with surrogateescape, so any file name survives (`os.fsencode` gives the by
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from enum import Enum
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -103,8 +104,7 @@ class PathBytes(NamedTuple):
             os.close(descriptor)
 
 
-@value
-class RangeBytes:
+class RangeBytes(NamedTuple):
     """`size` bytes at `offset` of a file that only we write (the spooled files of an archive)."""
 
     path: str
@@ -188,5 +188,10 @@ class Entry(NamedTuple):
 _COMPARED = Entry._fields.index("source")
 
 
-Changeset = tuple[Entry, ...]
+Changeset = Collection[Entry]
 """Entries in an order in which parents come before children and files before their hard links."""
+
+
+def walk_order(path: str) -> str:
+    """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
+    return path.replace("/", "\0")

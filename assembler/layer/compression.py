@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from assembler.cancellation import nothing
 from assembler.errors import UsageError
 from assembler.layer.deflate import GZIP_HEADER, Engine, gzip_trailer
 from assembler.oci.descriptor import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD
@@ -24,10 +25,6 @@ Sink = Callable[[bytes | memoryview], None]
 """Takes bytes, and keeps no view of them."""
 
 Check = Callable[[], None]
-
-
-def never() -> None:
-    """A check that stops nothing."""
 
 
 BLOCK = 1 << 20
@@ -83,7 +80,7 @@ class Compression(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = nothing) -> CompressionWriter:
         """A new stream whose compressed bytes are given to `sink` in order, in this thread. `check`
         is called in any thread, at least once in about half a second, and may raise: no more comes
         then, and `write` or `close` raise it."""
@@ -140,7 +137,7 @@ class Plain:
     media_type: str = LAYER_TAR
     identity: str = "uncompressed"
 
-    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = nothing) -> CompressionWriter:
         """A stream that passes bytes on."""
         return _PlainWriter(sink)
 
@@ -184,7 +181,7 @@ class Zstd:
         """Engine, version, level and frame size."""
         return f"zstd/{libzstd()} level={self.level} frame={FRAME}{piecewise(self.level)}"
 
-    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = nothing) -> CompressionWriter:
         """A new row of frames."""
         return _ZstdWriter(self.level, self.threads or processors(), sink, check)
 
@@ -206,7 +203,7 @@ class Frames:
     """Makes zstd frames of one level; several threads may call it at once. Where a frame takes
     seconds, `check` is called for each piece of it."""
 
-    def __init__(self, level: int, check: Check = never) -> None:
+    def __init__(self, level: int, check: Check = nothing) -> None:
         self._level = level
         self._check = check
         self._idle: list[Any] = []  # a compressor serves one thread at a time
@@ -310,7 +307,7 @@ class Gzip:
         """Engine, version, level and block size."""
         return f"gzip/{Engine.of(self.level).identity} block={BLOCK}"
 
-    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = nothing) -> CompressionWriter:
         """A new gzip member."""
         return _GzipWriter(self.level, self.threads or processors(), sink)
 

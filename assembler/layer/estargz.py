@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from assembler.cancellation import nothing
 from assembler.layer.boundaries import Member, Untellable
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.compression import Check, CompressionWriter, Ending, Gzip, Sink, never
+from assembler.layer.compression import Check, CompressionWriter, Ending, Gzip, Sink
 from assembler.layer.deflate import Engine
 from assembler.layer.tar_writer import TarWriter
 from assembler.layer.toc import CHUNK, Spool, TocWriter, attributes, date, encode
@@ -47,7 +48,7 @@ class EStargz:
         """Engine, version, level, and the version of what is written here."""
         return f"estargz/1 {Engine.of(self.level).identity} chunk={CHUNK}"
 
-    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = nothing) -> CompressionWriter:
         """A new blob."""
         return _Writer(self.level, sink, self.threads)
 

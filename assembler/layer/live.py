@@ -17,7 +17,6 @@ from assembler.errors import ContextChanged
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.limits import DEFAULT_LIMITS
 from assembler.layer.overlay import attributes
-from assembler.layer.tar_writer import WHITEOUT_PREFIX
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
 from assembler.values import value
@@ -176,7 +175,10 @@ class LiveTree:
                     os.close(pending.pop()[1])
                     continue
                 path = f"{above}/{item.name}" if above else item.name
-                if path in self._without or self._unfit(path, item.name, len(pending)):
+                if path in self._without:
+                    continue
+                if len(pending) > _DEPTH or len(os.fsencode(path)) > DEFAULT_LIMITS.name:
+                    self._leave_out(path, "it lies too deep")
                     continue
                 directory = -1
                 try:
@@ -204,15 +206,6 @@ class LiveTree:
         self.lacking += 1
         if len(self.left_out) < _TOLD:
             self.left_out[path] = reason
-
-    def _unfit(self, path: str, name: str, depth: int) -> bool:
-        if name.startswith(WHITEOUT_PREFIX):
-            self._leave_out(path, f"a layer has no names that begin with {WHITEOUT_PREFIX}")
-        elif depth > _DEPTH or len(os.fsencode(path)) > DEFAULT_LIMITS.name:
-            self._leave_out(path, "it lies too deep")
-        else:
-            return False
-        return True
 
 
 def _directory(path: str, descriptor: int) -> Entry:

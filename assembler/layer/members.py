@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -15,7 +17,7 @@ from assembler.layer.changeset import Entry, RangeBytes
 from assembler.layer.decompression import reader
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.layer.tar_reader import read
-from assembler.values import field, value
+from assembler.values import NamedTuple, field, value
 
 _PIECE = 1 << 20
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -39,7 +41,7 @@ class MemberBytes:
 
     number: int
     size: int
-    members: Members | None = field(default=None, compare=False, repr=False)
+    members: Members | None = field(default=None, repr=False)
 
     def open(self) -> BinaryIO:
         """See `ByteSource.open`."""
@@ -64,13 +66,13 @@ class SpooledMembers:
         self._limits = limits
         self._check = check
         self._lock = threading.Lock()
-        self._taken: dict[int, RangeBytes] = {}
+        self._taken: list[_Taken] = []
 
     def take(self, numbers: Iterable[int]) -> None:
         """See `Members.take`. Raises BadArchive, NoSpace, and what opens the blob raises."""
         with self._lock:
-            missing = set(numbers) - self._taken.keys()
-            if missing:
+            missing = Numbers(n for n in numbers if self._range(n) is None)
+            if missing.last >= 0:
                 try:
                     self._read(missing)
                 except OSError as error:
@@ -85,43 +87,86 @@ class SpooledMembers:
     def open(self, number: int) -> BinaryIO:
         """See `Members.open`."""
         self.take((number,))
-        return self._taken[number].open()
+        found = self._range(number)
+        assert found is not None
+        return found.open()
 
-    def _read(self, missing: set[int]) -> None:
+    def _range(self, number: int) -> RangeBytes | None:
+        for taken in self._taken:
+            at = bisect_left(taken.numbers, number)
+            if at < len(taken.numbers) and taken.numbers[at] == number:
+                start, end = taken.ends[at], taken.ends[at + 1]
+                return RangeBytes(taken.path, start, end - start)
+        return None
+
+    def _read(self, missing: Numbers) -> None:
         """Read the blob up to the last of the `missing` members. That it has the bytes it should
         was seen when it came into the store."""
-        last = max(missing)
         import tempfile
 
         descriptor, path = tempfile.mkstemp(prefix="members-", dir=self._spool)
-        found: dict[int, RangeBytes] = {}
+        taken = _Taken(path, array("Q"), array("Q", [0]))
         with os.fdopen(descriptor, "wb") as out, self._blob() as blob:
             tar = reader(blob, self._limits.size)
             for number, (_, body) in enumerate(read(tar, self._limits, layers=True)):
                 self._check()
                 if number in missing:
-                    found[number] = self._copy(body, out, path)
-                if number == last:
+                    taken.numbers.append(number)
+                    taken.ends.append(taken.ends[-1] + self._copied(body, out))
+                if number == missing.last:
                     break
-        self._taken |= found
+        self._taken.append(taken)
 
-    def _copy(self, body: BinaryIO, out: BinaryIO, path: str) -> RangeBytes:
-        start = end = out.tell()
+    def _copied(self, body: BinaryIO, out: BinaryIO) -> int:
+        """How many bytes of `body` were copied."""
+        size = 0
         while piece := body.read(_PIECE):
             out.write(piece)
-            end += len(piece)
+            size += len(piece)
             self._check()
-        return RangeBytes(path, start, end - start)
+        return size
+
+
+class _Taken(NamedTuple):
+    """Which members are in the file at `path`, in their order, and where each ends, after a zero."""
+
+    path: str
+    numbers: array[int]
+    ends: array[int]
+
+
+class Numbers:
+    """A set of numbers of members, of which there may be millions: a bit for each."""
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        self._bits = bytearray()
+        self.last = -1
+        """The highest."""
+        for number in numbers:
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        """Have `number` in the set."""
+        if number > self.last:
+            self.last = number
+            self._bits.extend(bytes((number >> 3) + 1 - len(self._bits)))
+        self._bits[number >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, number: int) -> bool:
+        return number <= self.last and bool(self._bits[number >> 3] >> (number & 7) & 1)
+
+    def __iter__(self) -> Iterator[int]:
+        return (number for number in range(self.last + 1) if number in self)
 
 
 def gather(entries: Iterable[Entry]) -> None:
     """Have the bytes of `entries` at hand as far as they are in layers' blobs, each blob being read
     once."""
-    wanted: dict[int, tuple[Members, set[int]]] = {}
+    wanted: dict[int, tuple[Members, Numbers]] = {}
     for entry in entries:
         source = entry.source
         if isinstance(source, MemberBytes) and source.members is not None:
-            _, numbers = wanted.setdefault(id(source.members), (source.members, set()))
+            _, numbers = wanted.setdefault(id(source.members), (source.members, Numbers()))
             numbers.add(source.number)
     for members, numbers in wanted.values():
         members.take(numbers)

@@ -6,24 +6,24 @@ from __future__ import annotations
 from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.directory import Lower, nowhere
+from assembler.layer.entry_map import EntryMap
 from assembler.layer.following import Following
-from assembler.layer.shelf import Shelf
 from assembler.layer.tree import join
 
 
 class Placement(Following):
     """Members placed one after another, as `LayerDirectory` places them; of names only.
 
-    `settled` turns false where it matters what is below.
+    `entries` are what is at each path; the root's attributes are those of `root`. `settled` turns
+    false where it matters what is below. `spool` is a directory for what is too much for memory.
     """
 
-    def __init__(self, lower: Lower) -> None:
+    def __init__(self, lower: Lower, spool: str = "") -> None:
         self._lower = lower
         super().__init__()
         self._followed: set[str] = set()
         self._inodes = 0
-        self.directories = Shelf()
-        self.directories.add("")
+        self.entries = EntryMap(spool, listing=True)
         self.root: Entry | None = None
         self.settled = True
 
@@ -53,16 +53,16 @@ class Placement(Following):
             self._make_directory(above, name, entry)
             self._known[entry.path] = path
         elif entry.kind is Kind.WHITEOUT:
-            found = self.directories[above].get(name)
+            found = self.entries.get(path)
             if found is None:
-                self.directories[above][name] = _at(path, entry)
+                self.entries.put(_at(path, entry))
             elif found.kind is Kind.DIRECTORY:
                 self._make_opaque(path)
         elif entry.kind is Kind.HARDLINK:
             self._link(above, name, entry)
         else:
-            self._clear(above, name)
-            self.directories[above][name] = _at(path, entry)
+            self._clear(path)
+            self.entries.put(_at(path, entry))
 
     def _link(self, above: str, name: str, entry: Entry) -> None:
         target_above, _, target_name = entry.link.rpartition("/")
@@ -71,7 +71,7 @@ class Placement(Following):
         path = join(above, name)
         if f"{target}/".startswith(f"{path}/"):
             raise BadArchive(f"{entry.path!r} is a hard link to what it replaces", entry.path)
-        found = self.directories[target_above].get(target_name)
+        found = self.entries.get(target) if target_name else None
         if found is None and target_name:
             found = self._shown_below(target)
             if found is not None and found.kind is not Kind.DIRECTORY:
@@ -88,23 +88,22 @@ class Placement(Following):
         if found.kind is Kind.FILE and found.inode is None:
             self._inodes += 1
             found = found._replace(inode=(-id(self), self._inodes))
-        self._clear(above, name)
-        self.directories[target_above][target_name] = found
-        self.directories[above][name] = _at(path, found)
+        self._clear(path)
+        self.entries.put(found)
+        self.entries.put(_at(path, found))
 
     def _make_directory(self, above: str, name: str, entry: Entry) -> None:
         path = join(above, name)
-        found = self.directories[above].get(name)
+        found = self.entries.get(path)
         if found is not None and found.kind is not Kind.DIRECTORY:
             replaced = found.kind is Kind.WHITEOUT
             if not replaced:
                 below = self._shown_below(path)
                 replaced = below is not None and below.kind is Kind.DIRECTORY
-            self._clear(above, name)
+            self._clear(path)
             if replaced:
                 self._make_opaque(path)
-        self.directories[above][name] = _at(path, entry)
-        self.directories.add(path)
+        self.entries.put(_at(path, entry))
 
     def _make_opaque(self, path: str) -> None:
         self.opaque.add(path)
@@ -118,24 +117,25 @@ class Placement(Following):
         self.settled = False
         return self._lower(path)
 
-    def _clear(self, above: str, name: str) -> None:
+    def _clear(self, path: str) -> None:
         """Remove what is in the way of an entry that replaces it."""
-        found = self.directories[above].pop(name, None)
-        if found is None or found.kind is not Kind.DIRECTORY:
-            if found is not None and found.kind is Kind.SYMLINK:
+        found = self.entries.get(path)
+        if found is None:
+            return
+        self.entries.remove(path)
+        if found.kind is not Kind.DIRECTORY:
+            if found.kind is Kind.SYMLINK:
                 self._known.clear()
             return
         self._known.clear()
-        pending = [join(above, name)]
-        while pending:
-            path = pending.pop()
+        if self.opaque:
             self.opaque.discard(path)
-            below = self.directories.pop(path)
-            pending += [e.path for e in below.values() if e.kind is Kind.DIRECTORY]
+            self.opaque.difference_update(one.path for one in self.entries.below(path))
+        self.entries.remove_below(path)
 
     def _step(self, above: str, name: str, links: int) -> str:
         path = join(above, name)
-        found = self.directories[above].get(name)
+        found = self.entries.get(path)
         if found is None or found.kind is Kind.WHITEOUT:
             below = None if found is not None else self._shown_below(path)
             if below is not None and below.kind is Kind.SYMLINK:
@@ -152,4 +152,4 @@ class Placement(Following):
 
 
 def _at(path: str, entry: Entry) -> Entry:
-    return entry if entry.path == path else entry._replace(path=path)
+    return entry if entry.path == path else entry.at(path)

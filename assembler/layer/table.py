@@ -65,9 +65,9 @@ class Table:
             return None
         return cls(digest, offset, size)
 
-    def index(self, content: bytes) -> LayerIndex:
+    def index(self, content: bytes, spool: str = "") -> LayerIndex:
         """The index that the table, `content`, amounts to; members are numbered as in the table.
-        Raises ValueError for bytes that are not the table's, and for what cannot be read."""
+        `spool` as for `layer.index.index`. Raises ValueError for bytes that are not the table's, and for what cannot be read."""
         import zstandard
 
         if not self.digest.matches(content):
@@ -75,7 +75,7 @@ class Table:
         try:
             with zstandard.ZstdDecompressor().stream_reader(content) as stream:
                 text = stream.read(_LARGEST + 1).decode()
-            return of_members(_entries(text), self.digest)
+            return of_members(_entries(text), self.digest, spool=spool)
         except (zstandard.ZstdError, BadArchive, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"an unreadable table of contents: {error}") from error
 

@@ -56,8 +56,9 @@ class TarWriter:
     A piece is a view of an arena, which comes from `arena`; without that there is one arena, and a
     piece has other bytes once `sink` has returned. `epoch` caps modification times (seconds; rule
     T3), which are whole seconds unless `fractions` are wanted. Files are opened by way of `near`,
-    where it is given. `seen` is told the SHA-256 digest of each file's bytes. Nothing is closed on
-    error: a tar without its end is no tar.
+    where it is given. `seen` is told the SHA-256 digest of each file's bytes. Without `whiteouts` it
+    is no layer of an image, and names mean nothing. Nothing is closed on error: a tar without its end
+    is no tar.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class TarWriter:
         fractions: bool = False,
         near: Openings | None = None,
         seen: Seen | None = None,
+        whiteouts: bool = True,
     ) -> None:
         self._sink = sink
+        self._whiteouts = whiteouts
         self._latest = _MAX_SIZE if epoch is None else min(epoch, _MAX_SIZE)
         self._epoch = epoch
         self._fractions = fractions
@@ -160,7 +163,7 @@ class TarWriter:
         elif kind is Kind.OPAQUE:
             self._marker(f"{entry.path}/{OPAQUE_NAME}" if entry.path else OPAQUE_NAME)
         else:
-            if WHITEOUT_PREFIX in entry.path and entry.name.startswith(WHITEOUT_PREFIX):
+            if self._whiteouts and entry.name.startswith(WHITEOUT_PREFIX):
                 raise StepError(
                     f"{entry.path!r} cannot be in an image: in a layer, names that begin with "
                     f"{WHITEOUT_PREFIX} mean that a file is deleted",

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import groupby
+from operator import attrgetter
 from typing import Protocol
 
 from assembler.errors import StepError
 from assembler.layer.changeset import Entry, Kind
 
 MAX_LINKS = 40  # as the kernel, path_resolution(7)
+_MOST = 50_000  # directories whose layers are remembered
+_PATH = attrgetter("path")
 
 
 class Lookup(Protocol):
@@ -166,23 +171,26 @@ class MergedTree:
                 return None if entry.kind is Kind.WHITEOUT else entry
         return None
 
-    def children(self, path: str) -> Iterable[Entry]:
+    def children(self, path: str) -> Iterator[Entry]:
         """See `Tree.children`."""
-        found: dict[str, Entry] = {}
-        for layer in self._layers_of(path):
-            for entry in layer.children(path):
-                found.setdefault(entry.path, entry)
-        return [entry for _, entry in sorted(found.items()) if entry.kind is not Kind.WHITEOUT]
+        layers = [layer.children(path) for layer in self._layers_of(path)]
+        for _, found in groupby(merge(*layers, key=_PATH), _PATH):  # there may be a million
+            entry = next(found)
+            if entry.kind is not Kind.WHITEOUT:
+                yield entry
 
     def _layers_of(self, directory: str) -> tuple[LayerTree, ...]:
         """The layers that contribute to `directory`; none where it is no directory."""
+        known = self._showing
+        if len(known) > _MOST:
+            known = self._showing = {"": self._layers}
         unknown: list[str] = []
-        while directory not in self._showing:
+        while directory not in known:
             unknown.append(directory)
             directory = directory.rpartition("/")[0]
-        layers = self._showing[directory]
+        layers = known[directory]
         for here in reversed(unknown):
-            layers = self._showing[here] = _contributing(layers, here)
+            layers = known[here] = _contributing(layers, here)
         return layers
 
 

@@ -6,17 +6,21 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import lt
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.cancellation import nothing
 from assembler.errors import BadArchive
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import Entry, Kind, walk_order
 from assembler.layer.compression import Compression, Ending, Plain
+from assembler.layer.entry_map import SpilledChangeset
 from assembler.layer.pipe import Ahead, Behind
 from assembler.layer.tar_writer import ARENA, Seen, TarWriter
 from assembler.linux.beneath import Openings
 from assembler.oci.digest import Digest
 from assembler.values import field, value
+
+if TYPE_CHECKING:
+    from assembler.layer.boundaries import Members
 
 _PIECE = 1 << 20
 
@@ -61,7 +65,7 @@ def pack(
     `TarWriter.add_all`, `sink` and `check` raise; no thread is left then, and what reached `sink`
     is to be thrown away.
     """
-    ordered = canonical(entries)
+    ordered = entries if isinstance(entries, SpilledChangeset) else canonical(entries)
     check()
     return pack_ordered(ordered, sink, compression, epoch=epoch, check=check, seen=seen)
 
@@ -75,9 +79,10 @@ def pack_ordered(
     fractions: bool = False,
     check: Callable[[], None] = nothing,
     seen: Seen | None = None,
+    whiteouts: bool = True,
 ) -> Packed:
     """As `pack`, of entries that come in canonical order: each is asked for when it is written.
-    With `fractions`, modification times have nanoseconds."""
+    With `fractions`, modification times have nanoseconds; without `whiteouts` no name means one."""
     blob = _Blob(sink, compression, check)
     count = 0
 
@@ -101,6 +106,7 @@ def pack_ordered(
                 fractions=fractions,
                 near=near,
                 seen=seen,
+                whiteouts=whiteouts,
             )
             writer.add_all(counted())
             writer.close()
@@ -116,23 +122,40 @@ def repack(
     *,
     diff_id: Digest,
     check: Callable[[], None] = nothing,
+    ended: bool = False,
 ) -> Packed:
-    """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. Otherwise
-    as `pack`. Raises BadArchive where it has not the digest `diff_id` (T17)."""
+    """Write the tar in `tar` as a layer to `sink`, byte for byte; `Packed.entries` is 0. With `ended`
+    it ends where its end mark says, as before eStargz put its table behind that. Otherwise as `pack`.
+    Raises BadArchive where it has not the digest `diff_id` (T17)."""
     blob = _Blob(sink, compression, check)
+    found = hashlib.sha256()
+    members = _until_its_end(blob) if ended else None
     try:
         with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
             while piece := ahead.read(_PIECE):
                 check()
-                blob.take(memoryview(piece))
-        if blob.tar_digest != diff_id:
+                if members is None:
+                    blob.take(memoryview(piece))
+                else:
+                    found.update(piece)
+                    members.feed(bytes(piece))
+        if members is not None:
+            members.end()
+        whole = blob.tar_digest if members is None else Digest("sha256", found.hexdigest())
+        if whole != diff_id:
             raise BadArchive(
                 f"a layer's content is not what the image configuration says: it has the digest "
-                f"{blob.tar_digest}, not {diff_id}"
+                f"{whole}, not {diff_id}"
             )
         return blob.finish(0)
     finally:
         blob.abort()
+
+
+def _until_its_end(blob: _Blob) -> Members:
+    from assembler.layer.boundaries import Members, UntilEnd
+
+    return Members(UntilEnd(blob.take))
 
 
 def canonical(entries: Iterable[Entry]) -> list[Entry]:
@@ -149,11 +172,6 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
         result = [ordered[place] for place in sorted(ordered)]
     links = [entry for entry in result if entry.kind is Kind.HARDLINK]
     return _with_data_first(result, links) if links else result
-
-
-def walk_order(path: str) -> str:
-    """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
-    return path.replace("/", "\0")
 
 
 def _rank(kind: Kind) -> int:

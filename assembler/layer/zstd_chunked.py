@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from assembler.cancellation import nothing
 from assembler.layer.boundaries import Member, Untellable
 from assembler.layer.compression import (
     Check,
@@ -21,7 +22,6 @@ from assembler.layer.compression import (
     Sink,
     frame_threads,
     libzstd,
-    never,
     piecewise,
     processors,
 )
@@ -67,7 +67,7 @@ class ZstdChunked:
         """Engine, version, level, and the version of what is written here."""
         return f"zstd:chunked/1 {libzstd()} level={self.level} chunk={CHUNK}{piecewise(self.level)}"
 
-    def writer(self, sink: Sink, check: Check = never) -> CompressionWriter:
+    def writer(self, sink: Sink, check: Check = nothing) -> CompressionWriter:
         """A new blob."""
         return _Writer(self.level, sink, self.threads, check)
 

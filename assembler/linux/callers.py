@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -48,6 +48,18 @@ class Call(NamedTuple):
     pid: int
     number: int
     args: Sequence[int]
+
+
+class ByKernel(Exception):
+    """The call is to be carried out by the kernel as it is."""
+
+
+BY_KERNEL = -1
+Answer = int | None
+"""What the call returns; BY_KERNEL as the exception, for what is asked most; None where the caller
+was answered, or is gone."""
+Answering = Callable[[Call], Answer]
+"""Answers a call. Raises ByKernel, and OSError with the number that the caller is to see."""
 
 
 class Elsewhere(OSError):
@@ -291,6 +303,11 @@ class Callers:
             return syscalls.openat2(root, path, mode, resolve=syscalls.RESOLVE_IN_ROOT)
         finally:
             os.close(root)
+
+
+def unsigned(value: int) -> int:
+    """An argument as unsigned int, which ids, counts and modes are."""
+    return value & 0xFFFFFFFF
 
 
 def failure(number: int) -> OSError:

@@ -173,6 +173,30 @@ def held(directory: str, check: Callable[[], None] | None = None) -> Iterator[No
 
 
 @contextmanager
+def sharing(directory: str, check: Callable[[], None]) -> Iterator[None]:
+    """A lock of `directory` that others may have too, but none alone, which is waited for; `check` is
+    called meanwhile and may raise. Raises OSError."""
+    descriptor = os.open(directory, _DIRECTORY)
+    try:
+        while not _shared(descriptor):
+            check()
+            time.sleep(_TURN)
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # forks may have it open for longer
+        os.close(descriptor)
+
+
+def _shared(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
 def locked(descriptor: int, check: Callable[[], None] | None = None) -> Iterator[None]:
     """The exclusive lock of what is open as `descriptor`, waited for as by `held`; it is closed
     afterwards."""

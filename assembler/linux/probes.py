@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from assembler.errors import AssemblerError, HostError
-from assembler.linux import fuse, places, seccomp, supervisor, syscalls, userns
+from assembler.linux import fuse, places, seccomp, supervision, syscalls, userns
 from assembler.linux.group_files import delegation
 from assembler.linux.mounts import FileSystem, try_overlay
 from assembler.linux.resources import CONTROLLERS
@@ -218,7 +218,7 @@ def _filter(directory: str) -> str:
 
 
 def _supervision(directory: str) -> str:
-    if not supervisor.available():
+    if not supervision.available():
         raise OSError(0, "no listener can be made, or no /proc mounted")
     return ""
 

@@ -1,7 +1,7 @@
 """HTTP with one policy: redirects, limits, retries (reliability.md 1.2).
 
 Redirects are followed by hand: what we added to a request never reaches another origin, https never
-becomes http, and none leads from the internet to an address inside. Bodies are bounded or streamed.
+becomes http, and none leads further inside than where it comes from. Bodies are bounded or streamed.
 Failures become errors that name the registry and the operation, never a URL with a query.
 """
 
@@ -20,9 +20,9 @@ from assembler.errors import ProtocolViolation, RateLimited, Unreachable, UsageE
 from assembler.net.body import MAX_ERROR_BODY, FileBody, decoded, parsed
 from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, Zone
 from assembler.net.proxy import Proxies
-from assembler.net.retry import RETRYABLE, RetryPolicy, asked_for, come_back
+from assembler.net.retry import RETRYABLE, Attempts, RetryPolicy, asked_for, come_back
 from assembler.net.trace import Exchanged
 from assembler.net.warning import Warnings
 from assembler.values import field, replace, value
@@ -54,9 +54,9 @@ attempt."""
 @value
 class Request:
     """One request. `private` headers go to the first origin only; `length` is of a body given by
-    pieces; `hint` says what to do when nothing answers, where that is no registry. `public` forbids
-    every address that is not public. The head of the answer may take `patience` seconds, None for
-    the usual limit."""
+    pieces; `hint` says what to do when nothing answers, where that is no registry. `zone` forbids
+    every address that is further inside. The head of the answer may take `patience` seconds, None for
+    the usual limit. A `brief` one is of what can be had elsewhere."""
 
     method: str
     url: str
@@ -68,20 +68,21 @@ class Request:
     length: int | None = None
     follow: bool = True
     hint: str = ""
-    public: bool = False
+    zone: Zone = Zone.LINK
     patience: float | None = None
+    brief: bool = False
 
 
 @value
 class Response:
     """An answer whose body was read, up to a limit. `url` is where it came from, behind all redirects,
-    and `inside` says that this is an address that is not public."""
+    and `zone` that of its address."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     url: str = field(repr=False)
-    inside: bool = False
+    zone: Zone = Zone.PUBLIC
 
     def header(self, name: str) -> str:
         """The header `name`, empty when there is none."""
@@ -95,13 +96,13 @@ class Response:
 @value
 class Stream:
     """An answer whose body is being read: each piece is good until the next one is asked for. `url`
-    and `inside` as of a Response."""
+    and `zone` as of a Response."""
 
     status: int
     headers: Mapping[str, str]
     pieces: Iterator[memoryview] = field(repr=False)
     url: str = field(repr=False)
-    inside: bool = False
+    zone: Zone = Zone.PUBLIC
 
     def header(self, name: str) -> str:
         """The header `name`, empty when there is none."""
@@ -113,7 +114,7 @@ class _Received:
     response: Answer
     headers: Mapping[str, str]
     request: Request  # as it was sent to the last origin
-    inside: bool
+    zone: Zone
 
 
 class HttpClient:
@@ -152,6 +153,8 @@ class HttpClient:
         self._clock = clock
         self._lock = threading.Lock()
         self._made: Transport | None = None
+        self._lively: set[str] = set()
+        """Where a good answer came from: the starts of URLs."""
 
     def __enter__(self) -> HttpClient:
         return self
@@ -167,23 +170,22 @@ class HttpClient:
         asked later than the policy allows, ProtocolViolation for a body over the limit. Statuses
         are the caller's to judge.
         """
-        attempt, started = 0, self._clock()
+        attempts = self.attempts(brief=request.brief)
+        until = attempts.began + self._policy.budget
         while True:
             self._cancellation.check()
             try:
-                response = self._once(request, limit, started + self._policy.budget)
+                response = self._once(request, limit, until)
             except Unreachable as error:
-                if not self.pause(attempt, failure=error, started=started):
+                if not self.pause(attempts, error):
                     raise
             else:
                 if response.status not in RETRYABLE:
                     return response
-                retry_after = response.header("retry-after")
-                self._refuse_to_wait(request, response.status, retry_after, started)
+                self._refuse_to_wait(request, response, attempts.began)
                 why = f"{request.registry}: {request.operation} was answered with {response.status}"
-                if not self.pause(attempt, retry_after, started=started, why=why):
+                if not self.pause(attempts, answer=response, why=why):
                     return response
-            attempt += 1
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Stream]:
@@ -192,28 +194,38 @@ class HttpClient:
         with self._send(request, None) as answer:
             response = answer.response
             pieces, url = self._pieces(answer), answer.request.url
-            yield Stream(response.status_code, answer.headers, pieces, url, answer.inside)
+            yield Stream(response.status_code, answer.headers, pieces, url, answer.zone)
 
-    def now(self) -> float:
-        """The moment on the clock of `pause`."""
-        return self._clock()
+    def attempts(self, *, brief: bool = False) -> Attempts:
+        """Those that something has which begins now; `brief` if it can be had elsewhere."""
+        return Attempts(self._policy, self._clock(), brief=brief)
+
+    def moves_on(self, attempts: Attempts) -> None:
+        """What is tried has moved on by now."""
+        attempts.move_on(self._clock())
 
     def pause(
         self,
-        attempt: int,
-        retry_after: str = "",
-        *,
+        attempts: Attempts,
         failure: Unreachable | None = None,
-        started: float | None = None,
+        *,
+        answer: Response | Stream | None = None,
         why: str = "",
     ) -> bool:
-        """Wait before attempt `attempt` + 1; false when the policy allows no more, or `failure` is of
-        a kind that stays. `started` is when the first attempt was, on the clock. The user is told
-        `why`, else the failure."""
-        if failure is not None and failure.cause and attempt >= Cause(failure.cause).tries - 1:
-            return False
-        spent = 0.0 if started is None else self._clock() - started
-        seconds = self._policy.wait(attempt, retry_after, spent)
+        """Wait before the next attempt after a `failure`, or an `answer` that is one; false when the
+        policy allows no more, or what failed stays so. The user is told `why`, else the failure."""
+        way, lively, worth, retry_after = "", False, 0, ""
+        if failure is not None:
+            lively = failure.lively
+            if failure.cause:
+                worth = Cause(failure.cause).worth
+                way = "" if worth else failure.cause
+        elif answer is not None:
+            way, retry_after = str(answer.status), answer.header("retry-after")
+            lively = _site(answer.url) in self._lively
+        seconds = attempts.fail(
+            way, self._clock(), lively=lively, worth=worth, retry_after=retry_after
+        )
         if seconds is None:
             return False
         if why or failure is not None:
@@ -222,12 +234,11 @@ class HttpClient:
         self._cancellation.check()
         return True
 
-    def _refuse_to_wait(
-        self, request: Request, status: int, retry_after: str, started: float
-    ) -> None:
+    def _refuse_to_wait(self, request: Request, answer: Response, began: float) -> None:
         """Raise the error for a registry that wants to be asked when nobody waits any more."""
-        spent = self._clock() - started
-        if spent + (asked_for(retry_after) or 0.0) <= self._policy.budget:
+        status, retry_after = answer.status, answer.header("retry-after")
+        asked, spent = asked_for(retry_after), self._clock() - began
+        if asked is None or spent + asked <= self._policy.budget:
             return
         kind = RateLimited if status == 429 else Unreachable
         what = "limits the rate of requests" if status == 429 else "is not ready"
@@ -265,7 +276,7 @@ class HttpClient:
                 what = f"sent more than {limit} bytes for"
                 raise _violation(request, what, status=response.status_code)
             url = answer.request.url
-            return Response(response.status_code, answer.headers, body, url, answer.inside)
+            return Response(response.status_code, answer.headers, body, url, answer.zone)
 
     def _check_scheme(self, answer: _Received, body: bytes) -> None:
         """Servers that speak TLS tell who does not by a 400 in plain http."""
@@ -281,16 +292,18 @@ class HttpClient:
             stream = response.extensions["network_stream"]
             try:
                 headers = _headers(response)
+                if response.status_code < 500 and response.status_code not in RETRYABLE:
+                    self._lively.add(_site(request.url))
                 if "warning" in headers:
                     self._warnings.note(request.registry, response.headers.get_list("warning"))
                 location, status = headers.get("location", ""), response.status_code
                 if not (request.follow and status in _REDIRECTS and location):
-                    yield _Received(response, headers, request, stream.inside)
+                    yield _Received(response, headers, request, stream.zone)
                     return
                 redirects += 1
                 if redirects > MAX_REDIRECTS:
                     raise _violation(request, "redirected", f"more than {MAX_REDIRECTS} times")
-                request = _redirected(request, status, location, stream.inside)
+                request = _redirected(request, status, location, stream.zone)
                 self._drain(response)
             finally:
                 received = stream.received
@@ -325,7 +338,7 @@ class HttpClient:
             headers.append(("Transfer-Encoding", "chunked"))
         elif length or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("Content-Length", str(length)))
-        call = Call(request.public, request.patience, until)
+        call = Call(request.zone, request.patience, until)
         try:
             return transport.handle_request(
                 transport.request(request.method, request.url, headers, body, call)
@@ -367,9 +380,11 @@ class HttpClient:
         return self._unreachable(request, classify(error), str(error))
 
     def _unreachable(self, request: Request, cause: Cause, detail: str) -> Unreachable:
-        return unreachable(
+        error = unreachable(
             request.registry, request.operation, Origin.of(request.url), cause, detail, request.hint
         )
+        error.lively = _site(request.url) in self._lively
+        return error
 
     def _transport(self) -> Transport:
         if self._made is not None:
@@ -393,6 +408,12 @@ class HttpClient:
             return self._made
 
 
+def _site(url: str) -> str:
+    """Scheme, host and port of `url` as they are written."""
+    end = url.find("/", url.find("://") + 3)
+    return url if end < 0 else url[:end]
+
+
 def _length(request: Request) -> int | None:
     """Of the body, None where nobody knows."""
     body = request.body
@@ -401,7 +422,7 @@ def _length(request: Request) -> int | None:
     return len(body) if isinstance(body, bytes) else body.length
 
 
-def _redirected(request: Request, status: int, location: str, inside: bool) -> Request:
+def _redirected(request: Request, status: int, location: str, here: Zone) -> Request:
     """The request that a redirect asks for. Raises ProtocolViolation for one that must not be
     followed. What was dropped on the way to another origin does not come back on the way home."""
     try:
@@ -411,17 +432,17 @@ def _redirected(request: Request, status: int, location: str, inside: bool) -> R
         raise _violation(request, "redirected", "to something that is no URL") from error
     if before.scheme == "https" and after.scheme == "http":
         raise _violation(request, "redirected", f"from https to http ({after.host}); refused")
-    headers, private, public = dict(request.headers), request.private, request.public
+    headers, private, zone = dict(request.headers), request.private, request.zone
     if before != after:
         headers = {name: text for name, text in headers.items() if name.lower() in _GO_ALONG}
-        private, public = {}, public or not inside
+        private, zone = {}, max(zone, here)
     method, body, length = request.method, request.body, request.length
     if status == 303 and method != "HEAD":  # RFC 9110 15.4.4: look there
         method, body, length = "GET", b"", None
         headers.pop("Content-Type", None)
     return replace(
         request, method=method, url=url, headers=headers, private=private, body=body, length=length,
-        public=public,
+        zone=zone,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import httpx
 
 from assembler.cancellation import Cancellation
 from assembler.net.limits import Limits
+from assembler.net.origin import Zone
 
 PIECE = 256 << 10
 _BUFFER = 1 << 20
@@ -27,8 +28,8 @@ _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class SocketStream:
-    """A connected socket. `inside` says that its address is not a public one. What goes wrong is an
-    httpx.TransportError, or Cancelled."""
+    """A connected socket, its address in `zone`. What goes wrong is an httpx.TransportError, or
+    Cancelled."""
 
     def __init__(
         self,
@@ -36,11 +37,11 @@ class SocketStream:
         *,
         cancellation: Cancellation,
         limits: Limits,
-        inside: bool = False,
+        zone: Zone = Zone.PUBLIC,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         connection.setblocking(False)
-        self.inside = inside
+        self.zone = zone
         self._socket = connection
         self._cancellation = cancellation
         self._limits = limits

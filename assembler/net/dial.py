@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.net.origin import is_public
+from assembler.net.origin import Zone, zone_of
 
 NEXT_ADDRESS = 0.25  # seconds (RFC 8305 5, Connection Attempt Delay)
 MOST_ADDRESSES = 16
@@ -29,7 +29,7 @@ LookUp = Callable[[str, int], Sequence[Address]]
 
 
 class AddressRefused(Exception):
-    """Every address of a host that must be public is not."""
+    """Every address of a host is further inside than it may be."""
 
 
 def look_up(host: str, port: int) -> list[Address]:
@@ -74,9 +74,10 @@ def resolve(
     return list(answer)
 
 
-def only_public(addresses: Sequence[Address]) -> list[Address]:
-    """Those of `addresses` that are public. Raises AddressRefused when there are none."""
-    found = [one for one in addresses if is_public(str(one[1][0]))]
+def no_further_in(addresses: Sequence[Address], zone: Zone) -> list[Address]:
+    """Those of `addresses` that are in `zone` or further out. Raises AddressRefused when there are
+    none."""
+    found = [one for one in addresses if zone_of(str(one[1][0])) >= zone]
     if addresses and not found:
         raise AddressRefused(str(addresses[0][1][0]))
     return found

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from assembler.errors import Unreachable
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, is_loopback
 from assembler.source import printable
 
 
 class Cause(StrEnum):
-    """Kinds of failure. `tries` says how often it is worth trying at all."""
+    """Kinds of failure."""
 
     NAME_UNKNOWN = "the name does not exist"
     NAME_UNANSWERED = "the name could not be looked up"
@@ -36,14 +36,15 @@ class Cause(StrEnum):
     TLS = "no TLS connection came about"
 
     @property
-    def tries(self) -> int:
-        """At most so many: a port that refuses stays so for a while, a certificate for longer."""
+    def worth(self) -> int:
+        """So many attempts, 0 for any number: a port that refuses stays so for a while, a certificate
+        for longer."""
         if self in (Cause.NAME_UNKNOWN, Cause.REFUSED, Cause.UNANSWERED, Cause.HANDSHAKE):
             return 3
         lasting = self.is_certificate or self in (
             Cause.CLIENT_CERTIFICATE, Cause.SPEAKS_PLAIN, Cause.SPEAKS_TLS
         )  # fmt: skip
-        return 1 if lasting else 1000
+        return 1 if lasting else 0
 
     @property
     def is_certificate(self) -> bool:
@@ -136,6 +137,12 @@ def remedy(cause: Cause, origin: Origin) -> str:
     here = f"~/.config/containers/certs.d/{origin.name}"
     insecure = f"allow it with --insecure-registry {origin.name}"
     ours = f"put a certificate and its key into {here}/client.cert and {here}/client.key"
+    secure = "use https for it, without --insecure-registry"
+    if is_loopback(origin.host):
+        secure = (
+            "a registry of this machine is taken to speak plain http: give --tls-verify, or put its"
+            f" certificate authority into {here}/ca.crt"
+        )
     hints = {
         Cause.WRONG_NAME: "use the name that the certificate is for, or have one made for"
         f" {origin.host}; or {insecure}",
@@ -146,7 +153,7 @@ def remedy(cause: Cause, origin: Origin) -> str:
         Cause.CLIENT_CERTIFICATE: ours,
         Cause.HANDSHAKE: ours,
         Cause.SPEAKS_PLAIN: insecure,
-        Cause.SPEAKS_TLS: "use https for it, without --insecure-registry",
+        Cause.SPEAKS_TLS: secure,
         Cause.TLS: f"which TLS does it speak? certificates for it belong into {here}",
         Cause.NAME_UNKNOWN: "is its name right?",
         Cause.NAME_UNANSWERED: "is there a network, and a name server in /etc/resolv.conf?",

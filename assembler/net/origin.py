@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from urllib.parse import urlsplit
 
 from assembler.values import value
 
 _PORTS = {"http": 80, "https": 443}
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
+"""Where clouds tell a machine its secrets, as at 169.254.169.254: AWS by IPv6, Alibaba."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -52,25 +55,36 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_public(address: str) -> bool:
-    """Whether the IP address is one of the internet at large: not loopback, link-local, private,
-    shared (RFC 6598) or multicast, also where an IPv6 address stands for an IPv4 one."""
+class Zone(enum.IntEnum):
+    """How far inside an address is, the innermost first: of this link, where clouds have their metadata;
+    of this machine or a private network; of the internet at large."""
+
+    LINK = 0
+    INSIDE = 1
+    PUBLIC = 2
+
+
+def zone_of(address: str) -> Zone:
+    """The zone of an IP address. INSIDE is what is loopback, private, shared (RFC 6598) or multicast;
+    an IPv6 address that stands for an IPv4 one is where that is."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour
         if inner is None and found in _NAT64:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
-            return is_public(str(inner))
-    return found.is_global and not found.is_multicast
+            return zone_of(str(inner))
+    if found.is_link_local or found in _METADATA:
+        return Zone.LINK
+    return Zone.PUBLIC if found.is_global and not found.is_multicast else Zone.INSIDE
 
 
-def is_inside(host: str) -> bool:
-    """Whether `host` (without port) is an address that is not public, or a name of this machine. Other
-    names are not looked up: behind a proxy only it does that."""
+def zone_of_host(host: str) -> Zone:
+    """The zone of `host` (without port), which is an address or a name of this machine. Other names
+    are not looked up and taken to be public: behind a proxy only it knows."""
     if is_loopback(host):
-        return True
+        return Zone.INSIDE
     try:
-        return not is_public(host)
+        return zone_of(host)
     except ValueError:
-        return False
+        return Zone.PUBLIC

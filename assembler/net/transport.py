@@ -18,10 +18,10 @@ import httpx
 from assembler.cancellation import NOTICING, Cancellation
 from assembler.net.body import MAX_ERROR_BODY, FileBody
 from assembler.net.connection import SocketStream
-from assembler.net.dial import LookUp, connect, only_public, resolve
+from assembler.net.dial import AddressRefused, LookUp, connect, no_further_in, resolve
 from assembler.net.exchange import Exchange, Head
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin, is_inside, is_public
+from assembler.net.origin import Origin, Zone, zone_of, zone_of_host
 from assembler.net.proxy import Proxies, Proxy
 from assembler.net.sending import Sending
 from assembler.net.sending import Unsent as Unsent
@@ -48,11 +48,11 @@ ERRORS = (httpx.TransportError, OSError)  # ssl.SSLError is one of the latter
 class Call:
     """How a request is to be sent; handed over in `httpx.Request.extensions`.
 
-    `public` forbids every address that is not public, `head` are the seconds that the answer may
+    `zone` forbids every address that is further inside, `head` are the seconds that the answer may
     take, `until` is when all is over on the clock.
     """
 
-    public: bool = False
+    zone: Zone = Zone.LINK
     head: float | None = None
     until: float | None = None
 
@@ -243,12 +243,13 @@ class Transport(httpx.BaseTransport):
     def _connect(self, origin: Origin, call: Call) -> _Connection:
         proxy = self._proxies.choose(origin)
         if proxy is None:
-            stream = self._socket(origin.host, origin.port, call.public)
+            stream = self._socket(origin.host, origin.port, call.zone)
         else:
-            if call.public and is_inside(origin.host):
-                only_public([(0, (origin.host, origin.port))])
+            zone = zone_of_host(origin.host)
+            if zone < call.zone:
+                raise AddressRefused(origin.host)
             stream = self._to_proxy(proxy)
-            stream.inside = is_inside(origin.host)
+            stream.zone = zone
         try:
             if origin.scheme == "https":
                 if proxy is not None:
@@ -262,21 +263,21 @@ class Transport(httpx.BaseTransport):
 
     def _to_proxy(self, proxy: Proxy) -> SocketStream:
         try:
-            return self._socket(proxy.host, proxy.port, public=False)
+            return self._socket(proxy.host, proxy.port, Zone.LINK)
         except OSError as error:
             raise httpx.ProxyError(f"{proxy} of {proxy.variable}: {error}") from error
 
-    def _socket(self, host: str, port: int, public: bool) -> SocketStream:
+    def _socket(self, host: str, port: int, zone: Zone) -> SocketStream:
         seconds, cancellation = self._limits.connect, self._cancellation
         addresses = resolve(host, port, cancellation, seconds, self._look_up)
-        if public:
-            addresses = only_public(addresses)
+        if zone is not Zone.LINK:
+            addresses = no_further_in(addresses, zone)
         connection = connect(addresses, cancellation, seconds)
         return SocketStream(
             connection,
             cancellation=cancellation,
             limits=self._limits,
-            inside=not is_public(str(connection.getpeername()[0])),
+            zone=zone_of(str(connection.getpeername()[0])),
             clock=self._clock,
         )
 
@@ -317,7 +318,7 @@ def body_of(answer: httpx.Response) -> Iterator[memoryview]:
 def _reusable(host: _Host, call: Call) -> _Connection | None:
     while host.idle:
         found = host.idle.pop()
-        if not found.exchange.expired and not (call.public and found.exchange.stream.inside):
+        if not found.exchange.expired and found.exchange.stream.zone >= call.zone:
             return found
         found.exchange.close()
     return None

@@ -26,6 +26,10 @@ DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
 CACHE_CONFIG = "application/vnd.assemble.cache.v1+json"
 """What a shared cache has in place of an image's configuration (`cache.document`)."""
+CACHE_LISTINGS = "application/vnd.assemble.cache.listings.v1"
+"""What its COPYs selected, file by file (`cache.listings`)."""
+
+_FOREIGN_CACHE = "application/vnd.buildkit.cacheconfig."
 
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
@@ -188,3 +192,11 @@ def compression_of(layer: Descriptor) -> str:
     if name == "zstd" and CHUNKED_CHECKSUM in layer.annotations:
         return "zstd:chunked"
     return name
+
+
+def is_blob(entry: Descriptor) -> bool:
+    """Whether what an index names is no manifest: a layer, or what only caches have. Shared caches
+    may be such indexes, of BuildKit too."""
+    kind = entry.media_type
+    of_caches = kind in (CACHE_CONFIG, CACHE_LISTINGS) or kind.startswith(_FOREIGN_CACHE)
+    return of_caches or bool(compression_of(entry))

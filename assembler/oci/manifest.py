@@ -24,6 +24,8 @@ from assembler.oci.platform import Platform
 from assembler.values import field, replace, value
 
 MAX_INDEX_ENTRIES = 1000
+MAX_DEPTH = 4
+"""How many indexes may be in each other (reliability M5)."""
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 

@@ -15,7 +15,7 @@ from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
 from assembler.store.blobs import Blobs as BlobDirectory
 from assembler.store.disk import Disk, Fsync, translated
-from assembler.store.refs import read_index, replace_file, write_index
+from assembler.store.refs import read_annotated, replace_file, write_index
 from assembler.values import replace
 
 AllOf = Callable[[Sequence[Callable[[Check], None]], Check], None]
@@ -73,10 +73,13 @@ def write_layout(
     documents: Mapping[Digest, bytes],
     check: Check = nothing,
     all_of: AllOf = one_by_one,
+    *,
+    cache: bool = False,
 ) -> None:
     """Have `entry` in the layout at `path`, with the `blobs` and `documents` that it leads to; it
-    takes the place of what had its tag. `all_of` brings the blobs. Raises OSError, BlobCorrupt, and
-    what `open` raises."""
+    takes the place of what had its tag. `all_of` brings the blobs. A layout that begins with a
+    `cache` is marked as such a one (see `superseded`). Raises OSError, BlobCorrupt, and what `open`
+    raises."""
     os.makedirs(os.path.join(path, "blobs", "sha256"), exist_ok=True)
     with held(path, check):  # writers take turns: a reader sees one after the other
         target = BlobDirectory(path, check, disk=Disk(Fsync.BATCH))
@@ -92,8 +95,13 @@ def write_layout(
                 os.rmdir(work)
         replace_file(os.path.join(path, "oci-layout"), b'{"imageLayoutVersion":"1.0.0"}')
         index, tag = os.path.join(path, "index.json"), entry.annotations.get(REF_NAME)
-        kept = [old for old in read_index(index) if not _replaced(old, entry, tag)]
-        write_index(index, [*kept, entry])
+        entries, annotations = read_annotated(index)
+        if cache and not os.path.lexists(index):
+            from assembler.output.superseded import CACHES, holds_only
+
+            annotations = {CACHES: "true"} if holds_only(path, entry) else {}
+        kept = [old for old in entries if not _replaced(old, entry, tag)]
+        write_index(index, [*kept, entry], annotations)
 
 
 def _put(target: BlobDirectory, blob: Descriptor, open: Blobs, check: Check) -> None:

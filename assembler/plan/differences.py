@@ -24,6 +24,7 @@ Listing = Mapping[str, str]
 """What a selection holds: by path what `File.parse` reads."""
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
+LINKS = "links"
 
 _FIELDS = (
     "args", "env", "user", "cwd", "argv", "scripts", "network", "security", "hostname", "hosts",
@@ -32,15 +33,18 @@ _FIELDS = (
 )  # fmt: skip
 """In this order; what a newer version adds comes after them."""
 _KNOWN = frozenset(_FIELDS)
+_SELECTING = ("inline", "parents", "exclude", "unpack")
+"""By these the same files may be taken otherwise."""
 
 
 @value
 class Difference:
     """One thing that is not as it was.
 
-    `what` it is: `base`, `stage` or `step` (what is below), the name of a field (`env`, `cwd` …),
-    `sources`, `mount`, `origin`, `file`, or `files` where it is not known which. `name` is which
-    one; `change` is `added`, `removed`, `changed`, or which property of it changed, such as `mode`.
+    `what` it is: `base`, `platform`, `stage` or `step` (what is below), the name of a field (`env`,
+    `cwd` …), `sources`, `mount`, `origin`, `file`, or `files` where it is not known which. `name` is
+    which one; `change` is `added`, `removed`, `changed`, or which property of it changed, such as
+    `mode`; of files also `links`, where only which of them are one did.
     `old` and `new` are texts, empty for nothing. `place` is the instruction or mount it is in.
     """
 
@@ -150,10 +154,11 @@ def _groups(
         if not _same(old_value, new_value):
             yield list(_field(field, old_value, new_value)), 0
     yield list(_mounts(_objects(old, "mounts"), _objects(new, "mounts"))), 0
+    otherwise = not all(_same(before.get(field), after.get(field)) for field in _SELECTING)
     pairs = zip_longest(_objects(old, "origins"), _objects(new, "origins"))
     for number, (one, other) in enumerate(pairs):
         place = _place(new if other else old, other or one or {}, number)
-        yield _origin(one or {}, other or {}, place, files)
+        yield _origin(one or {}, other or {}, place, otherwise, files)
 
 
 def _linked(old: Document, new: Document) -> bool:
@@ -175,6 +180,9 @@ def _below(old: Document, new: Document) -> list[Difference]:
         return [Difference("base", names[1], "replaced", names[0], names[1])]
     if kinds[1] == "stage":
         return [Difference("stage", names[1])]
+    platforms = _text(old, "platform"), _text(new, "platform")
+    if all(platforms) and platforms[0] != platforms[1]:
+        return [Difference("platform", old=platforms[0], new=platforms[1])]
     return [Difference("base", names[1], "moved", _text(old, "digest"), _text(new, "digest"))]
 
 
@@ -259,9 +267,13 @@ def _mount(old: Document | None, new: Document | None) -> Iterator[Difference]:
 
 
 def _origin(
-    old: Document, new: Document, place: str, files: Callable[[str], Listing | None]
+    old: Document,
+    new: Document,
+    place: str,
+    otherwise: bool,
+    files: Callable[[str], Listing | None],
 ) -> tuple[list[Difference], int]:
-    """What differs in one thing that is read, and how many more files than those."""
+    """What differs in one thing that is read, maybe `otherwise`, and how many more files than those."""
     kinds = _text(old, "from"), _text(new, "from")
     sources = [_shown(one.get("sources", [])) for one in (old, new)]
     names = [f"{_text(one, 'from')} {_text(one, 'name')}".strip() for one in (old, new)]
@@ -281,6 +293,9 @@ def _origin(
         changed, count = changed_files(before, after, place)
         if count:
             return found + changed, count - len(changed)
+        if not found and not otherwise:  # which names are one file is in no listing
+            found.append(Difference("files", names[1], LINKS, digests[0], digests[1], place))
+        return found, 0
     if not found:
         found.append(Difference("files", names[1], CHANGED, digests[0], digests[1], place))
     return found, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from assembler.ages import age
+from assembler.ages import origin
 from assembler.oci.descriptor import Descriptor
 from assembler.plan.plan import Plan
 from assembler.values import field, value
@@ -31,8 +31,7 @@ class Hit:
     age: float | None = None
 
     def __str__(self) -> str:
-        where = f"from {self.source}" if self.source else "local"
-        return where if self.age is None else f"{where}, {age(self.age)} old"
+        return origin(f"from {self.source}" if self.source else "local", self.age)
 
 
 @value

@@ -95,9 +95,10 @@ def _parent(plan: Plan, stage: PlannedStage, number: int, key: Digest) -> dict[s
     if isinstance(base, ImageBase):
         image = plan.images[base.image]
         named = {"name": _image(image.name), "digest": str(image.manifest.digest)}
-        return {**parent, "is": "base", **named}
+        platform = str(image.config.platform)
+        return {**parent, "is": "base", **named, "platform": platform}
     name = base.context if isinstance(base, ContextBase) else ""
-    return {**parent, "is": "scratch", "name": name}
+    return {**parent, "is": "scratch", "name": name, "platform": str(stage.platform)}
 
 
 def _fields(step: Step) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def text(plan: Plan, forecast: Forecast) -> str:
             hit = forecast.hits.get((stage.index, number))
             told = f"  ({printable(str(hit))})" if hit else ""
             lines.append(f"  {fate.value:<8}  {_shortened(step_text(step), 100)}{told}")
+            if reason := forecast.reasons.get((stage.index, number)):
+                lines.append(f"            {printable(reason)}")
     lines += ["", summary(plan, forecast)]
     return "\n".join(lines) + "\n"
 

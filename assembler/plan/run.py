@@ -28,9 +28,12 @@ def run(state: StageState, instruction: Run, scope: StageScope) -> StageState:
     told = [
         f"{key}={state.environment.get(key, value or '')}" for key, value in state.arguments.pairs
     ]
+    # of a declared one the step may see what was given in the other case: in the key too (rule A11)
+    declared = [pair for pair in scope.proxies if pair[0] in state.arguments]
+    proxies = tuple(pair for pair in declared if state.environment.get(pair[0]) != pair[1])
     step = RunStep(
         argv=argv,
-        env=state.environment.pairs,
+        env=state.environment.pairs + proxies,
         cwd=state.cwd,
         user=state.execution.user,
         mounts=_mounts(state, instruction, scope),

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from assembler.plan.differences import ADDED, CHANGED, REMOVED, Difference, contrasted, title
+from assembler.plan.differences import (
+    ADDED,
+    CHANGED,
+    LINKS,
+    REMOVED,
+    Difference,
+    contrasted,
+    title,
+)
 from assembler.source import printable, redacted
 
 _LENGTH = 60  # characters of a value
@@ -114,6 +122,8 @@ def _source(difference: Difference) -> str:
         return _contrast(difference.old, difference.new)
     kind, _, name = difference.name.partition(" ")
     name = _name(name)
+    if difference.change == LINKS:
+        return f"hard links of {kind} {name} changed" if name else "its hard links changed"
     if difference.change != CHANGED:
         return f"{_name(difference.name)} {difference.change}"
     if kind in ("url", "git"):

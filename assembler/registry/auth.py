@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from assembler.errors import ProtocolViolation, Unauthorized
 from assembler.net.client import HttpClient, Request, Response
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, Zone
 from assembler.registry import challenges, messages, realms
 from assembler.registry.challenges import Challenge, Scopes
 from assembler.registry.credential import Credential, Found
@@ -39,7 +39,8 @@ class Tokens:
     """The Authorization headers for one repository. Threads share it: of those that need the same
     new token one asks for it, and the others wait.
 
-    `find` gives the credential; `learnt` the token servers that a login was verified with.
+    `find` gives the credential, and is asked again when that is refused: what helpers give may end
+    (gcloud's within an hour). `learnt` are the token servers that a login was verified with.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Tokens:
         self._refused: set[tuple[str, str]] = set()
         self._found: Found | None = None
         self._refreshed = ""
-        self._inside = False
+        self._zone = Zone.PUBLIC
 
     @property
     def found(self) -> Found | None:
@@ -103,12 +104,13 @@ class Tokens:
         *,
         used: str = "",
         challenge: str = "",
-        inside: bool | None = None,
+        zone: Zone | None = None,
     ) -> str:
         """A header other than `used`, which the WWW-Authenticate header `challenge` answered; empty
-        where there is none to be had. `optional` scopes are given up when they are refused. `inside`
-        says that the challenge came from an address that is not public: only then may a token
-        server on another host have such a one, too.
+        where there is none to be had. `optional` scopes, and those of the challenge beside `wanted`,
+        are given up when they are refused. `zone`
+        is that of the address that the challenge came from: that of a token server on another host
+        may be no further inside.
 
         Raises Unauthorized when the token server refuses, ProtocolViolation when it cannot be asked.
         """
@@ -117,9 +119,11 @@ class Tokens:
                 # The newest is the first: what is older than a token that ended has ended, too.
                 self._held = list(takewhile(lambda held: held.header != used, self._held))
                 self._challenges = challenges.parse(challenge) or self._challenges
-                self._inside = self._inside if inside is None else inside
+                self._zone = self._zone if zone is None else zone
             held = self._usable(wanted | self._allowed(optional))
             if held is None:
+                held = self._new(wanted, optional)
+            if held is not None and held.header == used and self._found_another():
                 held = self._new(wanted, optional)
             if held is None or held.header == used:
                 return ""
@@ -163,19 +167,34 @@ class Tokens:
             self._found = self._find()
         return self._found.credential
 
+    def _found_another(self) -> bool:
+        """Whether there is another credential by now than the one that was refused."""
+        before, refreshed = self._credential(), self._refreshed
+        if before is None:
+            return False
+        self._found, self._refreshed = self._find(), ""
+        return self._found.credential != before or bool(refreshed)
+
     def _bearer(self, challenge: Challenge, wanted: Scopes, optional: Scopes) -> _Held:
         credential = self._credential()
         if credential is not None and credential.registry_token:
             return _Held(f"Bearer {credential.registry_token}")
-        asked = wanted | challenges.scopes(challenge.get("scope"))
-        extra = self._allowed(optional) - asked
+        extra = self._allowed(optional | challenges.scopes(challenge.get("scope"))) - wanted
         try:
-            return self._token(challenge, asked | extra, credential)
+            return self._granted(challenge, wanted | extra)
         except Unauthorized:
             if not extra:
                 raise
         self._refused |= extra  # containerd, too, mounts without then, and mostly uploads
-        return self._token(challenge, asked, credential)
+        return self._granted(challenge, wanted)
+
+    def _granted(self, challenge: Challenge, asked: Scopes) -> _Held:
+        try:
+            return self._token(challenge, asked, self._credential())
+        except Unauthorized:
+            if not self._found_another():
+                raise
+        return self._token(challenge, asked, self._credential())
 
     def _token(self, challenge: Challenge, asked: Scopes, credential: Credential | None) -> _Held:
         realm = challenge.get("realm")
@@ -227,7 +246,7 @@ class Tokens:
         self, realm: str, service: str, asked: Scopes, credential: Credential | None
     ) -> Request:
         scopes = challenges.render(asked)
-        public = Origin.of(realm).host != self._origin.host and not self._inside
+        zone = Zone.LINK if Origin.of(realm).host == self._origin.host else self._zone
         if credential is not None and (credential.identity_token or self._refreshed):
             form = {
                 "grant_type": "refresh_token",
@@ -244,7 +263,7 @@ class Tokens:
                 headers={"Content-Type": "application/x-www-form-urlencoded"},
                 body=urlencode(form).encode(),
                 follow=False,
-                public=public,
+                zone=zone,
             )
         header = credential.basic() if credential is not None else ""
         pairs = [("service", service)] * bool(service) + [("scope", one) for one in scopes]
@@ -254,7 +273,7 @@ class Tokens:
         joint = "&" if "?" in realm else "?"
         private = {"Authorization": header} if header else {}
         url = f"{realm}{joint}{query}" if query else realm
-        return Request("GET", url, self._registry, "a token", private=private, public=public)
+        return Request("GET", url, self._registry, "a token", private=private, zone=zone)
 
 
 def _is_token(token: str) -> bool:

@@ -14,7 +14,7 @@ from assembler.environment import Environment
 from assembler.errors import AssemblerError, ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request, Response, Stream
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin, is_loopback
+from assembler.net.origin import Origin, Zone, is_loopback
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
 from assembler.net.trace import Exchanged
@@ -64,13 +64,13 @@ class RegistryClient:
         self._lock = threading.Lock()
         self._finding = threading.Lock()
         self._insecure: set[str] = set()
+        self._zones: dict[str, Zone] = {}
         self._tokens: dict[str, Tokens] = {}
         self._schemes: dict[str, str] = {}
         self._endpoints: dict[Reference, tuple[Endpoint, ...]] = {}
         self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
-        """The mirrors that did not answer: they are not asked again."""
-        self._found: dict[tuple[str, str], Found] = {}
+        """The mirrors that did not answer, or with nothing but failures: they are not asked again."""
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -122,6 +122,7 @@ class RegistryClient:
         scopes = _scopes(repository, request, actions)
         authorized = self._authorized(repository, request, *scopes)
         response = self.http.request(authorized, limit)
+        self._note(repository, response)
         if response.status != 401:
             return response
         again = self._answered(repository, authorized, response, *scopes)
@@ -134,6 +135,7 @@ class RegistryClient:
         authorized = self._authorized(repository, request, *scopes)
         with ExitStack() as stack:
             answer = stack.enter_context(self.http.stream(authorized))
+            self._note(repository, answer)
             if answer.status == 401:
                 again = self._answered(repository, authorized, answer, *scopes)
                 if again is not None:
@@ -175,9 +177,19 @@ class RegistryClient:
     def _authorized(
         self, repository: Repository, request: Request, wanted: Scopes, optional: Scopes
     ) -> Request:
-        tokens = _tokens_for(repository, request.url)
-        header = tokens.header(wanted, optional) if tokens is not None else ""
-        return replace(request, private={"Authorization": header}) if header else request
+        if _is_elsewhere(repository, request.url):
+            return replace(request, zone=self._zones.get(repository.registry, Zone.PUBLIC))
+        header = repository.tokens.header(wanted, optional) if repository.tokens else ""
+        private = {"Authorization": header} if header else request.private
+        if header or repository.mirror:
+            return replace(request, private=private, brief=repository.mirror)
+        return request
+
+    def _note(self, repository: Repository, answer: Response | Stream) -> None:
+        """Know where a registry is: the places that it names, as those of uploads, may be no further
+        inside (R2)."""
+        if not _is_elsewhere(repository, answer.url):
+            self._zones[repository.registry] = answer.zone
 
     def _answered(
         self,
@@ -188,8 +200,8 @@ class RegistryClient:
         optional: Scopes,
     ) -> Request | None:
         """The request with another header, None when there is no other to be had."""
-        tokens = _tokens_for(repository, request.url, answer.url)
-        if tokens is None:
+        tokens = repository.tokens
+        if tokens is None or _is_elsewhere(repository, request.url, answer.url):
             return None
         used = request.private.get("Authorization", "")
         header = tokens.renew(
@@ -197,7 +209,7 @@ class RegistryClient:
             optional,
             used=used,
             challenge=answer.header("www-authenticate"),
-            inside=answer.inside,
+            zone=answer.zone,
         )
         return replace(request, private={"Authorization": header}) if header else None
 
@@ -216,10 +228,7 @@ class RegistryClient:
     def _find(self, host: str, repository: str) -> Found:
         """The credential for a repository; helpers, which may ask people, one at a time."""
         with self._finding:
-            key = host, repository
-            if key not in self._found:
-                self._found[key] = self.credentials.find(host, repository)
-            return self._found[key]
+            return self.credentials.find(host, repository)
 
     def _certificates(self, host: str) -> Certificates:
         return certificates(self._environment, host, self._access.cert_dir)
@@ -275,12 +284,11 @@ def _scopes(repository: Repository, request: Request, actions: str) -> tuple[Sco
     return wanted, frozenset((f"repository:{name}", "pull") for name in query.get("from", ()))
 
 
-def _tokens_for(repository: Repository, *urls: str) -> Tokens | None:
-    """None where one of `urls` is at another origin: nothing of ours goes there, and nothing that is
-    said there is the registry's word."""
-    elsewhere = [url for url in urls if not url.startswith(f"{repository.url}/")]
-    if elsewhere:
-        here = Origin.of(repository.url)
-        if any(Origin.of(url) != here for url in elsewhere):
-            return None
-    return repository.tokens
+def _is_elsewhere(repository: Repository, *urls: str) -> bool:
+    """Whether one of `urls` is at another origin: nothing of ours goes there, and nothing that is said
+    there is the registry's word."""
+    others = [url for url in urls if not url.startswith(f"{repository.url}/")]
+    if not others:
+        return False
+    here = Origin.of(repository.url)
+    return any(Origin.of(url) != here for url in others)

@@ -95,13 +95,13 @@ def _encoding(answer: Stream) -> str:
 
 
 class _Passing(Exception):
-    """A failure that may be gone at the next attempt. `wait` is the Retry-After."""
+    """A failure that may be gone at the next attempt; `answer` is the one that told so."""
 
-    def __init__(self, error: Exception, wait: str = "") -> None:
+    def __init__(self, error: Exception, answer: Stream | None = None) -> None:
         super().__init__(str(error))
         self.error = error
-        self.unreachable = error if isinstance(error, Unreachable) else None
-        self.wait = wait
+        self.answer = answer
+        self.unreachable = error if answer is None and isinstance(error, Unreachable) else None
 
 
 class _Download:
@@ -128,7 +128,8 @@ class _Download:
 
     def run(self, repository: Repository) -> None:
         """Take the rest of the blob from `repository`."""
-        attempt, mark, started = 0, self._received, self._client.http.now()
+        http, mark = self._client.http, self._received
+        attempts = http.attempts(brief=repository.mirror)
         self._ranges, self._restarts = True, 1
         while self._received < self._blob.size:
             try:
@@ -137,16 +138,12 @@ class _Download:
                 if self._received == self._blob.size:
                     break  # all came, and then the end was missing
                 if self._received - mark >= PROGRESS:
-                    attempt, mark, started = 0, self._received, self._client.http.now()
-                if not self._client.http.pause(
-                    attempt,
-                    failure.wait,
-                    failure=failure.unreachable,
-                    started=started,
-                    why=str(failure.error),
+                    mark = self._received
+                    http.moves_on(attempts)
+                if not http.pause(
+                    attempts, failure.unreachable, answer=failure.answer, why=str(failure.error)
                 ):
                     raise failure.error from failure
-                attempt += 1
         if self._hasher.hexdigest() != self._blob.digest.hex:
             raise corrupt(repository, self._operation)
 
@@ -171,21 +168,21 @@ class _Download:
         except Unreachable as error:
             raise _Passing(error) from error
         if self._received < self._blob.size:
-            raise _Passing(
-                Unreachable(
-                    f"{repository.registry} ended {self._operation} early, after "
-                    f"{self._received} of {self._blob.size} bytes",
-                    registry=repository.registry,
-                    operation=self._operation,
-                    hint="try again; a proxy in between may limit the time or size of downloads",
-                )
+            early = Unreachable(
+                f"{repository.registry} ended {self._operation} early, after "
+                f"{self._received} of {self._blob.size} bytes",
+                registry=repository.registry,
+                operation=self._operation,
+                hint="try again; a proxy in between may limit the time or size of downloads",
             )
+            early.lively = True
+            raise _Passing(early)
 
     def _judge(self, answer: Stream, repository: Repository, first: int) -> None:
         """Whether the body of the answer is of use. Raises _Passing, RegistryError."""
         if answer.status in RETRYABLE:
             error = refused(read_error(answer), repository, self._operation)
-            raise _Passing(error, answer.header("retry-after"))
+            raise _Passing(error, answer)
         if answer.status not in (200, 206, 416) or (answer.status == 416 and not first):
             raise refused(read_error(answer), repository, self._operation)
         size = self._blob.size

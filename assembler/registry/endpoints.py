@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unreachable
+from assembler.errors import (
+    NotFound,
+    ProtocolViolation,
+    RateLimited,
+    RegistryError,
+    Unreachable,
+)
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient, Repository
 
@@ -38,7 +44,7 @@ def from_any(
                 if failed:
                     error.hint = f"{error.hint}; {failed}" if error.hint else failed
                 raise
-            if isinstance(error, Unreachable) and not error.status:
+            if isinstance(error, Unreachable | RateLimited):
                 client.unreachable.add(endpoint.host)
             if not isinstance(error, NotFound):
                 failed = failed or f"its mirror {endpoint.host} failed too: {error.message}"

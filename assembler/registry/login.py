@@ -83,7 +83,7 @@ def verify(client: RegistryClient, subject: Subject, credential: Credential) -> 
     if response.status == 401 and here:
         challenge = response.header("www-authenticate")
         try:
-            header = tokens.renew(frozenset(), challenge=challenge, inside=response.inside)
+            header = tokens.renew(frozenset(), challenge=challenge, zone=response.zone)
         except Unauthorized as error:
             error.hint = _CHECK
             raise

@@ -25,6 +25,7 @@ from assembler.source import printable
 
 LONGEST = 200  # characters of a server's text that are shown
 _WRITES = ("upload", "push", "blob upload", "mount")
+_NAMED = ("the blob ", "a part of the blob ", "the configuration ")
 _MOST_PARSED = 64 << 10
 _SKEW = 5  # minutes
 
@@ -169,6 +170,8 @@ def _clock(response: Response, now: float) -> str:
 
 
 def _missing(operation: str, registry: str, found: Found | None) -> str:
+    if operation.startswith(_NAMED):
+        return "the image names it, and its registry has lost it: have the image pushed anew"
     if not any(word in operation for word in _WRITES):
         hint = "check the name and the tag"
         nobody = found is None or found.credential is None

@@ -44,7 +44,8 @@ class Publication:
     def _put(self, name: str) -> Response:
         """Where blobs are said to be missing, their registry is late to know what it took, or has
         thrown them away: they are looked for again (reliability R11)."""
-        operation = f"the manifest {name}"
+        operation, http = f"the manifest {name}", self.destination.client.http
+        attempts = http.attempts()
         for attempt in range(_AGAIN + 1):
             answer = self._once(name, operation)
             if answer.status in (200, 201, 202, 204):
@@ -55,7 +56,7 @@ class Publication:
                 break
             self.complete()
             why = f"{self._where}: {operation} was refused, for it lacks blobs that it had"
-            if not self.destination.client.http.pause(attempt, why=why):
+            if not http.pause(attempts, why=why):
                 break
         raise refused(answer, self.destination.repository, operation)
 
@@ -89,7 +90,8 @@ class Publication:
             operation,
             headers={"Accept": self.document.media_type},
         )
-        attempt = 0
+        http = self.destination.client.http
+        attempts = http.attempts()
         while True:
             try:
                 answer = self.destination.client.send(repository, request, PULL)
@@ -98,9 +100,8 @@ class Publication:
                     raise
                 return
             why = f"{self._where} does not have the manifest {digest} yet that it took"
-            if answer.status != 404 or not self.destination.client.http.pause(attempt, why=why):
+            if answer.status != 404 or not http.pause(attempts, why=why):
                 break
-            attempt += 1
         if answer.status in (401, 403) and put.status == 201:
             return
         if answer.status != 200:

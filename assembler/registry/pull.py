@@ -6,17 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from assembler.errors import NotFound, ProtocolViolation
-from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor
+from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
-from assembler.oci.manifest import Document, Index, Manifest
+from assembler.oci.manifest import MAX_DEPTH, Document, Index, Manifest
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.documents import configuration, described, named, violation
 from assembler.values import mutable, value
 
-MAX_DEPTH = 4  # indexes in each other (rule M5)
 MAX_CHILDREN = 1000
 _SHOWN = 20  # platforms that an error lists
 
@@ -124,9 +123,13 @@ class Closure:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Every blob of the manifests, once."""
-        found = (blob for manifest in self.manifests for blob in manifest.blobs)
-        return tuple({blob.digest: blob for blob in found}.values())
+        """Every blob of the manifests, and what indexes name that is one, once."""
+        found: dict[Digest, Descriptor] = {}
+        for document in self.documents.values():
+            named = document.manifests if isinstance(document, Index) else ()
+            blobs = document.blobs if isinstance(document, Manifest) else filter(is_blob, named)
+            found |= {blob.digest: blob for blob in blobs}
+        return tuple(found.values())
 
 
 def closure(where: Reference, top: Document, ask: Ask, wanted: Wanted | None = None) -> Closure:
@@ -182,7 +185,7 @@ def _below(
     if isinstance(document, Index):
         _bound_depth(where, depth)
         for entry in document.manifests:
-            if entry.digest in seen or not wanted(entry):
+            if is_blob(entry) or entry.digest in seen or not wanted(entry):
                 continue
             seen[entry.digest] = None
             _bound_number(where, len(seen))

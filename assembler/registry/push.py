@@ -8,11 +8,17 @@ from functools import partial
 from typing import BinaryIO
 
 from assembler.cancellation import Cancellation
-from assembler.errors import Cancelled, ProtocolViolation, RegistryError, Unauthorized
+from assembler.errors import (
+    Cancelled,
+    ProtocolViolation,
+    RegistryError,
+    Unauthorized,
+    UsageError,
+)
 from assembler.net.client import Request
-from assembler.oci.descriptor import CACHE_CONFIG, Descriptor, compression_of
+from assembler.oci.descriptor import Descriptor, is_blob
 from assembler.oci.digest import Digest
-from assembler.oci.manifest import Document, Index
+from assembler.oci.manifest import MAX_DEPTH, Document, Index
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.registry.destination import Destination
@@ -22,8 +28,6 @@ from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
 from assembler.values import value
-
-MAX_DEPTH = 4  # of indexes in indexes (reliability M5)
 
 Blobs = Callable[[Descriptor], BinaryIO]
 Documents = Callable[[Descriptor], Document | None]
@@ -65,9 +69,15 @@ def push(
     A blob is read only when it is not in the repository and cannot be mounted from one that
     `mount_from` names. Registries are pushed to at once, repositories of one after the other, so
     that blobs are mounted from the first. When one fails the others are completed. Raises
-    RegistryError, and what `documents` and `blobs` raise; a tag has moved only where all that it
-    leads to was there.
+    RegistryError, UsageError for a digest in a name that is another one, and what `documents` and
+    `blobs` raise; a tag has moved only where all that it leads to was there.
     """
+    for reference in references:
+        if reference.digest is not None and not reference.digest.matches(document.content):
+            raise UsageError(
+                f"{reference.familiar}: what is pushed has the digest {document.descriptor.digest}",
+                hint="leave the digest out of the name",
+            )
     parts = tuple(_parts(document, documents))
     pushed = _Pushed(client, parts, blobs, mount_from, progress, cancellation, uploads, sent, jobs)
     registries: dict[str, list[list[Reference]]] = {}
@@ -142,7 +152,7 @@ class _Part:
     def blobs(self) -> tuple[Descriptor, ...]:
         """The blobs that it names; an index may name some, as a cache does."""
         if isinstance(self.document, Index):
-            return tuple(filter(_is_blob, self.document.manifests))
+            return tuple(filter(is_blob, self.document.manifests))
         return self.document.blobs if self.document is not None else ()
 
 
@@ -235,11 +245,6 @@ class _Repository:
         upload(self.destination, source, mount_from=beside(), progress=progress)
 
 
-def _is_blob(entry: Descriptor) -> bool:
-    """Whether what an index names is a layer, or the configuration of a cache."""
-    return entry.media_type == CACHE_CONFIG or bool(compression_of(entry))
-
-
 def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
     """Everything that is pushed, what is named before what names it. Raises ProtocolViolation for
     indexes that are nested too deep."""
@@ -251,7 +256,7 @@ def _parts(document: Document, documents: Documents) -> Iterator[_Part]:
             raise ProtocolViolation(f"{entry.digest}: indexes nested deeper than {MAX_DEPTH}")
         if isinstance(document, Index):
             for one in document.manifests:
-                if one.digest not in seen and not _is_blob(one):
+                if one.digest not in seen and not is_blob(one):
                     yield from below(one, documents(one), depth + 1)
         yield _Part(entry, document)
 

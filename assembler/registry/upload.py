@@ -7,7 +7,6 @@ says of an upload is believed only if it can be true; else the upload is begun a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
@@ -16,7 +15,6 @@ from assembler.errors import (
     BlobCorrupt,
     ProtocolViolation,
     RegistryError,
-    Unauthorized,
     Unreachable,
 )
 from assembler.net.body import FileBody
@@ -103,10 +101,7 @@ class _Sending:
         for name in self._to.holders(blob, tuple(dict.fromkeys(names))):
             query = urlencode({"mount": str(blob.digest), "from": name})
             operation = f"the mount of blob {blob.digest} from {name}"
-            try:
-                response = self._post(f"?{query}", operation)
-            except Unauthorized:  # to read there, or to mount: not to push here
-                continue
+            response = self._post(f"?{query}", operation)
             if response.status == 201:
                 self._finished()
                 return True
@@ -119,20 +114,21 @@ class _Sending:
         """Send what is missing, as often as the policy of the client allows without progress."""
         if not self._known() and not self._location:
             self._begin()
-        attempt = turns = reached = 0
-        started = time.monotonic()
+        http, turns, reached = self._client.http, 0, 0
+        attempts = http.attempts()
         while True:
-            unreachable, retry_after, waits, before = None, "", True, self._offset
+            answer, unreachable, waits, before = None, None, True, self._offset
             try:
                 answer = self._step()
                 if answer is None:
                     break
                 if answer.status < 300 and self._offset > before:
                     if self._offset > reached:
-                        attempt, reached, started = 0, self._offset, time.monotonic()
+                        reached = self._offset
+                        http.moves_on(attempts)
                     continue
                 failure: RegistryError = self._failure(answer)
-                retry_after, waits = answer.header("retry-after"), answer.status in RETRYABLE
+                waits = answer.status in RETRYABLE
                 if answer.status >= 300 and not waits and not self._otherwise(answer.status):
                     raise failure
             except Unreachable as error:
@@ -140,18 +136,16 @@ class _Sending:
             turns += not waits
             if turns > _TURNS:
                 raise failure
-            if waits and not self._client.http.pause(
-                attempt, retry_after, failure=unreachable, started=started, why=str(failure)
-            ):
+            if waits and not http.pause(attempts, unreachable, answer=answer, why=str(failure)):
                 raise failure
-            attempt += waits
             # What broke off might not have been so long: from now on no request is longer.
             self._failed = True
             self._most = self._largest = max(self._least, min(self._most, self._to.chunk))
             if self._recovered():
                 break
             if self._offset > reached:  # what broke off had moved bytes all the same
-                attempt, reached, started = 0, self._offset, time.monotonic()
+                reached = self._offset
+                http.moves_on(attempts)
         self._finished()
 
     def give_up(self) -> None:

@@ -21,7 +21,7 @@ from assembler.linux.nodes import host_node
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.root import memory_of
 from assembler.linux.sandbox import SandboxJob
-from assembler.linux.supervisor import kept_here
+from assembler.linux.supervision import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import (
     BindSource,

@@ -20,7 +20,7 @@ from assembler.linux.owner_filter import Ownership
 from assembler.linux.payload import CAPABILITIES
 from assembler.linux.restraint import oom_score
 from assembler.linux.root import mount_points
-from assembler.linux.supervisor import kept_here
+from assembler.linux.supervision import kept_here
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root
 from assembler.runtime.native import Forked

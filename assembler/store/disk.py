@@ -9,10 +9,18 @@ import stat
 from collections.abc import Callable
 from enum import Enum
 
-from assembler.errors import AssemblerError, LayerError, NoSpace, StoreError, UsageError
+from assembler.errors import (
+    AssemblerError,
+    LayerError,
+    NoSpace,
+    StoreError,
+    StoreUnusable,
+    UsageError,
+)
 from assembler.expressions import expression
 
 PRUNE = "`assemble prune` frees what no image needs; ASSEMBLE_STORE may name another file system"
+_UNMAPPED = 65534  # whom a user namespace shows in place of users that it does not have
 _OCTAL = expression(r"\\([0-7]{3})")  # how the kernel writes spaces in the names of mount points
 _CANNOT = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
@@ -166,6 +174,58 @@ def _said(error: OSError, directory: str, needed: int) -> tuple[str, str]:
         what = f"no inodes left on {place}"
     asked = f"{needed} bytes needed, " if needed else ""
     return f"{what}: {asked}{found.f_bavail * found.f_frsize} bytes free", directory
+
+
+def is_refused(error: OSError) -> bool:
+    """Whether `error` says that this user may not, or that nobody can write there."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def unusable(error: OSError, store: str) -> StoreError:
+    """`error` of what every command does in the store at `store`, which says whose that is."""
+    if is_exhausted(error):
+        return translated(error, store)
+    owner = _owner(store)
+    if not owner or not is_refused(error):
+        message = f"the store {store} cannot be used: {error.strerror}"
+        return StoreUnusable(message, store, hint="set ASSEMBLE_STORE to a directory you can write")
+    name = os.path.basename(error.filename) if isinstance(error.filename, str) else store
+    return StoreUnusable(
+        f"the store {store} belongs to {owner}, and this user may not use it: {name}:"
+        f" {error.strerror}",
+        store,
+        hint=f"set ASSEMBLE_STORE to a directory of your own, or run this as {owner}",
+    )
+
+
+def refusal(error: BaseException, store: str) -> StoreError | None:
+    """What `error` is about if this user may not use the store at `store`, which is another's, wherever
+    that was met; None if that is not so."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError):
+        cause = cause.__cause__
+    if cause is None or not isinstance(cause.filename, str) or isinstance(error, StoreUnusable):
+        return None
+    inside = os.path.commonpath((store, os.path.abspath(cause.filename))) == store
+    return unusable(cause, store) if inside and _owner(store) else None
+
+
+def _owner(path: str) -> str:
+    """The user that `path` belongs to, empty for this one, and where that cannot be told."""
+    try:
+        uid = os.stat(path).st_uid
+    except OSError:
+        return ""
+    if uid == os.geteuid():
+        return ""
+    if uid == _UNMAPPED:
+        return "another user"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def is_private(path: str) -> bool:

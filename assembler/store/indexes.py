@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from assembler.linux.replacing import replacing
@@ -34,14 +34,14 @@ class Indexes:
                 return stream.read(_LARGEST)
         return None
 
-    def save(self, diff_id: Digest, content: bytes) -> None:
-        """Keep `content` as the index of `diff_id`; a reader never sees a part of it. Raises
-        StoreError."""
+    def save(self, diff_id: Digest, content: Iterable[bytes | memoryview]) -> None:
+        """Keep `content`, in pieces, as the index of `diff_id`; a reader never sees a part of it.
+        Raises StoreError."""
         path = self._path(diff_id)
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             with replacing(path, 0o600) as stream:
-                stream.write(content)
+                stream.writelines(content)
         except OSError as error:
             raise translated(error, self._directory) from error
 

@@ -22,7 +22,7 @@ from assembler.errors import StoreUnusable
 from assembler.linux.claims import locked, taken
 from assembler.linux.replacing import unnamed
 from assembler.store import uses
-from assembler.store.disk import mount_point
+from assembler.store.disk import is_refused, mount_point, unusable
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _TURN = 0.005  # seconds between looks at a lock that is held for moments
@@ -56,8 +56,11 @@ class Lease:
                 if new:
                     self._note(new)
             except OSError as error:
-                if error.errno != errno.EROFS:  # there nobody can collect anything
+                if not is_refused(error):
                     raise
+                # where nobody can write, nobody collects; who only looks may find something gone
+                if error.errno != errno.EROFS and self._noted:
+                    raise unusable(error, self._directory) from error
             self._items.update(new)
 
     def _note(self, items: Sequence[str]) -> None:
@@ -118,18 +121,28 @@ class Lease:
 
 @contextmanager
 def collecting(directory: str, check: Callable[[], None] = lambda: None) -> Iterator[set[str]]:
-    """What live processes use of the store; no more is used until the block ends. Raises OSError."""
-    gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
+    """What live processes use of the store; no more is used until the block ends. Raises OSError,
+    StoreUnusable."""
+    try:
+        gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
+    except PermissionError as error:
+        raise unusable(error, directory) from error
     with locked(gate, check):
         _sweep(directory)
         yield {line for path in _paths(directory) for line in _lines(path)}
 
 
 def sweep(directory: str) -> None:
-    """Take leases of dead processes away, unless another command is about to. Raises OSError."""
+    """Take leases of dead processes away, unless another command is about to, or this one may not.
+    Raises OSError."""
     if not _paths(directory):
         return
-    gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
+    try:
+        gate = os.open(os.path.join(directory, "gc.lock"), _OPEN, 0o600)
+    except OSError as error:
+        if is_refused(error):
+            return
+        raise
     try:
         if taken(gate):
             _sweep(directory)

@@ -1,7 +1,8 @@
 """What COPYs selected, file by file, by the digests of their selections: so that what changed since
 can be named.
 
-    listings/<hex>    paths and what they are, compressed
+    listings/<hex>             paths and what they are, compressed
+    listings/<hex>.imported    the same, as a shared cache told it: where this store has none of its own
 
 Derived data, which may be deleted at any time. What was not used for longest goes when there are more
 than MANY, or more than MOST bytes of them.
@@ -16,6 +17,7 @@ from contextlib import suppress
 from assembler.linux.replacing import put, sweep
 
 MANY, MOST = 2000, 256 << 20
+IMPORTED = ".imported"
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LARGEST = 1 << 30  # bytes of a listing's text
 _HEX = 64
@@ -34,37 +36,54 @@ class Listings:
         with suppress(OSError):
             os.utime(path)
             return
-        import zlib
+        self._put(path, packed(files))
+        with suppress(OSError):
+            os.unlink(path + IMPORTED)
 
+    def take(self, digest: str, content: bytes) -> None:
+        """Keep `content`, as `packed` gives it, as what somebody else says that the selection
+        `digest` holds: as long as nothing is known of it here. Raises OSError."""
+        path = self._path(digest)
+        if not os.path.lexists(path):
+            self._put(path + IMPORTED, content)
+
+    def _put(self, path: str, content: bytes) -> None:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        text = "\0".join([*files, *files.values()])
-        put(path, zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
+        put(path, content)
         if not self._tidied:
             self._tidied = True
             self._tidy()
 
     def load(self, digest: str) -> dict[str, str] | None:
         """What the selection `digest` holds, None where that is not known."""
-        import zlib
+        found = self._read(digest, MOST)
+        return None if found is None else unpacked(found[1])
 
-        path = self._path(digest)
-        unpacking = zlib.decompressobj()
-        try:
-            with os.fdopen(os.open(path, _READ), "rb") as stream:
-                text = unpacking.decompress(stream.read(MOST), _LARGEST)
-        except OSError:
-            return None
-        except zlib.error:
-            text = b""
-        if not unpacking.eof:  # garbled, or cut short by a power cut: it would never be made anew
-            with suppress(OSError):
-                os.unlink(path)
-            return None
-        with suppress(OSError):  # a store that cannot be written
-            os.utime(path)
-        words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
-        half = len(words) // 2
-        return dict(zip(words[:half], words[half:], strict=False))
+    def content(self, digest: str, most: int) -> bytes | None:
+        """What `packed` gave of it, None where that has more than `most` bytes, or is not known."""
+        found = self._read(digest, most)
+        return None if found is None else found[0]
+
+    def _read(self, digest: str, most: int) -> tuple[bytes, bytes] | None:
+        """What is kept of the selection, and the text that is in it."""
+        own = self._path(digest)
+        for path in (own, own + IMPORTED):
+            try:
+                with os.fdopen(os.open(path, _READ), "rb") as stream:
+                    content = stream.read(most + 1)
+            except OSError:
+                continue
+            if len(content) > most:
+                return None
+            text = inflated(content, _LARGEST)
+            if text is None:  # garbled, or cut short by a power cut: it would never be made anew
+                with suppress(OSError):
+                    os.unlink(path)
+                continue
+            with suppress(OSError):  # a store that cannot be written
+                os.utime(path)
+            return content, text
+        return None
 
     def _path(self, digest: str) -> str:
         name = digest.rpartition(":")[2]
@@ -88,3 +107,31 @@ class Listings:
                     return
                 os.unlink(path)
                 count, total = count - 1, total - size
+
+
+def packed(files: Mapping[str, str]) -> bytes:
+    """`files` as they are kept: the same bytes for the same files."""
+    import zlib
+
+    paths = sorted(files)
+    text = "\0".join([*paths, *(files[path] for path in paths)])
+    return zlib.compress(text.encode("utf-8", "surrogateescape"), 1)
+
+
+def inflated(content: bytes, most: int) -> bytes | None:
+    """The text in what `packed` gave; None for what is garbled, or has more than `most` bytes."""
+    import zlib
+
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(content, most)
+    except zlib.error:
+        return None
+    return text if unpacking.eof and not unpacking.unused_data else None
+
+
+def unpacked(text: bytes) -> dict[str, str]:
+    """The files of which `text` tells."""
+    words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
+    half = len(words) // 2
+    return dict(zip(words[:half], words[half:], strict=False))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from assembler.errors import StoreError
 from assembler.linux.claims import locked
 from assembler.linux.replacing import replacing
-from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor
+from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor, annotations_of
 from assembler.store.disk import translated
 from assembler.values import replace
 
@@ -74,25 +75,35 @@ class Refs:
 
 def read_index(path: str) -> list[Descriptor]:
     """The entries of the `index.json` at `path`; none when there is no such file."""
+    return read_annotated(path)[0]
+
+
+def read_annotated(path: str) -> tuple[list[Descriptor], dict[str, str]]:
+    """The same, and the annotations of the index."""
     try:
         with open(path, "rb") as stream:
             document = json.load(stream)
-        return [Descriptor.from_document(entry) for entry in document.get("manifests") or ()]
+        entries = [Descriptor.from_document(entry) for entry in document.get("manifests") or ()]
+        return entries, annotations_of(document)
     except FileNotFoundError:
-        return []
+        return [], {}
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{path} is not an image index: {error}", path, hint="move the file away"
         ) from error
 
 
-def write_index(path: str, entries: list[Descriptor]) -> None:
+def write_index(
+    path: str, entries: list[Descriptor], annotations: Mapping[str, str] | None = None
+) -> None:
     """Replace the `index.json` at `path` whole: write, fsync, rename, fsync of the directory."""
-    document = {
+    document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": INDEX,
         "manifests": [entry.to_document() for entry in entries],
     }
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
     replace_file(path, json.dumps(document, indent=2).encode() + b"\n")
 
 

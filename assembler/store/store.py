@@ -34,7 +34,7 @@ from assembler.oci.platform import Platform
 from assembler.store import leases, settled
 from assembler.store.blobs import Blobs
 from assembler.store.builds import Builds
-from assembler.store.disk import Disk, Fsync, is_exhausted, is_private, translated
+from assembler.store.disk import Disk, Fsync, is_private, translated, unusable
 from assembler.store.leases import Lease
 from assembler.store.refs import Refs, replace_file
 
@@ -112,13 +112,7 @@ class Store:
             _sweep_working(os.path.join(path, _WORKING))
             _sweep_groups(os.path.join(path, "groups"))
         except OSError as error:
-            if is_exhausted(error):
-                raise translated(error, path) from error
-            raise StoreUnusable(
-                f"the store {path} cannot be used: {error.strerror}",
-                path,
-                hint="set ASSEMBLE_STORE to a directory you can write",
-            ) from error
+            raise unusable(error, path) from error
         if cancellation is not None:
             cancellation.before_death(lambda: _sweep_after_death(path))
         return cls(path, cancellation, disk)

@@ -19,6 +19,8 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
 PIECE = 64 << 10
+_HANDSHAKE = b"\x16"  # of TLS (RFC 8446 5.1)
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 POLITE = 256 << 10  # bytes of a refused body that Go's server reads before it hangs up
 
 
@@ -308,6 +310,10 @@ class Server:
             quietly = True
         except HungUp as hung:
             quietly = hung.quietly
+        except _NoRequest:
+            with suppress(OSError):
+                connection.sendall(_BAD_REQUEST)
+            quietly = True
         except OSError:  # the client has gone, or does not like the certificate
             quietly = True
         finally:
@@ -338,14 +344,23 @@ class Server:
             self.counts.busy -= 1
 
 
+class _NoRequest(Exception):
+    """What came is no HTTP: TLS, say, by which clients of insecure registries try first."""
+
+
 def _head(reader: io.BufferedReader, connection: int) -> Asked | None:
-    """The next request's head; None at the connection's end."""
+    """The next request's head; None at the connection's end. Raises _NoRequest."""
+    if reader.peek(1)[:1] == _HANDSHAKE:
+        raise _NoRequest
     line = reader.readline(PIECE)
     while line == b"\r\n":
         line = reader.readline(PIECE)
     if not line.endswith(b"\n"):
         return None
-    method, target, _ = line.decode("latin-1").split(" ", 2)
+    words = line.decode("latin-1").split()
+    if len(words) != 3 or not words[2].startswith("HTTP/"):
+        raise _NoRequest
+    method, target, _ = words
     headers: dict[str, str] = {}
     while (line := reader.readline(PIECE)).strip():
         name, _, value = line.decode("latin-1").partition(":")

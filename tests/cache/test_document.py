@@ -8,9 +8,23 @@ from typing import Any
 import pytest
 
 from assembler.cache.base import Record
-from assembler.cache.document import CachedLayer, CachedMount, CacheDocument, NewerVersion
+from assembler.cache.document import (
+    MANY_LISTINGS,
+    MAX_LISTINGS,
+    CachedLayer,
+    CachedListings,
+    CachedMount,
+    CacheDocument,
+    NewerVersion,
+)
 from assembler.oci.config import MAX_CONFIG
-from assembler.oci.descriptor import ESTARGZ_TOC, LAYER_GZIP, LAYER_ZSTD, Descriptor
+from assembler.oci.descriptor import (
+    CACHE_LISTINGS,
+    ESTARGZ_TOC,
+    LAYER_GZIP,
+    LAYER_ZSTD,
+    Descriptor,
+)
 from assembler.oci.digest import Digest
 from assembler.oci.image import Layer
 
@@ -22,8 +36,12 @@ LAYER = Layer(
 )
 MOUNT = CachedMount("ab" * 32, "/root/.cache", Layer(
     Descriptor(LAYER_ZSTD, Digest.of(b"mount"), 5), Digest.of(b"mount tar")))  # fmt: skip
+LISTINGS = CachedListings(Descriptor(CACHE_LISTINGS, Digest.of(b"listings"), 8), {KEY: 3, OTHER: 5})
 CACHE = CacheDocument(
-    {KEY: RECORD, OTHER: RECORD}, {IDENTITY: CachedLayer(LAYER, "gzip epoch=None")}, (MOUNT,)
+    {KEY: RECORD, OTHER: RECORD},
+    {IDENTITY: CachedLayer(LAYER, "gzip epoch=None")},
+    (MOUNT,),
+    LISTINGS,
 )
 
 
@@ -32,7 +50,8 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_the_same_content_gives_the_same_bytes() -> None:
-    turned = CacheDocument(dict(reversed(CACHE.records.items())), CACHE.results, CACHE.mounts)
+    records = dict(reversed(CACHE.records.items()))
+    turned = CacheDocument(records, CACHE.results, CACHE.mounts, LISTINGS)
     assert turned.serialise() == CACHE.serialise()
 
 
@@ -71,6 +90,20 @@ def test_of_a_layer_no_more_is_taken_than_images_say() -> None:
     document = json.loads(CACHE.serialise())
     document["layers"][0]["blob"] |= {"urls": ["http://elsewhere/"], "data": "YmxvYg=="}
     document["layers"][0]["blob"]["annotations"]["x"] = "y"
+    assert CacheDocument.of(document) == CACHE
+
+
+def test_every_blob_is_named_and_none_without_which_it_is_to_be() -> None:
+    layers = [LAYER.descriptor, MOUNT.layer.descriptor]
+    assert CACHE.blobs == (*layers, LISTINGS.blob)
+    without = CACHE.without({LISTINGS.blob.digest})
+    assert (without.blobs, without.listings) == (tuple(layers), None)
+    assert CACHE.without({LAYER.descriptor.digest}).listings == LISTINGS
+
+
+def test_of_the_blob_of_listings_no_more_is_taken_than_what_it_is() -> None:
+    document = changed()
+    document["listings"]["blob"] |= {"urls": ["http://elsewhere/"], "annotations": {"x": "y"}}
     assert CacheDocument.of(document) == CACHE
 
 
@@ -130,6 +163,42 @@ def in_layer(**fields: Any) -> dict[str, Any]:
 def test_M4_M7_what_has_another_shape_is_refused(document: Any) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         CacheDocument.of(document)
+
+
+def in_listings(sizes: Any = None, **blob: Any) -> Any:
+    listings = changed()["listings"]
+    listings["blob"] |= blob
+    return listings | ({} if sizes is None else {"sizes": sizes})
+
+
+@pytest.mark.parametrize(
+    "listings",
+    [
+        None,
+        [],
+        {},
+        {"blob": {}},
+        in_listings({}),
+        in_listings([[str(KEY), 3], [str(KEY), 5]]),
+        in_listings([[str(KEY), 8, 1]]),
+        in_listings([[str(KEY), 7]]),
+        in_listings([[str(KEY), 9], [str(OTHER), -1]]),
+        in_listings([[str(KEY), 8.0]]),
+        in_listings([[str(KEY), True], [str(OTHER), 7]]),
+        in_listings([["sha256:../../etc", 8]]),
+        in_listings([[None, 8]]),
+        in_listings([[f"sha256:{n:064x}", 1] for n in range(2000)], size=2000),
+        in_listings([[str(KEY), MAX_LISTINGS + 1]], size=MAX_LISTINGS + 1),
+        in_listings(size=-1),
+        in_listings(digest="md5:00"),
+        in_listings(mediaType="application/vnd.assemble.cache.listings.v2"),
+        in_listings(mediaType=LAYER_GZIP),
+    ],
+)
+def test_M7_listings_of_another_shape_are_done_without(listings: Any) -> None:
+    read = CacheDocument.of(changed(listings=listings))
+    assert read == CacheDocument(CACHE.records, CACHE.results, CACHE.mounts)
+    assert MANY_LISTINGS < 2000
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from assembler.plan.steps import CacheMount
 from assembler.source import Source
 from assembler.store.disk import Disk, Fsync
 from assembler.store.store import Store
-from tests.layer.archives import directory, file, hardlink, opaque, symlink, tar
+from tests.layer.archives import directory, file, hardlink, raw, symlink, tar
 
 MOUNT = CacheMount("/root/.cache", "/root/.cache")
 NAME = directory_name(MOUNT)
@@ -205,6 +205,13 @@ def files(machine: Machine, mount: CachedMount) -> set[str]:
     return set(os.listdir(into))
 
 
+def test_M7_names_of_whiteouts_are_names_of_files(machine: Machine) -> None:
+    for name in (".wh.x", ".wh..wh..opq", ".wh..wh.plnk", ".wh."):
+        found = machine.holds(name)
+    assert files(machine, found) == {".wh.x", ".wh..wh..opq", ".wh..wh.plnk", ".wh."}
+    assert not machine.told
+
+
 def test_M7_a_disk_that_is_full_is_a_line_and_a_wish_to_end_ends(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,11 +247,12 @@ def unpacked(
     restore(layer, io.BytesIO(blob), str(into), mount, limits=DEFAULT_LIMITS, check=nothing)
 
 
+ROOT = directory("")
 HOSTILE = {
-    "link out": (symlink("out", "/etc"), file("out/passwd", b"mine")),
-    "dots": (file("../../passwd", b"mine"),),
-    "hard link out": (symlink("up", "../../.."), hardlink("passwd", "up/etc/passwd")),
-    "opaque": (directory("d"), opaque("d")),
+    "link out": tar(ROOT, symlink("out", "/etc"), file("out/passwd", b"mine")),
+    "dots": tar(ROOT, file("../../passwd", b"mine")),
+    "hard link out": tar(ROOT, symlink("up", "../../.."), hardlink("passwd", "up/etc/passwd")),
+    "opaque": raw(b"d/", kind=b"5") + raw(b"d/.wh..wh..opq") + bytes(1024),
 }
 
 
@@ -253,10 +261,9 @@ def test_M7_a_poisoned_mount_stays_in_its_directory(tmp_path: Path, kind: str) -
     outside, into = tmp_path / "outside", tmp_path / "in/to"
     outside.mkdir()
     into.mkdir(parents=True)
-    blob = tar(directory(""), *HOSTILE[kind])
     before = Path("/etc/passwd").stat()
     with suppress(BadArchive):
-        unpacked(blob, into)
+        unpacked(HOSTILE[kind], into)
     now = Path("/etc/passwd").stat()
     assert (now.st_size, now.st_mtime_ns, now.st_nlink) == (
         before.st_size, before.st_mtime_ns, before.st_nlink,

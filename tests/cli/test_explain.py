@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -84,8 +85,33 @@ def test_each_step_has_a_line_with_the_first_difference(store: Path) -> None:
         "[test 5/5] RUN check                                          canceled",
         "[last 2/5] COPY --from=build 7/x /                            cached      "
         "from ghcr.io/o/app:cache",
-        "[last 3/5] RUN rest                                           not needed",
+        "[last 3/5] RUN rest                                           unreached",
     ]
+
+
+def kept(tmp_path: Path, status: str, *steps: StepRecord) -> Path:
+    """A store with the record of one build."""
+    build = BuildRecord(id="d" * 12, started=time.time(), seconds=1, status=status, steps=steps)
+    with Store.open(str(tmp_path / "one")) as opened:
+        opened.builds.write(build, {})
+    return tmp_path / "one"
+
+
+def test_of_a_build_that_failed_later_steps_were_not_reached(tmp_path: Path) -> None:
+    steps = step(0, "COPY gone /", "failed"), step(1, "RUN make", "unneeded")
+    shown = run(kept(tmp_path, "error", *steps), "explain").stdout.splitlines()[2:]
+    assert shown == ["[build 2/5] COPY gone /  failed", "[build 3/5] RUN make     unreached"]
+    done = run(kept(tmp_path, "completed", steps[1]), "explain").stdout
+    assert done.splitlines()[-1].endswith("not needed")
+
+
+def test_json_is_unicode_whatever_names_are(tmp_path: Path) -> None:
+    because = ({**FILE, "name": os.fsdecode(b"\xff \xf0\x9f\x8e\x89")},)
+    one = step(0, "COPY src /", "run", because=because, differences=1)
+    text = run(kept(tmp_path, "completed", one), "explain", "--json").stdout
+    said = json.loads(text)["steps"][0]["because"][0]
+    assert said["name"] == "\ufffd \U0001f389"
+    assert json.dumps(json.loads(text), ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,18 @@ def test_a_template_has_the_names_of_buildx(template: str, expected: list[str]) 
 
 
 @pytest.mark.parametrize(
-    "template", ["yaml", "{{.Id}}", "{{range .Parents}}{{.}}{{end}}", "table "]
+    "template",
+    ["yaml", "{{.Id}}", "{{.}}", "{{json .ID}}", "{{range .Parents}}{{.}}{{end}}", "table "],
 )
 def test_another_template_is_refused(template: str) -> None:
     with pytest.raises(UsageError, match="nor a template that is known here") as caught:
         templated(template, [], NOW)
     assert "LastUsedAt" in caught.value.hint
+
+
+def test_a_template_may_be_json() -> None:
+    for template in ("{{json .}}", "{{ json . }}"):
+        assert list(templated(template, [LAYER, MOUNT], NOW)) == [as_json(LAYER), as_json(MOUNT)]
 
 
 def test_what_a_template_shows_is_nothing_that_a_terminal_obeys() -> None:

@@ -36,6 +36,7 @@ from assembler.errors import (
 )
 from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree
+from tests.bounds import watchdog
 
 MADE = 1_700_000_000
 
@@ -506,26 +507,29 @@ def test_a_server_that_hangs_is_given_up(
 ) -> None:
     require("git")
     client.patience = 0.5
-    started = time.monotonic()
-    with pytest.raises(Unreachable, match=r"the server of git://.* sent nothing for"):
+    with watchdog(), pytest.raises(Unreachable, match=r"the server of git://.* sent nothing for"):
         client.commit(silent)
-    assert time.monotonic() - started < 20
     assert running(silent) == []
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["", "to SIGTERM"])
 def test_a_cancelled_fetch_leaves_no_process(
-    client: Client, silent: str, require: Callable[..., None], tmp_path: Path, deaf: bool
+    client: Client,
+    silent: str,
+    require: Callable[..., None],
+    tmp_path: Path,
+    deaf: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     require("git")
+    client.patience = 3600.0
+    monkeypatch.setattr("assembler.linux.programs.GRACE", 0.3 if deaf else 90.0)
     if deaf:
-        ignoring = f"trap '' TERM; sleep 60 {silent.rpartition(':')[2]} & wait; sleep 60"
+        ignoring = f"trap '' TERM; sleep 90 {silent.rpartition(':')[2]} & wait; sleep 90"
         client.variables = {"PATH": program(tmp_path / "bin", "git", ignoring)}
     threading.Timer(0.3, client.cancellation.cancel, [2]).start()
-    started = time.monotonic()
-    with pytest.raises(Cancelled):
+    with watchdog(), pytest.raises(Cancelled):
         client.commit(silent)
-    assert time.monotonic() - started < 10
     assert running(silent.rpartition(":")[2]) == []
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from assembler.cancellation import nothing
-from assembler.context import stat_cache, walk
+from assembler.context import digests, stat_cache
 from assembler.context.directory import DirectoryContext
 from assembler.context.files import ContextBytes
 from assembler.dockerfile.ignore import IgnoreRules
@@ -26,7 +26,6 @@ from assembler.layer.compression import by_name
 from assembler.layer.summary import Summary
 from assembler.layer.tree import everything
 from assembler.layer.write import pack
-from assembler.linux.beneath import Openings
 from assembler.source import Source
 
 FILES = ("a/f", "a/g", "a/b/f", "c/f", "c/d/e/f", "h")
@@ -53,16 +52,16 @@ class Build:
         place = str(self.records) if records else ""
         tree: Any = DirectoryContext(str(self.root), rules, "", place).tree()
         self.read = []
-        hashed = walk._Pass.read
+        hashed = digests._Reading.read
 
-        def watched(one: Any, source: ContextBytes, near: Openings) -> bytes:
+        def watched(one: Any, source: ContextBytes) -> bytes:
             self.read.append(source.path)
-            return hashed(one, source, near)
+            return hashed(one, source)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(walk._Pass, "read", watched)
-            patched.setattr(walk, "_MANY", 1)
-            patched.setattr(walk.time, "time_ns", self.clock)
+            patched.setattr(digests._Reading, "read", watched)
+            patched.setattr(digests, "_MANY", 1)
+            patched.setattr(digests.time, "time_ns", self.clock)
             if not packed or not tree.unread(path, nothing):
                 return tree.summary(path, nothing)
             known: dict[Any, bytes] = {}
@@ -217,8 +216,8 @@ def test_nothing_is_remembered_of_few_files(build: Build, monkeypatch: pytest.Mo
     tree: Any = DirectoryContext(str(build.root), None, "", str(build.records)).tree()
     tree.summary("", nothing)
     assert not build.records.exists()
-    monkeypatch.setattr(walk, "_MUCH", 3)
-    monkeypatch.setattr(walk.time, "time_ns", build.clock)
+    monkeypatch.setattr(digests, "_MUCH", 3)
+    monkeypatch.setattr(digests.time, "time_ns", build.clock)
     tree = DirectoryContext(str(build.root), None, "", str(build.records)).tree()
     tree.summary("", nothing)
     assert build.records.exists(), "but of much"
@@ -247,30 +246,30 @@ def test_files_that_are_selected_one_by_one_are_remembered(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wildcard's matches, what --exclude leaves, a large file that is named."""
-    monkeypatch.setattr(walk, "_MANY", 1)
-    monkeypatch.setattr(walk.time, "time_ns", build.clock)
+    monkeypatch.setattr(digests, "_MANY", 1)
+    monkeypatch.setattr(digests.time, "time_ns", build.clock)
     read: list[str] = []
-    hashed = walk._hashed
+    hashed = digests._hashed
 
     def watched(descriptor: int, path: str, *rest: Any) -> bytes:
         read.append(path)
         return hashed(descriptor, path, *rest)
 
-    monkeypatch.setattr(walk, "_hashed", watched)
+    monkeypatch.setattr(digests, "_hashed", watched)
 
-    def digests(selection: str) -> list[bytes]:
+    def found(selection: str) -> list[bytes]:
         read.clear()
         tree: Any = DirectoryContext(str(build.root), None, "", str(build.records)).tree()
         with tree.contents(selection, nothing) as content:
             return [content(tree.lookup(path)) for path in ("a/f", "a/g", "h")]
 
-    first = digests("one")
+    first = found("one")
     assert first == [hashlib.sha256(path.encode()).digest() for path in ("a/f", "a/g", "h")]
     assert read == ["a/f", "a/g", "h"]
-    assert digests("one") == first and read == []
+    assert found("one") == first and read == []
     (build.root / "a/g").write_text("A/G")
-    assert digests("one") != first and read == ["a/g"]
-    assert digests("one") and read == []
+    assert found("one") != first and read == ["a/g"]
+    assert found("one") and read == []
     assert build.summary() == build.summary(records=False)
 
 
@@ -296,8 +295,8 @@ def test_two_builds_at_once(build: Build) -> None:
             found.append(tree.summary("", nothing))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(walk, "_MANY", 1)
-        patched.setattr(walk.time, "time_ns", build.clock)
+        patched.setattr(digests, "_MANY", 1)
+        patched.setattr(digests.time, "time_ns", build.clock)
         threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()

@@ -364,6 +364,14 @@ def test_files_of_an_image_are_taken_out_of_its_blobs(bench: Bench) -> None:
     assert not bench.entered
 
 
+def test_B14_files_that_are_alike_in_several_layers_are_told_apart(bench: Bench) -> None:
+    """The first member of each layer, of the same size: a change of either is one."""
+    text = "FROM scratch\nCOPY --from=two /d /out/\n"
+    for first in ("11111", "22222", "33333"):
+        bench.image("two", {"d/": "", "d/a": first}, {"d/": "", "d/b": "22222"})
+        assert bench.files(bench.build(text)) == {"out/a": first, "out/b": "22222"}
+
+
 def test_files_of_a_stage_that_runs_nothing_are_taken_as_they_are(bench: Bench) -> None:
     image = bench.build(
         "FROM base AS st\nCOPY f /srv/mine\nFROM scratch\nCOPY --from=st /app/ /out/\n"

@@ -69,7 +69,7 @@ class Builds:
         self, names: Sequence[str], number: int, inputs: Mapping[str, Any], stage: str = "build"
     ) -> Found:
         shown = [f"[{n}/{len(names)}] {name}" for n, name in enumerate(names, start=1)]
-        return self.past.nearest(Place(stage, shown, number), "now", inputs, {})
+        return self.past.nearest(Place(stage, shown, number), "now", inputs)
 
     def first(
         self, names: Sequence[str], number: int, inputs: Mapping[str, Any], stage: str = "build"
@@ -198,9 +198,7 @@ def test_an_earlier_build_makes_up_for_what_a_later_one_lost() -> None:
 def test_a_step_with_the_same_key_is_the_nearest_wherever_it_is() -> None:
     builds = Builds([("RUN a", document("RUN a", user="1"))], [("RUN b", None)])
 
-    found = builds.past.nearest(
-        Place("other", ["[1/1] RUN x"], 0), "lost RUN b", document("RUN x"), {}
-    )
+    found = builds.past.nearest(Place("other", ["[1/1] RUN x"], 0), "lost RUN b", document("RUN x"))
     assert (found.step, found.comparison.count) == (builds.records[1].steps[0], 0)
 
 

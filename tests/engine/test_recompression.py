@@ -96,6 +96,26 @@ def test_Z7_every_compression_becomes_every_other(shelf: Shelf, source: str, tar
     assert shelf.fetched == 1, "what the cache knows is not fetched"
 
 
+@pytest.mark.parametrize("target", [name for name in NAMES if name != "estargz"])
+def test_Z7_without_the_table_of_estargz_a_tar_is_what_it_was(shelf: Shelf, target: str) -> None:
+    layer = shelf.layer("gzip", b"content" * 1000)
+    lazy = shelf.recompressed(layer, "estargz")
+    assert lazy.diff_id != layer.diff_id
+    made = shelf.to(target).layer(lazy, lambda: None, ended=True)
+    assert (made.diff_id, compression_of(made.descriptor)) == (layer.diff_id, target)
+    assert shelf.tar(made) == shelf.tar(layer)
+    assert shelf.to(target).layer(lazy, lambda: None).diff_id == lazy.diff_id, (
+        "an image's stays whole"
+    )
+    assert shelf.to("estargz").layer(made, lambda: None) == lazy
+
+
+def test_T17_the_whole_of_a_tar_is_compared_whose_end_is_not_taken(shelf: Shelf) -> None:
+    lazy = shelf.recompressed(shelf.layer("gzip", b"content"), "estargz")
+    with pytest.raises(BadArchive, match="not what the image configuration says"):
+        shelf.to("zstd").layer(replace(lazy, diff_id=Digest.of(b"x")), lambda: None, ended=True)
+
+
 def test_Z7_what_has_the_compression_is_not_touched(shelf: Shelf) -> None:
     layer = shelf.layer("gzip", b"content")
     docker = Layer(replace(layer.descriptor, media_type=DOCKER_LAYER_GZIP), layer.diff_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +15,14 @@ from assembler.cache.base import Record
 from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
+from assembler.engine.earlier import Earlier
 from assembler.engine.execution import execute
 from assembler.engine.forecast import forecast
+from assembler.engine.ledger import Ledger
 from assembler.engine.requirement import require_cached
 from assembler.engine.services import Services
-from assembler.errors import NotCached
+from assembler.errors import NotCached, ProcessFailed
+from assembler.events import Event, VertexMissed
 from assembler.layer.compression import by_name
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
@@ -27,6 +32,8 @@ from assembler.plan.plan import Plan
 from assembler.plan.steps import GitSource, UrlSource
 from assembler.remotes import Unfetched
 from assembler.source import Source
+from assembler.store.builds import BuildRecord, Builds, new_id
+from assembler.store.listings import Listings
 from assembler.store.store import Store
 from assembler.testing import MemoryRemote
 from tests.engine.test_execution import LINUX, PlainDirectories, Workshop
@@ -59,11 +66,13 @@ class Aging(Workshop):
         return replace(made, clock=lambda: now, since=since, compression=compression)
 
     @contextmanager
-    def asking(self, text: str, *no_cache: str) -> Iterator[tuple[Plan, Services]]:
+    def asking(
+        self, text: str, *no_cache: str, **arguments: str
+    ) -> Iterator[tuple[Plan, Services]]:
         """The plan of `text` and what the engine is given for it."""
         request = PlanRequest(
             dockerfile=parse(Source("Dockerfile", text)), build_platform=LINUX, epoch=int(START),
-            platform=LINUX, no_cache=frozenset(no_cache),
+            platform=LINUX, no_cache=frozenset(no_cache), build_args=arguments,
         )  # fmt: skip
         with (
             Store.open(str(self.directory / "store")) as store,
@@ -72,14 +81,14 @@ class Aging(Workshop):
         ):
             yield make(request, {}), self.services(store, cache, cancellation)
 
-    def told(self, text: str, *no_cache: str) -> Forecast:
+    def told(self, text: str, *no_cache: str, **arguments: str) -> Forecast:
         """What is told of a build of `text`."""
-        with self.asking(text, *no_cache) as (plan, services):
+        with self.asking(text, *no_cache, **arguments) as (plan, services):
             return forecast(plan, services, PlainDirectories(self.directory / "layers"))
 
-    def required(self, text: str, *no_cache: str) -> Image:
+    def required(self, text: str, *no_cache: str, **arguments: str) -> Image:
         """A build of `text` that may do nothing."""
-        with self.asking(text, *no_cache) as (plan, services):
+        with self.asking(text, *no_cache, **arguments) as (plan, services):
             directories = PlainDirectories(self.directory / "layers")
             require_cached(plan, services, directories, Unfetched())
             return execute(plan, services)
@@ -185,7 +194,114 @@ def test_a_hit_of_elsewhere_says_where_from(workshop: Aging) -> None:
     assert {str(hit) for hit in hits.values()} == {"from ghcr.io/o/app:cache, 0 s old"}
 
 
-def refused(workshop: Aging, text: str, *no_cache: str) -> NotCached:
+class Remembering(Aging):
+    """A workshop whose builds leave records."""
+
+    ledger = Ledger()
+
+    @property
+    def builds(self) -> Builds:
+        return Builds(str(self.directory / "builds"))
+
+    def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
+        def inputs(key: Digest) -> str:
+            record = cache.lookup(key)
+            return "" if record is None else record.inputs
+
+        listings = Listings(str(self.directory / "listings"))
+        ledger = self.ledger = Ledger(
+            lambda: Earlier(self.builds, listings.load, inputs, mine=lambda build: True), listings
+        )
+        made = super().services(store, cache, cancellation)
+
+        def sink(event: Event) -> None:
+            ledger(event)
+            made.sink(event)
+
+        return replace(made, ledger=ledger, sink=sink)
+
+    def build(self, text: str, **request: Any) -> Image:
+        try:
+            return super().build(text, **request)
+        finally:
+            steps = self.ledger.steps()
+            record = BuildRecord(id=new_id(), started=1, seconds=1, status="completed", steps=steps)
+            self.builds.write(record, self.ledger.inputs())
+
+    def kept(self) -> list[Path]:
+        """The records, and what was selected."""
+        return sorted(self.directory.glob("[bl]*/[0-9a-f]*"))
+
+    def said(self) -> list[str]:
+        """What the last build said of the steps that it executed."""
+        made = [event.reason for event in self.events if isinstance(event, VertexMissed)]
+        return [reason for reason in made if reason]
+
+
+@pytest.fixture
+def remembering(tmp_path: Path, without_owners: None) -> Remembering:
+    made = Remembering(tmp_path)
+    (made.context / "f").write_text("f")
+    return made
+
+
+LINE = """\
+FROM scratch AS a
+ARG V=1
+COPY f /f
+RUN ["sh", "write /made 1"]
+WORKDIR /w
+COPY f g* /g/
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "a file", "another file", "a mode", "an argument", "a command", "a step between",
+        "a step that is gone", "an option", "a failure",
+    ],
+)  # fmt: skip
+def test_a_plan_says_the_first_difference_that_the_build_says(
+    remembering: Remembering, change: str
+) -> None:
+    file, text, arguments = remembering.context / "f", LINE, {"V": "1"}
+    remembering.build(text, build_args=arguments)
+    match change:
+        case "a file":
+            file.write_text("changed")
+        case "another file":
+            (remembering.context / "g").write_text("new")
+        case "a mode":
+            file.chmod(0o755)
+        case "an argument":
+            arguments = {"V": "2"}
+        case "a command":
+            text = text.replace("made 1", "made 2")
+        case "a step between":
+            text = text.replace("WORKDIR", 'RUN ["sh", "write /x 1"]\nWORKDIR')
+        case "a step that is gone":
+            text = text.replace("WORKDIR /w\n", "")
+        case "an option":
+            text = text.replace("COPY f /f", "COPY --chmod=700 f /f")
+        case _:
+            text = text.replace("write /made 1", "fail 1")
+            with pytest.raises(ProcessFailed):
+                remembering.build(text, build_args=arguments)
+    kept = remembering.kept()
+    told = list(remembering.told(text, **arguments).reasons.values())
+    error = refused(remembering, text, **arguments)
+    assert remembering.kept() == kept
+    with suppress(ProcessFailed):
+        remembering.build(text, build_args=arguments)
+    said = remembering.said()
+    assert said
+    short = [re.sub(r" \(sha256 \S+ → \S+\)|COPY f( g\*)?: ", "", one) for one in told]
+    assert short[: len(said)] == said
+    assert error.message.endswith(f"would have to be done: {told[0]}")
+
+
+def refused(workshop: Aging, text: str, *no_cache: str, **arguments: str) -> NotCached:
     """Why a build of `text` that may do nothing fails; it did nothing."""
 
     def state() -> set[tuple[str, int]]:
@@ -199,7 +315,7 @@ def refused(workshop: Aging, text: str, *no_cache: str) -> NotCached:
     with Store.open(str(workshop.directory / "store")):
         before = state()
     with pytest.raises(NotCached) as caught:
-        workshop.required(text, *no_cache)
+        workshop.required(text, *no_cache, **arguments)
     places = ("layers/", "blobs/sha256/")
     assert {one for one in state() ^ before if any(place in one[0] for place in places)} == set()
     assert workshop.runtime.ran == []
@@ -291,7 +407,7 @@ def test_a_result_that_is_gone_is_told_so(workshop: Aging) -> None:
     for layer in (workshop.directory / "layers").iterdir():
         layer.rename(workshop.directory / f"gone-{layer.name}")
     assert refused(workshop, STAGES).message.endswith(
-        "would have to be done: its result is not in the store, or in another compression only"
+        "would have to be done: its result is not in the store any more"
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.bounds import watchdog
+
 pytestmark = pytest.mark.integration
 
 
@@ -197,11 +199,10 @@ def test_a_signal_during_a_run_leaves_nothing(assemble: Any, tmp_path: Path, num
             if "ready" in line and "echo" not in line:
                 break
         process.send_signal(number)
-        started = time.monotonic()
-        rest = process.stderr.read()
-        code = process.wait(30)
+        with watchdog():
+            rest = process.stderr.read()
+            code = process.wait()
     assert code == 128 + number, rest
-    assert time.monotonic() - started < 10
     assert processes_with(f"sleep {mark}") == []
     assert Path("/proc/self/mountinfo").read_text() == before
     store = Path(assemble.env["ASSEMBLE_STORE"])
@@ -232,7 +233,7 @@ def test_killed_outright_the_step_dies_and_the_next_build_sweeps(
                 break
         process.kill()
         process.wait(10)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while processes_with(f"sleep {mark}") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_with(f"sleep {mark}") == []

@@ -19,11 +19,22 @@ from typing import Any
 
 import pytest
 
+from tests.bounds import watchdog
+
 pytestmark = pytest.mark.integration
 
 STUBBORN = "FROM busybox\nRUN trap '' TERM; (trap '' TERM; setsid sleep {0} & sleep {0}) & sleep {0}; sleep {0}\n"
 PATIENT = "FROM busybox\nRUN sleep {0}\n"
 RUNTIMES = ["native", "podman", "crun", "runc", pytest.param("chroot", marks=pytest.mark.root)]
+GRACE = """
+import sys
+from assembler.linux import programs
+from assembler.runtime import native
+native.GRACE = programs.GRACE = float(sys.argv.pop(1))
+from assembler.__main__ import process
+process()
+"""
+"""The command line, with another time than the usual between SIGTERM and SIGKILL."""
 MARKS = iter(range(100_000 + os.getpid() % 10_000 * 100, 1 << 30))
 
 
@@ -41,8 +52,9 @@ def processes(mark: int | str) -> list[str]:
     return found
 
 
-def soon(holds: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+def soon(holds: Callable[[], bool]) -> bool:
+    """Whether it comes to that; the seconds are for a busy machine."""
+    deadline = time.monotonic() + 30
     while not holds():
         if time.monotonic() > deadline:
             return False
@@ -64,16 +76,23 @@ def running(assemble: Any, tmp_path: Path) -> Iterator[Callable[..., subprocess.
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
-        dockerfile: str, mark: int, runtime: str = "native", *options: str, **more: Any
+        dockerfile: str,
+        mark: int,
+        runtime: str = "native",
+        *options: str,
+        grace: float | None = None,
+        **more: Any,
     ) -> subprocess.Popen[bytes]:
         context = tmp_path / f"context-{mark}"
         context.mkdir()
         (context / "Dockerfile").write_text(dockerfile.format(mark))
         command = assemble.command("build", "--no-cache", "--runtime", runtime, *options, context)
+        if grace is not None:
+            command[1:3] = ["-c", GRACE, str(grace)]
         arguments = {"env": assemble.env, "stderr": subprocess.PIPE, **more}
         process = subprocess.Popen(command, **arguments)
         started.append(process)
-        assert soon(lambda: len([p for p in processes(mark) if p.startswith("sleep")]) > 0, 30)
+        assert soon(lambda: len([p for p in processes(mark) if p.startswith("sleep")]) > 0)
         return process
 
     yield start
@@ -90,7 +109,7 @@ def test_a_signal_ends_everything_within_ten_seconds(
     running: Any, tmp_path: Path, runtime: str, name: str
 ) -> None:
     mark, number = next(MARKS), signal.Signals[name]
-    process = running(STUBBORN, mark, runtime)
+    process = running(STUBBORN, mark, runtime, grace=None if name == "SIGINT" else 0.3)
     process.send_signal(number)
     assert process.wait(10) == 128 + number
     assert processes(mark) == []
@@ -100,13 +119,11 @@ def test_a_signal_ends_everything_within_ten_seconds(
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_second_signal_gives_no_more_time(running: Any, tmp_path: Path, runtime: str) -> None:
     mark = next(MARKS)
-    process = running(STUBBORN, mark, runtime)
+    process = running(STUBBORN, mark, runtime, grace=3600)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
-    before = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
-    assert time.monotonic() - before < 1.8, "the grace of two seconds is over at once"
+    assert process.wait(60) == 130
     assert processes(mark) == [] and leftovers(tmp_path / "store") == []
 
 
@@ -115,11 +132,9 @@ def test_where_nothing_ignores_the_signal_the_grace_is_not_waited_for(
     running: Any, tmp_path: Path, runtime: str
 ) -> None:
     mark = next(MARKS)
-    process = running(PATIENT, mark, runtime)
-    before = time.monotonic()
+    process = running(PATIENT, mark, runtime, grace=3600)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
-    assert time.monotonic() - before < 1.8
+    assert process.wait(60) == 130
     assert processes(mark) == [] and leftovers(tmp_path / "store") == []
 
 
@@ -131,7 +146,7 @@ def test_CN02_when_the_builder_is_killed_its_processes_go_and_the_next_command_s
     process = running(STUBBORN, mark, runtime)
     process.kill()
     process.wait(10)
-    assert soon(lambda: processes(mark) == [], 2), processes(mark)
+    assert soon(lambda: processes(mark) == []), processes(mark)
     assert leftovers(tmp_path / "store") != [], "else there was nothing to sweep"
     assemble("images")
     assert leftovers(tmp_path / "store") == []
@@ -179,7 +194,7 @@ def test_when_a_process_of_ours_is_killed_its_steps_end_and_the_build_fails(
         (killed,) = children(killed)
     os.kill(killed, signal.SIGKILL)
     assert process.wait(10) == 1
-    assert soon(lambda: processes(mark) == [], 2), processes(mark)
+    assert soon(lambda: processes(mark) == []), processes(mark)
     assert leftovers(tmp_path / "store") == []
 
 
@@ -193,10 +208,10 @@ def test_CN03_a_third_signal_ends_the_builder_at_once(running: Any, tmp_path: Pa
     process.send_signal(signal.SIGSTOP)  # so that no signal finds it done
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
         process.send_signal(number)
-    assert process.wait(1.5) < 0, "by the signal itself"
-    assert soon(lambda: processes(mark) == [], 2)
-    assert soon(lambda: leftovers(tmp_path / "store") == [], 8), "no other command is needed"
-    assert soon(lambda: processes(str(tmp_path / "store")) == [], 2), "what removed them has ended"
+    assert process.wait(30) < 0, "by the signal itself"
+    assert soon(lambda: processes(mark) == [])
+    assert soon(lambda: leftovers(tmp_path / "store") == []), "no other command is needed"
+    assert soon(lambda: processes(str(tmp_path / "store")) == []), "what removed them has ended"
 
 
 @contextmanager
@@ -297,7 +312,7 @@ def started(assemble: Any) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             assemble.command(*arguments), env=assemble.env, stderr=subprocess.DEVNULL
         )
         every.append(process)
-        assert soon(lambda: bool(ready()), 30)
+        assert soon(lambda: bool(ready()))
         return process
 
     yield start
@@ -307,12 +322,20 @@ def started(assemble: Any) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def ended(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal; the process has ended within a second of it, and as it should."""
-    began = time.monotonic()
+    """Send a signal; the process ends as it should, with no more work than that is, and before what
+    it waits for would end by itself: a server has ten seconds to begin."""
+    before = worked(process.pid)
     process.send_signal(number)
-    status = process.wait(20)
-    assert status == (-number if number == signal.SIGKILL else 128 + number)
-    assert time.monotonic() - began < 1.8
+    with watchdog(8):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert worked(process.pid) - before < 1
+    assert process.wait() == (-number if number == signal.SIGKILL else 128 + number)
+
+
+def worked(pid: int) -> float:
+    """The CPU seconds of a process, which may have ended (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture
@@ -441,7 +464,7 @@ def test_a_server_that_says_nothing(
         listener.settimeout(0.05)
         process = started(lambda: accepted(listener), "build", tmp_path)
         ended(process, number)
-        assert soon(lambda: named(url) == [], 2), named(url)
+        assert soon(lambda: named(url) == []), named(url)
     assemble("images")
     assert leftovers(tmp_path / "store") == []
 
@@ -482,7 +505,7 @@ def test_the_agent_of_keys_and_its_directory_end_with_a_killed_builder(
     assert len(list(temporary.iterdir())) == 1
     process.kill()
     process.wait(10)
-    assert soon(lambda: list(temporary.iterdir()) == [], 2)
+    assert soon(lambda: list(temporary.iterdir()) == [])
     assert named(str(temporary)) == []
 
 

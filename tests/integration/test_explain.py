@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from assembler.cache.document import CacheDocument
+from assembler.cache.listings import parsed, part
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +66,7 @@ class Project:
     def build(self, *options: str, code: int = 0) -> dict[str, str]:
         """What is said of each step: `cached`, or why it ran; the progress is in `shown`."""
         done = self.assemble("build", "-t", "app", *options, self.path, code=code)
-        self.shown = {}
+        self.shown, name = {}, "FROM"
         for line in done.stderr.splitlines():
             match = re.fullmatch(r"#[0-9]+ (\[.*?\] )?(.*)", line)
             if match and match[1]:
@@ -149,6 +153,10 @@ def test_a_step_that_failed_and_one_whose_result_is_gone_are_no_changes(project:
     assert project.build(code=1)["RUN exit 3"] == "it failed in the build before"
     project.replace("RUN exit 3", "RUN exit 0")
     assert project.build()["RUN exit 0"] == "the command exit 3 → exit 0"
+    project.replace("COPY src /src", "COPY gone /src")
+    gone = project.build(code=1)
+    assert (gone["COPY gone /src"], gone[RUN]) == ("failed", "unneeded")
+    project.replace("COPY gone /src", "COPY src /src")
 
     assert project.build("--cache-ttl", "1ms")[COPY] == "older than --cache-ttl"
 
@@ -163,7 +171,7 @@ def test_a_step_that_failed_and_one_whose_result_is_gone_are_no_changes(project:
 
     builds = project.assemble("history").stdout.splitlines()
     assert [line.split()[2] for line in builds[1:]] == [
-        "Completed", "Completed", "Completed", "Error", "Error", "Completed",
+        "Completed", "Completed", "Error", "Completed", "Error", "Error", "Completed",
     ]  # fmt: skip
     one = project.assemble("explain", "app", "--against", "^1", "--step", "RUN").stdout
     assert one.splitlines()[3].endswith("run         the same")
@@ -189,7 +197,76 @@ def test_a_fresh_machine_says_what_it_takes_from_a_shared_cache_and_why_not(
     assert fresh("two")[1] == "--chmod 600 → 644"
     project.replace("644", "600")
     project.write("src/app.py", "2")
-    assert fresh("three")[1] == "COPY src: its files changed"
+    assert DIGESTS.sub("(…)", fresh("three")[1]) == "COPY src: src/app.py changed (…)"
+
+
+TRAVELLING = """\
+FROM mine AS one
+COPY src /src
+RUN --mount=type=bind,source=in,target=/in cat /in/*
+FROM mine
+COPY --from=one /src/app.py /app
+ADD --link in/*.tar /archive/
+"""
+FIRST, BOUND, SECOND, ADDED = (line for line in TRAVELLING.splitlines() if "FROM " not in line)
+
+
+@pytest.mark.parametrize("form", ["mode=max", "mode=max,image-manifest=false", "mode=min"])
+def test_a_machine_that_knows_a_shared_cache_only_names_the_files(
+    project: Project, tmp_path: Path, form: str
+) -> None:
+    bare = project.assemble.env["ASSEMBLE_STORE"]  # with the base
+
+    def on(machine: str, *options: str) -> dict[str, str]:
+        shutil.copytree(bare, tmp_path / machine, symlinks=True)
+        project.assemble.env["ASSEMBLE_STORE"] = str(tmp_path / machine)
+        return {name: DIGESTS.sub("(…)", one) for name, one in project.build(*options).items()}
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    project.write("Dockerfile", TRAVELLING)
+    project.write("in/a.tar", "no archive")
+    on("one", "--cache-to", f"type=local,dest={first},{form}")
+    # a machine that runs nothing passes on what it was told
+    said = on(
+        "two",
+        "--cache-from",
+        f"type=local,src={first}",
+        "--cache-to",
+        f"type=local,dest={second},{form}",
+    )
+    assert set(said.values()) == {"cached"}
+    assert listed(first) == listed(second)
+    assert ("src/run.sh" in listed(first)) == ("max" in form), "names are in layers that are there"
+    assert "in/a.tar" in listed(first) and "in/data" not in listed(first), (
+        "of mounts there are none"
+    )
+
+    project.write("src/app.py", "2")
+    project.write("in/b.tar", "none either")
+    said = on("three", "--cache-from", f"type=local,src={second}")
+    files = "src/app.py changed (…)" if "max" in form else "its files changed"
+    assert said[FIRST] == f"COPY src: {files}"
+    assert said[SECOND] == "COPY --from=one /src/app.py: src/app.py changed (…)"
+    assert project.shown[SECOND] == "RUN: src/app.py changed"
+    assert said[ADDED] == "ADD in/*.tar: in/b.tar added"
+    assert (
+        said[BOUND] == f"{below(f'{FIRST} (2/3)')}; --mount=type=bind,target=/in: its files changed"
+    )
+    kept = {path.name.partition(".")[2] for path in (tmp_path / "three/listings").iterdir()}
+    assert kept == {"", "imported"}
+
+
+def listed(layout: Path) -> list[str]:
+    """The files that the listings of the cache in `layout` name."""
+    blobs = [path.read_bytes() for path in (layout / "blobs/sha256").iterdir()]
+    for content in blobs:
+        if content.startswith(b'{"version":1') and b'"listings"' in content:
+            document = CacheDocument.parse(content)
+            assert document.listings is not None
+            blob = (layout / "blobs/sha256" / document.listings.blob.digest.hex).read_bytes()
+            parts = [part(document.listings, blob, one) for one in document.listings.sizes]
+            return sorted(path for one in parts for path in parsed(one) or ())
+    return []
 
 
 def test_nothing_that_is_secret_or_of_the_host_is_in_a_record(project: Project) -> None:

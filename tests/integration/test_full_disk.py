@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from assembler.testing import MemoryRegistry
 
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 ROOT = Path(__file__).parent.parent.parent
@@ -140,8 +143,19 @@ def test_RS02_a_store_that_cannot_be_written_is_read(
     assemble: Any, context: Path, tmp_path: Path
 ) -> None:
     source = assemble.env["ASSEMBLE_STORE"]
+    for line in ("RUN true", "RUN false"):  # the second fails
+        (context / "Dockerfile").write_text(f"FROM busybox\n{line}\n")
+        assemble("build", context, code=int(line == "RUN false"))
     with mounted(tmp_path / "small", "bind,ro", "--bind", source) as small:
         env = {"ASSEMBLE_STORE": str(small)}
+        assert re.search(
+            r"^  run       RUN false\n {12}it failed in the build before$",
+            assemble("plan", context, **env).stdout,
+            re.M,
+        )
+        (context / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+        assert re.search(r"^  cached    RUN true", assemble("plan", context, **env).stdout, re.M)
+        (context / "Dockerfile").write_text(DOCKERFILE)
         for words in (["build", context], ["prune", "--force"], ["rmi", "busybox"]):
             done = assemble(*words, code=102, **env)
             assert f"(mounted at {small}) is read-only" in last(done)
@@ -171,6 +185,38 @@ def test_RS03_a_user_without_a_passwd_entry_and_home_builds(assemble: Any, tmp_p
         assert f"the store is {spare}/assemble-54321" in done.stderr
 
 
+def test_RS03_a_store_of_another_user_can_be_looked_at_and_says_whose_it_is(assemble: Any) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as spare:
+        os.chmod(spare, 0o755)
+        Path(spare, "context").mkdir()
+        Path(spare, "context/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+        store = f"{spare}/store"
+        assemble("build", f"{spare}/context", ASSEMBLE_STORE=store)
+        user = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
+        env = {"PATH": assemble.env["PATH"], "PYTHONPATH": str(ROOT), "ASSEMBLE_STORE": store}
+
+        def other(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [*user, *assemble.command(*words)]
+            return subprocess.run(command, env=env, capture_output=True, text=True)
+
+        for mode in ("u=rwX,go=", "u=rwX,go=rX"):
+            subprocess.run(["chmod", "-R", mode, store], check=True)
+            for words in (["build", f"{spare}/context"], ["prune", "--force"]):
+                done = other(*words)
+                assert done.returncode == 1
+                hint, error = done.stderr.splitlines()[-2:]
+                told = re.fullmatch(
+                    f"ERROR: the store {store} belongs to (root|another user), and this user may"
+                    r" not use it: [\w.]+: Permission denied",
+                    error,
+                )
+                assert told is not None, error
+                assert hint == (
+                    f"hint: set ASSEMBLE_STORE to a directory of your own, or run this as {told[1]}"
+                )
+        assert re.search(r"^  cached    COPY", other("plan", f"{spare}/context").stdout, re.M)
+
+
 def test_a_cache_that_has_no_room_is_an_error_or_a_warning(
     assemble: Any, context: Path, tmp_path: Path
 ) -> None:
@@ -182,3 +228,47 @@ def test_a_cache_that_has_no_room_is_an_error_or_a_warning(
         (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
         assert f"the cache could not be exported to {full}/cache: " in line
         assert not (full / "cache/index.json").exists()
+
+
+def filled(disk: Path, left: int) -> Path:
+    """A file that leaves `left` bytes free on `disk`."""
+    found = os.statvfs(disk)
+    filler = disk / "filler"
+    with filler.open("wb") as stream:
+        stream.write(bytes(found.f_bavail * found.f_frsize - left))
+    return filler
+
+
+STAGES = """\
+FROM busybox AS made
+COPY f /f
+RUN wc -c /f > /size
+FROM busybox
+COPY --from=made /size /size
+"""
+
+
+@pytest.mark.parametrize("kind", ["registry", "local"])
+def test_RS02_a_store_that_fills_while_a_cache_is_packed_is_an_error_or_a_warning(
+    assemble: Any, context: Path, tmp_path: Path, kind: str
+) -> None:
+    """The layer of the first stage is a directory only, and is packed for the cache."""
+    (context / "Dockerfile").write_text(STAGES)
+    with MemoryRegistry() as registry, mounted(tmp_path / "small", "size=100m") as small:
+        env = copied(assemble, small)
+        expected = assemble("build", context, **env).stdout
+        filler = filled(small, 3 << 20)
+        name = f"{registry.host}/team/cache:1" if kind == "registry" else f"{tmp_path}/cache"
+        place = f"type=registry,ref={name}" if kind == "registry" else f"type=local,dest={name}"
+        failed = assemble("build", "--cache-to", f"{place},mode=max", context, code=102, **env)
+        said = f"the cache could not be exported to {name}: "
+        assert said in last(failed) and "no space left on the file system of" in last(failed)
+        ignored = ("--cache-to", f"{place},mode=max,ignore-error=true")
+        done = assemble("build", *ignored, context, **env)
+        (line,) = [one for one in done.stderr.splitlines() if one.startswith("WARNING")]
+        assert said in line and "no space left on the file system of" in line
+        assert done.stdout == expected
+        assert not registry.manifests and not (tmp_path / "cache/index.json").exists()
+        filler.unlink()
+        sound(assemble, env)
+        assert "WARNING" not in assemble("build", *ignored, context, **env).stderr

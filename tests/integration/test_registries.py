@@ -168,7 +168,7 @@ def test_without_a_password_it_is_said_how_to_get_in(site: Site, tmp_path: Path)
     assert site.host in done.stderr and "login" in done.stderr
 
 
-def test_a_certificate_that_nobody_knows_names_the_place_for_its_authority(
+def test_RG16_a_certificate_that_nobody_knows_names_the_place_for_its_authority(
     site: Site, tmp_path: Path
 ) -> None:
     place = Path(site.assemble.env["HOME"]) / ".config/containers/certs.d" / site.host

@@ -14,6 +14,17 @@ import pytest
 pytestmark = pytest.mark.integration
 TEXT = "FROM busybox AS a\nCOPY f /f\nRUN cp /f /g\nFROM busybox\nCOPY --from=a /g /g\nRUN echo that is g\n"
 STEPS = 4
+DIGESTS = re.compile(r"\(sha256 [0-9a-f]{12} → [0-9a-f]{12}\)")
+BRANCHES = """\
+FROM mine AS a
+RUN cat /f
+FROM busybox AS b
+ARG V=1
+RUN echo $V > /v
+FROM busybox
+COPY src /src
+RUN --mount=type=bind,from=a,target=/a --mount=type=bind,from=b,target=/b cat /src/* /a/f /b/v
+"""
 
 
 @pytest.fixture
@@ -33,8 +44,9 @@ def cached(stderr: str) -> int:
 def state(assemble: Any) -> set[str]:
     """What there is of results in the store."""
     store = Path(assemble.env["ASSEMBLE_STORE"])
-    places = ("blobs/sha256/*", "layers/*/*", "indexes/*/*", "index.json", "mounts/*")
-    return {f"{path} {path.stat().st_mtime_ns}" for place in places for path in store.glob(place)}
+    places = ("blobs/sha256/*", "layers/*/*", "indexes/*/*", "index.json", "mounts/*", "builds/*")
+    found = {f"{path} {path.stat().st_mtime_ns}" for place in places for path in store.glob(place)}
+    return found | set(map(str, store.glob("listings/*")))  # which are used where one is looked at
 
 
 def test_a_required_build_fails_before_anything_with_the_first_step_and_its_place(
@@ -55,12 +67,15 @@ def test_a_required_build_fails_before_anything_with_the_first_step_and_its_plac
     before = state(assemble)
     (context / "f").write_text("g")
     done = assemble("build", "--require-cached", context, code=1)
-    assert "ERROR: [a 2/3] COPY f /f would have to be done" in done.stderr
+    reason = DIGESTS.sub("(…)", done.stderr.splitlines()[-1])
+    assert reason == "ERROR: [a 2/3] COPY f /f would have to be done: COPY f: f changed (…)"
+    assert done.stderr.startswith("Dockerfile:2\n")
     (context / "f").write_text("f")
     (context / "Dockerfile").write_text(TEXT.replace("/g /g", "/g /h"))
     done = assemble("build", "--require-cached", context, code=1)
     assert "may have to be done: that is known when the files of stage a are there" in done.stderr
     assert "pull" not in done.stderr and state(assemble) == before
+    assert len(assemble("history", "--json").stdout.splitlines()) == 2, "what was built"
 
 
 def test_a_required_build_pulls_nothing_for_a_step_that_would_run(
@@ -127,9 +142,46 @@ def test_a_plan_tells_where_hits_are_from_and_how_old_they_are(
     assert steps[0]["source"] == "" and 0 <= steps[0]["age"] < 600
     assert [one.get("reason", "") for one in steps] == [
         "",
-        "no earlier build has done it on the same files",
+        "the command cp /f /g → cp -p /f /g",
         "that is known when the files of stage a are there",
         "that is known when the steps below it are done",
+    ]
+
+
+def test_what_would_run_says_the_first_difference_that_explain_says(
+    assemble: Any, context: Path, tmp_path: Path
+) -> None:
+    (context / "src").mkdir()
+    (context / "Base").write_text("FROM busybox\nCOPY f /f\n")
+    (context / "Dockerfile").write_text(BRANCHES)
+
+    def changed(content: str) -> None:
+        for name in ("f", "src/f", f"src/new{content}"):
+            (context / name).write_text(content)
+        assemble("build", "-t", "mine", "-f", context / "Base", context)
+
+    changed("1")
+    assemble("build", context)
+    changed("2")
+    options, before = ("--build-arg", "V=2", context), state(assemble)
+    text = assemble("plan", *options).stdout
+    told = json.loads(assemble("plan", "--format", "json", *options).stdout)["forecast"]["steps"]
+    assert [one["fate"] for one in told] == ["run", "run", "run", "pending"]
+    refused = assemble("build", "--require-cached", *options, code=1).stderr.splitlines()
+    assert state(assemble) == before, "nothing is done, and nothing is recorded"
+    assert refused[-1] == f"ERROR: [a 2/2] RUN cat /f would have to be done: {told[0]['reason']}"
+
+    assemble("build", *options)
+    explained = json.loads(assemble("explain", "--json").stdout)["steps"]
+    for one, step in zip(told[:3], explained, strict=False):
+        first, others = step["because"][0]["text"], step["differences"] - 1
+        assert one["reason"] == first + f" (and {others} more)" * bool(others)
+        assert f"\n  run       {step['instruction']}\n            {one['reason']}\n" in text
+    assert [DIGESTS.sub("(…)", one["reason"]) for one in told] == [
+        "base docker.io/library/mine:latest moved (…)",
+        "ARG V 1 → 2",
+        "COPY src: src/f changed (…) (and 1 more)",
+        "that is known when the files of stage a and stage b are there",
     ]
 
 

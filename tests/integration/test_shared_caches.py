@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from tests.conftest import (
     needs,
     remove,
     run_fixture,
-    serving,
 )
+from tests.served import serving
 
 pytestmark = pytest.mark.integration
 
@@ -175,13 +176,23 @@ def test_75_a_layout_is_a_cache_that_skopeo_reads(
     first = machines.build("one", "--cache-to", f"type=local,dest={layout},mode=max,tag=main")
     manifest = json.loads(podman.skopeo("inspect", "--raw", f"oci:{layout}:main"))
     assert manifest["config"]["mediaType"] == "application/vnd.assemble.cache.v1+json"
-    assert len(manifest["layers"]) == 7
+    kinds = [one["mediaType"].rpartition(".image.")[2] for one in manifest["layers"]]
+    listings = "application/vnd.assemble.cache.listings.v1"
+    assert kinds == ["layer.v1.tar+gzip"] * 7 + [listings]
     second = machines.build("two", "--cache-from", f"type=local,src={layout},tag=main")
     assert (ran(second), second.stdout) == ([], first.stdout)
     copy = f"docker://{machines.team}/copied/cache:1"
     podman.skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:main", copy)
     third = machines.build("three", "--cache-from", f"{machines.team}/copied/cache:1")
     assert (ran(third), third.stdout) == ([], first.stdout)
+    machines.write(source="changed")
+    own = f"{machines.team}/copied/cache:2"
+    Assemble(environment(machines.context.parent / "four"))(
+        "copy", copy.removeprefix("docker://"), own
+    )
+    fourth = machines.build("four", "--cache-from", own)
+    assert " RUN: src/main changed\n" in fourth.stderr, "its listings are copied too"
+    machines.write()
     before = {path: os.stat(path).st_mtime_ns for path in (layout / "blobs/sha256").iterdir()}
     machines.build("one", "--cache-to", f"type=local,dest={layout},mode=max,tag=main")
     assert {
@@ -189,11 +200,15 @@ def test_75_a_layout_is_a_cache_that_skopeo_reads(
     } == before
 
 
-def test_an_index_of_blobs_in_another_compression_is_a_cache_too(machines: Machines) -> None:
+@pytest.mark.parametrize("form", ["image-manifest=false,compression=zstd", "compression=estargz"])
+def test_blobs_in_another_compression_are_a_cache_too(machines: Machines, form: str) -> None:
     cache = f"{machines.team}/cache:index"
-    form = "mode=max,image-manifest=false,compression=zstd,force-compression=true"
+    form = f"mode=max,{form},force-compression=true"
     first = machines.build("one", "--cache-to", f"type=registry,ref={cache},{form}")
-    second = machines.build("two", "--cache-from", cache)
+    copied = f"{machines.team}/elsewhere/cache:index"
+    env = environment(machines.context.parent / "copier")
+    Assemble(env)("copy", cache, copied)
+    second = machines.build("two", "--cache-from", copied)
     assert (ran(second), second.stdout) == ([], first.stdout)
 
 
@@ -251,8 +266,11 @@ def test_nothing_of_the_host_is_in_a_cache(machines: Machines, tmp_path: Path) -
         for path in (layout / "blobs/sha256").iterdir()
         if path.stat().st_size < 90_000
     ]
+    packed = [content for content in documents if content.startswith(b"\x78\x01")]
     documents = [content for content in documents if content.startswith(b"{")]
     assert len(documents) == 2
+    documents += listings(packed)
+    assert b"src/main" in b"".join(documents[2:]), "what COPYs selected is there too"
     for word in (
         str(tmp_path),
         os.uname().nodename,
@@ -262,6 +280,17 @@ def test_nothing_of_the_host_is_in_a_cache(machines: Machines, tmp_path: Path) -
         "10.1.2.3",
     ):
         assert not any(word.encode() in content for content in documents), word
+
+
+def listings(packed: list[bytes]) -> list[bytes]:
+    """The texts of listings one after the other."""
+    texts = []
+    for content in packed:
+        while content:
+            unpacking = zlib.decompressobj()
+            texts.append(unpacking.decompress(content))
+            content = unpacking.unused_data
+    return texts
 
 
 def test_B14_what_unpacks_to_something_else_is_not_built_on(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from assembler.oci.descriptor import CACHE_CONFIG
+from assembler.oci.descriptor import CACHE_CONFIG, CACHE_LISTINGS
 from assembler.testing.distribution import sha256
 from assembler.testing.memory import MemoryRegistry
 from assembler.testing.server import Answer, Asked
@@ -64,6 +65,19 @@ class Shared:
         """The cache's manifest."""
         found: dict[str, Any] = json.loads(self.registry.manifests[NAME, "main"][1])
         return found
+
+    @property
+    def layers(self) -> list[str]:
+        """The digests of its layers."""
+        kinds = [one for one in self.manifest["layers"] if "image.layer" in one["mediaType"]]
+        return [one["digest"] for one in kinds]
+
+    @property
+    def listings(self) -> str:
+        """The digest of its listings."""
+        (found,) = (one for one in self.manifest["layers"] if one["digest"] not in self.layers)
+        assert found["mediaType"] == CACHE_LISTINGS
+        return str(found["digest"])
 
     @property
     def document(self) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def test_79_lazily_a_cache_is_read_and_none_of_its_layers(shared: Shared) -> Non
     shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
     assert shared.asked() == []  # the store knows it
     shared.build("two")
-    layers = [f"GET /v2/{NAME}/blobs/{one['digest']}" for one in shared.manifest["layers"]]
+    layers = [f"GET /v2/{NAME}/blobs/{digest}" for digest in shared.layers]
     assert sorted(shared.asked()) == sorted(
         layers
     )  # the image is kept here: where they are is known
@@ -150,7 +164,7 @@ def test_79_a_registry_is_given_layers_of_its_own_by_name(shared: Shared) -> Non
     image = f"{shared.registry.host}/team/app:1"
     shared.build("two", "--cache-from", shared.ref, "--push", "-t", image)
     asked = shared.asked()
-    layers = [one["digest"] for one in shared.manifest["layers"]]
+    layers = shared.layers
     assert not any(f"GET /v2/{NAME}/blobs/{digest}" in asked for digest in layers)
     assert all(("team/app", digest) in shared.registry.where for digest in layers)
     assert not [one for one in asked if one.startswith("PATCH")]
@@ -161,8 +175,8 @@ def test_79_another_registry_is_sent_them(shared: Shared) -> None:
         image = f"{other.host}/team/app:1"
         done = shared.build("two", "--cache-from", shared.ref, "--push", "-t", image)
         assert done.stdout.strip() == shared.image == sha256(other.manifests["team/app", "1"][1])
-        for one in shared.manifest["layers"]:
-            assert sha256(other.blobs[one["digest"]]) == one["digest"]
+        for digest in shared.layers:
+            assert sha256(other.blobs[digest]) == digest
 
 
 def test_an_export_that_changes_nothing_moves_nothing(shared: Shared) -> None:
@@ -176,16 +190,110 @@ def test_an_export_that_changes_nothing_moves_nothing(shared: Shared) -> None:
 def test_an_export_sends_what_is_new_once_and_moves_the_tag_last(shared: Shared) -> None:
     target = ("--cache-to", f"type=registry,ref={shared.ref},mode=max")
     shared.change()
-    before = {one["digest"] for one in shared.manifest["layers"]}
+    before = set(shared.layers)
     shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly", *target)
     asked = shared.asked()
-    after = {one["digest"] for one in shared.manifest["layers"]}
-    assert len(after - before) == 1
+    assert len(set(shared.layers) - before) == 1
     uploads = [one for one in asked if one.startswith("PUT") and "/blobs/uploads/" in one]
-    assert len(uploads) == 2  # the layer, and the configuration
+    assert len(uploads) == 3  # the layer, the listings, and the configuration
     manifest = sha256(shared.registry.manifests[NAME, "main"][1])
     puts = [one for one in asked if one.startswith("PUT")]
     assert puts[-2:] == [f"PUT /v2/{NAME}/manifests/{manifest}", f"PUT /v2/{NAME}/manifests/main"]
+
+
+def said(shared: Shared, machine: str) -> str:
+    """Why the last COPY of the last build ran."""
+    explained = Assemble(environment(shared.directory / machine))("explain", "--json").stdout
+    return str(json.loads(explained)["steps"][-1]["because"][0]["text"])
+
+
+def test_files_that_changed_are_named_by_what_was_asked_for_once(shared: Shared) -> None:
+    shared.change()
+    source = ("--cache-from", shared.ref, "--cache-from", shared.ref, "-o", "type=cacheonly")
+    done = shared.build("two", *source)
+    assert re.fullmatch(r"COPY b: b changed \(sha256 .{12} → .{12}\)", said(shared, "two"))
+    assert re.search("^#[0-9]+ RUN: b changed$", done.stderr, re.MULTILINE)
+    assert shared.asked().count(f"GET /v2/{NAME}/blobs/{shared.listings}") == 1
+    # what was told stays: the next build asks nobody
+    (shared.directory / "context/b").write_bytes(b"changed again")
+    shared.build("two", *source)
+    assert shared.listings not in str(shared.asked())
+
+
+def gone(shared: Shared) -> None:
+    del shared.registry.blobs[shared.listings]
+
+
+def of_another_digest(shared: Shared) -> None:
+    content = shared.registry.blobs[shared.listings]
+    shared.registry.blobs[shared.listings] = bytes([content[0] ^ 1]) + content[1:]
+
+
+def refused(shared: Shared) -> None:
+    path = f"/v2/{NAME}/blobs/{shared.listings}"
+    shared.registry.fault = lambda asked: Answer(503) if asked.path == path else None
+
+
+def with_listings(change: Callable[[dict[str, Any]], None], content: bytes) -> Any:
+    """The cache says of its listings what `change` makes of it, and that they are in `content`."""
+
+    def break_it(shared: Shared) -> None:
+        document, old = shared.document, shared.listings
+        blob = {"digest": sha256(content), "size": len(content)}
+        document["listings"]["blob"] |= blob
+        document["listings"]["sizes"] = [
+            [one, len(content)] for one, _ in document["listings"]["sizes"][:1]
+        ]
+        change(document["listings"])
+        layers = [one | (blob if one["digest"] == old else {}) for one in shared.manifest["layers"]]
+        shared.registry.add_blob(NAME, content)
+        shared.publish(json.dumps(document).encode(), layers=layers)
+
+    return break_it
+
+
+def nothing_else(listings: dict[str, Any]) -> None:
+    """As it is."""
+
+
+def with_too_much(listings: dict[str, Any]) -> None:
+    listings["blob"]["size"] = 1 << 40
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        gone,
+        of_another_digest,
+        refused,
+        with_listings(nothing_else, b"garbled"),
+        with_listings(nothing_else, zlib.compress(bytes(100 << 20))),
+        with_listings(nothing_else, zlib.compress(b"../../etc/passwd\0- 644 0:0  ")),
+        with_listings(with_too_much, b"garbled"),
+        with_listings(dict.clear, b"garbled"),
+    ],
+)
+def test_B14_listings_that_cannot_be_used_cost_words_only(
+    shared: Shared, break_it: Callable[[Shared], None]
+) -> None:
+    break_it(shared)
+    shared.change()
+    done = shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert (steps(done), warnings(done)) == ((2, 1), [])
+    assert said(shared, "two") == "COPY b: its files changed"
+
+
+def test_a_registry_that_takes_no_listings_has_the_cache_without_them(shared: Shared) -> None:
+    def strict(asked: Asked) -> Answer | None:
+        unknown = asked.method == "PUT" and "/manifests/" in asked.path
+        return Answer(400) if unknown and CACHE_LISTINGS.encode() in asked.body else None
+
+    shared.registry.fault = strict
+    other = f"{shared.registry.host}/team/other:1"
+    done = shared.build("one", "--cache-to", f"type=registry,ref={other},mode=max")
+    assert warnings(done) == []
+    taken = shared.build("two", "--cache-from", other, "-o", "type=cacheonly")
+    assert (steps(taken), warnings(taken)) == ((3, 0), [])
 
 
 def test_caches_are_asked_in_order_until_one_knows(shared: Shared) -> None:
@@ -400,6 +508,26 @@ def test_B14_what_was_refused_is_not_kept(shared: Shared) -> None:
     no_layer(shared)
     shared.build("two", "--cache-from", shared.ref)
     assert not (shared.directory / "two/blobs/sha256" / layer_of(shared).partition(":")[2]).exists()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "before"), [(other_diff_id, False), (other_bytes, False), (missing_blob, True)]
+)
+def test_B14_what_only_passes_through_to_another_registry_is_compared(
+    shared: Shared, break_it: Callable[[Shared], None], before: bool
+) -> None:
+    """The push has begun by then; with `before` an earlier build took what the cache tells."""
+    source: tuple[str, ...] = ("--cache-from", shared.ref)
+    if before:
+        shared.build("two", *source, "-o", "type=cacheonly")
+        source = ()
+    break_it(shared)
+    with MemoryRegistry() as other:
+        done = shared.build("two", *source, "--push", "-t", f"{other.host}/team/app:1")
+        assert done.stdout.strip() == shared.image
+        assert sha256(other.manifests["team/app", "1"][1]) == shared.image
+        (line,) = warnings(done)
+        assert "is not used any more: " in line
 
 
 def test_74_a_cache_in_an_image_is_not_carried_on_by_what_is_built_on_it(shared: Shared) -> None:

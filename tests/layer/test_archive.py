@@ -7,7 +7,6 @@ import gzip
 import io
 import lzma
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import zstandard
 from assembler.errors import BadArchive
 from assembler.layer.archive import expand, is_archive
 from assembler.layer.changeset import Entry, InlineBytes, Kind
+from tests.bounds import cpu_seconds
 
 Member = tuple[str, bytes, str | bytes]
 
@@ -137,18 +137,16 @@ def test_replacing_many_directories_takes_no_more_than_reading_them(tmp_path: Pa
     members: list[Member] = [(f"d{n}/f", FILE, b"") for n in range(count)]
     members += [(f"d{n}", FILE, b"") for n in range(count)]
     source = InlineBytes(archive(*members))
-    started = time.process_time()
-    assert len(expand(source, str(tmp_path))) == count
-    assert time.process_time() - started < 10
+    with cpu_seconds(10):
+        assert len(expand(source, str(tmp_path))) == count
 
 
 def test_C26_very_deep_archives(tmp_path: Path) -> None:
     path = "/".join("d" * 2_000)
     members: list[Member] = [(f"{path}/{n}", FILE, b"") for n in range(3_000)]
     source = InlineBytes(archive(*members))
-    started = time.process_time()
-    assert len(expand(source, str(tmp_path))) == 3_000
-    assert time.process_time() - started < 10
+    with cpu_seconds(10):
+        assert len(expand(source, str(tmp_path))) == 3_000
 
 
 def test_C26_names_follow_links_as_they_are_when_the_member_comes(tmp_path: Path) -> None:

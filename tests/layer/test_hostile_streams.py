@@ -6,7 +6,6 @@ import gzip
 import io
 import struct
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from assembler.errors import BadArchive
 from assembler.layer import decompression
 from assembler.layer.apply import unpack
 from assembler.layer.decompression import DEFAULT_LIMIT, reader
+from tests.bounds import cpu_seconds
 from tests.layer.archives import file, tar
 
 TEXT = b"".join(b"line %d of a text\n" % number for number in range(300))
@@ -100,9 +100,8 @@ def refused(blob: bytes) -> bool:
 
 
 def test_T13_a_hundred_thousand_empty_members_take_their_number_not_its_square() -> None:
-    started = time.process_time()
-    assert plain(gzip.compress(b"") * 100_000 + GZIP) == TEXT
-    assert time.process_time() - started < 10
+    with cpu_seconds(10):
+        assert plain(gzip.compress(b"") * 100_000 + GZIP) == TEXT
 
 
 def test_T13_what_yields_nothing_can_be_cancelled() -> None:

@@ -16,7 +16,8 @@ from assembler.layer.apply import unpack
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.compression import by_name
 from assembler.layer.directory import nowhere
-from assembler.layer.index import Indexer, IndexTree, LayerIndex, index
+from assembler.layer.index import IndexTree, LayerIndex, index
+from assembler.layer.indexer import Indexer
 from assembler.layer.members import MemberBytes, SpooledMembers, gather
 from assembler.layer.table import Table
 from assembler.layer.tar_writer import TarWriter
@@ -78,8 +79,8 @@ class Layers:
         for blob in self.blobs:
             diff_id = Digest.of(blob)
             made = index(io.BytesIO(blob), diff_id)
-            assert LayerIndex.parse(made.serialise(), diff_id) == made
-            again = LayerIndex.parse(made.serialise(), diff_id)
+            again = LayerIndex.parse(b"".join(made.serialise()), diff_id)
+            assert again == made
             trees.insert(0, IndexTree(again, self.members(blob), MergedTree(trees[:])))
         return MergedTree(trees)
 
@@ -240,9 +241,7 @@ def test_a_table_of_contents_says_what_the_index_says(layers: tuple[Sequence[Ent
 
 def plain(index: LayerIndex) -> object:
     """What an index says of names; a table has no bytes, and numbers its members as it likes."""
-    if not index.settled:
-        return list(index.entries(None))
-    return index.root, index.opaque, {path: index.below(path, None) for path in index.blocks}
+    return index.settled, index.root, index.opaque, list(index.entries(None))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +375,7 @@ def test_T17_an_index_is_of_the_layer_that_the_configuration_names() -> None:
 
 def test_an_index_that_is_damaged_is_none() -> None:
     diff_id = Digest.of(BLOB)
-    content = index(io.BytesIO(BLOB), diff_id).serialise()
+    content = b"".join(index(io.BytesIO(BLOB), diff_id).serialise())
     flipped = bytes([content[-1] ^ 1])
     for damaged in (b"", content[:-1], content[:-1] + flipped, b"x" + content):
         with pytest.raises(ValueError):
@@ -390,7 +389,7 @@ def test_an_index_is_small_and_is_read_in_parts() -> None:
     folders = sorted({name.rpartition("/")[0] for name in names})
     blob = tar([directory("usr"), *map(directory, folders), *map(entry, names)])
     made = index(io.BytesIO(blob), Digest.of(blob))
-    assert len(made.serialise()) < 10 * len(names)
+    assert sum(map(len, made.serialise())) < 10 * len(names)
     assert list(made.below("usr/d7", None)) == [f"file{n}" for n in range(700, 800)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from assembler.layer.apply import unpack
 from assembler.layer.archive import expand
 from assembler.layer.changeset import InlineBytes
+from tests.bounds import watchdog
 from tests.layer.archives import GID, UID, ZEROS, pax, raw, record
 
 
@@ -142,17 +142,16 @@ def test_T8_special_files_hang_nobody(tmp_path: Path) -> None:
     below = (
         raw(b"d/a", kind=b"6") + raw(b"d", kind=b"6") + raw(b"d/", kind=b"5") + raw(b"d/a", b"1")
     )
-    started = time.monotonic()
-    for number, content in enumerate((fifo * 2, fifo + raw(b"a", b"1") + fifo, below)):
-        into = tmp_path / str(number)
-        into.mkdir()
-        unpack(io.BytesIO(content + ZEROS), str(into))
-    for number, device in enumerate(devices):
-        into = tmp_path / f"device-{number}"
-        into.mkdir()
-        unpack(io.BytesIO(fifo + device + device + fifo + ZEROS), str(into))
-        assert stat.S_ISFIFO((into / "a").lstat().st_mode)
-    assert time.monotonic() - started < 2
+    with watchdog():
+        for number, content in enumerate((fifo * 2, fifo + raw(b"a", b"1") + fifo, below)):
+            into = tmp_path / str(number)
+            into.mkdir()
+            unpack(io.BytesIO(content + ZEROS), str(into))
+        for number, device in enumerate(devices):
+            into = tmp_path / f"device-{number}"
+            into.mkdir()
+            unpack(io.BytesIO(fifo + device + device + fifo + ZEROS), str(into))
+            assert stat.S_ISFIFO((into / "a").lstat().st_mode)
     assert (tmp_path / "2/d/a").read_bytes() == b"1"
 
 

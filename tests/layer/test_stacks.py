@@ -163,15 +163,15 @@ def unpacked(archives: list[bytes]) -> Tree | None:
                 remove_tree(path)
 
 
-def indexed(archives: list[bytes]) -> Tree | None:
-    """What their file indexes show."""
+def indexed(archives: list[bytes], work: str = "") -> Tree | None:
+    """What their file indexes show; `work` is where they put what is much."""
     with tempfile.TemporaryDirectory() as spool:
         trees: list[IndexTree] = []
         try:
             for archive in archives:
-                made = index(io.BytesIO(archive), Digest.of(archive))
+                made = index(io.BytesIO(archive), Digest.of(archive), spool=work)
                 members = SpooledMembers(partial(io.BytesIO, archive), spool)
-                trees.insert(0, IndexTree(made, members, MergedTree(trees[:])))
+                trees.insert(0, IndexTree(made, members, MergedTree(trees[:]), work))
             return listed(MergedTree(trees))
         except BadArchive:
             return None

@@ -15,6 +15,7 @@ import pytest
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
 from assembler.linux.claims import claim, dead, discard, held, sweep
+from tests.bounds import watchdog
 
 HOLD = (
     "import sys, time; from assembler.linux.claims import claim\n"
@@ -94,13 +95,11 @@ def test_discarded_claims_are_gone_and_unlocked(tmp_path: Path) -> None:
 
 def test_a_sweep_ends_with_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(tmp_path)
-    monkeypatch.setattr("assembler.linux.claims.remove_tree", lambda path: time.sleep(60))
+    monkeypatch.setattr("assembler.linux.claims.remove_tree", lambda path: time.sleep(90))
     with Cancellation() as wish:
         wish.cancel(2)
-        started = time.monotonic()
-        with pytest.raises(Cancelled):
+        with watchdog(), pytest.raises(Cancelled):
             discard(dead(str(tmp_path)), wish)
-    assert time.monotonic() - started < 5
 
 
 def test_a_lock_that_is_held_is_waited_for_until_the_check_raises(tmp_path: Path) -> None:

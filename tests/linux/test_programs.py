@@ -17,6 +17,7 @@ from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
 from assembler.linux import programs
 from assembler.linux.programs import Ended
+from tests.bounds import watchdog
 
 ENV = {"PATH": os.environ["PATH"]}
 NUMBERS = iter(range(300_000 + os.getpid() % 10_000 * 100, 1 << 30))
@@ -45,7 +46,7 @@ def running(number: int) -> list[str]:
     return found
 
 
-def soon_gone(number: int, seconds: float = 2.0) -> bool:
+def soon_gone(number: int, seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while running(number) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -73,9 +74,8 @@ def test_a_program_has_no_other_descriptors_of_ours(cancellation: Cancellation) 
 
 def test_what_it_leaves_running_in_its_group_ends_with_it(cancellation: Cancellation) -> None:
     number = next(NUMBERS)
-    started = time.monotonic()
-    assert shell(f"sleep {number} & echo done", cancellation).output == b"done\n"
-    assert time.monotonic() - started < 5, "nobody waits for what holds the pipe open"
+    with watchdog():  # nobody waits for what holds the pipe open
+        assert shell(f"sleep {number} & echo done", cancellation).output == b"done\n"
     assert soon_gone(number)
 
 
@@ -111,22 +111,22 @@ def test_a_cancelled_program_may_end_by_itself(cancellation: Cancellation, tmp_p
     assert mark.exists()
 
 
-def test_a_second_signal_gives_it_no_time(cancellation: Cancellation) -> None:
+def test_a_second_signal_gives_it_no_time(
+    cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     number = next(NUMBERS)
-    told: list[float] = []
+    monkeypatch.setattr(programs, "GRACE", 90.0)
 
     def tell() -> None:
         while not running(number):
             time.sleep(0.02)
         cancellation.cancel(signal.SIGINT)
         time.sleep(0.3)
-        told.append(time.monotonic())
         cancellation.hurry()
 
     threading.Thread(target=tell).start()
-    with pytest.raises(Cancelled):
+    with watchdog(), pytest.raises(Cancelled):
         shell(f"trap '' TERM; sleep {number} & wait; sleep {number}", cancellation)
-    assert time.monotonic() - told[0] < programs.GRACE - 1
     assert soon_gone(number)
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 PRELUDE = r"""
 import ctypes, errno, mmap, os, resource, shutil, signal, socket, stat, subprocess, sys, threading, time, traceback
 os.environ["PATH"] = "/none"
-from assembler.linux import ownership, supervisor, syscalls, userns
+from assembler.linux import ownership, supervision, syscalls, userns
 from assembler.linux.payload import supervise
 from assembler.linux.credentials import Credentials
 from assembler.linux.mounts import FileSystem
@@ -553,17 +553,17 @@ supervised(payload)
 def test_a_second_listener_cannot_be_had(supervised: Supervised) -> None:
     supervised(
         """
-assert supervisor.available()
+assert supervision.available()
 def payload():
     refuses(errno.EBUSY, syscalls.seccomp_listener, program(syscalls.machine(), Ownership.MAPPED))
-    assert not supervisor.available()
-    assert supervisor.kept_here(single=True) is Ownership.IGNORED
-    assert supervisor.kept_here(single=False) is Ownership.MAPPED
-assert supervisor.kept_here(single=True) is Ownership.SUPERVISED
+    assert not supervision.available()
+    assert supervision.kept_here(single=True) is Ownership.IGNORED
+    assert supervision.kept_here(single=False) is Ownership.MAPPED
+assert supervision.kept_here(single=True) is Ownership.SUPERVISED
 supervised(payload, kept=Ownership.MAPPED)
 def limited():
     resource.setrlimit(10, (0, 100))
-    assert not supervisor.available(), "there is no room for credentials"
+    assert not supervision.available(), "there is no room for credentials"
 forked(limited)
 """
     )

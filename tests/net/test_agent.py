@@ -19,6 +19,7 @@ import pytest
 
 from assembler.errors import RuntimeMissing, UsageError
 from assembler.net.agent import agent_of_keys, proxy
+from tests.bounds import watchdog
 
 LIST, SIGN, ADD, REMOVE_ALL, EXTENSION, FAILURE = 11, 13, 17, 19, 27, 5
 
@@ -50,6 +51,12 @@ def agent(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may take an hour over its request: what ends before is ended by the step's end."""
+    monkeypatch.setattr("assembler.net.agent._CLIENT", 3600.0)
 
 
 def ask(path: str, *messages: bytes) -> list[bytes]:
@@ -110,17 +117,16 @@ def test_several_connections_are_served_at_once_and_a_silent_one_does_not_hold_t
         assert silent.recv(1) == b""
 
 
+@pytest.mark.usefixtures("patient")
 def test_half_a_request_does_not_hold_the_end(
     agent: tuple[str, list[bytes]], tmp_path: Path
 ) -> None:
     ours = str(tmp_path / "ours")
     with socket.socket(socket.AF_UNIX) as client:
-        with proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
+        with watchdog(), proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
             client.connect(ours)
             client.sendall(struct.pack(">IB", 100, LIST))
             time.sleep(0.1)
-            began = time.monotonic()
-        assert time.monotonic() - began < 5
         assert client.recv(1) == b""
 
 
@@ -129,32 +135,29 @@ def test_an_agent_that_does_not_answer_does_not_hold_the_end(tmp_path: Path) -> 
     with socket.socket(socket.AF_UNIX) as agent, socket.socket(socket.AF_UNIX) as client:
         agent.bind(hung)
         agent.listen()
-        with proxy(ours, hung, uid=os.getuid(), gid=os.getgid(), mode=0o600):
+        with watchdog(), proxy(ours, hung, uid=os.getuid(), gid=os.getgid(), mode=0o600):
             client.connect(ours)
             client.sendall(struct.pack(">IB", 1, LIST))
             asked, _ = agent.accept()
             assert asked.recv(5, socket.MSG_WAITALL) == struct.pack(">IB", 1, LIST)
-            began = time.monotonic()
-        assert time.monotonic() - began < 5
         assert client.recv(1) == b""
         assert asked.recv(1) == b""
         asked.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_step_that_reads_no_answers_does_not_hold_the_end(
     agent: tuple[str, list[bytes]], tmp_path: Path
 ) -> None:
     ours = str(tmp_path / "ours")
     request = struct.pack(">IB", 200 << 10, LIST) + bytes((200 << 10) - 1)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1)
-        with proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
+        client.settimeout(0.3)
+        with watchdog(), proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
             client.connect(ours)
             with pytest.raises(TimeoutError):
                 while True:
                     client.sendall(request)
-            began = time.monotonic()
-        assert time.monotonic() - began < 5
 
 
 def test_where_one_id_is_mapped_the_socket_stays_ours(

@@ -12,7 +12,8 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
-from assembler.net.dial import Address, AddressRefused, connect, only_public, resolve
+from assembler.net.dial import Address, AddressRefused, connect, no_further_in, resolve
+from assembler.net.origin import Zone
 from tests.net.servers import Server, answer, hole, names
 
 
@@ -89,6 +90,8 @@ def test_a_name_server_that_is_silent(cancellation: Cancellation) -> None:
 
 def test_R2_only_public_addresses_are_connected_to() -> None:
     mixed = names(r_example="10.0.0.1 8.8.8.8 ::1")("r.example", 443)
-    assert [address for _, address in only_public(mixed)] == [("8.8.8.8", 443)]
+    assert [address for _, address in no_further_in(mixed, Zone.PUBLIC)] == [("8.8.8.8", 443)]
+    inner = names(r_example="::1 169.254.169.254")("r.example", 443)
+    assert [address for _, address in no_further_in(inner, Zone.INSIDE)] == [("::1", 443)]
     with pytest.raises(AddressRefused, match="::1"):
-        only_public(names(r_example="::1 169.254.169.254")("r.example", 443))
+        no_further_in(inner, Zone.PUBLIC)

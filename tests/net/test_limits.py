@@ -253,6 +253,43 @@ def test_R5_names_that_cannot_be_looked_up(
     assert failed.value.cause == cause and len(waits.seconds) == waited
 
 
+def test_R5_a_registry_that_has_answered_before_is_given_more_time(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], waits: Waits
+) -> None:
+    server, one = serve(answer(body=b"well"), gone), client()
+    assert one.request(get(server)).body == b"well"
+    with pytest.raises(Unreachable, match="the connection broke"):
+        one.request(get(server))
+    assert waits.seconds == [1, 2, 4, 8, 16] + [30] * 6
+    waits.seconds.clear()
+    with pytest.raises(Unreachable):
+        one.request(get(server, brief=True))
+    assert len(waits.seconds) == 5
+    server.__exit__()
+    waits.seconds.clear()
+    with pytest.raises(Unreachable, match="nothing listens there"):
+        one.request(get(server))
+    assert len(waits.seconds) == 11, "it may be on its way back"
+
+
+def test_R5_a_registry_that_fails_in_several_ways_is_alive(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], waits: Waits
+) -> None:
+    busy, wrong = (answer(status, b"", "Connection: close") for status in (503, 500))
+    server = serve(busy, busy, gone, wrong, gone, gone, gone, gone, answer())
+    assert client().request(get(server)).status == 200
+    assert waits.seconds == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_R5_one_that_fails_in_one_way_from_the_first_is_dead(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], waits: Waits, status: int
+) -> None:
+    server = serve(answer(status))
+    assert client().request(get(server)).status == status
+    assert len(server.heads) == 6 and waits.seconds == [1, 2, 4, 8, 16]
+
+
 def test_R5_retry_after_is_heeded(
     serve: Callable[..., Server], client: Callable[..., HttpClient], waits: Waits
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assembler.net.origin import Origin, is_inside, is_loopback, is_public
+from assembler.net.origin import Origin, Zone, is_loopback, zone_of, zone_of_host
 
 
 def test_origins_differ_by_scheme_host_and_port() -> None:
@@ -17,8 +17,9 @@ def test_origins_differ_by_scheme_host_and_port() -> None:
 
 
 def test_R2_inside_addresses_are_known() -> None:
-    assert is_inside("169.254.169.254") and is_inside("10.0.0.1") and is_inside("localhost")
-    assert not is_inside("8.8.8.8")
+    assert zone_of_host("169.254.169.254") is Zone.LINK
+    assert zone_of_host("10.0.0.1") is zone_of_host("localhost") is Zone.INSIDE
+    assert zone_of_host("8.8.8.8") is zone_of_host("r.example") is Zone.PUBLIC
     assert is_loopback("127.9.9.9") and is_loopback("[::1]") and not is_loopback("example.com")
 
 
@@ -29,9 +30,18 @@ def test_R2_inside_addresses_are_known() -> None:
     " 2002:7f00:1::".split(),
 )
 def test_R2_no_way_of_writing_an_address_inside_is_public(address: str) -> None:
-    assert not is_public(address)
+    assert zone_of(address) is not Zone.PUBLIC
+
+
+@pytest.mark.parametrize(
+    "address",
+    "169.254.169.254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe:: fe80::1%eth0"
+    " fd00:ec2::254 100.100.100.200".split(),
+)
+def test_R2_metadata_services_are_further_inside_than_anything(address: str) -> None:
+    assert zone_of(address) is Zone.LINK
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
 def test_R2_others_are_public(address: str) -> None:
-    assert is_public(address)
+    assert zone_of(address) is Zone.PUBLIC

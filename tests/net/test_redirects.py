@@ -10,6 +10,7 @@ import pytest
 
 from assembler.errors import ProtocolViolation, Unreachable
 from assembler.net.client import HttpClient, Request
+from assembler.net.origin import Zone
 from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
 
@@ -145,13 +146,13 @@ class Outside:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **public: str) -> None:
         from assembler.net import dial, transport
-        from assembler.net.origin import is_public
+        from assembler.net.origin import zone_of
 
-        def judged(address: str) -> bool:
-            return address in public.values() or is_public(address)
+        def judged(address: str) -> Zone:
+            return Zone.PUBLIC if address in public.values() else zone_of(address)
 
-        monkeypatch.setattr(dial, "is_public", judged)
-        monkeypatch.setattr(transport, "is_public", judged)
+        monkeypatch.setattr(dial, "zone_of", judged)
+        monkeypatch.setattr(transport, "zone_of", judged)
 
 
 @pytest.fixture
@@ -186,6 +187,19 @@ def test_R2_inside_a_registry_may_lead_inside(
     assert client().request(get(serve(moved(there.url())).url())).body == b"it"
 
 
+@pytest.mark.parametrize(
+    "target", ["169.254.169.254", "metadata.example", "::ffff:169.254.169.254"]
+)
+def test_R2_not_even_inside_does_a_redirect_lead_to_a_link_local_address(
+    serve: Callable[..., Server], client: Callable[..., HttpClient], target: str
+) -> None:
+    first = serve(moved(f"http://{f'[{target}]' if ':' in target else target}/latest/meta-data/"))
+    one = client(look_up=names(metadata_example="169.254.169.254"))
+    with pytest.raises(ProtocolViolation, match=r"to an address inside .*169\.254\.169\.254|a9fe"):
+        one.request(get(first.url()))
+    assert len(first.heads) == 1
+
+
 def test_R2_a_chain_through_the_internet_does_not_come_back_inside(
     outside: Server, serve: Callable[..., Server], client: Callable[..., HttpClient]
 ) -> None:
@@ -217,8 +231,8 @@ def test_R2_a_request_that_must_stay_public(
 ) -> None:
     inner = serve(answer())
     public = client()
-    assert public.request(get(outside.url(), public=True)).inside is False
-    assert public.request(get(inner.url())).inside is True  # a connection that could be used again
+    assert public.request(get(outside.url(), zone=Zone.PUBLIC)).zone is Zone.PUBLIC
+    assert public.request(get(inner.url())).zone is Zone.INSIDE  # a connection to be used again
     with pytest.raises(ProtocolViolation, match="to an address inside"):
-        public.request(get(inner.url(), public=True))
+        public.request(get(inner.url(), zone=Zone.PUBLIC))
     assert len(inner.heads) == 1

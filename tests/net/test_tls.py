@@ -15,8 +15,9 @@ import pytest
 from assembler.errors import ProtocolViolation, Unreachable, UsageError
 from assembler.net.body import MAX_ERROR_BODY
 from assembler.net.client import HttpClient, Request
-from assembler.net.failure import Cause
+from assembler.net.failure import Cause, remedy
 from assembler.net.limits import Limits
+from assembler.net.origin import Origin
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
 from tests.net.servers import Authority, Server, answer, names
@@ -163,7 +164,10 @@ def test_RG16_tls_where_plain_http_is_spoken(
         return False
 
     error = failed(client(policy=RetryPolicy()), serve(reply).url())
-    assert error.cause == Cause.SPEAKS_TLS and "https" in error.hint
+    assert error.cause == Cause.SPEAKS_TLS
+    assert "--tls-verify" in error.hint and "certs.d/127.0.0.1:" in error.hint
+    elsewhere = remedy(Cause.SPEAKS_TLS, Origin("http", "r.example", 5000))
+    assert "https" in elsewhere and "--insecure-registry" in elsewhere
 
 
 def test_RG16_the_name_is_sent_along(

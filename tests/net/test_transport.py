@@ -19,8 +19,10 @@ from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, Cancelled, Unreachable
 from assembler.net.body import FileBody
 from assembler.net.client import HttpClient, Request
+from assembler.net.limits import Limits
 from assembler.net.retry import RetryPolicy
 from assembler.net.tls import Certificates
+from tests.bounds import watchdog
 from tests.net.servers import Authority, Server, answer
 
 LARGE = os.urandom(1 << 20) * 9 + b"and a bit"
@@ -217,7 +219,7 @@ def test_who_waits_for_a_connection_ends_with_the_build(
     def ask() -> None:
         with pytest.raises(Cancelled):
             one.request(get(server))
-        ended.append(time.monotonic())
+        ended.append(threading.current_thread())
 
     threads = [threading.Thread(target=ask) for _ in range(6)]
     for thread in threads:
@@ -290,10 +292,8 @@ def test_a_body_ends_with_the_build(
     size: int,
 ) -> None:
     server = started(lambda connection, head: connection.sendall(answer(body=b"x", length=size)))
-    started_at = 0.0
-    with pytest.raises(Cancelled), client().stream(get(server)) as stream:
+    one = client(limits=Limits(window=3600))
+    with watchdog(), pytest.raises(Cancelled), one.stream(get(server)) as stream:
         assert next(stream.pieces) == b"x"
         threading.Timer(0.1, cancellation.cancel, [2]).start()
-        started_at = time.monotonic()
         next(stream.pieces)
-    assert time.monotonic() - started_at < 1

@@ -150,6 +150,24 @@ def test_a_base_that_moved() -> None:
     ]
 
 
+def test_a_base_for_another_platform() -> None:
+    one, two = (
+        changed(COPY, "parent", to={"key": name, "is": "scratch", "name": "", "platform": name})
+        for name in ("linux/amd64", "linux/arm64")
+    )
+    assert differences(one, two) == [Difference("platform", old="linux/amd64", new="linux/arm64")]
+
+
+def test_files_of_which_only_the_links_differ() -> None:
+    new = changed(COPY, "origins", 0, "digest", to="sha256:dd")
+    files = {"src/a": "- 644 0:0  11", "src/b": "- 644 0:0  11"}
+    links = Difference("files", "context", "links", "sha256:cc", "sha256:dd", "COPY src")
+    assert compare(COPY, new, lambda digest: files).found == (links,)
+    with_parents = changed(new, "fields", "parents", to=True)
+    (found,) = compare(COPY, with_parents, lambda digest: files).found
+    assert found.what == "parents", "the same files are taken otherwise"
+
+
 def test_another_base() -> None:
     new = changed(COPY, "parent", to={**COPY["parent"], "key": "sha256:01", "name": "docker.io/y"})
 

@@ -113,7 +113,12 @@ def test_A7_what_ENV_sets_after_ARG_is_no_argument() -> None:
 def test_R7_a_copy_tells_where_it_reads_and_what_that_holds() -> None:
     found = document("FROM base AS b\nFROM scratch AS out\nCOPY --from=b --chmod=755 /a /b /to/")
     assert (found["kind"], found["stage"]) == ("COPY", "out")
-    assert found["parent"] == {"key": str(PARENT), "is": "scratch", "name": ""}
+    assert found["parent"] == {
+        "key": str(PARENT),
+        "is": "scratch",
+        "name": "",
+        "platform": "linux/amd64",
+    }
     assert found["origins"] == [
         {"from": "stage", "name": "b", "sources": ["/a", "/b"], "digest": str(CONTENT)}
     ]
@@ -136,6 +141,7 @@ def test_the_parent_is_a_base_by_name_and_digest_a_stage_or_nothing() -> None:
         "is": "base",
         "name": "docker.io/library/base:latest",
         "digest": str(base),
+        "platform": "linux/amd64",
     }
     stage = document("FROM base AS b\nFROM b\nRUN x")["parent"]
     assert (stage["is"], stage["name"]) == ("stage", "b")

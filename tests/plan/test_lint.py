@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import pytest
@@ -19,6 +18,7 @@ from assembler.plan.make import PlanRequest, examine, make, needs
 from assembler.plan.plan import PlanWarning, ResolvedImage
 from assembler.plan.resolution import Need
 from assembler.source import Source
+from tests.bounds import cpu_seconds
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 PAGE = "https://docs.docker.com/go/dockerfile/rule"
@@ -807,7 +807,6 @@ def test_a_thousand_stages_are_looked_at_in_a_second() -> None:
     for number in range(1, 1000):
         lines += [f"FROM s{number - 1} AS s{number}", "ARG A=1", "ENV k$A v", "WORKDIR x", "CMD x"]
     asked = request("\n".join(lines))
-    started = time.process_time()
-    warnings, error = examine(asked, {})
-    assert error is None and len(warnings) == 999 * 2 + 1
-    assert time.process_time() - started < 2
+    with cpu_seconds(2):
+        warnings, error = examine(asked, {})
+        assert error is None and len(warnings) == 999 * 2 + 1

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from assembler.plan.make import PlanRequest, make, needs
 from assembler.plan.plan import Plan, ResolvedImage
 from assembler.plan.steps import Run
 from assembler.source import Source
+from tests.bounds import cpu_seconds
 
 ROOT = Path(__file__).parent.parent.parent
 TWO_BRANCHES = (ROOT / "fixtures/seed/two-branches/Dockerfile").read_text()
@@ -379,9 +379,8 @@ def test_a_thousand_stages_are_drawn_in_two_seconds(
     write: Callable[[Plan, Forecast], str],
 ) -> None:
     plan = many_stages()
-    started = time.process_time()
-    drawn = write(plan, everything_to_do(plan))
-    assert time.process_time() - started < 2
+    with cpu_seconds(2):
+        drawn = write(plan, everything_to_do(plan))
     assert drawn.count("s999") >= 1
 
 

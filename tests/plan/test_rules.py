@@ -709,6 +709,19 @@ def test_A11_where_both_cases_are_given_the_lower_wins(declare: str) -> None:
     assert dict(run.proxies) == {"HTTP_PROXY": "lower", "http_proxy": "lower"}
 
 
+@pytest.mark.parametrize("declare", ["ARG http_proxy\n", "ARG HTTP_PROXY\n", "ARG HTTP_PROXY=d\n"])
+def test_A11_a_declared_one_that_is_given_in_the_other_case_is_in_the_key(declare: str) -> None:
+    given = [{"HTTP_PROXY": "u", "http_proxy": value} for value in ("p", "q")]
+    given += [{"HTTP_PROXY": "q"}, {"HTTP_PROXY": "p"}]
+    runs = [step(Run, f"{declare}RUN x", args) for args in given]
+    assert runs[0] != runs[1] and runs[2] != runs[3]
+    for run in runs:
+        seen = dict(run.env + run.proxies)
+        name = declare.split()[1].partition("=")[0]
+        assert dict(run.env)[name] == seen[name]
+    assert step(Run, f"{declare}RUN x", {"http_proxy": "p"}) != step(Run, f"{declare}RUN x")
+
+
 def test_A11_an_empty_value_is_none() -> None:
     assert step(Run, "RUN x", {"HTTP_PROXY": "", "no_proxy": "n"}).proxies == (
         ("NO_PROXY", "n"),

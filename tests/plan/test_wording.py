@@ -54,6 +54,11 @@ SHORT = {
     ),
     "its files changed": Difference("files", "context", place="COPY . /"),
     "files of stage build changed": Difference("files", "stage build", place="COPY --from=build"),
+    "its hard links changed": Difference("files", "context", "links", place="COPY . /"),
+    "hard links of stage build changed": Difference("files", "stage build", "links", place="COPY"),
+    "--platform linux/amd64 → linux/arm64": Difference(
+        "platform", old="linux/amd64", new="linux/arm64"
+    ),
     "image x moved": Difference("files", "image x", place="COPY --from=x /a"),
     "https://host/a changed": Difference("files", "url https://host/a", place="ADD"),
     "context → stage b": Difference("origin", "stage b", "changed", "context", "stage b"),

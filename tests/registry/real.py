@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import ssl
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from assembler.testing.server import Answer, Exchange, Server
 from assembler.testing.tokens import basic
+from tests import served
 from tests.registry.certificates import Authority
 
 USER, PASSWORD = "me", "pass word"
@@ -27,55 +27,22 @@ LEEWAY = 60  # seconds for which docker-registry takes a token that has ended
 
 @contextmanager
 def serving(
-    directory: Path, authority: Authority | None = None, data: Path | None = None, **more: object
+    directory: Path,
+    authority: Authority | None = None,
+    data: Path | None = None,
+    **more: Mapping[str, object],
 ) -> Iterator[str]:
-    """Run docker-registry with its own files in `directory` and its storage in `data`; with an
-    `authority` it speaks TLS. `more` goes into its configuration. Yields host:port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    http: dict[str, object] = {"addr": f"127.0.0.1:{port}", "secret": "of the tests"}
+    """`served.serving`; with an `authority` it speaks TLS."""
+    http: dict[str, object] = {}
     if authority is not None:
-        certificate, key = authority.issue(f"registry-{port}", "IP:127.0.0.1", "DNS:localhost")
+        name = f"registry-{uuid.uuid4().hex}"
+        certificate, key = authority.issue(name, "IP:127.0.0.1", "DNS:localhost")
         http["tls"] = {"certificate": str(certificate), "key": str(key)}
-    storage: dict[str, object] = {"filesystem": {"rootdirectory": str(data or directory / "data")}}
-    extra = more.pop("storage", {})
-    assert isinstance(extra, dict)
-    storage |= extra
-    config = {
-        "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": storage,
-        "http": http,
-        **more,
-    }
-    path = directory / f"{port}.yml"
-    path.write_text(json.dumps(config))  # which is YAML too
-    with (directory / f"{port}.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(path)], stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            _listening(port)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(20)
+    with served.serving(directory, data, http=http, **more) as host:
+        yield host
 
 
-def _listening(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def with_passwords(directory: Path) -> dict[str, object]:
+def with_passwords(directory: Path) -> dict[str, Mapping[str, object]]:
     """Configuration of a registry that knows USER by PASSWORD."""
     (directory / "htpasswd").write_text(HTPASSWD)
     return {"auth": {"htpasswd": {"realm": "tests", "path": str(directory / "htpasswd")}}}
@@ -108,7 +75,7 @@ class TokenServer:
         """`127.0.0.1:PORT`."""
         return f"127.0.0.1:{self._server.port}"
 
-    def configuration(self) -> dict[str, object]:
+    def configuration(self) -> dict[str, Mapping[str, object]]:
         """Configuration of a registry that wants its tokens."""
         token = {
             "realm": f"https://{self.host}/token",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,13 +13,14 @@ import pytest
 from assembler.cancellation import Cancellation
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import HttpClient, Request, Response
-from assembler.net.origin import Origin
+from assembler.net.origin import Origin, Zone
 from assembler.net.retry import RetryPolicy
 from assembler.registry import auth, challenges, realms
 from assembler.registry.auth import Tokens
 from assembler.registry.challenges import Scopes
 from assembler.registry.credential import Credential, Found
 from assembler.testing import MemoryRegistry
+from tests.bounds import cpu_seconds
 
 PULL: Scopes = challenges.scopes("repository:team/app:pull")
 PUSH: Scopes = challenges.scopes("repository:team/app:pull,push")
@@ -67,10 +67,14 @@ def test_challenges_are_read_as_RFC_9110_has_them(
 
 
 def test_RG13_a_hostile_challenge_costs_no_time() -> None:
-    started = time.process_time()
-    for text in ('Bearer a="' + "\\" * 100_000, "a " * 100_000, ',="' * 100_000, "x=" * 100_000):
-        challenges.parse(text)
-    assert time.process_time() - started < 2
+    with cpu_seconds(2):
+        for text in (
+            'Bearer a="' + "\\" * 100_000,
+            "a " * 100_000,
+            ',="' * 100_000,
+            "x=" * 100_000,
+        ):
+            challenges.parse(text)
 
 
 def test_scopes_are_joined_by_resource() -> None:
@@ -347,16 +351,16 @@ def test_R2_a_stranger_may_be_asked_by_nobody() -> None:
     challenge = 'Bearer realm="https://auth.example.org/token"'
     assert tokens(server, None).renew(PULL, challenge=challenge) == "Bearer token"
     assert not server.asked[0].private
-    assert server.asked[0].public, "but only where everybody may"
+    assert server.asked[0].zone is Zone.PUBLIC, "but only where everybody may"
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_R2_only_a_registry_inside_has_its_token_server_inside(inside: bool) -> None:
+@pytest.mark.parametrize("zone", Zone)
+def test_R2_a_token_server_is_no_further_inside_than_its_registry(zone: Zone) -> None:
     server = Server()
     challenge = 'Bearer realm="https://auth.example.com/token"'
-    tokens(server).renew(PULL, challenge=challenge, inside=inside)
-    tokens(server).renew(PULL, challenge=BEARER, inside=inside)
-    assert [request.public for request in server.asked] == [not inside, False]
+    tokens(server).renew(PULL, challenge=challenge, zone=zone)
+    tokens(server).renew(PULL, challenge=BEARER, zone=zone)
+    assert [request.zone for request in server.asked] == [zone, Zone.LINK]
 
 
 def test_R2_a_stranger_that_a_login_was_verified_with_gets_the_credential() -> None:
@@ -415,5 +419,5 @@ def test_R2_a_name_that_leads_inside_is_not_connected_to(target: str) -> None:
         host = "auth.example.com" if target == "name" else "127.0.0.1"
         with http, pytest.raises(RegistryError, match="an address inside"):
             challenge = f'Bearer realm="http://{host}:{port}/token"'
-            ours.renew(PULL, challenge=challenge, inside=False)
+            ours.renew(PULL, challenge=challenge, zone=Zone.PUBLIC)
         assert not inside.asked

@@ -15,7 +15,7 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.net.retry import RetryPolicy
+from assembler.net.retry import LIVELY_TRIES, RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -91,12 +91,12 @@ def one_round(seed: int, most: int = 1 << 30) -> int:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_push_and_a_pull_end_right_though_every_request_may_fail(seed: int) -> None:
-    assert one_round(seed, RetryPolicy().tries - 1) > 0
+    assert one_round(seed, LIVELY_TRIES - 1) > 0
 
 
 def test_R8_an_upload_that_breaks_again_and_again_but_moves_on_comes_to_its_end() -> None:
-    breaks = [reset() for _ in range(4 * RetryPolicy().tries)]
-    content = random.Random(0).randbytes(1_000_000)
+    breaks = [reset() for _ in range(4 * LIVELY_TRIES)]
+    content = random.Random(0).randbytes(2_000_000)
     with site() as (client, registry, _):
         for number, action in enumerate(breaks, 1):
             registry.on("PATCH|PUT", UPLOAD, action, at=number * 30_000, nth=1)

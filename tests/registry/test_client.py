@@ -19,6 +19,7 @@ from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import NotFound, ProtocolViolation, Unauthorized, Unreachable
 from assembler.net import dial, transport
+from assembler.net.origin import Zone
 from assembler.net.retry import RetryPolicy
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -35,7 +36,7 @@ from assembler.registry.upload import upload
 from assembler.testing import Answer, Asked, MemoryRegistry, Tokens
 from tests.registry.certificates import Authority
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import TOKEN, reply
+from tests.registry.rules import TOKEN, Case, reply
 
 BLOB = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
 PASSWORD = "canary-password"
@@ -46,6 +47,7 @@ class Home:
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path = path
+        self.variables = {"HOME": str(path)}
         self._stack = stack
 
     def log_in(self, host: str, **entry: str) -> None:
@@ -63,7 +65,7 @@ class Home:
         return directory
 
     def client(self) -> RegistryClient:
-        environment = Environment.read({"HOME": str(self.path)})
+        environment = Environment.read(self.variables)
         configuration = RegistryConfiguration.read(environment, frozenset())
         cancellation = self._stack.enter_context(Cancellation())
         policy = RetryPolicy(tries=2, first=0.001, cap=0.002)
@@ -115,14 +117,19 @@ def test_R1_a_challenge_of_another_origin_is_not_the_registrys(
         challenge = f'Bearer realm="{registry.origin}/token",service="x", Basic realm="y"'
         storage.fault = lambda asked: Answer(401, {"WWW-Authenticate": challenge})
         registry.fault = leads_to(localhost(storage))
+        client, name = home.client(), Reference.parse(f"{registry.host}/team/app:1")
         with pytest.raises(Unauthorized) as caught:
-            fetch(home.client(), Reference.parse(f"{registry.host}/team/app:1"))
+            fetch(client, name)
         there = localhost(storage).removeprefix("http://")
         assert f"status 401 by {there}, where the registry led" in caught.value.message
         assert f"{registry.host}/team/app" in caught.value.message
         assert there in caught.value.hint and "assemble login" not in caught.value.hint
         assert len(storage.asked) == 1 and "authorization" not in storage.asked[0].headers
         assert len(registry.asked) == 2, "without and with the credential, and no token"
+        with pytest.raises(Unauthorized, match=f"status 401 by {there}"):
+            fetch(client, name)  # where the first answer is that of the storage
+        assert len(storage.asked) == 2 and "authorization" not in storage.asked[1].headers
+        assert [asked.path for asked in registry.asked].count("/token") == 0
 
 
 def test_R1_a_login_answers_no_challenge_of_another_origin(home: Home) -> None:
@@ -174,13 +181,62 @@ def test_R3_a_redirect_of_the_token_server_leads_from_https_to_no_http(
         assert "canary" not in caught.value.message and not plain.asked
 
 
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 127.0.0.2 stand for a public address."""
+    for module in (dial, transport):
+        monkeypatch.setattr(
+            module,
+            "zone_of",
+            lambda address: Zone.PUBLIC if address == "127.0.0.2" else Zone.INSIDE,
+        )
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_R2_the_place_of_an_upload_is_no_further_inside_than_its_registry(
+    home: Home, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    outside(monkeypatch)
+    layer = os.urandom(300_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    with FaultyRegistry(address="127.0.0.2") as registry, MemoryRegistry() as inside:
+        answer = reply(202, {"Location": f"{inside.origin}/v2/app/blobs/uploads/1"})
+        registry.on(method, "/v2/app/blobs/uploads/*", answer)
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        with pytest.raises(ProtocolViolation, match="to an address inside"):
+            upload(
+                Destination(client, repository, None, chunk=100_000),
+                Stored(blob, lambda blob: io.BytesIO(layer)),
+            )
+        assert registry.asked(method) and not inside.asked
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_R3_the_place_of_an_upload_at_https_is_not_at_http(
+    home: Home, authority: Authority, method: str
+) -> None:
+    layer = os.urandom(300_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    tls = authority.server(name=f"uploading-{method}")
+    with MemoryRegistry(tls=tls) as registry, MemoryRegistry() as plain:
+        home.trust(registry.host, authority)
+        answer = Answer(202, {"Location": f"{plain.origin}/v2/app/blobs/uploads/1"})
+        registry.fault = lambda asked: answer if asked.method == method else None
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        with pytest.raises(ProtocolViolation, match="a location over plain http; refused"):
+            upload(
+                Destination(client, repository, None, chunk=100_000),
+                Stored(blob, lambda blob: io.BytesIO(layer)),
+            )
+        assert not plain.asked
+
+
 @pytest.mark.parametrize("target", ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost"])
 def test_R2_a_redirect_of_the_token_server_leads_to_no_address_inside(
     home: Home, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """127.0.0.2 stands for a public address."""
-    for module in (dial, transport):
-        monkeypatch.setattr(module, "is_public", lambda address: address == "127.0.0.2")
+    outside(monkeypatch)
     registry = FaultyRegistry(address="127.0.0.2", tokens=Tokens(users={"me": PASSWORD}))
     with registry, MemoryRegistry() as inside:
         home.log_in(registry.host)
@@ -244,6 +300,61 @@ def test_R10_an_identity_token_is_exchanged_as_often_as_tokens_of_two_seconds_en
         refused = [one for one in registry.asked if one.status == 401]
         assert len(refused) <= len(asked), "each refusal brings one token"
         assert not any(PASSWORD in repr(one) for one in registry.asked if one.path != "/token")
+
+
+class Changing:
+    """A credential helper whose password is another one each time that it is asked."""
+
+    def __init__(self, home: Home, host: str) -> None:
+        script = home.path / "bin/docker-credential-changing"
+        script.parent.mkdir()
+        script.write_text(
+            '#!/bin/sh\necho x >>"$HOME/asked"\nn=$(wc -l <"$HOME/asked")\n'
+            'echo "{\\"Username\\":\\"me\\",\\"Secret\\":\\"canary$n\\"}"\n'
+        )
+        script.chmod(0o755)
+        home.variables["PATH"] = f"{script.parent}:{os.environ['PATH']}"
+        file = home.path / ".docker/config.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"credHelpers": {host: "changing"}}))
+        self._asked = home.path / "asked"
+
+    @property
+    def asked(self) -> int:
+        return len(self._asked.read_text().splitlines())
+
+
+@pytest.mark.parametrize("kind", ["token", "basic"])
+def test_R10_a_credential_that_ends_in_a_long_push_is_asked_of_its_helper_again(
+    home: Home, kind: str
+) -> None:
+    """As the access tokens are that docker-credential-gcloud gives for passwords."""
+    layer = os.urandom(500_000)
+    blob = Descriptor(LAYER_TAR, Digest.of(layer), len(layer))
+    users = {"me": "canary1"}
+    tokens = Tokens(users, anonymous=frozenset()) if kind == "token" else None
+    with FaultyRegistry(tokens=tokens, users=None if tokens else users) as registry:
+        helper = Changing(home, registry.host)
+
+        def changed(case: Case) -> Answer:
+            users["me"] = "canary2"
+            if tokens is not None:
+                tokens.given.clear()
+            return case.honest()
+
+        registry.on("PATCH", "/v2/app/blobs/uploads/*", changed, nth=3)
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        repository = client.repository(client.configuration.endpoint(name), name)
+        destination = Destination(client, repository, None, chunk=100_000, largest=100_000)
+        upload(destination, Stored(blob, lambda blob: io.BytesIO(layer)))
+        assert registry.blob(str(blob.digest)) == layer and registry.received() <= 600_000
+        assert helper.asked == 2
+        users["me"] = "other"
+        if tokens is not None:
+            tokens.given.clear()
+        with pytest.raises(Unauthorized, match="docker-credential-changing"):
+            fetch_blob(client, name, blob, lambda piece: None, cancellation=client.cancellation)
+        assert helper.asked == 3, "once for each refusal"
 
 
 def test_R10_an_identity_token_that_was_revoked_is_named_and_not_shown(home: Home) -> None:

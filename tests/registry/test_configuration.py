@@ -12,7 +12,7 @@ from assembler.environment import Environment
 from assembler.errors import RegistryError, UsageError
 from assembler.net.tls import Certificates
 from assembler.oci.reference import Reference
-from assembler.registry.certificates import certificates
+from assembler.registry.certificates import certificates, places
 from assembler.registry.configuration import Endpoint, RegistryConfiguration
 
 
@@ -53,6 +53,8 @@ def test_mirrors_come_first_and_the_longest_prefix_wins(tmp_path: Path) -> None:
         ("mirror.example.com", "cache/app", True),
         ("example.com", "moved/app", False),
     ]
+    written = rules.endpoint(Reference.parse("example.com/team/app:1"))
+    assert (written.host, written.repository) == ("example.com", "moved/app"), "to no mirror"
 
 
 def test_a_blocked_registry_is_refused(tmp_path: Path) -> None:
@@ -307,12 +309,12 @@ def test_tls_verify_overrides_what_the_files_say(tmp_path: Path) -> None:
 
 def test_certificates_are_those_of_the_first_directory_for_the_host(tmp_path: Path) -> None:
     environment = Environment.read({"HOME": str(tmp_path)})
-    places = tmp_path / ".config/containers/certs.d"
+    here = tmp_path / ".config/containers/certs.d"
     for name in ("a.com:5000", "a.com"):
-        (places / name).mkdir(parents=True)
+        (here / name).mkdir(parents=True)
     for name in ("one.crt", "two.crt", "me.cert", "me.key", "you.cert", "you.key", "README"):
-        (places / "a.com" / name).touch()
-    (places / "a.com:5000/port.crt").touch()
+        (here / "a.com" / name).touch()
+    (here / "a.com:5000/port.crt").touch()
     plain, port = certificates(environment, "a.com"), certificates(environment, "a.com:5000")
     assert [os.path.basename(one) for one in plain.authorities] == ["one.crt", "two.crt"]
     assert [tuple(map(os.path.basename, one)) for one in plain.pairs] == [
@@ -321,9 +323,20 @@ def test_certificates_are_those_of_the_first_directory_for_the_host(tmp_path: Pa
     assert [os.path.basename(one) for one in port.authorities] == ["port.crt"]
     assert certificates(environment, "a.com:443") == plain
     assert certificates(environment, "b.com") == Certificates()
-    (places / "docker.io").symlink_to("a.com")
+    (here / "docker.io").symlink_to("a.com")
     assert len(certificates(environment, "registry-1.docker.io").authorities) == 2
-    assert certificates(environment, "b.com", str(places / "a.com")) == plain
+    assert certificates(environment, "b.com", str(here / "a.com")) == plain
+
+
+def test_certificates_are_looked_for_in_three_places(tmp_path: Path) -> None:
+    environment = Environment.read({"HOME": str(tmp_path)})
+    assert list(places(environment, "a.com:5000")) == [
+        f"{above}/certs.d/{name}"
+        for above in (f"{tmp_path}/.config/containers", "/etc/containers", "/etc/docker")
+        for name in ("a.com:5000", "a.com")
+    ]
+    other = Environment.read({"HOME": str(tmp_path), "XDG_CONFIG_HOME": "/x"})
+    assert next(iter(places(other, "registry-1.docker.io"))) == "/x/containers/certs.d/docker.io"
 
 
 @pytest.mark.parametrize("name", ["client.cert", "client.key"])

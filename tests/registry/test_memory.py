@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from pathlib import Path
 
@@ -81,6 +82,22 @@ def test_passwords_a_fixed_token_and_tokens_that_end() -> None:
         assert ask(registry, "PUT", path, b"{}", Authorization=bearer)[0] == 401
         now[0] = 6
         assert ask(registry, "GET", path, Authorization=bearer)[0] == 401
+
+
+@pytest.mark.parametrize("said", [b"", b"no request\r\n", b"GET /v2/\r\n\r\n"])
+def test_who_speaks_no_http_is_told_so(said: bytes) -> None:
+    with MemoryRegistry() as registry:
+        host, _, port = registry.host.partition(":")
+        for _ in range(5):  # a handshake has a line's end in it or not
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                if not said:
+                    context = ssl.create_default_context()
+                    with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
+                        context.wrap_socket(connection, server_hostname="r.example")
+                    continue
+                connection.sendall(said)
+                assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+        assert not registry.asked
 
 
 def test_it_speaks_tls(tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ def test_a_missing_repository_is_told_from_a_missing_image() -> None:
     assert "create it there first" in said(404, operation="a blob upload").hint
     assert "tag" in said(404, found=SOMEBODY).hint
     assert "private" in said(404, found=NOBODY).hint
+    for what in ("the blob", "the configuration"):
+        lost = said(404, found=NOBODY, operation=f"{what} sha256:0").hint
+        assert "pushed anew" in lost and "tag" not in lost
 
 
 def test_a_mirror_is_called_one() -> None:

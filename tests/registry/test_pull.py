@@ -17,23 +17,23 @@ import pytest
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import NotFound, ProtocolViolation, RegistryError
-from assembler.net.retry import RetryPolicy
+from assembler.net.retry import TRIES, RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import DOCKER_LIST, INDEX, LAYER_TAR, MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
-from assembler.oci.manifest import Index, Manifest, build_index
+from assembler.oci.manifest import MAX_DEPTH, Index, Manifest, build_index
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.documents import current, described, named
 from assembler.registry.download import fetch_blob
-from assembler.registry.pull import MAX_DEPTH, closure, resolve, selection
+from assembler.registry.pull import closure, resolve, selection
 from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import amend, drip, reply
+from tests.registry.rules import BLOB, amend, drip, reply
 
 AMD64 = Platform("linux", "amd64")
 MANIFESTS = "/v2/app/manifests/*"
@@ -520,14 +520,17 @@ def test_RG15_mirrors_are_passed_over_in_order_unless_they_change_content(
         environment = Environment.read(
             {"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(path)}
         )
-        with client_of(environment, cancellation) as client:
-            where = Reference.parse("example.com/app:1")
-            for failing in (reply(404), reply(500), reply(401), reply(403), reply(429), reply(501)):
-                for mirror in (first, second):
-                    mirror.rules.clear()
-                    mirror.on("*", "*", failing)
+        where = Reference.parse("example.com/app:1")
+        for status, tries in ((404, 2), (500, TRIES), (401, 2), (403, 2), (429, TRIES), (501, 1)):
+            for mirror in (first, second):
+                mirror.rules.clear()
+                mirror.log.clear()
+                mirror.on("*", "*", reply(status))
+            with client_of(environment, cancellation) as client:
                 assert resolve(client, where, AMD64).image == made
-            assert first.log and second.log
+            # Of two requests: nothing more is lost with one that fails.
+            assert len(first.log) == len(second.log) == tries
+        with client_of(environment, cancellation) as client:
             first.rules.clear()
             first.on("*", "*", reply(404))
             second.rules.clear()
@@ -558,6 +561,33 @@ def test_RG15_a_mirror_that_is_down_is_asked_once_and_named_when_all_fail(
         assert client.unreachable == {f"127.0.0.1:{free_port}"}
         have(faulty, image(), "1")
         assert resolve(client, where, AMD64).image == image()
+
+
+@pytest.mark.parametrize("layer", [False, True], ids=["configuration", "layer"])
+def test_RG15_a_mirror_that_falls_ill_is_not_tried_as_long_as_a_registry(
+    tmp_path: Path, faulty: FaultyRegistry, layer: bool
+) -> None:
+    made = image()
+    path = tmp_path / "registries.conf"
+    environment = Environment.read({"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(path)})
+    with FaultyRegistry() as mirror, Cancellation() as cancellation:
+        path.write_text(
+            f'[[registry]]\nprefix="example.com"\nlocation="{faulty.host}"\n'
+            f'[[registry.mirror]]\nlocation="{mirror.host}"\n'
+        )
+        for one in (mirror, faulty):
+            have(one, made, "1")
+            one.add_blob("app", b"a layer")
+        mirror.on("GET", BLOB, reply(503))
+        where = Reference.parse("example.com/app:1")
+        with client_of(environment, cancellation) as client:
+            named(client, where)
+            if layer:
+                blob = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
+                fetch_blob(client, where, blob, lambda piece: None, cancellation=cancellation)
+            else:
+                assert resolve(client, where, AMD64).image == made
+        assert len(mirror.asked("GET", BLOB)) == TRIES and len(faulty.asked("GET", BLOB)) == 1
 
 
 @dataclass

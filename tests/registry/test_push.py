@@ -17,7 +17,13 @@ import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
-from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized
+from assembler.errors import (
+    NotFound,
+    ProtocolViolation,
+    RegistryError,
+    Unauthorized,
+    UsageError,
+)
 from assembler.net.retry import RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import CACHE_CONFIG, INDEX, LAYER_TAR, MANIFEST, Descriptor
@@ -119,6 +125,18 @@ def test_manifests_go_behind_blobs_and_tags_behind_all(
     ]  # fmt: skip
     assert all("/blobs/" in seen.path for seen in faulty.log[:-4])
     assert holds(faulty, "app:1") and holds(faulty, "app:2")
+
+
+def test_a_digest_in_the_name_is_that_of_what_is_pushed(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    strong = f"sha512:{hashlib.sha512(IMAGE.manifest.content).hexdigest()}"
+    send(client, f"{faulty.host}/app@{IMAGE.digest}", f"{faulty.host}/app:1@{strong}")
+    assert faulty.tags("app") == ["1"] and ("app", str(IMAGE.digest)) in faulty.manifests
+    faulty.log.clear()
+    with pytest.raises(UsageError, match=str(IMAGE.digest)):
+        send(client, f"{faulty.host}/app:1", f"{faulty.host}/app:2@{Digest.of(b'other')}")
+    assert not faulty.log
 
 
 def test_a_second_push_sends_no_blob(client: RegistryClient, faulty: FaultyRegistry) -> None:

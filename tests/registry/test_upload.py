@@ -37,6 +37,7 @@ from tests.registry.rules import (
 )
 from tests.registry.rules import (
     START,
+    TOKEN,
     UPLOAD,
     Action,
     Case,
@@ -211,7 +212,8 @@ def test_R8_a_location_may_have_any_form(
 ) -> None:
     faulty.location = form
     send(destination(client, faulty))
-    assert faulty.blob(DIGEST) == BIG
+    assert faulty.blob(DIGEST) == BIG and faulty.received() == len(BIG)
+    assert {seen.status for seen in faulty.log[1:]} == {201, 202}, "no place was missed"
 
 
 @pytest.mark.parametrize(
@@ -273,10 +275,11 @@ def test_R8_a_lost_session_is_begun_anew(client: RegistryClient, faulty: FaultyR
     assert faulty.blob(DIGEST) == BIG and len(faulty.asked("POST")) == 2
 
 
+@pytest.mark.parametrize("nth", [range(3, 100), range(2, 100, 2)], ids=["at once", "amid"])
 def test_R8_sessions_that_are_lost_again_and_again_end_in_one_request(
-    client: RegistryClient, faulty: FaultyRegistry
+    client: RegistryClient, faulty: FaultyRegistry, nth: range
 ) -> None:
-    faulty.on("PATCH", UPLOAD, lose_upload(), nth=range(3, 100))
+    faulty.on("PATCH", UPLOAD, lose_upload(), nth=nth)
     send(destination(client, faulty))
     assert sizes(faulty, "PUT")[-1] == len(BIG)
 
@@ -489,6 +492,26 @@ def test_R9_a_mount_asks_for_a_token_that_reads_the_other_repository(
         send(destination(client, registry), mount_from=["base"])
         assert registry.received() == 0
         assert any("repository:base:pull" in " ".join(scopes) for scopes in tokens.asked)
+
+
+def test_R9_who_gets_no_token_for_the_other_repository_uploads(client: RegistryClient) -> None:
+    """The registry's challenge wants it, and the token server refuses all in place of a part."""
+
+    def refused(case: Case) -> Answer:
+        return Answer(403) if "base" in case.exchange.asked.target else case.honest()
+
+    def wants_both(case: Case) -> Answer:
+        scope = "repository:app:pull,push repository:base:pull"
+        challenge = f'Bearer realm="{registry.origin}/token",scope="{scope}"'
+        mounts = "mount" in case.exchange.asked.query
+        return Answer(401, {"WWW-Authenticate": challenge}) if mounts else case.honest()
+
+    with FaultyRegistry(tokens=Tokens()) as registry:
+        registry.on("GET", TOKEN, refused)
+        registry.on("POST", START, wants_both)
+        registry.add_blob("base", BIG)
+        send(destination(client, registry), mount_from=["base"])
+        assert registry.blob(DIGEST) == BIG and registry.received() == len(BIG)
 
 
 class Growing:

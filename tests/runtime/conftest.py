@@ -19,6 +19,7 @@ from assembler.cancellation import Cancellation
 from assembler.errors import *
 from assembler.linux import syscalls, userns
 from assembler.linux.paths import remove_tree
+from assembler.runtime import native
 from assembler.runtime.base import *
 from assembler.snapshot.copied import CopySnapshotter
 from assembler.snapshot.overlay import OverlaySnapshotter

@@ -229,12 +229,11 @@ def test_cancelling_ends_a_process_that_will_not(sandboxed: Sandboxed, kind: str
     mark = f"42{os.getpid()}"
     sandboxed(
         f"""
+native.GRACE = 0.3
 threading.Timer(0.3, cancellation.cancel, (2,)).start()
-started = time.monotonic()
 try: run("trap '' TERM; sleep {mark}; sleep {mark}")
 except Cancelled as error: assert error.signal == 2
 else: raise AssertionError("it was not cancelled")
-assert time.monotonic() - started < 6
 """,
         kind,
     )
@@ -246,13 +245,12 @@ def test_a_second_wish_to_stop_gives_no_more_time(sandboxed: Sandboxed, kind: st
     mark = f"44{os.getpid()}"
     sandboxed(
         f"""
+native.GRACE = 3600
 threading.Timer(0.5, cancellation.cancel, (2,)).start()
 threading.Timer(0.6, cancellation.hurry).start()
-started = time.monotonic()
 try: run("trap '' TERM; (trap '' TERM; sleep {mark}) & sleep {mark}; sleep {mark}")
 except Cancelled: pass
 else: raise AssertionError("it was not cancelled")
-assert time.monotonic() - started < 2, "the grace is two seconds"
 """,
         kind,
     )

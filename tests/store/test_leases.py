@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import subprocess
 import sys
 import threading
@@ -10,9 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assembler.errors import StoreUnusable
 from assembler.store import leases, uses
 from assembler.store.leases import Lease, collecting
 from assembler.store.store import Store
@@ -161,3 +165,36 @@ def test_CR11_a_thousand_directories_of_dead_commands_are_swept_by_few_descripto
         subprocess.run([sys.executable, "-c", code, path], check=True)
         assert os.listdir(os.path.join(path, "ingest")) == []
         assert os.path.isdir(kept)
+
+
+def test_whose_store_it_is_that_this_user_may_not_use_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, other = os.open, os.geteuid() + 4321
+
+    def refusing(path: str, *words: Any) -> int:
+        if str(path).endswith("gc.lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *words)
+
+    Store.open(str(tmp_path / "store")).close()
+    monkeypatch.setattr(os, "open", refusing)
+    path = str(tmp_path / "store")
+    lease, looking = Lease(path), Lease(path)
+    looking.look_only()
+    looking.hold("layers/full/a")  # nobody is kept from looking
+    with pytest.raises(StoreUnusable) as own:
+        lease.hold("layers/full/a")
+    assert own.value.message == f"the store {path} cannot be used: Permission denied"
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    name = pwd.getpwuid(os.getuid()).pw_name
+    for refused in (lambda: lease.hold("layers/full/a"), lambda: held(path)):
+        with pytest.raises(StoreUnusable) as caught:
+            refused()
+        assert caught.value.message == (
+            f"the store {path} belongs to {name}, and this user may not use it: gc.lock:"
+            " Permission denied"
+        )
+        assert caught.value.hint == (
+            f"set ASSEMBLE_STORE to a directory of your own, or run this as {name}"
+        )

@@ -10,7 +10,7 @@ import pytest
 
 from assembler.oci.digest import Digest
 from assembler.store import listings as module
-from assembler.store.listings import Listings
+from assembler.store.listings import Listings, packed
 
 ONE, OTHER, THIRD = (str(Digest.of(text)) for text in (b"1", b"2", b"3"))
 FILES = {"src/a": "- 644 0:0  11", os.fsdecode(b"\xff\n"): "l 777 0:0  x y"}
@@ -51,6 +51,25 @@ def test_what_is_garbled_or_cut_short_is_not_known_and_is_kept_anew(
     assert listings.load(ONE) is None
     listings.save(ONE, FILES)
     assert listings.load(ONE) == FILES
+
+
+def test_the_same_files_give_the_same_bytes(listings: Listings) -> None:
+    listings.save(ONE, FILES)
+    listings.save(OTHER, dict(reversed(FILES.items())))
+    assert listings.content(ONE, 1000) == listings.content(OTHER, 1000) == packed(FILES)
+    assert listings.content(ONE, len(packed(FILES)) - 1) is None, "it has more bytes"
+    assert listings.content(THIRD, 1000) is None
+
+
+def test_what_another_machine_tells_holds_until_it_is_seen_here(listings: Listings) -> None:
+    told = {"src/a": "- 644 0:0  22"}
+    listings.take(ONE, packed(told))
+    assert listings.load(ONE) == told
+    listings.save(ONE, FILES)
+    assert listings.load(ONE) == FILES
+    listings.take(ONE, packed(told))
+    assert listings.load(ONE) == FILES
+    assert listings.content(ONE, 1000) == packed(FILES)
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:../../x", "sha256:1", "/" * 64, "x"])

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from assembler.ages import origin
+from assembler.ages import origin, since
 from assembler.cli.display.transfers import Transfer
 from assembler.events import (
     Event,
@@ -49,7 +49,7 @@ def warning(event: Warned) -> str:
 
 def _cached(event: VertexDone) -> str:
     """That it was, from where, and how old."""
-    said = origin(event.source, event.ran, event.time)
+    said = origin(event.source, since(event.ran, event.time))
     return f"CACHED ({printable(said)})" if said else "CACHED"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import threading
 from typing import Any, TextIO
 
 from assembler.cli.display.plain import warning
+from assembler.cli.serial import dumps
 from assembler.events import (
     Event,
     Finished,
@@ -56,7 +56,7 @@ class RawJson:
                 return
             document = self._document(event)
             try:
-                self._stream.write(json.dumps(document, separators=(",", ":")) + "\n")
+                self._stream.write(dumps(document) + "\n")
                 self._stream.flush()
             except (OSError, ValueError):  # a pipe without a reader, a terminal that hung up
                 return  # nobody reads any more; the build goes on
@@ -144,7 +144,7 @@ def _encoded(text: str) -> str:
 
 
 def _digest(id: str) -> str:
-    return f"sha256:{hashlib.sha256(id.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(id.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
 def _time(seconds: float) -> str:
