@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from assembler.values import field, value
 
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
 TRIES = 6
@@ -21,7 +22,7 @@ LONGEST_WAIT = 300.0  # seconds that are waited for a server that asks for more
 _FAR = 10**10  # seconds; what a header asks beyond is the same
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryPolicy:
     """At most `tries` attempts, or where that is left open `TRIES` and `LIVELY_TRIES`; waiting up to
     `first` × 2ⁿ seconds but no more than `cap`, with full jitter. No attempt begins later than

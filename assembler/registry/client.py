@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +29,7 @@ from assembler.registry.credential import Found
 from assembler.registry.credentials import FILES, Credentials
 from assembler.registry.messages import refused as refused
 from assembler.registry.repository import Repository as Repository
+from assembler.values import replace, value
 
 PULL, PUSH = "pull", "pull,push"
 FAREWELL = 1.5  # seconds
@@ -277,7 +277,7 @@ class RegistryClient:
         return schemes[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Unverified:
     """The hosts whose certificate is not checked: more than can be listed."""
 
