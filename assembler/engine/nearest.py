@@ -162,12 +162,11 @@ class _Alignment:
         for step in build.steps:
             stages.setdefault(step.stage, []).append(step)
         now = list(map(title, place.names))
-        same = {name: _common(steps, now) for name, steps in stages.items()}
-        called = place.stage in stages
-        if not called or place.stage.startswith("stage-"):
+        same: dict[str, int] = {}
+        called, best = place.stage in stages, place.stage
+        if not called or best.startswith("stage-"):
+            same = {name: _common(steps, now) for name, steps in stages.items()}
             best = max(same, key=lambda name: (same[name], name == place.stage), default="")
-        else:
-            best = place.stage
         steps = stages[best] if called or same.get(best) else []
         if not mine and 2 * _common(steps, now) < len(set(now)):
             steps = []
