@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from assembler.oci.digest import Digest
 from assembler.plan.steps import UrlSource
 from assembler.remotes import DOWNLOADS, Remotes
 from assembler.store.store import Store
+from tests.answering import answering
 
 
 @pytest.fixture
@@ -54,15 +55,8 @@ def site(answer: Callable[[str], bytes | None]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(Handler) as url:
+        yield url
 
 
 def identities(remotes: Remotes, urls: list[str]) -> list[Digest | None]:

@@ -9,9 +9,8 @@ import lzma
 import os
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts, FilesContext, ImageContext, NamedContext
 from assembler.remotes import Remotes
 from assembler.store.store import Store
+from tests.answering import answering
 
 AMD64, ARM64 = Platform.parse("linux/amd64"), Platform.parse("linux/arm64")
 TEXT = "FROM scratch\n"
@@ -305,13 +305,8 @@ def site() -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", files, asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Handler) as url:
+        yield url, files, asked
 
 
 Site = tuple[str, dict[str, bytes], list[str]]

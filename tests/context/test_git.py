@@ -36,6 +36,7 @@ from assembler.errors import (
 )
 from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree
+from tests.answering import answering
 from tests.bounds import watchdog
 
 MADE = 1_700_000_000
@@ -627,16 +628,8 @@ def smart(base: Path) -> Iterator[Smart]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with answering(Handler) as found.url:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def basic(text: str) -> str:

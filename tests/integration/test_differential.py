@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +31,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+
+from tests.answering import answering
 
 pytestmark = pytest.mark.integration
 
@@ -235,13 +236,8 @@ def served() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Handler) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

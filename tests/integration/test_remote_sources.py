@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.answering import answering
 
 pytestmark = pytest.mark.integration
 MODIFIED = "Tue, 14 Nov 2023 22:13:20 GMT"  # 1700000000
@@ -66,14 +67,8 @@ def site() -> Iterator[Site]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Handler) as found.url:
+        yield found
 
 
 @dataclass
@@ -558,10 +553,8 @@ def test_git_over_http_with_a_token(assemble: Any, tmp_path: Path, git: Git) -> 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}/app.git"
+    with answering(Handler) as site:
+        url = f"{site}/app.git"
         token = tmp_path / "token"
         token.write_text("tok3n")
         text = f"FROM scratch\nADD {url} /x/\n"
@@ -569,9 +562,6 @@ def test_git_over_http_with_a_token(assemble: Any, tmp_path: Path, git: Git) -> 
         assert built(assemble, tmp_path, text, *secret).contents == {"x/f": "one"}
         done = assemble("build", tmp_path / "context", code=1)
         assert "GIT_AUTH_TOKEN" in done.stderr and "tok3n" not in done.stderr
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_X3_a_layout_by_tag_by_digest_and_without_either(assemble: Any, tmp_path: Path) -> None:

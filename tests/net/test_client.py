@@ -15,6 +15,7 @@ from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled
 from assembler.net.client import HttpClient, Request
 from assembler.net.limits import Limits
+from tests.answering import answering
 from tests.bounds import watchdog
 from tests.net.servers import hole
 
@@ -86,13 +87,11 @@ def test_a_body_that_stops(cancellation: Cancellation, sent: int) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+    with answering(Handler) as url:
         try:
-            ended_at_once(cancellation, f"http://127.0.0.1:{server.server_address[1]}/")
+            ended_at_once(cancellation, f"{url}/")
         finally:
             over.set()
-            server.shutdown()
 
 
 def test_what_a_request_raises_is_raised_to_whoever_waits(cancellation: Cancellation) -> None:

@@ -407,14 +407,17 @@ def test_R10_tokens_of_two_seconds_end_by_the_clock_amid_an_upload_and_a_downloa
 ) -> None:
     """The token server says that they are good for a minute, and the registry has no leeway."""
 
+    now = 0.0
+
     def slowly(act: Action, seconds: float) -> Action:
         def later(case: Case) -> Answer:
-            case.exchange.wait(seconds)
+            nonlocal now
+            now += seconds
             return act(case)
 
         return later
 
-    tokens = Tokens(ttl=2)
+    tokens = Tokens(ttl=2, clock=lambda: now)
     with FaultyRegistry(tokens=tokens) as registry:
         registry.on("PATCH", UPLOAD, slowly(lambda case: case.honest(), 0.3))
         registry.on("GET", BLOB_PATH, slowly(cut(250_000, quietly=True), 0.8))
