@@ -142,11 +142,11 @@ class RateLimited(RegistryError):
 
 class Unreachable(RegistryError):
     """No connection, or one that kept breaking until the budget was spent. `cause` is one of
-    `net.failure.Cause`, empty where there was an answer; `lively` says that who failed has answered
-    well before."""
+    `net.failure.Cause`, empty where there was an answer; `root` is where it was asked: scheme, host
+    and port."""
 
     cause = ""
-    lively = False
+    root = ""
 
 
 class ProtocolViolation(RegistryError):

@@ -20,7 +20,7 @@ from assembler.errors import ProtocolViolation, RateLimited, Unreachable, UsageE
 from assembler.net.body import MAX_ERROR_BODY, FileBody, decoded, parsed
 from assembler.net.failure import Cause, classify, unreachable
 from assembler.net.limits import Limits
-from assembler.net.origin import Origin, Zone
+from assembler.net.origin import Origin, Zone, root_of
 from assembler.net.proxy import Proxies
 from assembler.net.retry import RETRYABLE, Attempts, RetryPolicy, asked_for, come_back
 from assembler.net.trace import Exchanged
@@ -154,7 +154,7 @@ class HttpClient:
         self._lock = threading.Lock()
         self._made: Transport | None = None
         self._lively: set[str] = set()
-        """Where a good answer came from: the starts of URLs."""
+        """Where a good answer came from, and nothing was given up since: the roots of URLs."""
 
     def __enter__(self) -> HttpClient:
         return self
@@ -213,20 +213,23 @@ class HttpClient:
         why: str = "",
     ) -> bool:
         """Wait before the next attempt after a `failure`, or an `answer` that is one; false when the
-        policy allows no more, or what failed stays so. The user is told `why`, else the failure."""
-        way, lively, worth, retry_after = "", False, 0, ""
+        policy allows no more, or what failed stays so. The user is told `why`, else the failure.
+        Who was given up is not waited for so long again before it has answered."""
+        way, root, worth, retry_after = "", "", 0, ""
         if failure is not None:
-            lively = failure.lively
+            root = failure.root
             if failure.cause:
                 worth = Cause(failure.cause).worth
                 way = "" if worth else failure.cause
         elif answer is not None:
             way, retry_after = str(answer.status), answer.header("retry-after")
-            lively = _site(answer.url) in self._lively
+            root = root_of(answer.url)
+        lively = root in self._lively
         seconds = attempts.fail(
             way, self._clock(), lively=lively, worth=worth, retry_after=retry_after
         )
         if seconds is None:
+            self._lively.discard(root)
             return False
         if why or failure is not None:
             self._warn(f"{why or failure}; trying again in {seconds:.1f} s")
@@ -293,7 +296,7 @@ class HttpClient:
             try:
                 headers = _headers(response)
                 if response.status_code < 500 and response.status_code not in RETRYABLE:
-                    self._lively.add(_site(request.url))
+                    self._lively.add(root_of(request.url))
                 if "warning" in headers:
                     self._warnings.note(request.registry, response.headers.get_list("warning"))
                 location, status = headers.get("location", ""), response.status_code
@@ -383,7 +386,7 @@ class HttpClient:
         error = unreachable(
             request.registry, request.operation, Origin.of(request.url), cause, detail, request.hint
         )
-        error.lively = _site(request.url) in self._lively
+        error.root = root_of(request.url)
         return error
 
     def _transport(self) -> Transport:
@@ -406,12 +409,6 @@ class HttpClient:
                     clock=self._clock,
                 )
             return self._made
-
-
-def _site(url: str) -> str:
-    """Scheme, host and port of `url` as they are written."""
-    end = url.find("/", url.find("://") + 3)
-    return url if end < 0 else url[:end]
 
 
 def _length(request: Request) -> int | None:

@@ -45,6 +45,12 @@ class Origin:
         return f"{self.scheme}://{self.bracketed}:{self.port}"
 
 
+def root_of(url: str) -> str:
+    """Scheme, host and port of `url` as they are written."""
+    end = url.find("/", url.find("://") + 3)
+    return url if end < 0 else url[:end]
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` (without port) names this machine by the rules Docker has for registries."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):

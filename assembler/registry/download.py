@@ -14,6 +14,7 @@ from assembler.cancellation import Cancellation
 from assembler.errors import Unreachable
 from assembler.net.body import MAX_ERROR_BODY
 from assembler.net.client import Request, Response, Stream
+from assembler.net.origin import root_of
 from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.reference import Reference
@@ -175,7 +176,7 @@ class _Download:
                 operation=self._operation,
                 hint="try again; a proxy in between may limit the time or size of downloads",
             )
-            early.lively = True
+            early.root = root_of(request.url)
             raise _Passing(early)
 
     def _judge(self, answer: Stream, repository: Repository, first: int) -> None:
