@@ -20,9 +20,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from assembler.errors import RuntimeMissing, UsageError
+from assembler.values import value
 
 _FAILURE = struct.pack(">IB", 1, 5)  # SSH_AGENT_FAILURE
 _REQUEST_IDENTITIES, _SIGN_REQUEST = 11, 13
@@ -113,7 +113,7 @@ def _asked(agent: str, request: bytes, stop: socket.socket) -> bytes:
     return _FAILURE if answer is None else struct.pack(">I", len(answer)) + answer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Stream:
     """A non-blocking connection, waited for until `stop` ends, and `seconds` for each part."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from assembler.values import value
 
 MAX_ERROR_BODY = 64 << 10  # bytes of a refusal that are read, and that somebody may be shown
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FileBody:
     """A body of `length` bytes of a file from `offset`, opened anew for each attempt. `progress` is
     told how many have been sent."""

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -26,6 +25,7 @@ from assembler.net.proxy import Proxies
 from assembler.net.retry import RETRYABLE, Attempts, RetryPolicy, asked_for, come_back
 from assembler.net.trace import Exchanged
 from assembler.net.warning import Warnings
+from assembler.values import field, replace, value
 from assembler.version import __version__
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ Body = bytes | FileBody | Callable[[], Iterable[bytes]]
 attempt."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """One request. `private` headers go to the first origin only; `length` is of a body given by
     pieces; `hint` says what to do when nothing answers, where that is no registry. `zone` forbids
@@ -73,7 +73,7 @@ class Request:
     brief: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Response:
     """An answer whose body was read, up to a limit. `url` is where it came from, behind all redirects,
     and `zone` that of its address."""
@@ -93,7 +93,7 @@ class Response:
         return parsed(self.body)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stream:
     """An answer whose body is being read: each piece is good until the next one is asked for. `url`
     and `zone` as of a Response."""
@@ -109,7 +109,7 @@ class Stream:
         return self.headers.get(name.lower(), "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Received:
     response: Answer
     headers: Mapping[str, str]

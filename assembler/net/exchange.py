@@ -1,8 +1,8 @@
 """HTTP/1.1 on one connection: a request, then its answer (RFC 9112).
 
-Heads of answers as they usually are, one pattern reads; whatever else comes, h11 judges, and it reads
-chunked bodies. A body whose length is said passes it by (speed.md 8): it is received into one buffer,
-and whoever reads it is given views of that.
+Bodies of a said length are written and read here (speed.md 8): an answer's is received into one buffer,
+and whoever reads it is given views of that. Heads of answers as they usually are, one pattern reads;
+whatever else comes, h11 judges (`net.judging`), and it has bodies in chunks.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import h11
 import httpx
 
 from assembler.net.connection import SocketStream
+from assembler.values import value
 
-_LONGEST_HEAD = 100 << 10  # bytes
+if TYPE_CHECKING:
+    from assembler.net.judging import Headers, Judge
+
 _HEAD = 8 << 10  # that are read at once: what is behind a head belongs into another buffer
-_READ = 64 << 10
 _USUAL = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [\t -~]*)?\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n"
@@ -28,10 +28,7 @@ _USUAL = re.compile(
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
+@value
 class Head:
     """The status of an answer and its headers, spelled as they came."""
 
@@ -51,7 +48,7 @@ class Exchange:
         self.idle = True
         self._keep_alive = keep_alive
         self._expires = float("inf")
-        self._engine: h11.Connection | None = None  # where it reads the body
+        self._judge: Judge | None = None  # where h11 reads the body
         self._length = 0  # that is still to come of a body that passes h11 by
         self._first = b""  # of that, what came with the head
         self._lasts = False  # whether it may be used again once the body is read
@@ -68,28 +65,36 @@ class Exchange:
         """Send a request, whose parts have no characters that they must not have, and wait for the
         head of its answer. Then read the `body` of that, as far as it is wanted, and `end` it."""
         self.idle = self._lasts = False
-        self._engine = None
-        if isinstance(body, bytes):
-            return self._at_once(method, target, headers, body)
-        engine, whole = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD), True
+        self._judge = None
+        whole, length = True, _length(headers)
         try:
-            for event in _events(method, target, headers, body):
-                if data := _sent(engine, event):
-                    self.stream.write(data)
+            if isinstance(body, bytes):
+                self.stream.write(_start(method, target, headers) + body)
+            elif length is not None:
+                self.stream.write(_start(method, target, headers))
+                self._write(body, length)
+            else:
+                return self._in_chunks(method, target, headers, body)
         except httpx.WriteError:
             whole = False  # who does not read on may have answered (RFC 9112 9.5)
         self.stream.expect()
-        return self._judged(engine, method, whole)
+        received = self.stream.read(_HEAD)
+        if not received:
+            raise httpx.RemoteProtocolError("it disconnected without an answer")
+        head = self._usual(method, received, whole)
+        if head is None:
+            from assembler.net.judging import Judge
+
+            judge = Judge(self.stream)
+            judge.asked(method, received)
+            head = self._judged(judge, method, whole)
+        return head
 
     def body(self) -> Iterator[memoryview]:
         """The pieces of the body, from where it was left off; each is good until the next one is asked
         for."""
-        engine = self._engine
-        if engine is not None:
-            while engine.their_state is h11.SEND_BODY:  # nothing is waited for behind its end
-                event = self._event(engine, _READ)
-                if isinstance(event, h11.Data):
-                    yield memoryview(event.data)
+        if self._judge is not None:
+            yield from self._judge.body()
             return
         first, self._first = self._first, b""
         for piece in self.stream.pieces(self._length, first):
@@ -98,11 +103,7 @@ class Exchange:
 
     def end(self) -> None:
         """The answer is read, or given up: what was not read to its end is closed."""
-        engine = self._engine
-        if engine is not None:
-            read = engine.their_state is h11.DONE and not engine.trailing_data[0]
-        else:
-            read = not self._length
+        read = not self._length if self._judge is None else self._judge.finished
         if self._lasts and read:
             self.idle = True
             self._expires = time.monotonic() + self._keep_alive
@@ -114,26 +115,28 @@ class Exchange:
         self.idle = False
         self.stream.close()
 
-    def _at_once(self, method: str, target: bytes, headers: Headers, body: bytes) -> Head:
-        """`ask` with one write."""
-        whole = True
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        start = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
+    def _write(self, body: Iterable[bytes], length: int) -> None:
+        for piece in body:
+            length -= len(piece)
+            if length < 0:
+                raise httpx.LocalProtocolError("a body that is longer than its Content-Length")
+            self.stream.write(piece)
+        if length:
+            raise httpx.LocalProtocolError("a body that is shorter than its Content-Length")
+
+    def _in_chunks(
+        self, method: str, target: bytes, headers: Headers, body: Iterable[bytes]
+    ) -> Head:
+        """`ask` with a body of whose length nothing is said."""
+        from assembler.net.judging import Judge
+
+        judge, whole = Judge(self.stream), True
         try:
-            self.stream.write(b"%b%b\r\n%b" % (start, lines, body))
+            judge.send(method, target, headers, body)
         except httpx.WriteError:
             whole = False
         self.stream.expect()
-        received = self._received(_HEAD)
-        head = self._usual(method, received, whole)
-        if head is None:
-            engine = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
-            events = _events(method, target, headers, (body,) if body else ())
-            for event in events:
-                _sent(engine, event)
-            engine.receive_data(received)
-            head = self._judged(engine, method, whole)
-        return head
+        return self._judged(judge, method, whole)
 
     def _usual(self, method: str, received: bytes, whole: bool) -> Head | None:
         """The head that `received` begins with, None for h11 to judge it: one that is longer, has a
@@ -159,18 +162,16 @@ class Exchange:
         self._passes(int(length), received[match.end() :], whole, said.get(b"connection", b""))
         return Head(status, headers)
 
-    def _judged(self, engine: h11.Connection, method: str, whole: bool) -> Head:
-        """The head of the answer by `engine`, which was told the request; `whole` says that all of it
-        was sent."""
-        while not isinstance(event := self._event(engine, _HEAD), h11.Response):
-            pass  # 100 Continue, say
+    def _judged(self, judge: Judge, method: str, whole: bool) -> Head:
+        """The head of the answer by `judge`; `whole` says that all of the request was sent."""
+        event = judge.head(_HEAD)
         headers = event.headers.raw_items()
         said = {name.lower(): value for name, value in headers}
         length = said.get(b"content-length", b"")  # h11 takes one number only
         if method == "HEAD" or event.status_code in (204, 304):
             length = b"0"
         if method == "CONNECT" or b"transfer-encoding" in said or not length:
-            self._engine = engine
+            self._judge = judge
             # Of what says both, whoever is in between may have read the other (RFC 9112 6.3).
             doubtful = said.keys() >= {b"content-length", b"transfer-encoding"}
             self._lasts = whole and not doubtful
@@ -179,7 +180,7 @@ class Exchange:
                 value for name, value in headers if name.lower() == b"connection"
             )
             whole = whole and event.http_version >= b"1.1"
-            self._passes(int(length), engine.trailing_data[0], whole, connection)
+            self._passes(int(length), judge.unread, whole, connection)
         return Head(event.status_code, headers)
 
     def _passes(self, length: int, first: bytes, whole: bool, connection: bytes) -> None:
@@ -189,39 +190,16 @@ class Exchange:
         closes = bool(connection) and b"close" in re.split(rb"[ \t]*,[ \t]*", connection.lower())
         self._lasts = whole and not closes and len(first) <= length
 
-    def _event(self, engine: h11.Connection, most: int) -> Any:
-        try:
-            while (event := engine.next_event()) is h11.NEED_DATA:
-                if engine.their_state is h11.SEND_RESPONSE:
-                    engine.receive_data(self._received(most))
-                else:
-                    engine.receive_data(self.stream.read(most))
-        except (h11.RemoteProtocolError, ValueError) as error:  # h11 0.14: an int of 5,000 digits
-            raise httpx.RemoteProtocolError(str(error)) from error
-        return event
 
-    def _received(self, most: int) -> bytes:
-        data = self.stream.read(most)
-        if not data:
-            raise httpx.RemoteProtocolError("it disconnected without an answer")
-        return data
+def _start(method: str, target: bytes, headers: Headers) -> bytes:
+    """A request up to its body."""
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
 
 
-def _events(
-    method: str, target: bytes, headers: Headers, body: Iterable[bytes]
-) -> Iterator[h11.Event]:
-    try:
-        yield h11.Request(method=method, target=target, headers=headers)
-    except h11.LocalProtocolError as error:
-        raise httpx.LocalProtocolError(str(error)) from error
-    for piece in body:
-        yield h11.Data(data=piece)
-    yield h11.EndOfMessage()
-
-
-def _sent(engine: h11.Connection, event: h11.Event) -> bytes:
-    """What is to be written for `event`."""
-    try:
-        return engine.send(event) or b""
-    except h11.LocalProtocolError as error:
-        raise httpx.LocalProtocolError(str(error)) from error
+def _length(headers: Headers) -> int | None:
+    """What a request says of its body, None where it comes in chunks."""
+    for name, said in headers:
+        if name.lower() == b"content-length":
+            return int(said)
+    return None

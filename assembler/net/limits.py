@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """Seconds for connecting, for a TLS handshake, and for the head of an answer; below `floor`
     bytes a second over `window` seconds a transfer has failed."""

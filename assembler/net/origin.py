@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from assembler.values import value
 
 _PORTS = {"http": 80, "https": 443}
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
@@ -13,7 +14,7 @@ _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.2
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Scheme, host and port: what a credential belongs to."""
 

@@ -7,16 +7,16 @@ import ipaddress
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from assembler.errors import UsageError
 from assembler.net.origin import Origin, is_loopback
+from assembler.values import field, value
 
 _PORT = 80
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proxy:
     """A proxy that is spoken to in plain http. `authorization` is its Proxy-Authorization header."""
 
@@ -43,7 +43,7 @@ class Proxy:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proxies:
     """The proxies of an environment. Raises UsageError, when it is asked, for one that is none."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from assembler.values import field, value
 
 RETRYABLE = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
 TRIES = 6
@@ -21,7 +22,7 @@ LONGEST_WAIT = 300.0  # seconds that are waited for a server that asks for more
 _FAR = 10**10  # seconds; what a header asks beyond is the same
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryPolicy:
     """At most `tries` attempts, or where that is left open `TRIES` and `LIVELY_TRIES`; waiting up to
     `first` × 2ⁿ seconds but no more than `cap`, with full jitter. No attempt begins later than
@@ -68,6 +69,8 @@ class Attempts:
     `brief` one is of what can be had elsewhere: signs of life do not prolong it, and who wants to be
     asked later than in `cap` seconds is not waited for."""
 
+    __slots__ = ("_brief", "_failed", "_policy", "_several", "_way", "began")
+
     def __init__(self, policy: RetryPolicy, now: float, *, brief: bool = False) -> None:
         self._policy = policy
         self._brief = brief
@@ -76,8 +79,7 @@ class Attempts:
     def move_on(self, now: float) -> None:
         """Something arrived: what comes has all of its attempts again."""
         self.began = now
-        self._failed = 0
-        self._ways: set[str] = set()
+        self._failed, self._way, self._several = 0, "", False
 
     def fail(
         self, way: str, now: float, *, lively: bool = False, worth: int = 0, retry_after: str = ""
@@ -89,9 +91,10 @@ class Attempts:
         attempts (0: any number) that a failure as this is usually worth; a `worth` of 1 says that it
         stays.
         """
-        self._ways.add(way)
-        lively = (lively or len(self._ways) > 1) and not self._brief
         attempt, self._failed = self._failed, self._failed + 1
+        self._several = self._several or bool(attempt and way != self._way)
+        self._way = way
+        lively = (lively or self._several) and not self._brief
         if worth and self._failed >= worth and (worth == 1 or not lively):
             return None
         if self._brief and (asked_for(retry_after) or 0.0) > self._policy.cap:

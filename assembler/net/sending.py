@@ -40,8 +40,7 @@ class Sending(httpx.SyncByteStream):
 
 
 class _Sent(bytes):
-    """Bytes that are on the wire already: h11 counts them, as its documentation has it for
-    sendfile(2), and nothing is left to write."""
+    """Bytes that are on the wire already: they count, and nothing is left to write."""
 
     length = 0
 

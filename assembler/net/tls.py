@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from assembler.errors import UsageError
+from assembler.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Certificates:
     """Files for the connections to one host: authorities beside the usual ones, and certificates of
     ours with their keys."""

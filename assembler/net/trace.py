@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from assembler.source import printable
+from assembler.values import value
 
 _LONGEST = 300
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exchanged:
     """A request that is over. `status` is 0 where no answer came, and `failure` says why not; bytes
     `sent` are those of its body, those `received` of all that came, in so many seconds."""

@@ -11,8 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httpx
 
@@ -20,13 +19,17 @@ from assembler.cancellation import NOTICING, Cancellation
 from assembler.net.body import MAX_ERROR_BODY, FileBody
 from assembler.net.connection import SocketStream
 from assembler.net.dial import AddressRefused, LookUp, connect, no_further_in, resolve
-from assembler.net.exchange import Exchange, Head, Headers
+from assembler.net.exchange import Exchange, Head
 from assembler.net.limits import Limits
 from assembler.net.origin import Origin, Zone, zone_of, zone_of_host
 from assembler.net.proxy import Proxies, Proxy
 from assembler.net.sending import Sending
 from assembler.net.sending import Unsent as Unsent
 from assembler.net.tls import Contexts
+from assembler.values import mutable, value
+
+if TYPE_CHECKING:
+    from assembler.net.judging import Headers
 
 Answer = httpx.Response
 InvalidURL = httpx.InvalidURL
@@ -41,7 +44,7 @@ ERRORS = (httpx.TransportError, OSError)  # ssl.SSLError is one of the latter
 """What `Transport` and its answers raise when the network, or the other end, fails."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """How a request is to be sent; handed over in `httpx.Request.extensions`.
 
@@ -54,7 +57,7 @@ class Call:
     until: float | None = None
 
 
-@dataclass(slots=True, eq=False)
+@mutable
 class _Connection:
     exchange: Exchange
     proxy: Proxy | None  # that takes requests for plain http in the place of the host

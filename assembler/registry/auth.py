@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import takewhile
@@ -19,6 +18,7 @@ from assembler.net.origin import Origin, Zone
 from assembler.registry import challenges, messages, realms
 from assembler.registry.challenges import Challenge, Scopes
 from assembler.registry.credential import Credential, Found
+from assembler.values import field, value
 
 MAX_TOKEN = 1 << 20  # bytes of a token server's answer
 LIFETIME = 60.0  # seconds, of a token whose server says nothing (distribution's token spec)
@@ -26,7 +26,7 @@ MARGIN = 10.0  # seconds before its end, or a quarter of its life, in which a to
 _CLIENT = "assemble"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Held:
     """A header, what it is good for (None: everything), and until when."""
 

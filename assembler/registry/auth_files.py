@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from assembler.access import Access
@@ -17,6 +16,7 @@ from assembler.environment import Environment
 from assembler.errors import RegistryError
 from assembler.linux.replacing import replacing
 from assembler.registry.credential import Credential
+from assembler.values import value
 
 HUB = "docker.io"
 HUB_SERVER = "https://index.docker.io/v1/"
@@ -27,7 +27,7 @@ MOST = 4 << 20  # bytes of a file that are read
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuthFile:
     """One place that may hold credentials, as users know it; `text` instead of a file's."""
 

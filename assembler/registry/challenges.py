@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from assembler.values import value
 
 LONGEST = 16 << 10  # characters of the header that are looked at
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -19,7 +20,7 @@ Scopes = frozenset[tuple[str, str]]
 """(resource, action): `("repository:team/app", "pull")`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Challenge:
     """One challenge: its scheme and the names of its parameters in lower case."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass, field
 
 from assembler.environment import Environment
 from assembler.errors import RegistryError
@@ -17,11 +16,12 @@ from assembler.registry.registries_conf import (
     Rule,
     read,
 )
+from assembler.values import field, value
 
 HUB = "docker.io"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Endpoint:
     """A place that has a repository: `https://host/v2/repository/…`, or http when `insecure`;
     `secure` are those that must speak TLS."""
@@ -47,7 +47,7 @@ class Endpoint:
         return "registry-1.docker.io" if self.host == HUB else self.host
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RegistryConfiguration:
     """The rules of the files, and what the command line says over them: hosts and networks that are
     insecure, and whether all are (`tls_verify` False) or none (True)."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from assembler.values import field, value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credential:
     """A name and a password, an identity token (an OAuth2 refresh token), or the registry's own
     bearer token."""
@@ -34,7 +35,7 @@ class Credential:
             yield self.encoded()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """What was found for a repository, where (as users know it), and where else was looked."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 
 from assembler.cancellation import Cancellation
 from assembler.environment import Environment
 from assembler.errors import RegistryError
 from assembler.registry.credential import Credential
+from assembler.values import value
 
 DEADLINE = 30.0  # seconds
 _LONGEST_ANSWER = 1 << 20
@@ -19,7 +19,7 @@ _ABSENT = "credentials not found in native keychain"
 _INCOMPLETE = ("no credentials server URL", "no credentials username")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CredentialHelper:
     """The helper called `name` in a configuration file."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from assembler.access import Access
 from assembler.cancellation import Cancellation
@@ -24,12 +23,13 @@ from assembler.registry.auth_files import (
 )
 from assembler.registry.credential import Credential, Found
 from assembler.registry.credential_helpers import CredentialHelper
+from assembler.values import value
 
 FILES = "containers-auth.json"
 """The name of the auth files among `credential-helpers` of registries.conf(5)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Destination:
     """Where a login is kept: in the file `path`, or by `helper` under the name `server`."""
 
@@ -38,7 +38,7 @@ class Destination:
     helper: CredentialHelper | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credentials:
     """The places of one command. `helpers` are the `credential-helpers` of registries.conf."""
 

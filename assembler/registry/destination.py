@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 from assembler.errors import RegistryError
 from assembler.net.client import Request
 from assembler.oci.descriptor import Descriptor
 from assembler.registry.client import PULL, PUSH, RegistryClient, Repository, refused
 from assembler.store.uploads import Uploads
+from assembler.values import replace, value
 
 CHUNK = 32 << 20  # bytes of the first requests of a blob: what a broken connection may cost
-LARGEST = 256 << 20
+LARGEST = 512 << 20
 _ASKED = 8  # other repositories that are asked whether they have a blob
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Destination:
     """Blobs go to `repository` by requests of `chunk` bytes, later of as many as have arrived, at most
     `largest`: registries sync their files at the end of each. `uploads` remembers those that are not

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 
 from assembler.access import Access
@@ -28,11 +27,12 @@ from assembler.registry.credential import Credential, Found
 from assembler.registry.credential_helpers import CredentialHelper
 from assembler.registry.credentials import Credentials, Destination
 from assembler.registry.repository import Repository
+from assembler.values import replace, value
 
 _CHECK = "check the user name and the password; some registries want a token in its place"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Subject:
     """What somebody logs in to: a registry, or one namespace or repository of it."""
 

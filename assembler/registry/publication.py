@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request, Response
@@ -14,12 +13,13 @@ from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
 from assembler.registry.referring import add_referrer
+from assembler.values import value
 
 _AGAIN = 3  # times that missing blobs are sent anew (reliability R11)
 _MISSING = frozenset(("BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Publication:
     """`document` on its way into a repository, under `digest`, of whatever algorithm: whoever names it
     does so by that. `complete` sends what it needs, as far as that is not there."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from assembler.errors import NotFound, ProtocolViolation
 from assembler.oci.descriptor import INDEXES, MANIFESTS, Descriptor, is_blob
@@ -15,6 +14,7 @@ from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.documents import configuration, described, named, violation
+from assembler.values import mutable, value
 
 MAX_CHILDREN = 1000
 _SHOWN = 20  # platforms that an error lists
@@ -23,7 +23,7 @@ Ask = Callable[[Descriptor], Document]
 Wanted = Callable[[Descriptor], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resolved:
     """What a name means for a platform. `top` is what the name itself means: the manifest, or the
     index that it is in. `platform` is what that index says of it, None outside of one."""
@@ -71,7 +71,7 @@ def image_of(client: RegistryClient, reference: Reference, manifest: Manifest) -
         raise violation(reference, operation, str(error)) from error
 
 
-@dataclass(slots=True)
+@mutable
 class _Search:
     """For one platform, through indexes in indexes."""
 
@@ -106,7 +106,7 @@ class _Search:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Closure:
     """An index with what it leads to, or a manifest alone. `documents` has every document once, by
     the digest it goes by, and children before the index that names them: `digest`, that of `top`,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
@@ -19,7 +18,7 @@ from assembler.errors import (
 from assembler.net.client import Request
 from assembler.oci.descriptor import Descriptor, is_blob
 from assembler.oci.digest import Digest
-from assembler.oci.manifest import MAX_DEPTH, Document, Index, Manifest
+from assembler.oci.manifest import MAX_DEPTH, Document, Index
 from assembler.oci.reference import Reference
 from assembler.registry.client import PULL, RegistryClient, Repository, refused
 from assembler.registry.destination import Destination
@@ -28,6 +27,7 @@ from assembler.registry.publication import Publication
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.store.uploads import Uploads
+from assembler.values import value
 
 Blobs = Callable[[Descriptor], BinaryIO]
 Documents = Callable[[Descriptor], Document | None]
@@ -141,7 +141,7 @@ def neighbours(destination: Destination, references: Iterable[Reference]) -> Ite
                 yield endpoint.repository
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Part:
     """A manifest or index of what is pushed; what is not `document` the registry must have."""
 
@@ -149,18 +149,14 @@ class _Part:
     document: Document | None
 
     @property
-    def layers(self) -> tuple[Descriptor, ...]:
-        """The blobs to have before the configuration; an index may name some, as a cache does."""
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The blobs that it names; an index may name some, as a cache does."""
         if isinstance(self.document, Index):
             return tuple(filter(is_blob, self.document.manifests))
-        return self.document.layers if self.document is not None else ()
-
-    @property
-    def config(self) -> Descriptor | None:
-        return self.document.config if isinstance(self.document, Manifest) else None
+        return self.document.blobs if self.document is not None else ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Pushed:
     """What is pushed, to whatever registry."""
 
@@ -191,7 +187,7 @@ class _Pushed:
                 failures.append(error)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Repository:
     """One repository that is pushed to; `others` have it all already."""
 
@@ -201,8 +197,7 @@ class _Repository:
 
     def push(self, tags: Sequence[str]) -> None:
         parts = self.pushed.parts
-        self._all(blob for part in parts for blob in part.layers)
-        self._all(part.config for part in parts if part.config is not None)
+        self._all(blob for part in parts for blob in part.blobs)
         for part in parts:
             self.pushed.cancellation.check()
             if part.document is None:
@@ -224,12 +219,9 @@ class _Repository:
         return Publication(self.destination, document, part.entry.digest, complete)
 
     def _complete(self, part: _Part) -> None:
-        if isinstance(part.document, Manifest):
-            for blob in part.document.blobs:
-                self._blob(blob, self.pushed.cancellation.check)
-        elif part.document is not None:
-            for blob in part.layers:
-                self._blob(blob, self.pushed.cancellation.check)
+        for blob in part.blobs:
+            self._blob(blob, self.pushed.cancellation.check)
+        if isinstance(part.document, Index):
             below = {entry.digest for entry in part.document.manifests}
             for one in self.pushed.parts:
                 if one.entry.digest in below and one.document is not None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assembler.oci.reference import Reference
+from assembler.values import field, value
 
 if TYPE_CHECKING:
     from assembler.registry.auth import Tokens
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Repository:
     """A repository at an endpoint. `url` has no trailing slash: `https://host/v2/name`. `mirror`
     says that the endpoint is not the registry that `reference` names."""

@@ -85,7 +85,7 @@ class _Sending:
         self._largest = destination.largest
         self._refused = -1  # the offset at which it would take nothing
         self._lost = 0
-        self._resumed = self._whole = False
+        self._resumed = self._whole = self._failed = False
 
     @property
     def _operation(self) -> str:
@@ -139,6 +139,7 @@ class _Sending:
             if waits and not http.pause(attempts, unreachable, answer=answer, why=str(failure)):
                 raise failure
             # What broke off might not have been so long: from now on no request is longer.
+            self._failed = True
             self._most = self._largest = max(self._least, min(self._most, self._to.chunk))
             if self._recovered():
                 break
@@ -171,9 +172,10 @@ class _Sending:
         if blob is None:
             return self._patch(min(there - self._offset, self._most))
         rest = blob.size - self._offset
-        if self._whole or rest == 0 or (self._offset == 0 and rest <= self._most):
+        last = rest <= self._most + (0 if self._failed else self._most // 8)  # a request less
+        if self._whole or rest == 0 or (self._offset == 0 and last):
             return self._put(blob, rest)
-        return self._patch(min(rest, self._most))
+        return self._patch(rest if last else self._most)
 
     def _patch(self, length: int) -> Response:
         end = self._offset + length

@@ -189,6 +189,29 @@ def test_R4_behind_a_body_nothing_is_waited_for(begin: Callable[..., Exchange], 
     assert exchange.idle
 
 
+@pytest.mark.parametrize("body", [b"four", b"sixsix"])
+def test_a_body_that_has_not_the_length_that_was_said_is_an_error(
+    begin: Callable[..., Exchange], body: bytes
+) -> None:
+    exchange = begin(answer(OK, b"Content-Length: 0", body=b""), ends=False)
+    with pytest.raises(httpx.LocalProtocolError, match="Content-Length"):
+        exchange.ask("PUT", b"/", [(b"Host", b"h"), (b"Content-Length", b"5")], iter([body]))
+    exchange.end()
+    assert not exchange.idle
+
+
+def test_a_request_with_a_body_may_have_an_answer_that_h11_judges(
+    begin: Callable[..., Exchange],
+) -> None:
+    exchange = begin(answer(OK, b"Transfer-Encoding: chunked", body=b"2\r\nok\r\n0\r\n\r\n"))
+    headers = [(b"Host", b"h"), (b"Content-Length", b"5")]
+    assert exchange.ask("PATCH", b"/", headers, iter([b"fi", b"ve!"])).status == 200
+    exchange.stream.answered()
+    assert b"".join(map(bytes, exchange.body())) == b"ok"
+    exchange.end()
+    assert exchange.idle
+
+
 @pytest.mark.parametrize("name", ["usual", "chunked"])
 @pytest.mark.parametrize("lost", [b"", b"0\r\n\r\n"], ids=["nothing", "the end"])
 def test_R6_a_connection_is_used_again_only_if_all_of_a_request_was_sent(

@@ -272,7 +272,8 @@ def test_R13_a_refusal_is_not_tried_again(client: RegistryClient, status: int) -
     with MemoryRegistry(lambda asked: Answer(status, {}, b"<html>\x1b[31mno</html>")) as registry:
         with pytest.raises(ProtocolViolation) as caught:
             push(client, f"{registry.host}/a:1", SMALL)
-        assert len(registry.asked) == 1
+        asked = [one.path for one in registry.asked]  # of its two blobs, side by side
+        assert len(asked) == len(set(asked)) <= 2
         assert "\x1b" not in caught.value.message and str(status) in caught.value.message
 
 

@@ -174,6 +174,18 @@ def test_chunks_grow_with_what_has_arrived(client: RegistryClient, faulty: Fault
     assert faulty.blob(DIGEST) == BIG
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_little_is_left_goes_with_the_last_chunk_if_none_has_failed(
+    client: RegistryClient, faulty: FaultyRegistry, broken: bool
+) -> None:
+    if broken:
+        faulty.on("PATCH", UPLOAD, reply(503), nth=5)
+    content = BIG + b"a little"
+    send(destination(client, faulty), content)
+    assert sizes(faulty)[-2:] == ([100_000, 8] if broken else [100_000, 100_008])
+    assert faulty.blob(str(Digest.of(content))) == content
+
+
 @pytest.mark.parametrize("fault", [reset(), reply(503), reply(504)])
 def test_R8_chunks_do_not_grow_any_more_once_one_broke(
     client: RegistryClient, faulty: FaultyRegistry, fault: Action
