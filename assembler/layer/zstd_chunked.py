@@ -14,6 +14,7 @@ from typing import Any
 
 from assembler.cancellation import nothing
 from assembler.layer.boundaries import Member, Untellable
+from assembler.layer.changeset import walk_order
 from assembler.layer.compression import (
     Check,
     CompressionWriter,
@@ -27,7 +28,7 @@ from assembler.layer.compression import (
 )
 from assembler.layer.crc64 import crc64
 from assembler.layer.fields import normalise
-from assembler.layer.toc import CHUNK, TocWriter, attributes, date, encode
+from assembler.layer.toc import CHUNK, Spool, TocWriter, attributes, date, encode
 from assembler.oci.descriptor import (
     CHUNKED_CHECKSUM,
     CHUNKED_POSITION,
@@ -73,15 +74,16 @@ class ZstdChunked:
 
 
 class _Compressed:
-    """A text compressed while it is written; its last form is in `data`."""
+    """A text compressed while it is written: when it is finished, `pieces` are all of it."""
 
     def __init__(self, level: int) -> None:
         import zstandard
 
         self._stream = zstandard.ZstdCompressor(level=min(level, _TABLES)).compressobj()
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self._waiting = bytearray()
-        self.size = 0
+        self._hasher = hashlib.sha256()
+        self.size = self.stored = 0
 
     def write(self, text: str) -> None:
         data = text.encode()
@@ -91,13 +93,23 @@ class _Compressed:
             self._settle()
 
     def _settle(self) -> None:
-        self._pieces.append(self._stream.compress(bytes(self._waiting)))
+        self._take(self._stream.compress(bytes(self._waiting)))
         self._waiting.clear()
 
-    def finish(self) -> bytes:
+    def _take(self, piece: bytes) -> None:
+        if piece:
+            self._hasher.update(piece)
+            self.stored += len(piece)
+            self.pieces.append(piece)
+
+    def finish(self) -> None:
         self._settle()
-        self._pieces.append(self._stream.flush())
-        return b"".join(self._pieces)
+        self._take(self._stream.flush())
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of the pieces."""
+        return f"sha256:{self._hasher.hexdigest()}"
 
 
 class _Writer(TocWriter):
@@ -133,32 +145,34 @@ class _Writer(TocWriter):
 
     def table(self) -> Ending:
         split = self._split.finish()
-        split_digest = f"sha256:{hashlib.sha256(split).hexdigest()}"
         head = self._separator if self._separator != "," else ""
-        self._toc.write(f'{head}],"tarSplitDigest":"{split_digest}"}}')
-        toc = self._toc.finish()
-        toc_at = self._skippable(toc)
-        split_at = self._skippable(split)
+        self._toc.write(f'{head}],"tarSplitDigest":"{split.digest}"}}')
+        toc = self._toc
+        toc.finish()
+        toc_at = self._skippable(toc.pieces, toc.stored)
+        split_at = self._skippable(split.pieces, split.stored)
         numbers = (
-            (toc_at, len(toc), self._toc.size, _CRFS),
-            (split_at, len(split), self._split.size),
+            (toc_at, toc.stored, toc.size, _CRFS),
+            (split_at, split.stored, split.size),
         )
-        footer = b"".join(n.to_bytes(8, "little") for part in numbers for n in part)
-        self._skippable(footer + MAGIC)
+        footer = b"".join(n.to_bytes(8, "little") for part in numbers for n in part) + MAGIC
+        self._skippable([footer], len(footer))
         return Ending(
             {
-                CHUNKED_CHECKSUM: f"sha256:{hashlib.sha256(toc).hexdigest()}",
+                CHUNKED_CHECKSUM: toc.digest,
                 CHUNKED_POSITION: ":".join(map(str, numbers[0])),
                 CHUNKED_TAR_SPLIT: ":".join(map(str, numbers[1])),
-                CHUNKED_TAR_SPLIT_CHECKSUM: split_digest,
+                CHUNKED_TAR_SPLIT_CHECKSUM: split.digest,
             }
         )
 
-    def _skippable(self, data: bytes) -> int:
-        """Write `data` as a frame that decompressors skip (RFC 8878 3.1.2); where it begins."""
-        self.emit(SKIPPABLE + len(data).to_bytes(4, "little"))
+    def _skippable(self, data: list[bytes], size: int) -> int:
+        """Write `data`, of that size, as a frame that decompressors skip (RFC 8878 3.1.2); where it
+        begins."""
+        self.emit(SKIPPABLE + size.to_bytes(4, "little"))
         at = self.offset
-        self.emit(data)
+        for piece in data:
+            self.emit(piece)
         return at
 
 
@@ -169,16 +183,12 @@ class _TarSplit:
     def __init__(self, lines: _Compressed) -> None:
         self._lines = lines
         self._position = 0
-        self._names: set[bytes] = set()
+        self._names = _Names()
         self._member: Member | None = None
         self._got = 0
         self._checksum = 0
         self._waiting: list[bytes] = []
         self._waits = 0
-
-    @property
-    def size(self) -> int:
-        return self._lines.size
 
     def segment(self, data: bytes) -> bool:
         """Take what is between files; whether that is still little enough for one line, which
@@ -195,10 +205,8 @@ class _TarSplit:
 
     def file(self, member: Member) -> None:
         self._settle()
-        name = hashlib.blake2b(normalise(member.name).encode(), digest_size=12).digest()
-        if name in self._names:
+        if not self._names.add(normalise(member.name)):
             raise Untellable(f"{member.name!r}, which is there twice")
-        self._names.add(name)
         self._member, self._got, self._checksum = member, 0, 0
         if not member.size:
             self._file(member, "null")
@@ -220,9 +228,38 @@ class _TarSplit:
         self._lines.write(f'{start},"position":{self._position}}}\n')
         self._position += 1
 
-    def finish(self) -> bytes:
+    def finish(self) -> _Compressed:
+        """All lines, complete."""
         self._settle()
-        return self._lines.finish()
+        self._lines.finish()
+        return self._lines
+
+
+class _Names:
+    """The names that were there: as long as they come in the order of a walk, they are packed away."""
+
+    def __init__(self) -> None:
+        self._passed = Spool()
+        self._last: str | None = None
+        self._known: set[bytes] | None = None
+
+    def add(self, name: str) -> bool:
+        """Whether `name` was not there before; it is from now on."""
+        if self._known is None:
+            place = walk_order(name)
+            if self._last is None or place > self._last:
+                self._last = place
+                self._passed.write(f"{name}\0")
+                return True
+            passed = (one for piece in self._passed for one in piece.split(b"\0")[:-1])
+            self._known = set(map(_short, passed))
+        before = len(self._known)
+        self._known.add(_short(name.encode()))
+        return len(self._known) > before
+
+
+def _short(name: bytes) -> bytes:
+    return hashlib.blake2b(name, digest_size=12).digest()
 
 
 def _rows(member: Member) -> Iterator[dict[str, Any]]:

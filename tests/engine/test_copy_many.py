@@ -70,7 +70,7 @@ def told(found: Any) -> object:
     return packed.content, list(found), [tree.lookup(one.path) for one in found], shown
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
+@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 @given(archives=st.lists(MEMBERS, min_size=1, max_size=3), onto=BELOW)
 def test_T15_many_members_are_what_few_are(
     bench: Any, archives: list[list[Entry]], onto: list[Entry]
