@@ -156,6 +156,7 @@ class Caches:
             images=self._images,
             mounts=lambda target: self._mounts(given, plan, target),
             told=self.elsewhere(request).keep,
+            lost=self.layers(request).lost,
             release=self._release,
         ).write(targets)
 

@@ -41,6 +41,7 @@ class RegistryClients:
         self._connecting = threading.Lock()
         self._usual: RegistryClient | None = None
         self._impatient: RegistryClient | None = None
+        self._discreet: RegistryClient | None = None
 
     def __enter__(self) -> RegistryClients:
         return self
@@ -69,6 +70,18 @@ class RegistryClients:
                 client = self._made(policy, lambda text: None, limits)
                 self._impatient = self._stack.enter_context(client)
             return self._impatient
+
+    @property
+    def discreet(self) -> RegistryClient:
+        """A client for what is left behind when a build is done: it tries as often as the usual one,
+        but begins no try after a minute, and says nothing of it."""
+        with self._connecting:
+            if self._discreet is None:
+                asked = self._access.retries is not None
+                policy = None if asked else RetryPolicy(budget=60.0)
+                client = self._made(policy, lambda text: None)
+                self._discreet = self._stack.enter_context(client)
+            return self._discreet
 
     @contextmanager
     def hasty(self, limit: Cancellation) -> Iterator[RegistryClient]:

@@ -49,8 +49,8 @@ _REFUSED = frozenset({400, 405, 413, 415, 422})
 
 class Exports:
     """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`.
-    `told` has the store take the listing of a selection from another cache, if one has it; `release`
-    lets go of the caches that were read."""
+    `told` has the store take the listing of a selection from another cache, if one has it; `lost` says
+    of what blobs a cache proved to be wrong, `release` lets go of the caches that were read."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Exports:
         images: Images,
         mounts: Mounts,
         told: Callable[[Digest], object],
+        lost: Callable[[Descriptor], bool],
         release: Callable[[], None],
     ) -> None:
         self._plan = plan
@@ -78,6 +79,7 @@ class Exports:
         self._images = images
         self._mounts = mounts
         self._told = told
+        self._lost = lost
         self._release = release
 
     def write(self, targets: Sequence[CacheTarget]) -> None:
@@ -231,6 +233,7 @@ class Exports:
                 check,
                 all_at_once,
                 cache=True,
+                doubted=self._lost,
             )
         except OSError as error:
             raise translated(error, existing(target.path)) from error
@@ -247,7 +250,7 @@ class Exports:
     ) -> None:
         from assembler.registry.push import means, push
 
-        top, client = document_of(target, content, document.blobs), self._images.client
+        top, client = document_of(target, content, document.blobs), self._images.discreet()
         work.detail = str(top.descriptor.digest)
         if means(client, reference, top):
             return

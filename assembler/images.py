@@ -114,6 +114,10 @@ class Images:
         """See `clients.RegistryClients.impatient`."""
         return self._clients.impatient
 
+    def discreet(self) -> RegistryClient:
+        """See `clients.RegistryClients.discreet`."""
+        return self._clients.discreet
+
     def hasty(self, limit: Cancellation) -> AbstractContextManager[RegistryClient]:
         """See `clients.RegistryClients.hasty`."""
         return self._clients.hasty(limit)

@@ -16,7 +16,14 @@ from assembler.cancellation import Cancellation
 from assembler.errors import BlobCorrupt, NotFound, StoreError
 from assembler.linux.claims import sharing
 from assembler.oci.config import INLINE_CACHE, MAX_CONFIG
-from assembler.oci.descriptor import CACHE_CONFIG, CONFIGS, INDEXES, MANIFESTS, Descriptor
+from assembler.oci.descriptor import (
+    CACHE_CONFIG,
+    CONFIGS,
+    FOREIGN_CACHE,
+    INDEXES,
+    MANIFESTS,
+    Descriptor,
+)
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
 from assembler.oci.manifest import Document, Index
@@ -27,7 +34,6 @@ from assembler.values import replace, value
 if TYPE_CHECKING:
     from assembler.registry.client import RegistryClient
 
-_FOREIGN = "application/vnd.buildkit.cacheconfig."
 _PIECE = 1 << 20
 
 Take = Callable[[bytes | memoryview], object]
@@ -248,5 +254,5 @@ def _holding(document: CacheDocument, blobs: tuple[Descriptor, ...]) -> CacheDoc
 
 
 def _refuse_foreign(kinds: list[str]) -> None:
-    if any(kind.startswith(_FOREIGN) for kind in kinds):
+    if any(kind.startswith(FOREIGN_CACHE) for kind in kinds):
         raise ValueError("it is a cache of BuildKit's, whose keys mean nothing here")

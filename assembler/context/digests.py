@@ -1,7 +1,7 @@
 """The digests of a context's files: those are read that nobody knows.
 
-What was found is remembered in a stat cache, except of files so young that they may change again and
-look the same.
+What was found is remembered in a stat cache, except of files that may be others later and look the
+same (see `_lasts`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _CHUNK = 1 << 20
 _MANY = 2_000  # files that are worth remembering, or
 _MUCH = 64 << 20  # bytes of them
 _RACY = 2_000_000_000  # ns: a file this young may change again and look the same, as git's index
+_SECOND = 1_000_000_000
 
 
 @contextmanager
@@ -68,13 +69,20 @@ def digests_of(cache: StatCache, check: Callable[[], None], given: Digests) -> I
                         read, size = read + 1, size + found.st_size
                 finally:
                     os.close(descriptor)
-            if max(found.st_mtime_ns, found.st_ctime_ns) < young:
+            if _lasts(found.st_mtime_ns, found.st_ctime_ns, young):
                 files[was] = digest
             return digest
 
         yield content
         if read and (len(files) >= _MANY or size >= _MUCH):
             cache.save((), {b"files": Directory(b"", 0, files)}, {})
+
+
+def _lasts(mtime: int, ctime: int, young: int) -> bool:
+    """Whether what has these times, in ns, looks different when it is changed: it is older than `young`,
+    and its ctime is from a clock. In images of file systems (squashfs, ISO 9660) it is a whole second
+    that somebody chose, and may be that of the next one at the same place."""
+    return max(mtime, ctime) < young and ctime % _SECOND != 0
 
 
 def summary_of(
@@ -133,7 +141,7 @@ class _Reading:
             self.check()
             seen, more = (inode, size, mtime), details.get(name, PLAIN)
             below, shared = join(path, name), links.get(name)
-            young = max(mtime, ctime) >= self.young
+            lasts = _lasts(mtime, ctime, self.young)
             content, source = b"", None
             if mode & FORMAT == stat.S_IFREG:
                 source = ContextBytes(self.listing.root, below, seen)
@@ -143,8 +151,8 @@ class _Reading:
                 contents[name] = content
                 if was not in before:
                     self.size += size
-                    read = read or not young
-                if not young:
+                    read = read or lasts
+                if lasts:
                     group[was] = content
             if source is not None and more is PLAIN:
                 hasher.update(plain_file(name, mode & 0o7777, content))
@@ -153,7 +161,7 @@ class _Reading:
                 if entry is None:
                     continue
                 hasher.update(record(name, entry, content))
-            settled = settled and not young
+            settled = settled and lasts
         digest = hasher.digest()
         part = digest + bytes((files.flags,)) if settled else b""
         self.found[files.key] = Directory(part, files.inode, group)

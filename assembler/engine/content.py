@@ -132,8 +132,9 @@ class _Reader:
         self.check()
         if entry.source is None:
             return b""
-        if entry.source in self.known:
-            return self.known[entry.source]
+        found = self.known.get(entry.source)
+        if found is not None:
+            return found
         from assembler.layer.reading import Reading
 
         hasher = hashlib.sha256()

@@ -3,7 +3,8 @@
 Candidates are the steps of earlier builds at the same place: in the stage of the same name, where the
 texts of both stages are aligned, so that an instruction that came, went or moved does not shift the
 others. Of several, as of branches that build on one store, the one with the fewest differences is the
-nearest, and the newest of those. Builds of something else, which share few instructions, do not count.
+nearest, and the newest of those; one of whose files nobody knows how many differ comes last. Builds of
+something else, which share few instructions, do not count.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Past:
         closest = [pair for pair in rough if pair[0].count == least][:_CLOSEST]
         if any(one.what == "files" for comparison, _ in closest for one in comparison.found):
             closest = [(compare(one.document, document, files), one) for _, one in closest]
-        comparison, best = min(closest, key=lambda pair: pair[0].count)
+        comparison, best = min(closest, key=lambda pair: (_is_vague(pair[0]), pair[0].count))
         return Found(best.step, _refined(comparison, best, place))
 
     def _candidates(
@@ -161,12 +162,11 @@ class _Alignment:
         for step in build.steps:
             stages.setdefault(step.stage, []).append(step)
         now = list(map(title, place.names))
-        same = {name: _common(steps, now) for name, steps in stages.items()}
-        called = place.stage in stages
-        if not called or place.stage.startswith("stage-"):
+        same: dict[str, int] = {}
+        called, best = place.stage in stages, place.stage
+        if not called or best.startswith("stage-"):
+            same = {name: _common(steps, now) for name, steps in stages.items()}
             best = max(same, key=lambda name: (same[name], name == place.stage), default="")
-        else:
-            best = place.stage
         steps = stages[best] if called or same.get(best) else []
         if not mine and 2 * _common(steps, now) < len(set(now)):
             steps = []
@@ -175,6 +175,14 @@ class _Alignment:
     def partner(self, number: int) -> int | None:
         """The number of the earlier step in the place of `number`, None where there was none."""
         return self.partners.get(number)
+
+
+def _is_vague(comparison: Comparison) -> bool:
+    """Whether files differ, and it is not known which."""
+    return any(
+        one.what == "files" and not one.name.startswith(("url ", "git "))
+        for one in comparison.found
+    )
 
 
 def _common(steps: Iterable[StepRecord], names: Sequence[str]) -> int:

@@ -69,6 +69,8 @@ class Attempts:
     `brief` one is of what can be had elsewhere: signs of life do not prolong it, and who wants to be
     asked later than in `cap` seconds is not waited for."""
 
+    __slots__ = ("_brief", "_failed", "_policy", "_several", "_way", "began")
+
     def __init__(self, policy: RetryPolicy, now: float, *, brief: bool = False) -> None:
         self._policy = policy
         self._brief = brief
@@ -77,8 +79,7 @@ class Attempts:
     def move_on(self, now: float) -> None:
         """Something arrived: what comes has all of its attempts again."""
         self.began = now
-        self._failed = 0
-        self._ways: set[str] = set()
+        self._failed, self._way, self._several = 0, "", False
 
     def fail(
         self, way: str, now: float, *, lively: bool = False, worth: int = 0, retry_after: str = ""
@@ -90,9 +91,10 @@ class Attempts:
         attempts (0: any number) that a failure as this is usually worth; a `worth` of 1 says that it
         stays.
         """
-        self._ways.add(way)
-        lively = (lively or len(self._ways) > 1) and not self._brief
         attempt, self._failed = self._failed, self._failed + 1
+        self._several = self._several or bool(attempt and way != self._way)
+        self._way = way
+        lively = (lively or self._several) and not self._brief
         if worth and self._failed >= worth and (worth == 1 or not lively):
             return None
         if self._brief and (asked_for(retry_after) or 0.0) > self._policy.cap:

@@ -29,7 +29,8 @@ CACHE_CONFIG = "application/vnd.assemble.cache.v1+json"
 CACHE_LISTINGS = "application/vnd.assemble.cache.listings.v1"
 """What its COPYs selected, file by file (`cache.listings`)."""
 
-_FOREIGN_CACHE = "application/vnd.buildkit.cacheconfig."
+FOREIGN_CACHE = "application/vnd.buildkit.cacheconfig."
+"""What the type of a BuildKit cache has there begins with."""
 
 CONFIGS = frozenset({CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
@@ -198,5 +199,5 @@ def is_blob(entry: Descriptor) -> bool:
     """Whether what an index names is no manifest: a layer, or what only caches have. Shared caches
     may be such indexes, of BuildKit too."""
     kind = entry.media_type
-    of_caches = kind in (CACHE_CONFIG, CACHE_LISTINGS) or kind.startswith(_FOREIGN_CACHE)
+    of_caches = kind in (CACHE_CONFIG, CACHE_LISTINGS) or kind.startswith(FOREIGN_CACHE)
     return of_caches or bool(compression_of(entry))

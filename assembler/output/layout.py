@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from assembler.cancellation import nothing
+from assembler.errors import BlobCorrupt
 from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
@@ -75,15 +77,19 @@ def write_layout(
     all_of: AllOf = one_by_one,
     *,
     cache: bool = False,
+    doubted: Callable[[Descriptor], bool] = lambda blob: False,
 ) -> None:
     """Have `entry` in the layout at `path`, with the `blobs` and `documents` that it leads to; it
     takes the place of what had its tag. `all_of` brings the blobs. A layout that begins with a
-    `cache` is marked as such a one (see `superseded`). Raises OSError, BlobCorrupt, and what `open`
-    raises."""
+    `cache` is marked as such a one (see `superseded`). What is there already is believed by its size,
+    or read where it is `doubted`. Raises OSError, BlobCorrupt, and what `open` raises."""
     os.makedirs(os.path.join(path, "blobs", "sha256"), exist_ok=True)
     with held(path, check):  # writers take turns: a reader sees one after the other
         target = BlobDirectory(path, check, disk=Disk(Fsync.BATCH))
         work = os.path.join(path, "ingest")
+        for blob in filter(doubted, blobs):
+            with suppress(BlobCorrupt):  # it is gone then
+                target.condemn(blob.digest)
         try:  # blobs that are whole stay when one cannot be written, for the next writer to find
             all_of([partial(_put, target, blob, open) for blob in blobs], check)
             for digest, content in documents.items():
@@ -105,7 +111,7 @@ def write_layout(
 
 
 def _put(target: BlobDirectory, blob: Descriptor, open: Blobs, check: Check) -> None:
-    if target.has(blob.digest):
+    if target.size(blob.digest) == blob.size:  # else it was cut short
         return
     with open(blob) as source, target.ingest(algorithm=blob.digest.algorithm) as ingest:
         while chunk := source.read(1 << 20):

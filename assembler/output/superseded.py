@@ -13,14 +13,7 @@ from collections.abc import Iterable, Iterator
 from assembler.cancellation import nothing
 from assembler.errors import BadArchive, StoreError
 from assembler.linux.claims import held, taken
-from assembler.oci.descriptor import (
-    CACHE_CONFIG,
-    CONFIGS,
-    INDEXES,
-    MANIFESTS,
-    Descriptor,
-    compression_of,
-)
+from assembler.oci.descriptor import CONFIGS, INDEXES, MANIFESTS, Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Index
 from assembler.output.base import Check
@@ -109,7 +102,7 @@ def _reached(layout: LayoutFiles, entries: Iterable[Descriptor], check: Check) -
         one = pending.pop()
         found.add(one.digest)
         if one.media_type not in MANIFESTS | INDEXES:
-            if not (compression_of(one) or one.media_type in CONFIGS | {CACHE_CONFIG}):
+            if not (is_blob(one) or one.media_type in CONFIGS):
                 raise ValueError(f"what {one.media_type[:100]!r} leads to is not known")
         elif (one.digest, one.media_type) not in read:
             read.add((one.digest, one.media_type))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -32,6 +33,8 @@ from assembler.values import replace, value
 
 PULL, PUSH = "pull", "pull,push"
 FAREWELL = 1.5  # seconds
+AT_ONCE = 10.0  # seconds within which no token ends that was good
+_RENEWALS = 5
 
 
 class RegistryClient:
@@ -116,17 +119,25 @@ class RegistryClient:
         """The answer to `request`, authorized for `actions` (PULL or PUSH) on the repository.
 
         A 401 is answered with a new token once, also in the middle of a push (R10), unless another
-        origin sent it, to which a redirect led (R1). A mount is authorized to read from the
+        origin sent it, to which a redirect led (R1); and again where it took so long to come through
+        that the token may have ended meanwhile. A mount is authorized to read from the
         repository that it names, if that can be had (R9).
         """
         scopes = _scopes(repository, request, actions)
         authorized = self._authorized(repository, request, *scopes)
         response = self.http.request(authorized, limit)
         self._note(repository, response)
-        if response.status != 401:
-            return response
-        again = self._answered(repository, authorized, response, *scopes)
-        return response if again is None else self.http.request(again, limit)
+        for _ in range(_RENEWALS):
+            if response.status != 401:
+                break
+            again = self._answered(repository, authorized, response, *scopes)
+            if again is None:
+                break
+            authorized, began = again, time.monotonic()
+            response = self.http.request(authorized, limit)
+            if time.monotonic() - began < AT_ONCE:
+                break
+        return response
 
     @contextmanager
     def stream(self, repository: Repository, request: Request, actions: str) -> Iterator[Stream]:
@@ -186,9 +197,9 @@ class RegistryClient:
         return request
 
     def _note(self, repository: Repository, answer: Response | Stream) -> None:
-        """Know where a registry is: the places that it names, as those of uploads, may be no further
-        inside (R2)."""
-        if not _is_elsewhere(repository, answer.url):
+        """Know where a registry is by its first answer: the places that it names, as those of uploads,
+        may be no further inside (R2)."""
+        if repository.registry not in self._zones and not _is_elsewhere(repository, answer.url):
             self._zones[repository.registry] = answer.zone
 
     def _answered(

@@ -10,13 +10,13 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from assembler.errors import AssemblerError
 from assembler.linux.ownership import TABLE, TREE
-from assembler.oci.descriptor import REF_NAME, Descriptor
+from assembler.oci.descriptor import CONFIGS, REF_NAME, Descriptor, is_blob
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.manifest import Index, Manifest, parse
@@ -171,26 +171,33 @@ class Check:
             return
         if isinstance(document, Index):
             for below in document.manifests if depth else ():
-                yield from self._closure(below, name, remote, depth - 1)
+                if is_blob(below):
+                    yield from self._blob("blob", below, name, remote)
+                else:
+                    yield from self._closure(below, name, remote, depth - 1)
             return
-        whole = True
-        blobs = [("configuration", document.config)]
-        for what, blob in (*blobs, *(("layer", layer) for layer in document.layers)):
-            size = self._size(blob.digest)
-            if size is None and blob.digest in remote and what == "layer":
-                self.progress.remote += 1
-            elif size is None:
-                whole = whole and what == "layer"
-                message = f"{name}: its {what} {blob.digest} is not there, or damaged"
-                yield Problem("index.json", message)
-            elif size != blob.size:
-                message = f"{name}: its {what} {blob.digest} has {size} bytes, not {blob.size}"
-                yield Problem("index.json", message)
-        if whole:
+        yield from self._blob("configuration", document.config, name)
+        for layer in document.layers:
+            yield from self._blob("layer", layer, name, remote)
+        config = document.config
+        if config.media_type in CONFIGS and self._size(config.digest) is not None:
             try:
-                Image.read(document, self._content(document.config.digest))
+                Image.read(document, self._content(config.digest))
             except (AssemblerError, ValueError) as error:
                 yield Problem("index.json", f"{name}: {error}")
+
+    def _blob(
+        self, what: str, blob: Descriptor, name: str, remote: Container[Digest] = ()
+    ) -> Iterator[Problem]:
+        size = self._size(blob.digest)
+        if size is None and blob.digest in remote:
+            self.progress.remote += 1
+        elif size is None:
+            message = f"{name}: its {what} {blob.digest} is not there, or damaged"
+            yield Problem("index.json", message)
+        elif size != blob.size:
+            message = f"{name}: its {what} {blob.digest} has {size} bytes, not {blob.size}"
+            yield Problem("index.json", message)
 
     def _layers(self) -> Iterator[Problem]:
         """Layer directories appear whole; of those whose owners are records, in two parts."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, REF_NAME, Descriptor, annotations_of
 from assembler.store.disk import translated
 from assembler.values import replace
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LARGEST = 16 << 20  # bytes of an index: some 50,000 names
 
 REMOTE = "assembler.remote"
 """The annotation of an index entry whose layers a registry has; some may not be here."""
@@ -81,15 +85,23 @@ def read_index(path: str) -> list[Descriptor]:
 def read_annotated(path: str) -> tuple[list[Descriptor], dict[str, str]]:
     """The same, and the annotations of the index."""
     try:
-        with open(path, "rb") as stream:
-            document = json.load(stream)
+        with os.fdopen(os.open(path, _READ), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ValueError("it is no regular file")
+            content = stream.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST} bytes")
+        document = json.loads(content)
+        if not isinstance(document, dict):
+            raise ValueError("it is no object")
         entries = [Descriptor.from_document(entry) for entry in document.get("manifests") or ()]
         return entries, annotations_of(document)
     except FileNotFoundError:
         return [], {}
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise StoreError(
-            f"{path} is not an image index: {error}", path, hint="move the file away"
+            f"{path} is not an image index: {why}", path, hint="move the file away"
         ) from error
 
 

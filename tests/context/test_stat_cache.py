@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from assembler.cancellation import nothing
-from assembler.context import digests, stat_cache
+from assembler.context import digests, listing, stat_cache
 from assembler.context.directory import DirectoryContext
 from assembler.context.files import ContextBytes
 from assembler.dockerfile.ignore import IgnoreRules
@@ -143,6 +143,27 @@ def test_what_is_younger_than_two_seconds_is_not_remembered(
     assert build.records.is_dir() is remembered
     assert build.summary() == first
     assert build.read == ([] if remembered else build.read) and bool(build.read) is not remembered
+
+
+def test_BD06_what_has_the_times_of_an_image_is_not_remembered(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of two squashfs at one mount point may have the same inodes, sizes and times."""
+    chosen = 1_600_000_000 * 10**9
+
+    def squashed(found: os.stat_result) -> tuple[int, ...]:
+        return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, chosen
+
+    def write(text: str) -> None:
+        (build.root / "a/g").write_text(text)
+        os.utime(build.root / "a/g", ns=(chosen, chosen))
+
+    monkeypatch.setattr(listing, "seen_of", squashed)
+    write("v=1")
+    first = build.summary()
+    write("v=2")
+    assert build.summary() != first
+    assert build.summary() == build.summary(records=False)
 
 
 def test_one_young_file_does_not_keep_the_others_from_being_remembered(build: Build) -> None:

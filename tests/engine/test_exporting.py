@@ -75,7 +75,7 @@ class Everything:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Exporting:
+def workshop(tmp_path: Path, without_owners: None) -> Exporting:
     made = Exporting(tmp_path)
     made.remote.files["https://example.com/f"] = b"f"
     for name in ("a", "b", "secret"):

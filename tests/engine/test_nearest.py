@@ -183,6 +183,24 @@ def test_files_decide_between_branches_that_differ_in_them() -> None:
     assert (comparison.count, comparison.found[0].name) == (1, "a")
 
 
+def test_a_branch_whose_files_can_be_named_comes_before_one_whose_files_cannot() -> None:
+    def copied(digest: str) -> dict[str, Any]:
+        origin = {"from": "context", "name": "", "sources": ["src"], "digest": digest}
+        return {**document("COPY src"), "origins": [origin]}
+
+    files = {
+        "told": {"a": "- 644 0:0  1", "b": "- 644 0:0  1"},
+        "now": {"a": "- 644 0:0  3", "b": "- 644 0:0  2"},
+    }
+    builds = Builds([("COPY src", copied("lost"))], [("COPY src", copied("told"))])
+    builds.past.files = files.get
+
+    comparison = builds.found(["COPY src"], 0, copied("now")).comparison
+    assert [one.name for one in comparison.found] == ["a", "b"]
+    builds.past.files = {"now": files["now"]}.get
+    assert builds.first(["COPY src"], 0, copied("now")).what == "files"
+
+
 def test_a_step_whose_inputs_are_lost_is_not_called_new() -> None:
     builds = Builds([("RUN a", None)])
 

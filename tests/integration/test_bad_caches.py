@@ -17,7 +17,7 @@ import pytest
 from assembler.testing.server import Answer
 from tests.conftest import Assemble, environment
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import MANIFEST, Action, Case, cut, redirect, reply
+from tests.registry.rules import MANIFEST, UPLOAD, Action, Case, cut, redirect, reply
 
 pytestmark = pytest.mark.integration
 
@@ -119,3 +119,13 @@ def test_B14_whatever_it_answers_the_build_is_right(site: Site, what: str, answe
         site.registry.rules.clear()
         again = site.build("two", "--cache-from", site.ref)
         assert (again.stdout.strip(), warnings(again)) == (site.image, [])
+
+
+def test_B14_an_export_that_fails_again_and_again_is_one_line_too(site: Site) -> None:
+    site.registry.on("PATCH|PUT", UPLOAD, reply(500))
+    name = f"{site.registry.host}/team/other:1"
+    target = f"type=registry,ref={name},ignore-error=true"
+    done = site.build("two", "--retry", "1", "--cache-to", target)
+    assert done.stdout.strip() == site.image
+    (line,) = warnings(done)
+    assert f"the cache could not be exported to {name}: " in line and "500" in line

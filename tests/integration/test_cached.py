@@ -85,6 +85,12 @@ def test_what_is_cached_opens_no_socket_makes_no_process_and_imports_nothing_hea
         assert said.count("CACHED") >= 30
 
 
+def test_what_is_required_to_be_cached_and_is_compares_nothing(assemble: Any, built: Path) -> None:
+    seen, modules, _ = watched(assemble, "--require-cached", built)
+    compared = {"engine.earlier", "engine.nearest", "plan.differences", "plan.wording"}
+    assert seen == [] and not {f"assembler.{name}" for name in compared} & modules
+
+
 def test_what_is_cached_leaves_the_store_as_it_is(assemble: Any, built: Path) -> None:
     store = Path(assemble.env["ASSEMBLE_STORE"])
 

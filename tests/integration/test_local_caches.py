@@ -93,3 +93,16 @@ def test_75_who_knew_of_what_went_does_it_again_and_uses_the_rest(machines: Mach
     assert (again.stdout, warnings(again)) == (first.stdout, [])
     pulled = re.findall(r"^#(\d+) \[internal\] pull ", again.stderr, re.MULTILINE)
     assert len(set(pulled)) == 2, "what is still there is taken from there"
+
+
+def test_B14_a_layer_that_proved_wrong_is_left_right(machines: Machines) -> None:
+    first = machines.build("one", "1", tag="main")
+    blob = max((machines.directory / "blobs/sha256").iterdir(), key=lambda one: one.stat().st_size)
+    content = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    second = machines.build("two", "1", tag="main")
+    assert (second.stdout, len(warnings(second))) == (first.stdout, 1)
+    assert blob.read_bytes() == content
+    third = machines.build("three", "1", tag="main")
+    assert (third.stdout, warnings(third)) == (first.stdout, [])

@@ -209,3 +209,14 @@ def test_a_plan_tells_what_a_shared_cache_knows_and_offline_asks_none(
     assert done.stdout == expected and cached(done.stderr) == STEPS
     shown = assemble("plan", *shared, context, **second).stdout
     assert "shared caches" not in shown and shown.endswith("nothing to pull\n")
+
+    for name in ("builds", "listings"):
+        shutil.rmtree(store / name)
+    (store / "cache.db").unlink()
+    (context / "f").write_text("changed")
+    reason = "COPY f: f changed (…)"  # by what the cache tells
+    shown = assemble("plan", *shared, context, **second).stdout
+    assert f"\n  run       COPY f /f\n            {reason}\n" in DIGESTS.sub("(…)", shown)
+    done = assemble("build", "--require-cached", *shared, context, code=1, **second)
+    assert DIGESTS.sub("(…)", done.stderr).endswith(f" would have to be done: {reason}\n")
+    assert not [name for name in ("builds", "listings") if (store / name).exists()]

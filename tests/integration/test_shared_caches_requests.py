@@ -235,18 +235,18 @@ def refused(shared: Shared) -> None:
 
 
 def with_listings(change: Callable[[dict[str, Any]], None], content: bytes) -> Any:
-    """The cache says of its listings what `change` makes of it, and that they are in `content`."""
+    """The cache says of its listings what `change` makes of it, and that each is `content`."""
 
     def break_it(shared: Shared) -> None:
         document, old = shared.document, shared.listings
-        blob = {"digest": sha256(content), "size": len(content)}
+        names = [name for name, _ in document["listings"]["sizes"]]
+        whole = content * len(names)
+        blob = {"digest": sha256(whole), "size": len(whole)}
         document["listings"]["blob"] |= blob
-        document["listings"]["sizes"] = [
-            [one, len(content)] for one, _ in document["listings"]["sizes"][:1]
-        ]
+        document["listings"]["sizes"] = [[name, len(content)] for name in names]
         change(document["listings"])
         layers = [one | (blob if one["digest"] == old else {}) for one in shared.manifest["layers"]]
-        shared.registry.add_blob(NAME, content)
+        shared.registry.add_blob(NAME, whole)
         shared.publish(json.dumps(document).encode(), layers=layers)
 
     return break_it
@@ -261,26 +261,37 @@ def with_too_much(listings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "break_it",
+    ("break_it", "asked"),
     [
-        gone,
-        of_another_digest,
-        refused,
-        with_listings(nothing_else, b"garbled"),
-        with_listings(nothing_else, zlib.compress(bytes(100 << 20))),
-        with_listings(nothing_else, zlib.compress(b"../../etc/passwd\0- 644 0:0  ")),
-        with_listings(with_too_much, b"garbled"),
-        with_listings(dict.clear, b"garbled"),
+        (gone, True),
+        (of_another_digest, True),
+        (refused, True),
+        (with_listings(nothing_else, b"garbled"), True),
+        (with_listings(nothing_else, zlib.compress(bytes(100 << 20))), True),
+        (with_listings(nothing_else, zlib.compress(b"../../etc/passwd\0- 644 0:0  ")), True),
+        (with_listings(with_too_much, b"garbled"), False),
+        (with_listings(dict.clear, b"garbled"), False),
     ],
 )
 def test_B14_listings_that_cannot_be_used_cost_words_only(
-    shared: Shared, break_it: Callable[[Shared], None]
+    shared: Shared, break_it: Callable[[Shared], None], asked: bool
 ) -> None:
     break_it(shared)
+    path = f"GET /v2/{NAME}/blobs/{shared.listings}"
     shared.change()
     done = shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
     assert (steps(done), warnings(done)) == ((2, 1), [])
     assert said(shared, "two") == "COPY b: its files changed"
+    assert (path in shared.asked()) == asked
+
+
+def test_B14_what_a_cache_calls_files_is_shown_escaped(shared: Shared) -> None:
+    content = zlib.compress(b"\x1b[2J\n#9 DONE\0- 644 0:0  ")
+    with_listings(nothing_else, content)(shared)
+    shared.change()
+    done = shared.build("two", "--cache-from", shared.ref, "-o", "type=cacheonly")
+    assert "\x1b" not in done.stderr and "\n#9 DONE\n" not in done.stderr
+    assert r" RUN: \x1b[2J\n#9 DONE removed (and 1 more)" in done.stderr
 
 
 def test_a_registry_that_takes_no_listings_has_the_cache_without_them(shared: Shared) -> None:

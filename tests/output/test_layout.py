@@ -6,8 +6,12 @@ import io
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from assembler.errors import AssemblerError
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
@@ -62,3 +66,42 @@ def test_CR09_eight_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert set(entries(tmp_path)) == {str(n) for n in range(8)}
     assert "ingest" not in os.listdir(tmp_path)
+
+
+def a_pipe(index: Path) -> None:
+    os.mkfifo(index)
+
+
+def a_link(index: Path) -> None:
+    index.symlink_to("/dev/zero")
+
+
+def too_large(index: Path) -> None:
+    index.touch()
+    os.truncate(index, 1 << 40)
+
+
+def too_deep(index: Path) -> None:
+    index.write_text("[" * 100_000)
+
+
+def no_object(index: Path) -> None:
+    index.write_text("[]")
+
+
+@pytest.mark.parametrize("make", [a_pipe, a_link, too_large, too_deep, no_object])
+def test_M10_an_index_that_is_none_is_an_error_and_is_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "index.json")
+    with pytest.raises(AssemblerError, match=r"index\.json"):
+        write(tmp_path, "docker.io/library/a:1", b"one")
+
+
+def test_a_blob_that_was_cut_short_is_written_anew(tmp_path: Path) -> None:
+    write(tmp_path, "docker.io/library/a:1", b"one")
+    blob = tmp_path / "blobs/sha256" / Digest.of(b"one").hex
+    blob.chmod(0o644)
+    blob.write_bytes(b"o")
+    write(tmp_path, "docker.io/library/a:1", b"one")
+    assert blob.read_bytes() == b"one"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assembler.cache.exporting import CacheTarget, described, document_of
@@ -179,12 +179,13 @@ class Killed(BaseException):
     """The process ends here."""
 
 
+@settings(max_examples=20)
 @given(
     exports=st.lists(
         st.tuples(st.sampled_from("ab"), st.sets(st.sampled_from("123456"), min_size=1)),
-        min_size=1, max_size=8,
+        min_size=1, max_size=5,
     ),
-    killed=st.sets(st.integers(0, 40)),
+    killed=st.sets(st.integers(0, 30)),
 )  # fmt: skip
 def test_every_tag_is_whole_at_any_moment(
     tmp_path_factory: pytest.TempPathFactory, exports: list[tuple[str, set[str]]], killed: set[int]

@@ -21,9 +21,11 @@ from assembler.errors import NotFound, ProtocolViolation, Unauthorized, Unreacha
 from assembler.net import dial, transport
 from assembler.net.origin import Zone
 from assembler.net.retry import RetryPolicy
-from assembler.oci.descriptor import LAYER_TAR, Descriptor
+from assembler.oci.descriptor import INDEX, LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
+from assembler.oci.manifest import build_index
 from assembler.oci.reference import Reference
+from assembler.registry import client as client_module
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.credential import Credential
@@ -355,6 +357,31 @@ def test_R10_a_credential_that_ends_in_a_long_push_is_asked_of_its_helper_again(
         with pytest.raises(Unauthorized, match="docker-credential-changing"):
             fetch_blob(client, name, blob, lambda piece: None, cancellation=client.cancellation)
         assert helper.asked == 3, "once for each refusal"
+
+
+@pytest.mark.parametrize("slowly", [True, False])
+def test_R10_a_token_that_ends_while_a_registry_is_waited_for_is_renewed(
+    home: Home, monkeypatch: pytest.MonkeyPatch, slowly: bool
+) -> None:
+    """As one of a minute does while its registry is started anew."""
+    monkeypatch.setattr(client_module, "AT_ONCE", 0.0 if slowly else 60.0)
+    tokens = Tokens()
+    with FaultyRegistry(tokens=tokens) as registry:
+
+        def ill(case: Case) -> Answer:
+            tokens.given.clear()
+            return Answer(503)
+
+        registry.add_manifest("app", "1", INDEX, build_index(()).content)
+        registry.on("GET", "/v2/app/manifests/*", ill, nth=(2, 4))
+        client, name = home.client(), Reference.parse(f"{registry.host}/app:1")
+        if slowly:
+            assert named(client, name).content == build_index(()).content
+            assert len(tokens.asked) == 3
+        else:
+            with pytest.raises(Unauthorized):
+                named(client, name)
+            assert len(tokens.asked) == 1, "who refuses at once refuses"
 
 
 def test_R10_an_identity_token_that_was_revoked_is_named_and_not_shown(home: Home) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from assembler.oci.config import ImageConfig
-from assembler.oci.descriptor import LAYER_TAR, Descriptor
+from assembler.oci.descriptor import CACHE_CONFIG, LAYER_TAR, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
+from assembler.oci.manifest import build, build_index
 from assembler.oci.platform import Platform
 from assembler.store.check import Check, Problem
 from assembler.store.store import Store
@@ -80,6 +81,21 @@ def test_what_a_name_leads_to_is_missed(store: Store) -> None:
     os.unlink(store.blobs.path(made.digest))
     problems, _ = check(store)
     assert len(problems) == 1 and "a:1: its manifest" in problems[0].message
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_shared_cache_is_no_image_and_has_its_blobs(store: Store, manifest: bool) -> None:
+    layer, config = (
+        Descriptor(kind, store.blobs.put(content), len(content))
+        for kind, content in ((LAYER_TAR, b"one"), (CACHE_CONFIG, b"{}"))
+    )
+    made = build(config, [layer]) if manifest else build_index([layer, config])
+    store.blobs.put(made.content)
+    store.refs.set("cache:1", made.descriptor)
+    assert check(store)[0] == []
+    os.unlink(store.blobs.path(layer.digest))
+    (problem,) = check(store)[0]
+    assert f"{layer.digest} is not there, or damaged" in problem.message
 
 
 def test_layers_that_only_the_registry_has_are_no_problem_in_what_is_built_on_them(
