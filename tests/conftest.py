@@ -121,11 +121,19 @@ def mirror_of_apt() -> str:
     return apt_mirror()
 
 
+@pytest.fixture(scope="session")
+def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds `busybox`, to be copied."""
+    store = tmp_path_factory.mktemp("busybox") / "store"
+    run_fixture("busybox", store, "docker.io/library/busybox:latest", cache_directory() / "busybox")
+    return store
+
+
 @pytest.fixture
-def assemble(tmp_path: Path) -> Iterator[Assemble]:
+def assemble(busybox_store: Path, tmp_path: Path) -> Iterator[Assemble]:
     """The command line with a store of its own that holds `busybox`."""
     store = tmp_path / "store"
-    run_fixture("busybox", store, "docker.io/library/busybox:latest", cache_directory() / "busybox")
+    shutil.copytree(busybox_store, store, copy_function=shutil.copy)  # as old as if made now
     yield Assemble(environment(store))
     remove(tmp_path)
 
