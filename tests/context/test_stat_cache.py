@@ -346,7 +346,8 @@ def edit(root: Path, act: str, one: str, other: str) -> None:
     try:
         if act == "write":
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(other)
+            if not place.is_fifo():  # nobody reads it: writing would wait for ever
+                place.write_text(other)
         elif act == "mode":
             place.chmod(0o700)
         elif act == "remove":
@@ -388,6 +389,9 @@ def test_what_was_packed_is_as_good_as_what_is_read(
     for act, one, other in edits:
         edit(build.root, act, one, other)
     summary = build.summary(text)
+    if build.read == []:  # no file is left, or none is shown
+        assert build.summary(text, packed=True) == summary
+        return
     hashed_first = build.record().read_bytes()
     shutil.rmtree(build.records)
     assert build.summary(text, packed=True) == summary
