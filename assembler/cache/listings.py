@@ -21,7 +21,7 @@ from assembler.values import value
 PATIENCE = 5.0
 """Seconds that all listings of one build may take to come: a build can do without."""
 _LARGEST = 64 << 20  # bytes of one's text
-_MANY = 250_000  # files in one, as in `engine.files`
+_MANY = 150_000  # files in one, as in `engine.files`
 _LONGEST = 4096  # characters of a path
 _FILE = re.compile(r"[-dlpcb?] [0-7]{1,7} \d{1,10}:\d{1,10} [0-9a-f]{0,8} [^\0]{0,4096}", re.ASCII)
 

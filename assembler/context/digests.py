@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from marshal import loads
+from marshal import dumps, loads
 
 from assembler.context.base import ContentOf, Digests
 from assembler.context.files import (
@@ -25,7 +25,7 @@ from assembler.context.files import (
     unreadable,
 )
 from assembler.context.listing import FORMAT, Files, Listing, seen_of
-from assembler.context.stat_cache import Directory, Group, StatCache, stat_key
+from assembler.context.stat_cache import Directory, Group, StatCache, packed, stat_key
 from assembler.layer.changeset import Entry
 from assembler.layer.summary import Summary, groups, plain_file, record
 from assembler.layer.tree import join
@@ -75,7 +75,7 @@ def digests_of(cache: StatCache, check: Callable[[], None], given: Digests) -> I
 
         yield content
         if read and (len(files) >= _MANY or size >= _MUCH):
-            cache.save((), {b"files": Directory(b"", 0, files)}, {})
+            cache.save((), {b"files": Directory(b"", 0, packed(files))}, {})
 
 
 def _lasts(mtime: int, ctime: int, young: int) -> bool:
@@ -134,7 +134,7 @@ class _Reading:
         group: Group = {}
         hasher = hashlib.sha256()
         settled, read = True, False
-        contents = noted.contents[path] = {}
+        contents: dict[str, bytes] = {}
         for name, (mode, inode, size, mtime, ctime) in sorted(zip(names, stats, strict=True)):
             if mode & FORMAT == stat.S_IFDIR:
                 continue
@@ -162,9 +162,10 @@ class _Reading:
                     continue
                 hasher.update(record(name, entry, content))
             settled = settled and lasts
+        noted.contents[path] = dumps(contents, 2)
         digest = hasher.digest()
         part = digest + bytes((files.flags,)) if settled else b""
-        self.found[files.key] = Directory(part, files.inode, group)
+        self.found[files.key] = Directory(part, files.inode, packed(group))
         self.news = self.news or read or settled
         return digest
 

@@ -73,12 +73,12 @@ class _Level:
 class Seen(NamedTuple):
     """What was seen in directories, by their paths: names and stats, marshalled; the names of
     files that have others, with what those share; and, where the files had to be described, the
-    details of those that have any, and the digests of their bytes."""
+    details of those that have any, and, marshalled, the digests of their bytes by their names."""
 
     listings: dict[str, bytes]
     links: dict[str, dict[str, tuple[int, int]]]
     details: dict[str, dict[str, Details]]
-    contents: dict[str, dict[str, bytes]]
+    contents: dict[str, bytes]
 
 
 class Listing:
@@ -268,7 +268,7 @@ class Listing:
                 if found.st_nlink > 1:
                     flags |= LINKED
         if not holds:
-            self.found[key] = Directory(EMPTY + bytes((flags,)), inode, {})
+            self.found[key] = Directory(EMPTY + bytes((flags,)), inode, b"")
             return EMPTY, flags
         self.seen.details[path] = details
         return Files(path, key, inode, flags), flags

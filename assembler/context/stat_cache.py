@@ -45,11 +45,12 @@ Group = dict[bytes, bytes]
 
 
 class Directory(NamedTuple):
-    """What was found in a directory now. A `part` that may not be believed later is empty."""
+    """What was found in a directory now, its group `packed`. A `part` that may not be believed later
+    is empty."""
 
     part: bytes
     inode: int
-    files: Group
+    files: bytes
 
 
 class StatCache:
@@ -176,8 +177,8 @@ class StatCache:
                 _, part, inode, *place = known[key]
                 put(key, part, inode, self._group((place[0], place[1], place[2])))
         for key, directory in found.items():
-            group = b"".join(map(_FILE.pack, directory.files, directory.files.values()))
-            put(key if directory.part else bytes(KEY), directory.part, directory.inode, group)
+            key = key if directory.part else bytes(KEY)
+            put(key, directory.part, directory.inode, directory.files)
         return rows, groups
 
     def _tidy(self) -> None:
@@ -186,6 +187,11 @@ class StatCache:
             paths = [os.path.join(self._directory, name) for name in names]
             for path in sorted(paths, key=lambda path: os.stat(path).st_mtime_ns)[:-_MOST_FILES]:
                 os.unlink(path)
+
+
+def packed(group: Group) -> bytes:
+    """A group in a quarter of its memory, as the file has it."""
+    return b"".join(map(_FILE.pack, group, group.values()))
 
 
 def stat_key(inode: int, size: int, mtime: int, ctime: int) -> bytes:

@@ -104,14 +104,15 @@ class Walk:
                 check()
                 at, inode = pending.pop()
                 entries = self.entries(at)
-                digests = self._seen.contents.get(at)
-                if digests is None and entries:
+                content = self._seen.contents.get(at)
+                digests: dict[str, bytes] = {} if content is None else loads(content)
+                if content is None and entries:
                     names, stats = loads(self._seen.listings[at])
                     known = cache.group(inode)
                     both = zip(names, stats, strict=True)
                     digests = {name: known.get(stat_key(*seen[1:]), b"") for name, seen in both}
                 for entry in entries or ():
-                    yield entry, (digests or {}).get(entry.name, b"")
+                    yield entry, digests.get(entry.name, b"")
                 below = self._inodes(at)
                 pending += [(join(at, name), below[name]) for name in sorted(below, reverse=True)]
 

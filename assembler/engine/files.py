@@ -11,7 +11,7 @@ from assembler.layer.changeset import Entry, Kind
 from assembler.oci.digest import Digest
 from assembler.plan.differences import File, Listing
 
-MANY = 250_000
+MANY = 150_000
 _HEX = 32  # of a digest: enough to tell files apart, and half of what a listing is
 _LETTERS: Mapping[Kind, str] = MappingProxyType(
     {
