@@ -86,9 +86,8 @@ class RegistryClients:
     @contextmanager
     def hasty(self, limit: Cancellation) -> Iterator[RegistryClient]:
         """A client for what nobody would miss: it asks once, until `limit` is cancelled."""
-        limits = Limits(
-            connect=2.0, handshake=2.0
-        )  # a mirror that is down leaves time for the registry
+        # A mirror that is down leaves time for the registry.
+        limits = Limits(connect=2.0, handshake=2.0)
         with self._made(RetryPolicy(tries=1), lambda text: None, limits, limit) as client:
             yield client
 

@@ -113,10 +113,8 @@ def main() -> None:
         directory, store = Path(work), Path(work, "store")
         (directory / "context").mkdir()
         tar = directory / "context/many.tar.gz"
-        for maker in (
-            "archive",
-            "base",
-        ):  # in processes of their own: a child's memory is at least ours
+        # In processes of their own: a child's memory is at least ours.
+        for maker in ("archive", "base"):
             subprocess.run([sys.executable, __file__, "--make", maker, tar, str(names), shape, store],
                            cwd=ROOT, check=True)  # fmt: skip
         layer = max((store / "blobs/sha256").iterdir(), key=lambda one: one.stat().st_size)
