@@ -57,10 +57,13 @@ def command(
         from assembler.cli.limits import archive_limits_of
         from assembler.cli.subjects import find, whole
         from assembler.image_names import parse_reference
-        from assembler.layer.compression import by_name
         from assembler.oci.image import Image
 
-        wanted = by_name(compression, compression_level) if compression else None
+        wanted = None
+        if compression:
+            from assembler.layer.compression import by_name
+
+            wanted = by_name(compression, compression_level)
         references = tuple(map(parse_reference, targets))
         with Builder(
             environment,
