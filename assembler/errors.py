@@ -229,7 +229,7 @@ class Cancelled(AssemblerError):
 
 
 class TimedOut(Cancelled):
-    """The build took longer than it was given."""
+    """It took longer than it was given."""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -35,8 +35,8 @@ def test_a_signal_beside_a_failed_step_is_not_lost(first: bool) -> None:
 def test_the_end_of_the_time_beside_a_failed_step_is_not_lost() -> None:
     with Cancellation() as cancellation:
         cancellation.cancel()
-        cancellation.expire(5)
-        with pytest.raises(TimedOut):
+        cancellation.expire(5, "push")
+        with pytest.raises(TimedOut, match="the push took longer than 5 s"):
             cancellation.renew()
 
 

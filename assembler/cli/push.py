@@ -52,7 +52,7 @@ def command(
     subject, targets = words[0], words[1:] or words[:1]
     if compression_level is not None and not compression:
         raise UsageError("--compression-level needs --compression")
-    with cancellable(timeout_of(timeout)) as cancellation:
+    with cancellable(timeout_of(timeout), "push") as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
         from assembler.cli.subjects import find, whole
