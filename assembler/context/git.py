@@ -99,7 +99,8 @@ class Repositories:
     def _asked(self, wanted: GitReference) -> tuple[str, ...]:
         """Ask the remote: a branch before a tag; of an annotated tag its commit, then itself."""
         ref = wanted.ref or "HEAD"
-        output = self.git.there(wanted, "ls-remote", "--", wanted.remote, ref, f"{ref}^{{}}")
+        asked = ("ls-remote", "--", wanted.remote, ref, f"{ref}^{{}}")
+        output = self.git.there(wanted, _in(os.devnull), *asked)  # in no repository
         lines = (line.partition("\t") for line in output.splitlines() if "\t" in line)
         found = {name: commit for commit, _, name in lines if _COMMIT.fullmatch(commit)}
         short = ref.removeprefix("refs/")
@@ -119,7 +120,7 @@ class Repositories:
 
     def _full(self, bare: str, short: str) -> str | None:
         try:
-            return self.git.here("-C", bare, "rev-parse", f"{short}^{{commit}}").strip()
+            return self.git.here(_in(bare), "rev-parse", f"{short}^{{commit}}").strip()
         except RegistryError:
             return None
 
@@ -127,28 +128,28 @@ class Repositories:
         """Have `commit` in the repository `bare`, under a name of ours."""
         name = f"refs/assemble/{commit}"
         if self._has(bare, commit):
-            self.git.here("-C", bare, "update-ref", name, commit)
+            self.git.here(_in(bare), "update-ref", name, commit)
             return
         shallow = ("fetch", "--progress", "--depth=1", "--no-tags", "--", wanted.remote)
         try:
-            self.git.there(wanted, "-C", bare, *shallow, f"+{commit}:{name}")
+            self.git.there(wanted, _in(bare), *shallow, f"+{commit}:{name}")
         except RegistryError:  # servers may serve only what a name points at
             if wanted.fetch_by_commit:
                 raise
             self._fetch_all(bare, wanted)
             if not self._has(bare, commit):
                 raise
-            self.git.here("-C", bare, "update-ref", name, commit)
+            self.git.here(_in(bare), "update-ref", name, commit)
 
     def _fetch_all(self, bare: str, wanted: GitReference) -> None:
         shallow = os.path.exists(os.path.join(bare, "shallow"))
         deep = ("--unshallow",) if shallow else ()
-        self.git.there(wanted, "-C", bare, "fetch", "--progress", *deep, "--", wanted.remote,
+        self.git.there(wanted, _in(bare), "fetch", "--progress", *deep, "--", wanted.remote,
                        "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")  # fmt: skip
 
     def _has(self, bare: str, commit: str) -> bool:
         try:
-            self.git.here("-C", bare, "cat-file", "-e", f"{commit}^{{tree}}")
+            self.git.here(_in(bare), "cat-file", "-e", f"{commit}^{{tree}}")
         except RegistryError:
             return False
         return True
@@ -188,22 +189,33 @@ class Repositories:
 
     def _made(self, bare: str, form: str) -> None:
         """Make the bare repository, or free one from what a git that was killed left in it."""
-        if os.path.isfile(os.path.join(bare, "HEAD")):
+        if self._is_whole(bare):
             _swept(bare)
-        else:
-            chosen = f"--object-format={form}"
-            self.git.here("init", "--quiet", "--bare", "--template=", chosen, "--", bare)
+            return
+        if os.path.lexists(bare):
+            shutil.rmtree(bare)
+        chosen = f"--object-format={form}"
+        self.git.here("init", "--quiet", "--bare", "--template=", chosen, "--", bare)
+
+    def _is_whole(self, bare: str) -> bool:
+        """Whether git takes `bare` for a repository: one that was killed while it made it left less."""
+        try:
+            return os.path.isdir(bare) and bool(self.git.here(_in(bare), "rev-parse", "--git-dir"))
+        except RegistryError:
+            return False
+
+
+def _in(bare: str) -> str:
+    """git's option for the repository `bare`. Told only where to go it would look for one in the
+    directories above too, and find the user's: that of the store, that of the context."""
+    return f"--git-dir={bare}"
 
 
 def _swept(bare: str) -> None:
     """Remove lock files and half-received packs: who holds our lock is the only one here."""
-    for directory, prefix, suffix in (
-        ("", "", ".lock"),
-        ("refs/assemble", "", ".lock"),
-        ("objects/pack", "tmp_", ""),
-    ):
-        path = os.path.join(bare, directory)
-        if os.path.isdir(path):
-            for name in os.listdir(path):
-                if name.startswith(prefix) and name.endswith(suffix):
-                    os.unlink(os.path.join(path, name))
+    packs = os.path.join(bare, "objects", "pack")
+    for directory in (bare, packs, *(one for one, *_ in os.walk(os.path.join(bare, "refs")))):
+        for name in os.listdir(directory):
+            # no reference has a name that ends so (git-check-ref-format(1))
+            if name.endswith(".lock") or (directory == packs and name.startswith("tmp_")):
+                os.unlink(os.path.join(directory, name))

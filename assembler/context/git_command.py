@@ -183,7 +183,8 @@ def _failed(wanted: GitReference, arguments: tuple[str, ...], said: str) -> Regi
     told = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
     lines = told or lines
     reason = printable(redacted(lines[0] if lines else "no message"))[:300]
-    verb = arguments[2] if arguments[0] == "-C" else arguments[0]
+    words = arguments[2:] if arguments[0] == "-C" else arguments
+    verb = next(word for word in words if not word.startswith("-"))
     return Unreachable(
         f"git {verb} of {wanted.remote or 'a repository'} failed: {reason}",
         operation=wanted.remote,

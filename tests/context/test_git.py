@@ -454,6 +454,20 @@ def test_locks_of_a_git_that_was_killed_are_no_obstacle(client: Client, upstream
     assert not list(bare(client).rglob("tmp_pack*"))
 
 
+def test_locks_of_branches_and_tags_are_no_obstacle(client: Client, upstream: Upstream) -> None:
+    """All of them are fetched for a commit that is named by its first digits."""
+    commit = upstream.commit(f="one")
+    upstream("tag", "v1")
+    upstream("branch", "a/b")
+    assert client.commit(upstream.url, commit[:8]) == commit
+    second = upstream.commit(f="two")
+    upstream("tag", "--force", "v1")
+    upstream("branch", "--force", "a/b")
+    for name in ("refs/tags/v1", "refs/remotes/origin/a/b", "refs/remotes/origin/main"):
+        (bare(client) / f"{name}.lock").write_text("")
+    assert client.commit(upstream.url, second[:8]) == second
+
+
 def test_broken_objects_are_fetched_again(client: Client, upstream: Upstream) -> None:
     upstream.commit(f="one")
     client.tree(upstream.url)
@@ -474,6 +488,32 @@ def test_a_repository_half_made_is_made_anew(client: Client, upstream: Upstream)
     place.mkdir()
     (place / "config").write_text("")
     assert files(client.tree(upstream.url)) == {"f": "one"}
+
+
+def test_a_repository_half_made_is_not_looked_for_above_the_store(
+    client: Client, upstream: Upstream
+) -> None:
+    """The store may be in a checkout, and git makes the objects' directory last of all."""
+    upstream.commit(f="one")
+    client.tree(upstream.url)
+    users = Upstream(client.directory)
+    users("init", "-q", "-b", "main")
+    place = bare(client)
+    shutil.rmtree(place / "objects")
+    assert files(client.tree(upstream.url)) == {"f": "one"}
+    assert (place / "objects").is_dir() and users("for-each-ref") == ""
+
+
+def test_B7_no_setting_of_the_repository_that_the_user_is_in_is_read(
+    client: Client, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = upstream.commit(f="one")
+    users, other = upstream_at(tmp_path / "users"), upstream_at(tmp_path / "other")
+    other.commit(f="other")
+    users("config", f"url.{other.url}.insteadOf", upstream.url)
+    monkeypatch.chdir(users.path)
+    assert client.commit(upstream.url, "main") == commit
+    assert files(client.tree(upstream.url, "main")) == {"f": "one"}
 
 
 def test_fetches_of_one_repository_take_turns(client: Client, upstream: Upstream) -> None:
