@@ -78,7 +78,7 @@ class Repositories:
             self.git.there(wanted, *there, "submodule", "update", "--progress", "--init",
                            "--recursive", "--depth=1")  # fmt: skip
         if keep:
-            self._tidied(into)
+            self._tidied(os.path.join(into, ".git"))
         times = self.commit_time(into) * 1_000_000_000 if wanted.commit_times else None
         tree: Tree = CheckoutTree(DirectoryContext(into, None).tree(), keep=keep, mtime=times)
         if wanted.subdirectory:
@@ -164,12 +164,14 @@ class Repositories:
         self.git.here("-C", into, "checkout", "--quiet", "--detach", name)
         self.git.here("-C", into, "update-ref", "-d", name)
 
-    def _tidied(self, into: str) -> None:
-        """Take out of `.git` what is of this machine: a path, times and numbers of inodes."""
-        found = os.path.join(into, ".git", "FETCH_HEAD")
+    def _tidied(self, repository: str) -> None:
+        """Take out of a `.git` what is of this machine: a path, times and numbers of inodes."""
+        found = os.path.join(repository, "FETCH_HEAD")
         if os.path.exists(found):
             os.unlink(found)
-        self.git.here("-C", into, "read-tree", "HEAD")
+        self.git.here(_in(repository), "read-tree", "HEAD")
+        for submodule in _submodules(os.path.join(repository, "modules")):
+            self._tidied(submodule)
 
     @contextmanager
     def _locked(self, wanted: GitReference, form: str = "sha1") -> Iterator[str]:
@@ -209,6 +211,16 @@ def _in(bare: str) -> str:
     """git's option for the repository `bare`. Told only where to go it would look for one in the
     directories above too, and find the user's: that of the store, that of the context."""
     return f"--git-dir={bare}"
+
+
+def _submodules(directory: str) -> Iterator[str]:
+    """The repositories of the submodules in a `modules` directory; their names may have slashes."""
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        path = os.path.join(directory, name)
+        if os.path.isfile(os.path.join(path, "HEAD")):
+            yield path
+        else:
+            yield from _submodules(path)
 
 
 def _swept(bare: str) -> None:

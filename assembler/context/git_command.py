@@ -98,6 +98,7 @@ class GitCommand:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TEMPLATE_DIR": "",  # a submodule gets none of this machine's
             "GIT_SSH_COMMAND": _ssh(self.home),
         }
         if authorities := self.variables.get("SSL_CERT_FILE"):

@@ -330,6 +330,24 @@ def test_B13_a_kept_git_directory_says_nothing_of_this_machine(
     assert status == ""
 
 
+def test_B13_nor_do_those_of_submodules(client: Client, upstream: Upstream, tmp_path: Path) -> None:
+    inner, middle = upstream_at(tmp_path / "inner.git"), upstream_at(tmp_path / "middle.git")
+    inner.commit(i="i")
+    middle("submodule", "--quiet", "add", "../inner.git", "in")
+    middle("commit", "-qm", "x")
+    upstream("submodule", "--quiet", "add", "--name", "a/b", "../middle.git", "dep")
+    upstream("commit", "-qm", "x")
+    inner.commit(i="more")  # so what is asked for is a commit that no branch is at
+    with served(tmp_path) as address:
+        first = files(client.tree(f"{address}/upstream.git", "main", keep=True))
+        time.sleep(1.1)
+        again = files(client.tree(f"{address}/upstream.git", "main", keep=True))
+        assert Upstream(client.place)("status", "--porcelain") == ""
+    assert again == first and ".git/modules/a/b/modules/in/index" in first
+    assert not [name for name in first if "FETCH_HEAD" in name or "/hooks/" in name]
+    assert not [name for name, text in first.items() if str(client.directory) in text]
+
+
 def test_C29_submodules_of_submodules_and_relative_ones(
     client: Client, upstream: Upstream, tmp_path: Path
 ) -> None:
