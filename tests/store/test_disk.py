@@ -11,6 +11,7 @@ import pytest
 from assembler.errors import BadArchive, BlobCorrupt, BlobMissing, HostError, NoSpace, StoreUnusable
 from assembler.oci.descriptor import MANIFEST, Descriptor
 from assembler.oci.digest import Digest
+from assembler.store.blobs import Blobs
 from assembler.store.disk import Disk, Fsync, mount_point, shortage, translated
 from assembler.store.store import Store
 
@@ -182,6 +183,58 @@ def test_a_damaged_blob_that_fails_its_reader_is_taken_away(tmp_path: Path) -> N
         raise BadArchive("the blob's fault")
     with pytest.raises(BlobMissing):
         store.blobs.open(digest)
+
+
+def damaged(store: Store) -> tuple[Digest, Path]:
+    """A blob of `content`, and the file in which it has other bytes."""
+    digest = store.blobs.put(b"content")
+    path = Path(store.blobs.path(digest))
+    path.chmod(0o644)
+    path.write_bytes(b"c0ntent")
+    return digest, path
+
+
+def test_a_damaged_blob_that_another_has_removed_is_told_as_damaged(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    digest, path = damaged(store)
+    with pytest.raises(BlobCorrupt) as caught, store.blobs.reading(digest):
+        path.unlink()
+        raise BadArchive("the blob's fault")
+    assert caught.value.removed
+    store.blobs.condemn(digest)  # there is nothing to say of it
+
+
+def test_a_blob_that_another_has_put_in_place_of_a_damaged_one_stays(tmp_path: Path) -> None:
+    """Two builds find the damage; the first has the blob again before the second has read it all."""
+
+    def renew() -> None:
+        if path.read_bytes() != b"content":
+            path.unlink()
+            path.write_bytes(b"content")
+
+    digest, path = damaged(Store.open(str(tmp_path / "store")))
+    for mode in (0o444, 0o400):
+        path.chmod(0o644)
+        path.write_bytes(b"c0ntent")
+        path.chmod(mode)
+        second = Blobs(str(tmp_path / "store"), renew)
+        if mode == 0o444:
+            with pytest.raises(BlobCorrupt) as caught:
+                second.condemn(digest)
+            assert caught.value.removed
+        else:
+            assert second.size(digest) is None
+        assert path.read_bytes() == b"content"
+
+
+def test_a_link_in_place_of_a_blob_is_not_read(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    digest, path = damaged(store)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    store.blobs.condemn(digest)
+    assert not store.blobs.has(digest) and store.blobs.put(b"content") == digest
+    assert path.read_bytes() == b"content" and not path.is_symlink()
 
 
 def test_a_store_where_anybody_may_make_files_must_be_ones_own(tmp_path: Path) -> None:
