@@ -245,10 +245,10 @@ class Blobs:
             self._disk.sync(draft.file)
         os.fchmod(draft.file, _NAMED if batch else _DURABLE)
         try:
-            draft.publish(target)
+            draft.publish(target, self._disk)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-            draft.publish(target)
+            draft.publish(target, self._disk)
         self._verified.add(digest)
         if batch:
             with self._guard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,8 @@ class Recorded(Disk):
         self.order: list[str] = []
 
     def sync(self, descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        self.order.append("blob" if os.path.isfile(path) else "directory")
+        directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        self.order.append("directory" if directory else "blob")
         super().sync(descriptor)
 
 
@@ -95,6 +96,31 @@ def test_a_batch_is_synced_once_before_the_name(
     store.refs.set("b:1", Descriptor(MANIFEST, digests[0], 1))
     assert disk.order[7:] == ["name"]
     store.close()
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_what_takes_the_place_of_a_durable_blob_is_on_disk_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    """What names it survives a power cut, and shall find it: as it was, or as it is now."""
+    content = bytes(1 << 20)
+    with Store.open(str(tmp_path / "store"), disk=Disk(Fsync.BATCH)) as first:
+        digest = first.blobs.put(content)
+        first.refs.set("a:1", Descriptor(MANIFEST, digest, len(content)))
+    disk = Recorded(Fsync.BATCH)
+    rename = os.rename
+
+    def noted(old: str, new: str) -> None:
+        disk.order.append("rename")
+        rename(old, new)
+
+    with Store.open(str(tmp_path / "store"), disk=disk) as second:
+        second.blobs.links_open_files = nameless
+        monkeypatch.setattr(os, "rename", noted)
+        second.blobs.put(content)
+        assert disk.order == ["blob", "rename"]
+        monkeypatch.undo()
+    assert mode(second, digest) == 0o444
 
 
 def test_a_store_that_is_closed_is_synced(tmp_path: Path) -> None:
