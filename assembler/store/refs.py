@@ -19,7 +19,7 @@ from assembler.store.disk import translated
 from assembler.values import replace
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_LARGEST = 16 << 20  # bytes of an index: some 50,000 names
+_LARGEST = 16 << 20  # bytes of an index: some 40,000 names
 
 REMOTE = "assembler.remote"
 """The annotation of an index entry whose layers a registry has; some may not be here."""
