@@ -232,7 +232,7 @@ class _Transfer:
         """A whole answer: begin anew."""
         self._forget()
         length = answer.header("content-length")
-        self._total = int(length) if length.isdecimal() else 0
+        self._total = int(length) if _is_size(length) else 0
         self._fetcher.store.blobs.reserve(self._total)
         self._ingest = self._stack.enter_context(self._fetcher.store.blobs.ingest())
         modified = answer.header("last-modified")
@@ -246,7 +246,7 @@ class _Transfer:
         if not given.startswith(expected) or (self._total and total != str(self._total)):
             self._forget()
             raise self._broken("sent another range than asked of")
-        if total.isdecimal():
+        if _is_size(total):
             self._total = int(total)
 
     def _forget(self) -> None:
@@ -264,6 +264,10 @@ class _Transfer:
             operation=shown(self._url),
             hint="the server's file is another one than the checksum names",
         )
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 20
 
 
 def shown(url: str) -> str:

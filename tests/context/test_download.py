@@ -309,6 +309,18 @@ def test_R7_another_range_is_never_spliced(fetch: Fetch, server: Server, wrong: 
     assert "range" not in server.asked[2]
 
 
+def test_R7_a_size_that_is_none_is_not_believed(fetch: Fetch, server: Server) -> None:
+    def half(connection: socket.socket, _: dict[str, str]) -> None:
+        head = b'HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\nETag: "1"\r\n\r\n'
+        connection.sendall(head + b"1388\r\n" + CONTENT[:5000] + b"\r\n")
+        connection.close()
+
+    place = f"bytes 5000-{len(CONTENT) - 1}/{'9' * 5000}"
+    server.replies = [half, answer(CONTENT[5000:], 206, Content_Range=place)]
+    assert fetch.content(fetch(server.url)) == CONTENT
+    assert server.asked[1]["range"] == "bytes=5000-"
+
+
 def test_R7_a_chunked_answer_that_ends_early(fetch: Fetch, server: Server) -> None:
     def half(connection: socket.socket, _: dict[str, str]) -> None:
         connection.sendall(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
