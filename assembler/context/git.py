@@ -24,6 +24,7 @@ from assembler.layer.tree import Tree, resolve
 from assembler.linux.claims import taken
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_TIME = re.compile(r"[0-9]{1,12}")
 _SHORT = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -93,8 +94,10 @@ class Repositories:
         return tree
 
     def commit_time(self, checkout: str) -> int:
-        """When the commit of a checkout was made, in seconds since the epoch."""
-        return int(self.git.here("-C", checkout, "show", "-s", "--format=%ct", "HEAD"))
+        """When the commit of a checkout was made, in seconds since the epoch; 0 for one that says no
+        time: anybody can write anything there."""
+        said = self.git.here("-C", checkout, "show", "-s", "--format=%ct", "HEAD").strip()
+        return int(said) if _TIME.fullmatch(said) else 0
 
     def _asked(self, wanted: GitReference) -> tuple[str, ...]:
         """Ask the remote: a branch before a tag; of an annotated tag its commit, then itself."""

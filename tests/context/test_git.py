@@ -286,6 +286,18 @@ def test_C29_times_of_the_commit(client: Client, upstream: Upstream) -> None:
     assert now is not None and now.mtime > (MADE + 1) * 1_000_000_000
 
 
+@pytest.mark.parametrize("time", ["-5", "9" * 30])
+def test_C29_a_commit_may_say_any_time(client: Client, upstream: Upstream, time: str) -> None:
+    upstream.commit(f="one")
+    text = upstream("cat-file", "commit", "HEAD").replace(f" {MADE} ", f" {time} ")
+    (upstream.path / "written").write_text(f"{text}\n")
+    commit = upstream("hash-object", "-t", "commit", "-w", "--literally", "written")
+    upstream("update-ref", "refs/heads/main", commit)
+    tree = client.tree(upstream.url, "main", commit_times=True)
+    assert [entry.mtime for entry in tree.children("")] == [0]
+    assert client.repositories.commit_time(str(client.place)) == 0
+
+
 def test_C29_a_subdirectory_is_the_root(client: Client, upstream: Upstream) -> None:
     upstream.commit(a__b__f="f", other="o")
     assert files(client.tree(upstream.url, subdirectory="a/b")) == {"f": "f"}
