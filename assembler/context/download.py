@@ -125,7 +125,8 @@ class Fetcher:
             if token := self.secrets.get(f"HTTP_AUTH_TOKEN_{place}"):
                 return {"Authorization": f"Bearer {_text(token())}"}
         if credentials:
-            return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+            said = credentials.encode("utf-8", "surrogateescape")
+            return {"Authorization": f"Basic {b64encode(said).decode()}"}
         return {}
 
 
@@ -192,7 +193,7 @@ class _Transfer:
             headers["If-Modified-Since"] = before.modified
         return Request(
             "GET",
-            self._url,
+            _quoted(self._url),
             _host(self._url),
             shown(self._url),
             headers=headers,
@@ -273,6 +274,12 @@ def _is_size(text: str) -> bool:
 def shown(url: str) -> str:
     """`url` as messages show it: without its query, which may be a signature."""
     return url.partition("#")[0].partition("?")[0]
+
+
+def _quoted(url: str) -> str:
+    """`url` with bytes that are no UTF-8 as a request has them."""
+    single = ((char, ord(char) - 0xDC00) for char in url)
+    return "".join(f"%{byte:02X}" if 0x80 <= byte <= 0xFF else char for char, byte in single)
 
 
 def _name(url: str) -> str:

@@ -181,7 +181,8 @@ class Repositories:
         """The bare repository of a remote, while no other process changes it."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         name = wanted.remote if form == "sha1" else f"{wanted.remote} {form}"
-        bare = os.path.join(self.directory, hashlib.sha256(name.encode()).hexdigest())
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        bare = os.path.join(self.directory, digest)
         lock = os.open(f"{bare}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while not taken(lock):

@@ -148,7 +148,7 @@ def _authorization(
     alone = everywhere if everywhere == "https://github.com/" else wanted.remote
     value, place = "", alone
     if wanted.credentials:
-        value = f"basic {base64.b64encode(wanted.credentials.encode()).decode()}"
+        value = _basic(wanted.credentials)
     for id, where in (
         ("GIT_AUTH_TOKEN", alone),
         ("GIT_AUTH_HEADER", alone),
@@ -158,13 +158,16 @@ def _authorization(
         if id in secrets:
             value, place = secrets[id]().decode("utf-8", "surrogateescape").strip(), where
             if id.startswith("GIT_AUTH_TOKEN"):
-                encoded = base64.b64encode(f"x-access-token:{value}".encode()).decode()
-                value = f"basic {encoded}"
+                value = _basic(f"x-access-token:{value}")
     if not value:
         return []
     # git sends the header wherever a redirect led it, to another origin too.
     header = f"Authorization: {value}"
     return [(f"http.{place}.extraheader", header), ("http.followRedirects", "false")]
+
+
+def _basic(credentials: str) -> str:
+    return f"basic {base64.b64encode(credentials.encode('utf-8', 'surrogateescape')).decode()}"
 
 
 def _ssh(home: str) -> str:

@@ -5,6 +5,7 @@ The server says what a script tells it, byte by byte.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 import ssl
@@ -519,6 +520,14 @@ def test_18_4_credentials_of_a_url_are_sent_and_not_kept(
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"s3cret" not in path.read_bytes() and b"pa:ss" not in path.read_bytes()
+
+
+def test_what_is_no_utf_8_is_sent_as_it_is(fetch: Fetch, server: Server) -> None:
+    """A Dockerfile may be in another encoding."""
+    server.replies = [answer()]
+    fetch(f"{server.url}/\udce9?\udcff", credentials="user:\udce9")
+    assert server.asked[0]["path"] == "/p/file/%E9?%FF"
+    assert base64.b64decode(server.asked[0]["authorization"].removeprefix("Basic ")) == b"user:\xe9"
 
 
 def test_18_4_no_message_shows_a_query(fetch: Fetch, server: Server) -> None:

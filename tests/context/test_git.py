@@ -703,13 +703,14 @@ def smart(base: Path) -> Iterator[Smart]:
 
 
 def basic(text: str) -> str:
-    return f"basic {base64.b64encode(text.encode()).decode()}"
+    return f"basic {base64.b64encode(text.encode('latin-1')).decode()}"
 
 
 @pytest.mark.parametrize(
     ("secrets", "expected"),
     [
         ({"GIT_AUTH_TOKEN": "t"}, basic("x-access-token:t")),
+        ({"GIT_AUTH_TOKEN": "\xe9"}, basic("x-access-token:\xe9")),
         ({"GIT_AUTH_HEADER": "Bearer t\n"}, "Bearer t"),
         ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_HEADER": "Bearer h"}, "Bearer h"),
         ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_TOKEN.HOST": "mine"}, basic("x-access-token:mine")),
@@ -724,7 +725,7 @@ def test_C29_secrets_authenticate(
     with smart(tmp_path) as server:
         host = server.url.removeprefix("http://")
         client.secrets = {
-            id.replace("HOST", host): (lambda value=value: value.encode())
+            id.replace("HOST", host): (lambda value=value: value.encode("latin-1"))
             for id, value in secrets.items()
         }
         server.token = expected
@@ -860,6 +861,14 @@ def test_C29_over_ssh_with_the_agent(
     lines = told.read_text().splitlines()
     assert all(line.startswith("/agent.socket ") and "BatchMode=yes" in line for line in lines)
     assert any("-p 2222" in line for line in lines) == (":2222" in form)
+
+
+def test_C29_over_ssh_to_a_path_that_is_no_utf_8(client: Client, tmp_path: Path) -> None:
+    upstream = upstream_at(tmp_path / "\udce9.git")
+    upstream.commit(f="one")
+    script = 'for last; do :; done\nexec sh -c "$last"'
+    client.variables = {"PATH": program(tmp_path / "bin", "ssh", script)}
+    assert files(client.tree(f"me@host:{upstream.path}")) == {"f": "one"}
 
 
 @pytest.mark.parametrize(
