@@ -259,5 +259,5 @@ def _described(entry: Entry, number: int, body: BinaryIO) -> Entry:
     if entry.kind is not Kind.FILE:
         return entry
     if entry.path in _KEPT and entry.size <= _KEPT_SIZE:
-        return entry._replace(source=InlineBytes(body.read(entry.size)))
+        return entry._replace(source=InlineBytes(body.read()))
     return entry._replace(source=MemberBytes(number, entry.size))

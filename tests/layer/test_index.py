@@ -24,6 +24,8 @@ from assembler.layer.tar_writer import TarWriter
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
 from assembler.oci.descriptor import CHUNKED_CHECKSUM, CHUNKED_POSITION, LAYER_ZSTD, Descriptor
 from assembler.oci.digest import Digest
+from tests.layer.archives import ZEROS, raw
+from tests.layer.test_sparse import newer
 
 ME, GROUP = os.getuid(), os.getgid()
 
@@ -425,3 +427,10 @@ def test_T8_account_files_are_in_the_index_unless_they_are_large() -> None:
     found = index(io.BytesIO(blob), Digest.of(blob)).below("etc", None)
     assert found["passwd"].source == InlineBytes(small.encode())
     assert isinstance(found["group"].source, MemberBytes)
+
+
+def test_T11_an_account_file_with_holes_is_in_the_index_with_all_its_bytes() -> None:
+    etc = raw(b"etc/", kind=b"5")
+    blob = etc + newer(10, b"1,1,8,1", name=b"etc/passwd") + ZEROS
+    found = index(io.BytesIO(blob), Digest.of(blob)).below("etc", None)
+    assert found["passwd"].source == InlineBytes(b"\0001\0\0\0\0\0\0002\0")
