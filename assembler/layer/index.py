@@ -23,7 +23,7 @@ from assembler.layer.changeset import Entry, InlineBytes, Kind, walk_order
 from assembler.layer.decompression import Readable, pieces
 from assembler.layer.directory import nowhere
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
-from assembler.layer.members import MemberBytes, Members
+from assembler.layer.members import MemberBytes, Members, Numbers
 from assembler.layer.pipe import Ahead, Beside
 from assembler.layer.placement import Placement
 from assembler.layer.rows import Blocks, Names, encoded, entry_of, listed, parsed, row
@@ -112,12 +112,13 @@ class LayerIndex:
         """The block in which `name` in `directory` is, if it is there."""
         return max(0, bisect_right(self.starts, (walk_order(directory), name), key=_start) - 1)
 
-    def path_of(self, number: int) -> str:
-        """The path of the file that is the member `number`, the first of several. Raises KeyError."""
+    def paths_of(self, numbers: Numbers) -> dict[int, str]:
+        """The paths of the files that are the members `numbers`, of each the first of several."""
+        found: dict[int, str] = {}
         for entry in self.entries(None):
-            if isinstance(entry.source, MemberBytes) and entry.source.number == number:
-                return entry.path
-        raise KeyError(number)
+            if isinstance(entry.source, MemberBytes) and entry.source.number in numbers:
+                found.setdefault(entry.source.number, entry.path)
+        return found
 
     def entries(self, members: Members | None) -> Iterator[Entry]:
         """All there are: of a layer that is not settled, the members in the order of its tar."""
