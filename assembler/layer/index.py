@@ -199,12 +199,12 @@ def index(
 ) -> LayerIndex:
     """The index of the layer in `blob`, compressed or not, read once to its end.
 
-    `check` is called for each entry and may raise. What is too much for memory goes into the
-    directory `spool` meanwhile. Raises BadArchive, also when the tar's digest
-    is not `diff_id` (T17).
+    `check` is called for each entry and MiB and may raise. What is too much for memory goes into
+    the directory `spool` meanwhile. Raises BadArchive, also when the tar's digest is not `diff_id`
+    (T17).
     """
     tar = hashlib.new(diff_id.algorithm)
-    decompressed = pieces(blob, limits.size)
+    decompressed = pieces(blob, limits.size, check)
 
     def produce() -> bytes:
         piece = next(decompressed, b"")

@@ -385,6 +385,13 @@ def test_T12_damage_stops_the_writer_at_once() -> None:
             indexer.write(b"no tar" * 1000)
 
 
+def test_an_index_can_be_given_up_in_the_middle_of_a_file() -> None:
+    asked = []
+    blob = tar([entry("big", text="x" * (8 << 20))])
+    index(io.BytesIO(blob), Digest.of(blob), check=lambda: asked.append(None))
+    assert len(asked) > 8
+
+
 def test_T17_an_index_is_of_the_layer_that_the_configuration_names() -> None:
     with pytest.raises(BadArchive, match="not what the image configuration says"):
         index(io.BytesIO(BLOB), Digest.of(b"another"))
