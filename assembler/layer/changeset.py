@@ -192,6 +192,16 @@ Changeset = Collection[Entry]
 """Entries in an order in which parents come before children and files before their hard links."""
 
 
+LONGEST_NAME = 255
+"""Bytes of a name that Linux has room for (NAME_MAX)."""
+
+
+def is_nowhere(path: str) -> bool:
+    """Whether the last name of `path` is too long for any file system."""
+    name = path.rpartition("/")[2]
+    return len(name) * 4 > LONGEST_NAME and len(os.fsencode(name)) > LONGEST_NAME
+
+
 def walk_order(path: str) -> str:
     """What sorts paths as a walk meets them: everything in a directory before its next sibling."""
     return path.replace("/", "\0")

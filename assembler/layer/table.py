@@ -69,7 +69,8 @@ class Table:
 
     def index(self, content: bytes, spool: str = "") -> LayerIndex:
         """The index that the table, `content`, amounts to; members are numbered as in the table.
-        `spool` as for `layer.index.index`. Raises ValueError for bytes that are not the table's, and for what cannot be read."""
+        `spool` as for `layer.index.index`. Raises ValueError for bytes that are not the table's, and
+        for what cannot be read."""
         import zstandard
 
         if not self.digest.matches(content):
