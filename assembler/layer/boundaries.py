@@ -247,7 +247,7 @@ def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _member(header: bytes, pax: dict[bytes, bytes], name: bytes, link: bytes) -> Member:
-    raw = pax.get(b"path") or name or _ustar_name(header)
+    raw = name or pax.get(b"path") or _ustar_name(header)
     shown = _text(raw)
     kind = _TYPES.get(header[156:157])
     if kind is None:
@@ -268,7 +268,7 @@ def _member(header: bytes, pax: dict[bytes, bytes], name: bytes, link: bytes) ->
         device = fields.device(header, Kind.CHARACTER)
     text = b""
     if kind in ("hardlink", "symlink"):
-        text = pax.get(b"linkpath") or link or header[157:257].split(b"\0", 1)[0]
+        text = link or pax.get(b"linkpath") or header[157:257].split(b"\0", 1)[0]
     return Member(
         name=shown,
         kind=kind,

@@ -22,10 +22,11 @@ from assembler.layer.compression import by_name
 from assembler.layer.crc64 import crc64
 from assembler.layer.decompression import reader
 from assembler.layer.estargz import EStargz
+from assembler.layer.tar_reader import read
 from assembler.layer.write import Packed, pack, repack
 from assembler.layer.zstd_chunked import ZstdChunked
 from assembler.oci.digest import Digest
-from tests.layer.archives import pax, record
+from tests.layer.archives import pax, raw, record
 
 FORMATS = ["estargz", "zstd:chunked"]
 MIB = 1 << 20
@@ -179,6 +180,19 @@ def test_a_tar_of_another_program_is_packed_as_it_is(
         assert len(archive.getmembers()) == len(files) - (name == "estargz")
     if name == "zstd:chunked" and form in ("ustar", "v7"):
         assert layer.tar_again() == tar
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_table_tells_the_name_that_the_tar_is_unpacked_by(name: str, lazily: Any) -> None:
+    member = plain_tar([Entry("l", Kind.SYMLINK, link="ustar")])
+    names = raw(b"n", b"name", kind=b"L") + raw(b"n", b"link", kind=b"K")
+    tar = names + pax(record(b"path", b"pax"), record(b"linkpath", b"pax")) + member
+    blob, result = repacked(tar, name)
+    ((path, (row, _)),) = (
+        one for one in lazily(blob, result.annotations).files().items() if "landmark" not in one[0]
+    )
+    ((entry, _),) = read(io.BytesIO(tar))
+    assert (path, row["linkName"]) == (entry.path, entry.link) == ("name", "link")
 
 
 def sparse(tmp_path: Any) -> bytes:
