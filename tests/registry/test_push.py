@@ -536,7 +536,10 @@ def test_pushes_through_chaos_end_right(
     new_client: Callable[[], RegistryClient], seed: int
 ) -> None:
     """Every request fails with a probability of 0.3, though none more often than is tried."""
-    with FaultyRegistry(chaos=Chaos(0.3, seed, LIVELY_TRIES - 1)) as registry, new_client() as client:
+    with (
+        FaultyRegistry(chaos=Chaos(0.3, seed, LIVELY_TRIES - 1)) as registry,
+        new_client() as client,
+    ):
         send(client, f"{registry.host}/app:1")
         assert holds(registry, "app:1")
 
