@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import socket
@@ -10,8 +11,10 @@ import stat
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,13 +62,24 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assembler.net.agent._CLIENT", 3600.0)
 
 
+def until_read(client: socket.socket) -> None:
+    """Wait until the other end has read all that was sent (SIOCOUTQ): else it ends by a reset."""
+    left = array("i", [1])
+    while left[0]:
+        time.sleep(0.001)
+        fcntl.ioctl(client, termios.TIOCOUTQ, left)
+
+
 def ask(path: str, *messages: bytes) -> list[bytes]:
     answers = []
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         for message in messages:
             client.sendall(struct.pack(">I", len(message)) + message)
-            size = struct.unpack(">I", client.recv(4, socket.MSG_WAITALL))[0]
+            head = client.recv(4, socket.MSG_WAITALL)
+            if len(head) < 4:
+                raise ConnectionError("the agent ended before it answered")
+            size = struct.unpack(">I", head)[0]
             answers.append(client.recv(size, socket.MSG_WAITALL))
     return answers
 
@@ -126,7 +140,7 @@ def test_half_a_request_does_not_hold_the_end(
         with watchdog(), proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
             client.connect(ours)
             client.sendall(struct.pack(">IB", 100, LIST))
-            time.sleep(0.1)
+            until_read(client)
         assert client.recv(1) == b""
 
 
@@ -231,7 +245,7 @@ def test_the_agent_of_keys_ends_when_its_process_is_killed(key: Path) -> None:
         assert process.stdout is not None
         path = process.stdout.readline().strip()
         process.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             ask(path, bytes([LIST]))
