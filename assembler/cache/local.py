@@ -418,7 +418,7 @@ def set_aside(path: str) -> None:
     number = 1
     while os.path.lexists(f"{path}.bak-{number}"):
         number += 1
-    os.rename(path, f"{path}.bak-{number}")
-    for suffix in ("-wal", "-shm"):
+    for suffix in ("-wal", "-shm"):  # first: beside a file of that name, others make their own
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)
+    os.rename(path, f"{path}.bak-{number}")
