@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PATIENCE = 30.0  # seconds
+_WRITE_VERSION, _LATEST_FORMAT = 18, 2  # the byte of a database's header, and what it may be
 _UNWRITABLE = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
@@ -83,6 +84,7 @@ class LocalCache:
         """What is used where the database gives `error`."""
         damaged = isinstance(error, _Newer | _Garbled) or _code(error) in _DAMAGED
         damaged = damaged or os.path.isdir(self._path)
+        damaged = damaged or (_code(error) == sqlite3.SQLITE_READONLY and _is_of_later(self._path))
         if _code(error) in _UNWRITABLE and not damaged:
             return self._unwritable(error)
         aside = False
@@ -330,6 +332,17 @@ def _of(wanted: Callable[[Digest], bool], found: object) -> bool:
 def _code(error: sqlite3.DatabaseError) -> int:
     """SQLite's primary code, 0 for an error of our own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_of_later(path: str) -> bool:
+    """Whether the header of the database at `path` says that only a later SQLite may write it (database
+    file format, 1.3.3): a damaged byte, which would keep it as it is for ever."""
+    try:
+        with open(path, "rb") as stream:
+            header = stream.read(_WRITE_VERSION + 1)
+    except OSError:
+        return False
+    return len(header) > _WRITE_VERSION and header[_WRITE_VERSION] > _LATEST_FORMAT
 
 
 def _identity(path: str) -> tuple[int, int] | None:

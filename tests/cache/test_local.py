@@ -280,6 +280,22 @@ def test_CR08_what_cannot_be_written_is_read_with_a_notice(
     assert not list(tmp_path.glob("*.bak*"))
 
 
+def test_CR08_one_whose_damage_is_that_it_may_not_be_written_is_set_aside(tmp_path: Path) -> None:
+    """One byte of its header, and SQLite reads it for ever, and never writes."""
+    path = tmp_path / "cache.db"
+    filled(path)
+    content = bytearray(path.read_bytes())
+    content[18] = 3
+    path.write_bytes(content)
+    told: list[str] = []
+    with LocalCache(str(path), tell=told.append) as cache:
+        assert cache.lookup(Digest.of(b"7")) == RECORD
+        cache.record(KEY, RECORD)
+        cache.record(KEY, RECORD)
+        assert cache.lookup(KEY) == RECORD
+    assert "starting with an empty one" in one_line(told) and usable(path)
+
+
 def test_CR08_where_no_file_can_be_made_the_build_does_without(tmp_path: Path) -> None:
     told: list[str] = []
     with LocalCache(str(tmp_path / "none" / "cache.db"), tell=told.append) as cache:
