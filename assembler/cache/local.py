@@ -12,11 +12,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from assembler.cache.base import Record
 from assembler.cache.rows import SCHEMA, TABLES, Row, insertion, layer_row, seal, step_row
+from assembler.cache.told import Told
 from assembler.cache.variants import same_tar
 from assembler.errors import StoreError
 from assembler.linux.claims import held
@@ -69,6 +71,7 @@ class LocalCache:
         self._tell = tell
         self._lock = threading.Lock()
         self._writable = True
+        self._told = Told()
         self._file = _identity(path)
         try:
             self._database = self._opened()
@@ -222,7 +225,9 @@ class LocalCache:
             ).fetchall()
             self._delete("steps", "identity", [row for row in rows if _of(steps, row[0])])
 
-        self._transaction(forget)
+        with self._lock:
+            self._told = Told()
+            self._transaction(forget)
 
     def _delete(self, table: str, column: str, lost: Sequence[tuple[str, ...]]) -> None:
         """Delete the rows that have one of `lost` in a column without an index, in one pass."""
@@ -237,16 +242,20 @@ class LocalCache:
         """The rows of `table` that are `where`, as they were inserted."""
         with self._lock:
             rows = self._rows(f"SELECT * FROM {table} WHERE {where}", values)
-        return [row[:-1] for row in rows if row[-1] == seal(table, row[:-1])]
+            found = [row[:-1] for row in rows if row[-1] == seal(table, row[:-1])]
+            self._told.read(table, found)
+        return found
 
-    def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+    def change(self, statements: Sequence[tuple[str, Row]]) -> None:
         """Execute all of `statements`, or none. Raises StoreError."""
 
-        def execute() -> None:
-            for statement, values in statements:
-                self._database.execute(statement, values)
+        with self._lock:
+            self._told.changed(statements)
+            self._transaction(lambda: self._execute(statements))
 
-        self._transaction(execute)
+    def _execute(self, statements: Iterable[tuple[str, Row]]) -> None:
+        for statement, values in statements:
+            self._database.execute(statement, values)
 
     def _row(self, table: str, where: str, *values: str) -> Row | None:
         rows = self.select(table, where, *values)
@@ -255,31 +264,40 @@ class LocalCache:
     def _rows(
         self, query: str, values: Sequence[str] = (), each: Callable[[Row], Row] = tuple
     ) -> list[Row]:
-        """What `query` gives, of each row what `each` makes of it; nothing where the database is
-        damaged. The lock is held."""
+        """What `query` gives, of each row what `each` makes of it; where the database is damaged, of
+        what was told before. The lock is held."""
+
+        def read() -> list[Row]:
+            return list(map(each, self._database.execute(query, values)))
+
         try:
-            return self._patiently(lambda: list(map(each, self._database.execute(query, values))))
+            return self._patiently(read)
         except sqlite3.DatabaseError as error:
             self._lose(error)
-            return []
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return self._patiently(read)
+        return []
 
     def _transaction(self, work: Callable[[], object]) -> None:
-        def write() -> None:
-            with self._database:
-                work()
-
-        with self._lock:
-            if not self._writable:
-                return
+        """Do `work` as a whole, or not at all. The lock is held."""
+        if self._writable:
             try:
-                self._patiently(write)
+                self._patiently(partial(self._whole, work))
             except sqlite3.DatabaseError as error:
                 self._lose(error)
 
+    def _whole(self, work: Callable[[], object]) -> None:
+        with self._database:
+            work()
+
     def _lose(self, error: sqlite3.DatabaseError) -> None:
-        """Go on without the database that gave `error`."""
+        """Go on without the database that gave `error`, but with what this process knows of it."""
         self._database.close()
         self._database = self._instead(error)
+        if self._writable:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                again = partial(self._execute, list(self._told.statements()))
+                self._patiently(partial(self._whole, again))
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """What `work` gives, called again while another process has the database locked: SQLite's

@@ -430,6 +430,38 @@ def sqlite_error(code: int) -> sqlite3.DatabaseError:
     return error
 
 
+def test_CR08_what_was_told_or_recorded_holds_when_the_database_is_lost(tmp_path: Path) -> None:
+    path, other = tmp_path / "cache.db", Digest.of(b"other")
+    with LocalCache(str(path)) as cache:
+        cache.record(KEY, RECORD)
+        cache.record_packed(IDENTITY, "gzip", LAYER)
+        cache.record(other, RECORD)
+    with LocalCache(str(path)) as cache:
+        assert (cache.lookup(KEY), cache.packed(IDENTITY, "gzip")) == (RECORD, LAYER)
+        cache.record(IDENTITY, RECORD)
+        cache._lose(sqlite_error(sqlite3.SQLITE_CORRUPT))
+        assert (cache.lookup(KEY), cache.packed(IDENTITY, "gzip")) == (RECORD, LAYER)
+        assert cache.lookup(IDENTITY) == RECORD
+        assert cache.lookup(other) is None, "nobody has asked for it"
+    assert (tmp_path / "cache.db.bak-1").exists() and usable(path)
+
+
+def test_CR08_what_was_forgotten_or_has_become_another_is_not_told_again(tmp_path: Path) -> None:
+    path, newer = tmp_path / "cache.db", Record(IDENTITY, RECORD.created, "{}", 2.5)
+    lie = Layer(LAYER.descriptor, Digest.of(b"another tar"))
+    with LocalCache(str(path)) as cache:
+        cache.record_packed(KEY, "gzip", lie)
+        cache.record_packed(IDENTITY, "gzip", LAYER)  # so that was a lie
+        cache.record(KEY, RECORD)
+        cache.record(KEY, newer)
+        cache._lose(sqlite_error(sqlite3.SQLITE_CORRUPT))
+        assert (cache.packed(KEY, "gzip"), cache.packed(IDENTITY, "gzip")) == (None, LAYER)
+        assert cache.lookup(KEY) == newer
+        cache.forget(lambda digest: True, lambda identity: True)
+        cache._lose(sqlite_error(sqlite3.SQLITE_CORRUPT))
+        assert (cache.packed(IDENTITY, "gzip"), cache.lookup(KEY)) == (None, None)
+
+
 def test_RS02_a_disk_that_fills_while_it_writes_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "cache.db"
     told: list[str] = []
