@@ -32,7 +32,13 @@ from tests.served import Relay, serving
 ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
 
-hypothesis.settings.register_profile("repeatable", database=None, derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "repeatable",
+    database=None,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # of the machine, not of the test
+)
 hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
