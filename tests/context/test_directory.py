@@ -26,6 +26,7 @@ from assembler.layer.write import pack
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
 from tests.leftovers import nothing_left
+from tests.ticks import tick
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "context/d").mkdir(parents=True)
     (tmp_path / "context/d/g").write_text("G")
     (tmp_path / "context/f").write_text("F")
+    tick(tmp_path / "context")
     return tmp_path / "context"
 
 

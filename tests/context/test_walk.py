@@ -31,6 +31,7 @@ from assembler.layer.tree import Tree
 from assembler.source import Source
 from tests.bounds import cpu_seconds
 from tests.leftovers import nothing_left
+from tests.ticks import tick
 
 
 def rules(text: str) -> IgnoreRules | None:
@@ -71,6 +72,7 @@ def root(tmp_path: Path) -> Path:
     os.mkfifo(tmp_path / "context/pipe")
     os.mknod(tmp_path / "context/socket", stat.S_IFSOCK | 0o600)
     (tmp_path / "context" / os.fsdecode(b"\xff\n")).write_text("no text")
+    tick(tmp_path / "context")
     return tmp_path / "context"
 
 
