@@ -65,7 +65,7 @@ except OSError as error:
 
 def run(script: str, directory: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script, str(directory)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script, str(directory)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

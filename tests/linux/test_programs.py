@@ -46,7 +46,7 @@ def running(number: int) -> list[str]:
     return found
 
 
-def soon_gone(number: int, seconds: float = 30.0) -> bool:
+def soon_gone(number: int, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while running(number) and time.monotonic() < deadline:
         time.sleep(0.01)

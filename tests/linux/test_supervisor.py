@@ -120,7 +120,7 @@ def supervised(tmp_path: Path) -> Supervised:
             input=script,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
 
