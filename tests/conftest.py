@@ -193,6 +193,7 @@ def base_tar(name: str) -> Path:
         if not path.exists():
             partial = path.with_suffix(".partial.tar")
             extra = [f"--include={include}"] if include else []
+            extra.append('--aptopt=Acquire::Retries "5"')
             command = ["mmdebstrap", "--quiet", "--variant=minbase", *extra, "bookworm"]
             subprocess.run([*command, str(partial), apt_mirror()], check=True)
             partial.rename(path)
