@@ -96,7 +96,7 @@ class Client:
     cancellation: Cancellation
     secrets: dict[str, Callable[[], bytes]] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=lambda: {"PATH": os.environ["PATH"]})
-    patience: float = 30.0
+    patience: float = 300.0
     agent: str = ""
     number: int = 0
 
