@@ -32,14 +32,10 @@ from tests.served import Relay, serving
 ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
 
-hypothesis.settings.register_profile(
-    "repeatable",
-    database=None,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # of the machine, not of the test
-)
-hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, deadline=None)
+# A machine may stand still for seconds: how long examples take says nothing.
+UNHURRIED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("repeatable", database=None, derandomize=True, **UNHURRIED)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, **UNHURRIED)
 hypothesis.settings.load_profile("repeatable")
 
 
@@ -197,6 +193,7 @@ def base_tar(name: str) -> Path:
         if not path.exists():
             partial = path.with_suffix(".partial.tar")
             extra = [f"--include={include}"] if include else []
+            extra.append('--aptopt=Acquire::Retries "5"')
             command = ["mmdebstrap", "--quiet", "--variant=minbase", *extra, "bookworm"]
             subprocess.run([*command, str(partial), apt_mirror()], check=True)
             partial.rename(path)

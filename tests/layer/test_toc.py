@@ -8,7 +8,6 @@ import io
 import random
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +26,7 @@ from assembler.layer.write import Packed, pack, repack
 from assembler.layer.zstd_chunked import ZstdChunked
 from assembler.oci.digest import Digest
 from tests.layer.archives import pax, raw, record
+from tests.leftovers import nothing_left
 
 FORMATS = ["estargz", "zstd:chunked"]
 MIB = 1 << 20
@@ -141,12 +141,11 @@ def test_threads_and_pieces_do_not_show(kind: Any) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_thread_is_left(name: str) -> None:
-    before = threading.active_count()
-    writer = by_name(name).writer(lambda data: None)
-    for _ in range(12):
-        writer.write(plain_tar(ENTRIES))
-    writer.abort()
-    assert threading.active_count() == before
+    with nothing_left():
+        writer = by_name(name).writer(lambda data: None)
+        for _ in range(12):
+            writer.write(plain_tar(ENTRIES))
+        writer.abort()
 
 
 def repacked(tar: bytes, name: str, *, ended: bool = False) -> tuple[bytes, Packed]:

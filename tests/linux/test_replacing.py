@@ -68,7 +68,7 @@ def test_CN02_a_writer_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time; from assembler.linux.replacing import replacing\n"
         "with replacing(sys.argv[1]) as stream:\n"
-        "    stream.write(b'x' * 100000); stream.flush(); print('half', flush=True); time.sleep(60)\n"
+        "    stream.write(b'x' * 100000); stream.flush(); print('half', flush=True); time.sleep(900)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "file")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
