@@ -42,7 +42,9 @@ hypothesis.settings.load_profile("repeatable")
 
 def pytest_configure() -> None:
     """Signals that whoever started the tests ignores, as a shell does for what it starts with `&`,
-    would be ignored by every builder that a test ends by one."""
+    would be ignored by every builder that a test ends by one; and files would have the modes that
+    the mask of that one leaves."""
+    os.umask(0o022)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
