@@ -229,6 +229,30 @@ def test_M11_key_files_have_an_agent_of_their_own_until_the_block_ends(key: Path
     assert not os.path.exists(path)
 
 
+SLOW_AGENT = """\
+#!{python}
+import os, socket, sys, time
+path = sys.argv[3]
+with socket.socket(socket.AF_UNIX) as early:
+    early.bind(path)
+    time.sleep(0.3)
+os.unlink(path)
+os.execv({agent!r}, sys.argv)
+"""
+
+
+def test_M11_an_agent_that_has_its_socket_and_does_not_listen_yet_is_waited_for(
+    key: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "slow/ssh-agent"
+    program.parent.mkdir()
+    program.write_text(SLOW_AGENT.format(python=sys.executable, agent=shutil.which("ssh-agent")))
+    program.chmod(0o755)
+    with agent_of_keys([str(key)], f"{program.parent}:{os.environ['PATH']}") as path:
+        (answer,) = ask(path, bytes([LIST]))
+        assert answer[0] == 12
+
+
 def test_the_agent_of_keys_ends_when_its_process_is_killed(key: Path) -> None:
     code = (
         "import sys; from assembler.net.agent import agent_of_keys\n"
