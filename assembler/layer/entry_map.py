@@ -13,7 +13,7 @@ from typing import Any
 
 from assembler.layer.changeset import Changeset, Entry, Kind, walk_order
 from assembler.layer.spill import Sources, Spill, key_of
-from assembler.layer.tree import ChangesetTree, LayerTree
+from assembler.layer.tree import ChangesetTree, LayerTree, own_inode
 from assembler.values import NamedTuple
 
 _KINDS = tuple(Kind)
@@ -162,11 +162,18 @@ class SpilledChangeset:
     def lookup(self, path: str) -> Entry | None:
         """See `Tree.lookup`."""
         found = self._table.get(path)
-        return Entry("", Kind.DIRECTORY, mode=0o755) if found is None and path == "" else found
+        if found is None and path == "":
+            return Entry("", Kind.DIRECTORY, mode=0o755)
+        return None if found is None else self._own(found)
 
     def children(self, path: str) -> Iterable[Entry]:
         """See `Tree.children`."""
-        return self._table.children(path)
+        return map(self._own, self._table.children(path))
+
+    def _own(self, entry: Entry) -> Entry:
+        if entry.inode is None:
+            return entry
+        return entry._replace(inode=own_inode(self, entry.inode))
 
     def opaque(self, path: str) -> bool:
         """See `LayerTree.opaque`."""

@@ -87,7 +87,7 @@ class Placement(Following):
             raise BadArchive(f"{entry.path!r} is a hard link to a directory", entry.path)
         if found.kind is Kind.FILE and found.inode is None:
             self._inodes += 1
-            found = found._replace(inode=(-id(self), self._inodes))
+            found = found._replace(inode=(-id(self.entries), self._inodes))  # which a tree keeps
         self._clear(path)
         self.entries.put(found)
         self.entries.put(_at(path, found))

@@ -112,6 +112,12 @@ class DirectoryTree:
         return self._overlay.describe(path, host, status, self._owners)
 
 
+def own_inode(layer: object, inode: tuple[int, int]) -> tuple[int, int]:
+    """What names of one file of `layer` share, by what they share among themselves: nothing in another
+    layer has it while `layer` is there."""
+    return -id(layer), (inode[0] << 64) + inode[1]
+
+
 class ChangesetTree:
     """A changeset in memory as a layer."""
 
@@ -143,9 +149,11 @@ class ChangesetTree:
     def _file(self, entry: Entry, number: int) -> Entry:
         """A hard link as the file it is, sharing an identity with its other names."""
         if entry.kind is not Kind.HARDLINK:
-            return entry
+            if entry.inode is None:
+                return entry
+            return entry._replace(inode=own_inode(self, entry.inode))
         first = self._entries[entry.link]
-        inode = first.inode or (-1, number)
+        inode = first.inode or own_inode(self, (-1, number))
         self._entries[entry.link] = first._replace(inode=inode)
         return first._replace(path=entry.path, inode=inode)
 

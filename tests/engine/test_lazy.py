@@ -237,6 +237,21 @@ def test_a_copy_onto_a_base_makes_no_directory_and_stores_no_blob(bench: Bench) 
     assert image.layers[0].descriptor.digest in bench.blobs
 
 
+@pytest.mark.parametrize("held", [60_000, 1], ids=["in memory", "in a file"])
+def test_files_of_different_steps_are_never_names_of_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    """Each step numbers those of its files that have several names."""
+    monkeypatch.setattr("assembler.layer.entry_map._MOST", held)
+    for name in ("one", "two", "three"):
+        (bench.context / name).mkdir()
+        (bench.context / name / "x").write_text(name)
+        os.link(bench.context / name / "x", bench.context / name / "y")
+    stage = "FROM scratch AS made\nCOPY one /one\nCOPY two /two\nFROM made\nCOPY three /three\n"
+    image = bench.build(f"{stage}FROM scratch\nCOPY --from=1 / /\n")
+    assert bench.files(image) == {"one/x": "one", "two/x": "two", "three/x": "three"}
+
+
 def test_T7_a_step_sees_nothing_below_a_layer_whose_root_is_opaque(bench: Bench) -> None:
     bench.image("anew", {"a": "1"}, {".wh..wh..opq": "", "b": "2"}, {"c": "3"})
     bench.build('FROM anew\nRUN ["sh", "write /made 1"]\n')

@@ -15,10 +15,10 @@ from assembler.errors import NoSpace
 from assembler.layer import entry_map, index, rows, spill
 from assembler.layer.changeset import Entry, InlineBytes, Kind, RangeBytes, walk_order
 from assembler.layer.digest_map import DigestMap
-from assembler.layer.entry_map import EntryMap, SpilledChangeset
+from assembler.layer.entry_map import EntryMap, SpilledChangeset, changeset_tree
 from assembler.layer.index import LayerIndex, of_members
 from assembler.layer.members import MemberBytes, Members, Numbers
-from assembler.layer.tree import ChangesetTree
+from assembler.layer.tree import ChangesetTree, LayerTree, MergedTree, everything
 from assembler.oci.digest import Digest
 from tests.layer.archives import tar
 from tests.layer.test_stacks import STACKS, indexed, modelled
@@ -114,6 +114,21 @@ def test_a_changeset_in_a_file_is_what_one_in_memory_is(little: None, tmp_path: 
         assert found == was and (found and found.source) == (was and was.source)
         assert list(changeset.children(top)) == list(tree.children(top))
     assert changeset.lookup("none") is None and not changeset.opaque("a")
+
+
+def test_files_of_different_changesets_in_files_are_never_one_file(tmp_path: Path) -> None:
+    layers: list[LayerTree] = []
+    for name in "ab":
+        kept = EntryMap(str(tmp_path), most=1)
+        for number in (1, 2):
+            kept.put(entry(f"{name}{number}", 1)._replace(inode=(0, 1)))
+        layers.append(changeset_tree(kept.changeset()))
+        assert isinstance(layers[-1], SpilledChangeset)
+    found = {one.path: one.link for one in everything(MergedTree(layers))}
+    assert found == {"": "", "a1": "", "a2": "a1", "b1": "", "b2": "b1"}
+    first, second = layers[0].lookup("a1"), layers[0].lookup("a2")
+    assert first is not None and second is not None
+    assert first.inode == second.inode and second == first.at("a2")
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

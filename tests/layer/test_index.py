@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -441,6 +442,22 @@ def test_members_are_read_in_one_pass_and_no_further_than_the_last(tmp_path: Pat
     assert len(opened) == 1
     (spooled,) = tmp_path.iterdir()
     assert spooled.read_bytes() == b"text 3text 7"
+
+
+def test_files_of_different_layers_are_never_one_file() -> None:
+    """What tells names of one file apart from others must live as long as they do: of 200 layers, nine
+    had what another had before."""
+    trees: list[IndexTree] = []
+    for number in range(300):
+        names = [f"d{number}/{name}" for name in "xy"]  # parents may be below: it is placed again
+        blob = tar([entry(names[0], text="x"), entry(names[1], Kind.HARDLINK, names[0])])
+        made = index(io.BytesIO(blob), Digest.of(blob))
+        assert not made.settled
+        trees.append(IndexTree(made, SpooledMembers(partial(io.BytesIO, blob), ""), MergedTree(())))
+    found = {one.path: one for one in everything(MergedTree(trees))}
+    for number in range(300):
+        assert found[f"d{number}/x"].kind is Kind.FILE
+        assert found[f"d{number}/y"].link == f"d{number}/x"
 
 
 def test_members_of_a_table_are_found_in_one_pass(

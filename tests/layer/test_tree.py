@@ -8,7 +8,7 @@ import pytest
 
 from assembler.errors import AssemblerError
 from assembler.layer.changeset import Entry, InlineBytes, Kind
-from assembler.layer.tree import ChangesetTree, DirectoryTree, MergedTree, resolve
+from assembler.layer.tree import ChangesetTree, DirectoryTree, MergedTree, everything, resolve
 
 
 def file(path: str) -> Entry:
@@ -53,6 +53,21 @@ def test_merged_layers_hide_what_upper_ones_removed() -> None:
     assert [entry.path for entry in merged.children("d")] == ["d/b", "d/c"]
     assert merged.lookup("d/a") is None and merged.lookup("o/x") is None
     assert list(merged.children("o")) == []
+
+
+@pytest.mark.parametrize("inode", [None, (0, 1)])
+def test_files_of_different_changesets_are_never_one_file(inode: tuple[int, int] | None) -> None:
+    layers = [
+        ChangesetTree(
+            (
+                file(f"{name}1")._replace(inode=inode),
+                Entry(f"{name}2", Kind.HARDLINK, link=f"{name}1"),
+            )
+        )
+        for name in "ab"
+    ]
+    found = {entry.path: entry.link for entry in everything(MergedTree(layers))}
+    assert found == {"": "", "a1": "", "a2": "a1", "b1": "", "b2": "b1"}
 
 
 def test_merged_layers_of_any_depth() -> None:
