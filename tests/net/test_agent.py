@@ -213,7 +213,8 @@ def test_an_agent_that_has_gone_ends_the_connection(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("assembler.net.agent._START", 60.0)
     path = tmp_path / "key"
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
     if shutil.which("ssh-keygen") is None:
