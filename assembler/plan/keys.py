@@ -31,7 +31,7 @@ from assembler.plan.steps import (
 )
 from assembler.values import fields, is_value, value
 
-VERSION = 2
+VERSION = 3
 """Part of every key. It is raised when equal inputs may have led to another result before: when a
 field means something else, is left out, or a step makes other files of what it is given."""
 
