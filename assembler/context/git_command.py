@@ -124,6 +124,7 @@ def _policy(wanted: GitReference) -> list[tuple[str, str]]:
     return [
         *settings,
         ("core.hooksPath", os.devnull),
+        ("core.attributesFile", os.devnull),  # the one in the home directory
         ("core.fsmonitor", "false"),
         ("core.logAllRefUpdates", "false"),  # a log names the user and this host
         ("init.defaultBranch", "master"),

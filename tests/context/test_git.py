@@ -453,6 +453,14 @@ def test_B7_no_hook_and_no_filter_of_a_repository_runs(
     assert not marker.exists()
 
 
+def test_B13_no_attributes_of_this_user_change_a_file(client: Client, upstream: Upstream) -> None:
+    upstream.commit(f="$Id$\n")
+    own = client.directory / "home" / ".config" / "git"
+    own.mkdir(parents=True)
+    (own / "attributes").write_text("f text eol=crlf ident\n")
+    assert files(client.tree(upstream.url)) == {"f": "$Id$\n"}
+
+
 def test_B7_a_reference_is_never_an_option(
     client: Client, upstream: Upstream, tmp_path: Path
 ) -> None:
