@@ -784,6 +784,21 @@ def test_R1_without_a_secret_a_redirect_is_followed(
         assert files(client.tree(f"{server.url}/upstream.git")) == {"f": "one"}
 
 
+def test_C29_a_password_that_nobody_gave_is_not_sent(
+    client: Client, upstream: Upstream, tmp_path: Path
+) -> None:
+    """A Dockerfile, or a submodule, could have with it what its author may not."""
+    upstream.commit(f="one")
+    home = client.directory / "home"
+    home.mkdir()
+    (home / ".netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
+    with smart(tmp_path) as server:
+        server.token = basic("me:s3cret")
+        with pytest.raises(Unreachable):
+            client.tree(f"{server.url}/upstream.git")
+        assert {authorization for _, authorization in server.asked} == {""}
+
+
 def test_R1_a_submodule_elsewhere_gets_no_secret(
     client: Client, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -862,12 +877,13 @@ def test_C29_over_ssh_with_the_agent(
 ) -> None:
     upstream.commit(f="one")
     told = tmp_path / "told"
-    script = f'echo "$SSH_AUTH_SOCK $@" >> {told}\nfor last; do :; done\nexec sh -c "$last"'
+    script = f'echo "$SSH_AUTH_SOCK $@ $HOME" >> {told}\nfor last; do :; done\nexec sh -c "$last"'
     client.variables = {"PATH": program(tmp_path / "bin", "ssh", script)}
     client.agent = "/agent.socket"
     assert files(client.tree(form.format(path=upstream.path))) == {"f": "one"}
     lines = told.read_text().splitlines()
     assert all(line.startswith("/agent.socket ") and "BatchMode=yes" in line for line in lines)
+    assert all(line.endswith(f" {client.directory}/home") for line in lines)
     assert any("-p 2222" in line for line in lines) == (":2222" in form)
 
 
