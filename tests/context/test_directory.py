@@ -25,6 +25,8 @@ from assembler.layer.tree import everything
 from assembler.layer.write import pack
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
+from tests.leftovers import nothing_left
+from tests.ticks import tick
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "context/d").mkdir(parents=True)
     (tmp_path / "context/d/g").write_text("G")
     (tmp_path / "context/f").write_text("F")
+    tick(tmp_path / "context")
     return tmp_path / "context"
 
 
@@ -387,9 +390,8 @@ def test_B2_a_directory_that_became_a_link_is_not_entered(root: Path, tmp_path: 
 
 def test_a_walk_that_is_given_up_leaves_nothing_open(root: Path) -> None:
     deep(root, 5)
-    before = os.listdir("/proc/self/fd")
-    walk = everything(DirectoryContext(str(root), None).tree())
-    while not next(walk).path.endswith("m/m"):
-        pass
-    walk.close()
-    assert os.listdir("/proc/self/fd") == before
+    with nothing_left():
+        walk = everything(DirectoryContext(str(root), None).tree())
+        while not next(walk).path.endswith("m/m"):
+            pass
+        walk.close()

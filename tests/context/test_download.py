@@ -89,11 +89,11 @@ class serving:
             except OSError:
                 return
             self._open.append(connection)
-            headers = _headers(connection)
-            self._server.asked.append(headers)
-            replies = self._server.replies
-            reply = replies.pop(0) if len(replies) > 1 else replies[0]
             try:
+                headers = _headers(connection)
+                self._server.asked.append(headers)
+                replies = self._server.replies
+                reply = replies.pop(0) if len(replies) > 1 else replies[0]
                 reply(connection, headers)
             except OSError:
                 continue  # the client went away, as some tests want
@@ -102,7 +102,10 @@ class serving:
 def _headers(connection: socket.socket) -> dict[str, str]:
     text = b""
     while b"\r\n\r\n" not in text:
-        text += connection.recv(65536)
+        more = connection.recv(65536)
+        if not more:
+            raise ConnectionError("it asked for nothing")
+        text += more
     first, *lines = text.decode().strip().split("\r\n")
     pairs = (line.split(": ", 1) for line in lines)
     return {"path": first.split()[1], **{name.lower(): value for name, value in pairs}}
@@ -254,9 +257,10 @@ def test_C27_nothing_is_a_file_too(fetch: Fetch, server: Server) -> None:
     assert fetch(server.url).size == 0
 
 
-def test_a_server_that_is_not_there_is_not_asked_for_long(fetch: Fetch, free_port: int) -> None:
-    with pytest.raises(Unreachable, match="cannot reach 127"):
-        fetch(f"http://127.0.0.1:{free_port}/x")
+def test_a_server_that_is_not_there_is_not_asked_for_long(fetch: Fetch) -> None:
+    with socket.socket() as deaf, pytest.raises(Unreachable, match="cannot reach 127"):
+        deaf.bind(("127.0.0.1", 0))  # so that nobody else takes the port
+        fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/x")
 
 
 # A connection that breaks ------------------------------------------------------------------------
@@ -359,15 +363,18 @@ def test_a_file_that_does_not_fit_is_not_begun(fetch: Fetch, server: Server) -> 
 def test_a_cancelled_fetch_waits_for_no_server(
     fetch: Fetch, server: Server, headers: bytes
 ) -> None:
+    later = threading.Timer(0.2, fetch.cancellation.cancel, [2])
+
     def silent(connection: socket.socket, _: dict[str, str]) -> None:
         connection.sendall(headers)
-        threading.Timer(0.2, fetch.cancellation.cancel, [2]).start()
+        later.start()
 
     server.replies = [silent]
     limits = Limits(head=3600, window=3600)
     patient = HttpClient(cancellation=fetch.cancellation, limits=limits)
     with watchdog(), patient as fetch.client, pytest.raises(Cancelled):
         fetch(server.url)
+    later.join()
 
 
 # A digest that is given --------------------------------------------------------------------------

@@ -22,12 +22,12 @@ from assembler.store.leases import Lease, collecting
 from assembler.store.store import Store
 
 HOLDER = """\
-import sys, time
+import sys
 from assembler.store.store import Store
 with Store.open(sys.argv[1]) as store:
     store.hold(sys.argv[2])
     print(flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -35,10 +35,12 @@ with Store.open(sys.argv[1]) as store:
 def holder(store: str, item: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds `item`, killed at the end."""
     command = [sys.executable, "-c", HOLDER, store, item]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"\n"
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def held(store: str) -> set[str]:
@@ -111,7 +113,7 @@ def test_nobody_begins_to_use_anything_while_it_is_decided_what_goes(tmp_path: P
         thread = threading.Thread(target=use)
         thread.start()
         assert not done.wait(0.2)
-    assert done.wait(10)
+    assert done.wait(60)
     thread.join()
     assert held(path) == {"a"}
     lease.close()
