@@ -537,8 +537,9 @@ def test_a_repository_half_made_is_made_anew(client: Client, upstream: Upstream)
     assert files(client.tree(upstream.url)) == {"f": "one"}
 
 
+@pytest.mark.parametrize("last", ["objects", "objects/pack"])
 def test_a_repository_half_made_is_not_looked_for_above_the_store(
-    client: Client, upstream: Upstream
+    client: Client, upstream: Upstream, last: str
 ) -> None:
     """The store may be in a checkout, and git makes the objects' directory last of all."""
     upstream.commit(f="one")
@@ -546,7 +547,7 @@ def test_a_repository_half_made_is_not_looked_for_above_the_store(
     users = Upstream(client.directory)
     users("init", "-q", "-b", "main")
     place = bare(client)
-    shutil.rmtree(place / "objects")
+    shutil.rmtree(place / last)
     assert files(client.tree(upstream.url)) == {"f": "one"}
     assert (place / "objects").is_dir() and users("for-each-ref") == ""
 
