@@ -89,7 +89,8 @@ class Remotes:
             name, content = wanted.subdirectory, self._commit(wanted)
             name += f"\0{wanted.remote if source.keep_git_dir else ''}\0{wanted.submodules}"
         framed = f"remote/1:{len(name)}:{name}:{content}"
-        return Digest("sha256", hashlib.sha256(framed.encode("utf-8", "replace")).hexdigest())
+        said = framed.encode("utf-8", "surrogateescape")
+        return Digest("sha256", hashlib.sha256(said).hexdigest())
 
     def open(self, source: UrlSource | GitSource) -> tuple[Entry, Tree]:
         """The file or directory that `source` is, and the tree it is in."""

@@ -75,6 +75,13 @@ def test_S11_different_files_are_fetched_side_by_side(remotes: Remotes) -> None:
         assert len(set(identities(remotes, [f"{url}/a", f"{url}/b"]))) == 2
 
 
+def test_B14_names_that_are_no_utf_8_are_not_one_name(remotes: Remotes) -> None:
+    """The same bytes of another name make another file: a step of one was taken for that of another."""
+    with site(lambda path: b"content") as url:
+        found = identities(remotes, [f"{url}/{name}" for name in ("%E9", "%EA", "%3F", "\udce9")])
+    assert found[0] == found[3] and len(set(found)) == 3
+
+
 def test_one_file_is_fetched_once_however_many_steps_want_it(remotes: Remotes) -> None:
     asked: list[str] = []
 

@@ -231,7 +231,7 @@ def _swept(bare: str) -> None:
     """Remove lock files and half-received packs: who holds our lock is the only one here."""
     packs = os.path.join(bare, "objects", "pack")
     for directory in (bare, packs, *(one for one, *_ in os.walk(os.path.join(bare, "refs")))):
-        for name in os.listdir(directory):
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
             # no reference has a name that ends so (git-check-ref-format(1))
             if name.endswith(".lock") or (directory == packs and name.startswith("tmp_")):
                 os.unlink(os.path.join(directory, name))

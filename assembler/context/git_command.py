@@ -92,7 +92,7 @@ class GitCommand:
         environment = {
             **{name: value for name, value in self.variables.items() if name in _PASSED},
             "PATH": self.variables.get("PATH") or os.defpath,
-            "HOME": self.home,
+            "HOME": os.devnull,  # else curl finds a .netrc there: passwords that nobody gave us
             "LC_ALL": "C.UTF-8",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -100,6 +100,7 @@ class GitCommand:
             "GIT_ATTR_NOSYSTEM": "1",
             "GIT_TEMPLATE_DIR": "",  # a submodule gets none of this machine's
             "GIT_SSH_COMMAND": _ssh(self.home),
+            "GIT_SSH_VARIANT": "ssh",
         }
         if authorities := self.variables.get("SSL_CERT_FILE"):
             environment.setdefault("GIT_SSL_CAINFO", authorities)
@@ -124,6 +125,7 @@ def _policy(wanted: GitReference) -> list[tuple[str, str]]:
     return [
         *settings,
         ("core.hooksPath", os.devnull),
+        ("core.attributesFile", os.devnull),  # the one in the home directory
         ("core.fsmonitor", "false"),
         ("core.logAllRefUpdates", "false"),  # a log names the user and this host
         ("init.defaultBranch", "master"),
@@ -172,7 +174,7 @@ def _basic(credentials: str) -> str:
 
 def _ssh(home: str) -> str:
     """ssh asks nothing and reads the user's own files, whoever the user is in a namespace."""
-    words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
+    words = ["env", f"HOME={home}", "ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
     words += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
     words += ["-o", "ControlMaster=no"]  # a connection that others may share would outlive us
     known = os.path.join(home, ".ssh", "known_hosts")

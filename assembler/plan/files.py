@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from assembler.dockerfile.globs import components
 from assembler.dockerfile.instructions import Copy, Heredoc
 from assembler.dockerfile.remote import GitReference, is_url, parse_git, without_credentials
 from assembler.dockerfile.words import expand_heredoc
@@ -80,13 +81,17 @@ def _origin(instruction: Copy, scope: StageScope) -> Origin:
 
 
 def _inline(heredoc: Heredoc, state: StageState, span: Span) -> InlineFile:
+    """The file that a here-document is; like every source it is below the root of where it is from."""
+    name = "/".join(components(f"/{heredoc.name}"))
+    if not name:
+        raise DockerfileError(f"<<{heredoc.name} names no file", span.blame(heredoc.name))
     body = untabbed(heredoc)
     if heredoc.expand:
         try:
             body = expand_heredoc(body, state.environment.get).text
         except ExpansionFailed as error:
             raise ExpansionFailed(error.message, span, hint=error.hint) from error
-    return InlineFile(heredoc.name, body)
+    return InlineFile(name, body)
 
 
 def _source(text: str, written: str, checksum: str, instruction: Copy) -> CopySource:

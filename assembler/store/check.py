@@ -74,7 +74,10 @@ class Check:
 
     def _blobs(self) -> Iterator[Problem]:
         for algorithm in sorted(os.listdir(os.path.join(self._store, "blobs"))):
-            names = sorted(os.listdir(os.path.join(self._store, "blobs", algorithm)))
+            names = self._names_in(f"blobs/{algorithm}")
+            if names is None:
+                yield Problem(f"blobs/{algorithm}", "it is no directory")
+                continue
             self.progress.total += len(names)
             for name in names:
                 path = f"blobs/{algorithm}/{name}"
@@ -86,6 +89,13 @@ class Check:
                     yield problem
                 self.progress.blobs += 1
                 self._told(self.progress)
+
+    def _names_in(self, path: str) -> list[str] | None:
+        """What is in the directory `path`, None where there is something else."""
+        try:
+            return sorted(os.listdir(os.path.join(self._store, path)))
+        except NotADirectoryError:
+            return None
 
     def _hashed(self, path: str, digest: Digest) -> Problem | None:
         """Note the size of the blob at `path`, or what is wrong with it."""
@@ -203,7 +213,11 @@ class Check:
         """Layer directories appear whole; of those whose owners are records, in two parts."""
         layers = os.path.join(self._store, "layers")
         for kind in sorted(os.listdir(layers)):
-            for name in sorted(os.listdir(os.path.join(layers, kind))):
+            names = self._names_in(f"layers/{kind}")
+            if names is None:
+                yield Problem(f"layers/{kind}", "it is no directory")
+                continue
+            for name in names:
                 path = f"layers/{kind}/{name}"
                 place = os.path.join(self._store, path)
                 if name.startswith(".") or not os.path.lexists(place):

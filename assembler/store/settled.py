@@ -110,9 +110,10 @@ def _set_aside(place: str) -> None:
 
 def _directories(store: str) -> Iterator[str]:
     for kind in os.listdir(os.path.join(store, "layers")):
-        for name in os.listdir(os.path.join(store, "layers", kind)):
-            if not name.startswith("."):
-                yield f"layers/{kind}/{name}"
+        with suppress(NotADirectoryError):  # none of ours
+            for name in os.listdir(os.path.join(store, "layers", kind)):
+                if not name.startswith("."):
+                    yield f"layers/{kind}/{name}"
 
 
 def _head(store: str) -> tuple[str, int]:

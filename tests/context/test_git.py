@@ -462,6 +462,14 @@ def test_B7_no_hook_and_no_filter_of_a_repository_runs(
     assert not marker.exists()
 
 
+def test_B13_no_attributes_of_this_user_change_a_file(client: Client, upstream: Upstream) -> None:
+    upstream.commit(f="$Id$\n")
+    own = client.directory / "home" / ".config" / "git"
+    own.mkdir(parents=True)
+    (own / "attributes").write_text("f text eol=crlf ident\n")
+    assert files(client.tree(upstream.url)) == {"f": "$Id$\n"}
+
+
 def test_B7_a_reference_is_never_an_option(
     client: Client, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -529,8 +537,9 @@ def test_a_repository_half_made_is_made_anew(client: Client, upstream: Upstream)
     assert files(client.tree(upstream.url)) == {"f": "one"}
 
 
+@pytest.mark.parametrize("last", ["objects", "objects/pack"])
 def test_a_repository_half_made_is_not_looked_for_above_the_store(
-    client: Client, upstream: Upstream
+    client: Client, upstream: Upstream, last: str
 ) -> None:
     """The store may be in a checkout, and git makes the objects' directory last of all."""
     upstream.commit(f="one")
@@ -538,7 +547,7 @@ def test_a_repository_half_made_is_not_looked_for_above_the_store(
     users = Upstream(client.directory)
     users("init", "-q", "-b", "main")
     place = bare(client)
-    shutil.rmtree(place / "objects")
+    shutil.rmtree(place / last)
     assert files(client.tree(upstream.url)) == {"f": "one"}
     assert (place / "objects").is_dir() and users("for-each-ref") == ""
 
@@ -794,6 +803,21 @@ def test_R1_without_a_secret_a_redirect_is_followed(
         assert files(client.tree(f"{server.url}/upstream.git")) == {"f": "one"}
 
 
+def test_C29_a_password_that_nobody_gave_is_not_sent(
+    client: Client, upstream: Upstream, tmp_path: Path
+) -> None:
+    """A Dockerfile, or a submodule, could have with it what its author may not."""
+    upstream.commit(f="one")
+    home = client.directory / "home"
+    home.mkdir()
+    (home / ".netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
+    with smart(tmp_path) as server:
+        server.token = basic("me:s3cret")
+        with pytest.raises(Unreachable):
+            client.tree(f"{server.url}/upstream.git")
+        assert {authorization for _, authorization in server.asked} == {""}
+
+
 def test_R1_a_submodule_elsewhere_gets_no_secret(
     client: Client, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -872,12 +896,13 @@ def test_C29_over_ssh_with_the_agent(
 ) -> None:
     upstream.commit(f="one")
     told = tmp_path / "told"
-    script = f'echo "$SSH_AUTH_SOCK $@" >> {told}\nfor last; do :; done\nexec sh -c "$last"'
+    script = f'echo "$SSH_AUTH_SOCK $@ $HOME" >> {told}\nfor last; do :; done\nexec sh -c "$last"'
     client.variables = {"PATH": program(tmp_path / "bin", "ssh", script)}
     client.agent = "/agent.socket"
     assert files(client.tree(form.format(path=upstream.path))) == {"f": "one"}
     lines = told.read_text().splitlines()
     assert all(line.startswith("/agent.socket ") and "BatchMode=yes" in line for line in lines)
+    assert all(line.endswith(f" {client.directory}/home") for line in lines)
     assert any("-p 2222" in line for line in lines) == (":2222" in form)
 
 

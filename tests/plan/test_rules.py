@@ -269,6 +269,22 @@ def test_H7_each_is_a_file_named_after_its_delimiter() -> None:
 
 
 @pytest.mark.parametrize(
+    ("delimiter", "name"),
+    [("../../a", "a"), ("/a", "a"), ("a/", "a"), ("b/../../a", "a"), ("./b//a", "b/a")],
+)
+def test_C4_no_delimiter_leads_out_of_the_destination(delimiter: str, name: str) -> None:
+    """As no other source does: a layer with `..` in its names is refused elsewhere, or escapes."""
+    copy = step(Copy, f"COPY <<{delimiter} /dir/\n1\n{delimiter}\n")
+    assert copy.inline == (InlineFile(name, "1\n"),)
+
+
+@pytest.mark.parametrize("delimiter", [".", "..", "/", "a/.."])
+def test_H7_a_delimiter_that_names_no_file(delimiter: str) -> None:
+    with pytest.raises(DockerfileError, match=f"<<{delimiter} names no file"):
+        step(Copy, f"COPY <<{delimiter} /dir/\n1\n{delimiter}\n")
+
+
+@pytest.mark.parametrize(
     ("body", "wanted"),
     [
         ("$V ${V} ${U:-d} $U.", "1 1 d ."),

@@ -123,6 +123,20 @@ def test_what_is_no_blob_and_no_layer_is_named(store: Store) -> None:
     }  # fmt: skip
 
 
+def test_a_file_among_directories_is_named_and_keeps_nothing_from_being_looked_at(
+    store: Store,
+) -> None:
+    for place in ("blobs", "layers"):
+        Path(store.path, place, "a file").write_text("x")
+    put(store, "a:1", b"one")
+    Path(store.path, "settled").unlink()
+    with Store.open(store.path):
+        Path(store.path, "layers", "full", "x").mkdir(parents=True)
+        problems, run = check(store)
+    found = {"blobs/a file", "layers/a file", "layers/full/x"}
+    assert {one.path for one in problems} == found and run.progress.names == 1
+
+
 def test_an_index_that_cannot_be_read_is_named(store: Store) -> None:
     Path(store.path, "index.json").write_text("{")
     problems, _ = check(store)
