@@ -12,11 +12,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from assembler.cache.base import Record
 from assembler.cache.rows import SCHEMA, TABLES, Row, insertion, layer_row, seal, step_row
+from assembler.cache.told import Told
 from assembler.cache.variants import same_tar
 from assembler.errors import StoreError
 from assembler.linux.claims import held
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PATIENCE = 30.0  # seconds
+_WRITE_VERSION, _LATEST_FORMAT = 18, 2  # the byte of a database's header, and what it may be
 _UNWRITABLE = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOLFS,
@@ -68,6 +71,7 @@ class LocalCache:
         self._tell = tell
         self._lock = threading.Lock()
         self._writable = True
+        self._told = Told()
         self._file = _identity(path)
         try:
             self._database = self._opened()
@@ -83,6 +87,7 @@ class LocalCache:
         """What is used where the database gives `error`."""
         damaged = isinstance(error, _Newer | _Garbled) or _code(error) in _DAMAGED
         damaged = damaged or os.path.isdir(self._path)
+        damaged = damaged or (_code(error) == sqlite3.SQLITE_READONLY and _is_of_later(self._path))
         if _code(error) in _UNWRITABLE and not damaged:
             return self._unwritable(error)
         aside = False
@@ -220,7 +225,9 @@ class LocalCache:
             ).fetchall()
             self._delete("steps", "identity", [row for row in rows if _of(steps, row[0])])
 
-        self._transaction(forget)
+        with self._lock:
+            self._told = Told()
+            self._transaction(forget)
 
     def _delete(self, table: str, column: str, lost: Sequence[tuple[str, ...]]) -> None:
         """Delete the rows that have one of `lost` in a column without an index, in one pass."""
@@ -235,16 +242,20 @@ class LocalCache:
         """The rows of `table` that are `where`, as they were inserted."""
         with self._lock:
             rows = self._rows(f"SELECT * FROM {table} WHERE {where}", values)
-        return [row[:-1] for row in rows if row[-1] == seal(table, row[:-1])]
+            found = [row[:-1] for row in rows if row[-1] == seal(table, row[:-1])]
+            self._told.read(table, found)
+        return found
 
-    def change(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+    def change(self, statements: Sequence[tuple[str, Row]]) -> None:
         """Execute all of `statements`, or none. Raises StoreError."""
 
-        def execute() -> None:
-            for statement, values in statements:
-                self._database.execute(statement, values)
+        with self._lock:
+            self._told.changed(statements)
+            self._transaction(lambda: self._execute(statements))
 
-        self._transaction(execute)
+    def _execute(self, statements: Iterable[tuple[str, Row]]) -> None:
+        for statement, values in statements:
+            self._database.execute(statement, values)
 
     def _row(self, table: str, where: str, *values: str) -> Row | None:
         rows = self.select(table, where, *values)
@@ -253,31 +264,40 @@ class LocalCache:
     def _rows(
         self, query: str, values: Sequence[str] = (), each: Callable[[Row], Row] = tuple
     ) -> list[Row]:
-        """What `query` gives, of each row what `each` makes of it; nothing where the database is
-        damaged. The lock is held."""
+        """What `query` gives, of each row what `each` makes of it; where the database is damaged, of
+        what was told before. The lock is held."""
+
+        def read() -> list[Row]:
+            return list(map(each, self._database.execute(query, values)))
+
         try:
-            return self._patiently(lambda: list(map(each, self._database.execute(query, values))))
+            return self._patiently(read)
         except sqlite3.DatabaseError as error:
             self._lose(error)
-            return []
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return self._patiently(read)
+        return []
 
     def _transaction(self, work: Callable[[], object]) -> None:
-        def write() -> None:
-            with self._database:
-                work()
-
-        with self._lock:
-            if not self._writable:
-                return
+        """Do `work` as a whole, or not at all. The lock is held."""
+        if self._writable:
             try:
-                self._patiently(write)
+                self._patiently(partial(self._whole, work))
             except sqlite3.DatabaseError as error:
                 self._lose(error)
 
+    def _whole(self, work: Callable[[], object]) -> None:
+        with self._database:
+            work()
+
     def _lose(self, error: sqlite3.DatabaseError) -> None:
-        """Go on without the database that gave `error`."""
+        """Go on without the database that gave `error`, but with what this process knows of it."""
         self._database.close()
         self._database = self._instead(error)
+        if self._writable:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                again = partial(self._execute, list(self._told.statements()))
+                self._patiently(partial(self._whole, again))
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """What `work` gives, called again while another process has the database locked: SQLite's
@@ -330,6 +350,17 @@ def _of(wanted: Callable[[Digest], bool], found: object) -> bool:
 def _code(error: sqlite3.DatabaseError) -> int:
     """SQLite's primary code, 0 for an error of our own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_of_later(path: str) -> bool:
+    """Whether the header of the database at `path` says that only a later SQLite may write it (database
+    file format, 1.3.3): a damaged byte, which would keep it as it is for ever."""
+    try:
+        with open(path, "rb") as stream:
+            header = stream.read(_WRITE_VERSION + 1)
+    except OSError:
+        return False
+    return len(header) > _WRITE_VERSION and header[_WRITE_VERSION] > _LATEST_FORMAT
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -418,7 +449,7 @@ def set_aside(path: str) -> None:
     number = 1
     while os.path.lexists(f"{path}.bak-{number}"):
         number += 1
-    os.rename(path, f"{path}.bak-{number}")
-    for suffix in ("-wal", "-shm"):
+    for suffix in ("-wal", "-shm"):  # first: beside a file of that name, others make their own
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)
+    os.rename(path, f"{path}.bak-{number}")

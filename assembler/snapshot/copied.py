@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from assembler.snapshot.overlay import OverlaySnapshotter
 from assembler.snapshot.written import WatchedTree
 
 _PIECE = 1 << 20
+_COARSE = 5  # CLOCK_REALTIME_COARSE of clock_gettime(2)
+_LONGEST = 0.02  # seconds that a tick of that clock may take, and some more
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +125,24 @@ def _noting_links(changes: Iterable[Entry], links: list[Entry]) -> Iterator[Entr
 
 
 def marks(tree: str) -> Marks:
-    """What tells whether a path of the directory `tree` was changed since."""
+    """What tells whether a path of the directory `tree` was changed since. What is changed from now
+    on has a later time than all that is there: kernels before 6.13 give files the time of their last
+    tick."""
     owners = read_table(tree)
     found = {"": _mark(tree, os.stat(tree))}
     for path, item in _walk(tree):
         status = item.stat(follow_symlinks=False)
         if not stat.S_ISSOCK(status.st_mode):  # no layer holds one
             found[path] = _mark(item.path, status, owners.get(path, ROOT))
+    _await_tick(max(max(mark.ctime, mark.born) for mark in found.values()))
     return found
+
+
+def _await_tick(newest: int) -> None:
+    """Wait until a file that is changed gets a later time than `newest`, where that is of the past."""
+    end = time.monotonic() + _LONGEST
+    while time.clock_gettime_ns(_COARSE) <= newest and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def _mark(location: str, status: os.stat_result, owner: Owner = ROOT) -> Mark:

@@ -18,6 +18,7 @@ from assembler.cancellation import Cancellation
 from assembler.oci.descriptor import MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.store import Store
+from tests.clocks import tick
 
 BLOCK = 100_000
 
@@ -61,6 +62,7 @@ def test_a_store_within_its_bounds_is_looked_through_once(store: Store) -> None:
     assert due(store.path, bound(10 * BLOCK), time.time())
     at(store, bound(10 * BLOCK))
     assert not due(store.path, bound(10 * BLOCK), time.time())
+    tick(Path(store.path).parent)
     layer(store, "b")
     assert due(store.path, bound(10 * BLOCK), time.time())
 
@@ -147,14 +149,15 @@ def test_a_layer_that_was_made_anew_is_counted_anew(store: Store) -> None:
     at(store, bound(10 * BLOCK))
     (path / "file").unlink()
     path.rmdir()
+    tick(Path(store.path).parent)
     path.mkdir()
     (found,) = usage.usages(store.path, {}, time.time(), lambda: None)
     assert found.size < BLOCK
 
 
 def test_layers_whose_blocks_may_still_change_are_not_noted(store: Store) -> None:
-    layer(store, "a")
-    at(store, bound(10 * BLOCK), time.time())
+    path = layer(store, "a")
+    at(store, bound(10 * BLOCK), path.stat().st_ctime + 59)
     assert measured.sizes(store.path) == {}
     assert measured.read(store.path) is not None
 

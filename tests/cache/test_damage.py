@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from assembler.cache.local import LocalCache, damage
 from assembler.cancellation import Cancellation
+from assembler.engine import execution
 from assembler.engine.services import Sandbox, Services
 from assembler.linux.cgroups import unlimited
 from assembler.oci.digest import Digest
@@ -197,6 +200,39 @@ def test_CR08_a_damaged_database_never_changes_an_image(
     again = [damaged.workshop.build(TEXT).digest for _ in range(2)]
     assert again == [damaged.digest] * 2
     assert damaged.workshop.runtime.ran == [], "the third build finds what the others made"
+
+
+def test_CR08_a_database_that_is_lost_in_the_middle_of_a_build_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was seen that nothing is to run, and no namespace was entered."""
+    caches: list[LocalCache] = []
+
+    class Noting(Keeping):
+        def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
+            caches.append(cache)
+            return super().services(store, cache, cancellation)
+
+    workshop = Noting(tmp_path)
+    workshop.remote.files["https://example.invalid/f"] = b"fetched"
+    (workshop.context / "f").write_text("f")
+    first = workshop.build(TEXT)
+    decide = execution.needs_sandbox
+
+    def then_lost(*given: Any) -> bool:
+        needed = decide(*given)
+        error = sqlite3.DatabaseError("damaged")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        caches[-1]._lose(error)
+        return needed
+
+    monkeypatch.setattr(execution, "needs_sandbox", then_lost)
+    (workshop.context / "g").write_text("new")
+    second = workshop.build(TEXT)
+    assert workshop.runtime.ran == []
+    assert [a == b for a, b in zip(first.layers, second.layers, strict=True)] == [
+        True, True, False, True,
+    ]  # fmt: skip
 
 
 def test_CR08_without_damage_nothing_runs(damaged: Damaged) -> None:

@@ -301,6 +301,13 @@ def test_G1_an_ignore_file_that_is_a_link_is_refused(root: Path) -> None:
         directory_context(str(root), "", "")
 
 
+def test_G1_an_ignore_file_that_never_ends_is_refused(root: Path) -> None:
+    with open(root / ".dockerignore", "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UsageError, match="larger than 16777216 bytes"):
+        directory_context(str(root), "", "")
+
+
 @pytest.mark.parametrize("rules", ["*", "Dockerfile\n.dockerignore", "**\n!f"])
 def test_G6_a_hidden_dockerfile_is_read_and_not_copyable(root: Path, rules: str) -> None:
     (root / "Dockerfile").write_text("FROM scratch\n")

@@ -5,6 +5,7 @@ The server says what a script tells it, byte by byte.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 import ssl
@@ -313,6 +314,18 @@ def test_R7_another_range_is_never_spliced(fetch: Fetch, server: Server, wrong: 
     assert "range" not in server.asked[2]
 
 
+def test_R7_a_size_that_is_none_is_not_believed(fetch: Fetch, server: Server) -> None:
+    def half(connection: socket.socket, _: dict[str, str]) -> None:
+        head = b'HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\nETag: "1"\r\n\r\n'
+        connection.sendall(head + b"1388\r\n" + CONTENT[:5000] + b"\r\n")
+        connection.close()
+
+    place = f"bytes 5000-{len(CONTENT) - 1}/{'9' * 5000}"
+    server.replies = [half, answer(CONTENT[5000:], 206, Content_Range=place)]
+    assert fetch.content(fetch(server.url)) == CONTENT
+    assert server.asked[1]["range"] == "bytes=5000-"
+
+
 def test_R7_a_chunked_answer_that_ends_early(fetch: Fetch, server: Server) -> None:
     def half(connection: socket.socket, _: dict[str, str]) -> None:
         connection.sendall(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
@@ -514,6 +527,14 @@ def test_18_4_credentials_of_a_url_are_sent_and_not_kept(
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"s3cret" not in path.read_bytes() and b"pa:ss" not in path.read_bytes()
+
+
+def test_what_is_no_utf_8_is_sent_as_it_is(fetch: Fetch, server: Server) -> None:
+    """A Dockerfile may be in another encoding."""
+    server.replies = [answer()]
+    fetch(f"{server.url}/\udce9?\udcff", credentials="user:\udce9")
+    assert server.asked[0]["path"] == "/p/file/%E9?%FF"
+    assert base64.b64decode(server.asked[0]["authorization"].removeprefix("Basic ")) == b"user:\xe9"
 
 
 def test_18_4_no_message_shows_a_query(fetch: Fetch, server: Server) -> None:

@@ -295,6 +295,18 @@ def test_C29_times_of_the_commit(client: Client, upstream: Upstream) -> None:
     assert now is not None and now.mtime > (MADE + 1) * 1_000_000_000
 
 
+@pytest.mark.parametrize("time", ["-5", "9" * 30])
+def test_C29_a_commit_may_say_any_time(client: Client, upstream: Upstream, time: str) -> None:
+    upstream.commit(f="one")
+    text = upstream("cat-file", "commit", "HEAD").replace(f" {MADE} ", f" {time} ")
+    (upstream.path / "written").write_text(f"{text}\n")
+    commit = upstream("hash-object", "-t", "commit", "-w", "--literally", "written")
+    upstream("update-ref", "refs/heads/main", commit)
+    tree = client.tree(upstream.url, "main", commit_times=True)
+    assert [entry.mtime for entry in tree.children("")] == [0]
+    assert client.repositories.commit_time(str(client.place)) == 0
+
+
 def test_C29_a_subdirectory_is_the_root(client: Client, upstream: Upstream) -> None:
     upstream.commit(a__b__f="f", other="o")
     assert files(client.tree(upstream.url, subdirectory="a/b")) == {"f": "f"}
@@ -337,6 +349,24 @@ def test_B13_a_kept_git_directory_says_nothing_of_this_machine(
     assert files(client.tree(upstream.url, "main", keep=True)) == first
     status = Upstream(client.place)("status", "--porcelain")
     assert status == ""
+
+
+def test_B13_nor_do_those_of_submodules(client: Client, upstream: Upstream, tmp_path: Path) -> None:
+    inner, middle = upstream_at(tmp_path / "inner.git"), upstream_at(tmp_path / "middle.git")
+    inner.commit(i="i")
+    middle("submodule", "--quiet", "add", "../inner.git", "in")
+    middle("commit", "-qm", "x")
+    upstream("submodule", "--quiet", "add", "--name", "a/b", "../middle.git", "dep")
+    upstream("commit", "-qm", "x")
+    inner.commit(i="more")  # so what is asked for is a commit that no branch is at
+    with served(tmp_path) as address:
+        first = files(client.tree(f"{address}/upstream.git", "main", keep=True))
+        time.sleep(1.1)
+        again = files(client.tree(f"{address}/upstream.git", "main", keep=True))
+        assert Upstream(client.place)("status", "--porcelain") == ""
+    assert again == first and ".git/modules/a/b/modules/in/index" in first
+    assert not [name for name in first if "FETCH_HEAD" in name or "/hooks/" in name]
+    assert not [name for name, text in first.items() if str(client.directory) in text]
 
 
 def test_C29_submodules_of_submodules_and_relative_ones(
@@ -463,6 +493,20 @@ def test_locks_of_a_git_that_was_killed_are_no_obstacle(client: Client, upstream
     assert not list(bare(client).rglob("tmp_pack*"))
 
 
+def test_locks_of_branches_and_tags_are_no_obstacle(client: Client, upstream: Upstream) -> None:
+    """All of them are fetched for a commit that is named by its first digits."""
+    commit = upstream.commit(f="one")
+    upstream("tag", "v1")
+    upstream("branch", "a/b")
+    assert client.commit(upstream.url, commit[:8]) == commit
+    second = upstream.commit(f="two")
+    upstream("tag", "--force", "v1")
+    upstream("branch", "--force", "a/b")
+    for name in ("refs/tags/v1", "refs/remotes/origin/a/b", "refs/remotes/origin/main"):
+        (bare(client) / f"{name}.lock").write_text("")
+    assert client.commit(upstream.url, second[:8]) == second
+
+
 def test_broken_objects_are_fetched_again(client: Client, upstream: Upstream) -> None:
     upstream.commit(f="one")
     client.tree(upstream.url)
@@ -483,6 +527,32 @@ def test_a_repository_half_made_is_made_anew(client: Client, upstream: Upstream)
     place.mkdir()
     (place / "config").write_text("")
     assert files(client.tree(upstream.url)) == {"f": "one"}
+
+
+def test_a_repository_half_made_is_not_looked_for_above_the_store(
+    client: Client, upstream: Upstream
+) -> None:
+    """The store may be in a checkout, and git makes the objects' directory last of all."""
+    upstream.commit(f="one")
+    client.tree(upstream.url)
+    users = Upstream(client.directory)
+    users("init", "-q", "-b", "main")
+    place = bare(client)
+    shutil.rmtree(place / "objects")
+    assert files(client.tree(upstream.url)) == {"f": "one"}
+    assert (place / "objects").is_dir() and users("for-each-ref") == ""
+
+
+def test_B7_no_setting_of_the_repository_that_the_user_is_in_is_read(
+    client: Client, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = upstream.commit(f="one")
+    users, other = upstream_at(tmp_path / "users"), upstream_at(tmp_path / "other")
+    other.commit(f="other")
+    users("config", f"url.{other.url}.insteadOf", upstream.url)
+    monkeypatch.chdir(users.path)
+    assert client.commit(upstream.url, "main") == commit
+    assert files(client.tree(upstream.url, "main")) == {"f": "one"}
 
 
 def test_fetches_of_one_repository_take_turns(client: Client, upstream: Upstream) -> None:
@@ -651,13 +721,14 @@ def smart(base: Path) -> Iterator[Smart]:
 
 
 def basic(text: str) -> str:
-    return f"basic {base64.b64encode(text.encode()).decode()}"
+    return f"basic {base64.b64encode(text.encode('latin-1')).decode()}"
 
 
 @pytest.mark.parametrize(
     ("secrets", "expected"),
     [
         ({"GIT_AUTH_TOKEN": "t"}, basic("x-access-token:t")),
+        ({"GIT_AUTH_TOKEN": "\xe9"}, basic("x-access-token:\xe9")),
         ({"GIT_AUTH_HEADER": "Bearer t\n"}, "Bearer t"),
         ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_HEADER": "Bearer h"}, "Bearer h"),
         ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_TOKEN.HOST": "mine"}, basic("x-access-token:mine")),
@@ -672,7 +743,7 @@ def test_C29_secrets_authenticate(
     with smart(tmp_path) as server:
         host = server.url.removeprefix("http://")
         client.secrets = {
-            id.replace("HOST", host): (lambda value=value: value.encode())
+            id.replace("HOST", host): (lambda value=value: value.encode("latin-1"))
             for id, value in secrets.items()
         }
         server.token = expected
@@ -808,6 +879,14 @@ def test_C29_over_ssh_with_the_agent(
     lines = told.read_text().splitlines()
     assert all(line.startswith("/agent.socket ") and "BatchMode=yes" in line for line in lines)
     assert any("-p 2222" in line for line in lines) == (":2222" in form)
+
+
+def test_C29_over_ssh_to_a_path_that_is_no_utf_8(client: Client, tmp_path: Path) -> None:
+    upstream = upstream_at(tmp_path / "\udce9.git")
+    upstream.commit(f="one")
+    script = 'for last; do :; done\nexec sh -c "$last"'
+    client.variables = {"PATH": program(tmp_path / "bin", "ssh", script)}
+    assert files(client.tree(f"me@host:{upstream.path}")) == {"f": "one"}
 
 
 @pytest.mark.parametrize(

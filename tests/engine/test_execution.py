@@ -88,7 +88,7 @@ class ScriptedRuntime(FakeRuntime):
     def __init__(self) -> None:
         super().__init__()
         self.mounts: list[RunMount] = []
-        self.meeting = threading.Barrier(2, timeout=20)
+        self.meeting = threading.Barrier(2, timeout=60)
 
     def execute(
         self,

@@ -246,7 +246,7 @@ def test_T7_a_step_sees_nothing_below_a_layer_whose_root_is_opaque(bench: Bench)
 
 def test_blobs_of_layers_that_are_to_be_unpacked_are_fetched_together(bench: Bench) -> None:
     bench.image("parts", *({f"{n}/f": "x"} for n in range(3)))
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=60)
     bench.fetching = together.wait
     bench.build('FROM parts\nRUN ["sh", "write /made 1"]\n')
     assert sorted(bench.moved) == [("pull", f"parts/{n}") for n in range(3)]

@@ -12,7 +12,7 @@ from assembler.errors import Cancelled, StepError
 
 
 def test_independent_stages_run_at_once() -> None:
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=60)
 
     def work(index: int) -> int:
         if index < 2:
@@ -44,7 +44,7 @@ def test_the_first_error_is_raised_and_cancels_the_rest() -> None:
     def work(index: int) -> int:
         if index == 0:
             raise StepError("it broke")
-        assert cancellation.wait(10), "the failure of another stage cancels this one"
+        assert cancellation.wait(60), "the failure of another stage cancels this one"
         cancellation.check()
         return index
 
@@ -83,7 +83,7 @@ def test_a_cancelled_build_raises_cancelled_with_the_signal() -> None:
 @pytest.mark.parametrize("signal", [0, 2])
 def test_what_fails_while_a_signal_ends_the_build_is_not_blamed(signal: int) -> None:
     def work(index: int) -> int:
-        assert cancellation.wait(10)
+        assert cancellation.wait(60)
         raise StepError("the sandbox is gone")
 
     with Cancellation() as cancellation:
@@ -107,7 +107,7 @@ def test_what_is_done_beside_stages_is_one_thing_after_the_other_at_a_lower_prio
     def work(index: int) -> int:
         for number in range(3):
             scheduler.beside(partial(task, number))
-        assert over.wait(10), "it is done while the stage runs"
+        assert over.wait(60), "it is done while the stage runs"
         return os.getpriority(os.PRIO_PROCESS, 0)
 
     with Cancellation() as cancellation:
@@ -133,13 +133,13 @@ def test_what_has_not_begun_beside_stages_when_they_are_done_is_left_undone(
 
     def first() -> None:
         begun.set()
-        ended.wait(10)
+        ended.wait(60)
         done.append("first")
 
     def work(index: int) -> int:
         scheduler.beside(first)
         scheduler.beside(lambda: done.append("second"))
-        assert begun.wait(10)
+        assert begun.wait(60)
         return index
 
     with Cancellation() as cancellation:
@@ -155,7 +155,7 @@ def test_an_error_beside_stages_is_as_one_of_a_stage() -> None:
 
     def work(index: int) -> int:
         scheduler.beside(fail)
-        assert cancellation.wait(10)
+        assert cancellation.wait(60)
         cancellation.check()
         return index
 

@@ -217,6 +217,6 @@ def test_CN01_the_process_is_gone_when_it_is_not_needed_any_more(
     thread.join()
     os.close(keep_open)
     with pytest.raises(ProcessLookupError):
-        for _ in range(500):  # until the zygote has reaped it
+        for _ in range(6000):  # until the zygote has reaped it
             os.kill(readers[0], 0)
             time.sleep(0.01)

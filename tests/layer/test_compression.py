@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import itertools
 import lzma
+import os
 import random
 import tarfile
 import threading
@@ -234,6 +236,18 @@ BAD = {
     "xz cut": GOOD["xz"][:-1],
     "xz damaged": flipped(GOOD["xz"], len(GOOD["xz"]) // 2),
 }
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_stream_that_cannot_be_read_is_not_taken_for_a_damaged_one(name: str) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(100)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        reader(Broken(GOOD[name])).read()
 
 
 @pytest.mark.parametrize("name", BAD)

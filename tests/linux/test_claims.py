@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -112,3 +113,15 @@ def test_a_lock_that_is_held_is_waited_for_until_the_check_raises(tmp_path: Path
         pass
     with held(str(tmp_path), check):
         pass
+
+
+def test_more_dead_owners_than_files_can_be_open_are_swept(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / str(number) / "inside").mkdir(parents=True)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        sweep(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert os.listdir(tmp_path) == []

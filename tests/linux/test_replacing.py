@@ -85,3 +85,10 @@ def test_what_died_long_ago_goes_and_what_is_being_written_stays(tmp_path: Path)
         os.utime(tmp_path / name, (1, 1))
     sweep(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == [".directory", ".new", "old"]
+
+
+def test_a_file_may_have_the_longest_name(form: str, tmp_path: Path) -> None:
+    for name in ("n" * 255, "漢" * 85, "é" * 127):
+        with replacing(str(tmp_path / name)) as stream:
+            stream.write(name.encode())
+    assert len(os.listdir(tmp_path)) == 3

@@ -114,7 +114,7 @@ def sandboxed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
             input=script,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done

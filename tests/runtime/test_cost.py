@@ -24,7 +24,7 @@ def children(pid):
     alive = [one for one in found if read(f"/proc/{one}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])]
     return alive + [below for one in alive for below in children(one)]
 def until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

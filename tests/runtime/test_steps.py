@@ -305,7 +305,7 @@ def test_N1_without_network_there_is_a_loopback_device_alone(
     sandboxed(
         """
 assert show("ls /sys/class/net", network="none") == "lo"
-assert run("ping -c 1 -w 5 127.0.0.1", network="none")[0] == 0
+assert run("ping -c 1 -w 60 127.0.0.1", network="none")[0] == 0
 for mode in ("default", "host"):
     assert set(show("ls /sys/class/net", network=mode).split()) == set(os.listdir("/sys/class/net"))
 """,

@@ -22,12 +22,12 @@ from assembler.store.leases import Lease, collecting
 from assembler.store.store import Store
 
 HOLDER = """\
-import sys, time
+import sys
 from assembler.store.store import Store
 with Store.open(sys.argv[1]) as store:
     store.hold(sys.argv[2])
     print(flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -35,10 +35,12 @@ with Store.open(sys.argv[1]) as store:
 def holder(store: str, item: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds `item`, killed at the end."""
     command = [sys.executable, "-c", HOLDER, store, item]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"\n"
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def held(store: str) -> set[str]:
@@ -111,7 +113,7 @@ def test_nobody_begins_to_use_anything_while_it_is_decided_what_goes(tmp_path: P
         thread = threading.Thread(target=use)
         thread.start()
         assert not done.wait(0.2)
-    assert done.wait(10)
+    assert done.wait(60)
     thread.join()
     assert held(path) == {"a"}
     lease.close()
@@ -143,6 +145,32 @@ def test_notes_of_many_commands_become_one(tmp_path: Path) -> None:
     uses.compact(notes, time.time(), lambda item: item == "often", 1)
     assert os.listdir(notes) == ["summary"]
     assert set(uses.read(notes, time.time())) == {"often"}
+
+
+@pytest.mark.parametrize("notes", [0, 120])
+def test_RS02_the_lease_of_a_killed_process_is_swept_from_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: int
+) -> None:
+    """By `assemble prune`, for one: there is no room for a note, nor for a summary of many."""
+    path = str(tmp_path / "store")
+    Store.open(path).close()
+    Path(path, "leases").mkdir()
+    Path(path, "leases", "dead").write_text("a\n")
+    for number in range(notes):
+        (Path(path, "uses") / str(number)).parent.mkdir(exist_ok=True)
+        (Path(path, "uses") / str(number)).write_text("b\n")
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "makedirs", full)
+    monkeypatch.setattr(uses, "replacing", full)
+    leases.sweep(path)
+    assert os.listdir(os.path.join(path, "leases")) == []
+    assert held(path) == set()
+    monkeypatch.undo()
+    found = uses.read(os.path.join(path, "uses"), time.time())
+    assert {item: use.count for item, use in found.items()} == ({"a": 1, "b": 120} if notes else {})
 
 
 def test_a_spoilt_note_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from assembler.store import settled
 from assembler.store.disk import Disk, Fsync
 from assembler.store.leases import collecting
 from assembler.store.store import Store
+from tests.clocks import tick
 
 LATER = 10_000  # seconds: more than the kernel waits with writing, where it is as usual
 
@@ -104,7 +104,7 @@ def test_a_layer_made_anew_under_an_old_name_is_another(machine: Machine) -> Non
     machine.time += LATER
     machine.command("b")
     machine.layer("a").rmdir()
-    time.sleep(0.02)  # a tick of the file system's clock
+    tick(machine.store.parent)
     machine.layer("a").mkdir()
     machine.boot = "second"
     assert machine.command() == []
