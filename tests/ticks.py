@@ -10,11 +10,11 @@ def tick(root: Path) -> None:
     """Wait until what is changed now has another time than all that is below `root`: it is that of
     the kernel's last tick, and may be some milliseconds old (before Linux 6.13 whoever looks)."""
     probe = root.with_name(f"{root.name}.tick")
-    newest = max(path.lstat().st_ctime_ns for path in (root, *_below(root)))
-    while True:
+    taken = {path.lstat().st_ctime_ns for path in (root, *_below(root))}
+    probe.touch()
+    while probe.stat().st_ctime_ns in taken:
         probe.touch()
-        if probe.stat().st_ctime_ns > newest:
-            return probe.unlink()
+    probe.unlink()
 
 
 def _below(root: Path) -> list[Path]:

@@ -8,7 +8,12 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv >/dev/null
+        patient="-o Acquire::Retries=5 -o DPkg::Lock::Timeout=600"
+        # shellcheck disable=SC2086
+        apt-get update -q $patient >/dev/null
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q $patient --no-install-recommends \
+            python3-venv >/dev/null
     else
         echo "Python's venv is missing: apt-get install python3-venv" >&2
         exit 1
