@@ -13,7 +13,6 @@ from assembler.access import Access
 from assembler.caches import Caches
 from assembler.cancellation import Cancellation
 from assembler.engine.ledger import Ledger
-from assembler.engine.services import NoMounts, Services
 from assembler.environment import Environment
 from assembler.errors import (
     AssemblerError,
@@ -24,20 +23,14 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Event, Sink, VertexProgress, Warned, discard
-from assembler.layer.compression import Compression
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.entitlements import device_allowance
-from assembler.plan.make import PlanRequest
-from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
-from assembler.planning import Planner
 from assembler.pulling import pulling
 from assembler.remotes import Remotes
-from assembler.request import BuildRequest
 from assembler.values import replace
 
 if TYPE_CHECKING:
@@ -46,9 +39,15 @@ if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
     from assembler.delivery import Delivery
     from assembler.engine.earlier import Earlier
+    from assembler.engine.services import Services
+    from assembler.layer.compression import Compression
     from assembler.net.agent import Agents
     from assembler.output.base import Output
     from assembler.plan.forecast import Forecast
+    from assembler.plan.make import PlanRequest
+    from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
+    from assembler.planning import Planner
+    from assembler.request import BuildRequest
     from assembler.sandboxes import Sandboxes
     from assembler.store.working import Tell, Turn
 
@@ -137,7 +136,6 @@ class Builder:
                 limits=archive_limits,
             )
         )
-        self._planner = Planner(self.images, self.remotes, sink, clock)
         self.images.cached = self._caches.layers()  # what earlier builds took from caches
 
     def __enter__(self) -> Builder:
@@ -254,6 +252,9 @@ class Builder:
 
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
+        from assembler.engine.services import NoMounts, Services
+        from assembler.plan.entitlements import device_allowance
+
         main = {} if request.context is None else {"": request.context}
         cache = self._caches.records(request)
         self.images.cached = cached = self._caches.layers(request)
@@ -423,6 +424,12 @@ class Builder:
     def _usual_agent(self) -> str:
         """The socket of the agent that git uses, empty for none."""
         return self._agents.usual() if self._given_agents else ""
+
+    @property
+    def _planner(self) -> Planner:
+        from assembler.planning import Planner
+
+        return Planner(self.images, self.remotes, self._sink, self._clock)
 
     @property
     def _sandboxes(self) -> Sandboxes:

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from assembler.cancellation import Cancellation
-from assembler.engine.services import Described, Services, Take, nothing_more
 from assembler.errors import LayerError
 from assembler.events import Sink, Warned
 from assembler.images import Images, host_platform
@@ -19,8 +18,6 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
-from assembler.plan.plan import Plan
-from assembler.request import BuildRequest
 from assembler.store.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +28,11 @@ if TYPE_CHECKING:
     from assembler.cache.local import LocalCache
     from assembler.cache.places import CacheSource
     from assembler.engine.earlier import Elsewhere
+    from assembler.engine.services import Described, Services
+    from assembler.engine.take import Take
     from assembler.imports import SharedCaches
+    from assembler.plan.plan import Plan
+    from assembler.request import BuildRequest
 
 
 class Caches:
@@ -177,6 +178,8 @@ class Caches:
     def inline(self, request: BuildRequest, services: Callable[[], Services]) -> Described:
         """What gives the cache that leads to the image of `request` as a field of its configuration,
         where that is asked for."""
+        from assembler.engine.services import nothing_more
+
         if not any(target.inline for target in request.cache_to):
             return nothing_more
 

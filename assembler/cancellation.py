@@ -36,7 +36,7 @@ class Cancellation:
         self._event = threading.Event()
         self._closed = False
         self._signal = 0
-        self._seconds: float | None = None
+        self._expired = ""
         self._later: Callable[[], None] | None = None
         self._last_acts: list[Callable[[], None]] = []
 
@@ -49,13 +49,13 @@ class Cancellation:
         elif signal and self._later is None:
             self._later = lambda: self.cancel(signal)
 
-    def expire(self, seconds: float) -> None:
-        """Ask everything to stop because the build has had its `seconds`."""
+    def expire(self, seconds: float, what: str = "build") -> None:
+        """Ask everything to stop because `what` was asked for has had its `seconds`."""
         if not self._event.is_set():
-            self._seconds = seconds
+            self._expired = f"the {what} took longer than {seconds:g} s"
             self.cancel()
         elif self._later is None:
-            self._later = lambda: self.expire(seconds)
+            self._later = lambda: self.expire(seconds, what)
 
     def renew(self) -> None:
         """Let work begin again after a failed step asked everything to stop, and everything has.
@@ -96,7 +96,7 @@ class Cancellation:
     @property
     def asked(self) -> bool:
         """Whether a signal or the end of the time came first, not a failed step."""
-        return self._signal != 0 or self._seconds is not None
+        return self._signal != 0 or bool(self._expired)
 
     @property
     def signal(self) -> int:
@@ -108,8 +108,8 @@ class Cancellation:
         long loop."""
         if not self._event.is_set():
             return
-        if self._seconds is not None:
-            raise TimedOut(f"the build took longer than {self._seconds:g} s")
+        if self._expired:
+            raise TimedOut(self._expired)
         raise Cancelled(signal=self._signal)
 
     def wait(self, seconds: float) -> bool:

@@ -23,6 +23,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from assembler.source import Span
 
 
@@ -227,4 +229,13 @@ class Cancelled(AssemblerError):
 
 
 class TimedOut(Cancelled):
-    """The build took longer than it was given."""
+    """It took longer than it was given."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error`, what caused it, what caused that, and so on, each once: chains can be circular."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__

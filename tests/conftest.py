@@ -11,14 +11,14 @@ import json
 import os
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,27 @@ import hypothesis
 import pytest
 import zstandard
 
-from tests.served import Relay, serving
+from tests.served import Relay, reserved_port, serving
 
 ROOT = Path(__file__).parent.parent
 BASES = {"debian": "", "golang": "golang-go,ca-certificates"}
 
-hypothesis.settings.register_profile(
-    "repeatable",
-    database=None,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # of the machine, not of the test
+UNTIMED = hypothesis.settings(
+    database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.register_profile("thorough", max_examples=2_000, database=None, deadline=None)
+hypothesis.settings.register_profile("repeatable", UNTIMED, derandomize=True)
+hypothesis.settings.register_profile("thorough", UNTIMED, max_examples=2_000)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Signals that whoever started the tests ignores, as a shell does for what it starts with `&`,
+    would be ignored by every builder that a test ends by one; and files would have the modes that
+    the mask of that one leaves."""
+    os.umask(0o022)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -197,6 +204,7 @@ def base_tar(name: str) -> Path:
         if not path.exists():
             partial = path.with_suffix(".partial.tar")
             extra = [f"--include={include}"] if include else []
+            extra.append('--aptopt=Acquire::Retries "5"')
             command = ["mmdebstrap", "--quiet", "--variant=minbase", *extra, "bookworm"]
             subprocess.run([*command, str(partial), apt_mirror()], check=True)
             partial.rename(path)
@@ -264,7 +272,7 @@ class Podman:
             "--events-backend=none", "--runtime=runc", *arguments,
         ]  # fmt: skip
         env = {**environment(self.directory / "store"), "XDG_RUNTIME_DIR": str(self.directory)}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -283,9 +291,18 @@ class Podman:
 
     def _run(self, *command: str) -> str:
         env = {**environment(self.directory / "store"), "XDG_RUNTIME_DIR": str(self.directory)}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+def is_named(path: Path) -> bool:
+    """Whether `path` is in the arguments of a process."""
+    for one in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(path) in one.read_bytes():
+                return True
+    return False
 
 
 @pytest.fixture
@@ -297,17 +314,20 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     directory = Path(tempfile.mkdtemp(prefix="p", dir="/var/tmp"))
     yield Podman(directory)
     for path in directory.rglob("pause.pid"):  # podman keeps its namespaces by a process
-        os.kill(int(path.read_text()), signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while is_named(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)  # conmon, and what it calls when a container is over, end on their own
     remove(directory)
     directory.rmdir()
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> Iterator[int]:
+    """See `reserved_port`."""
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.fixture

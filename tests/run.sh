@@ -26,9 +26,12 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 if [ -n "$missing" ]; then
-    apt-get update -q >/dev/null
+    # A mirror may be busy for a moment, and a machine that has just started at its own upgrades.
+    patient="-o Acquire::Retries=5 -o DPkg::Lock::Timeout=600"
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >/dev/null
+    apt-get update -q $patient >/dev/null
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q $patient --no-install-recommends $missing >/dev/null
 fi
 id "$user" >/dev/null 2>&1 || useradd --create-home --home-dir "$home" --shell /bin/sh "$user"
 for file in /etc/subuid /etc/subgid; do
@@ -36,7 +39,7 @@ for file in /etc/subuid /etc/subgid; do
 done
 
 work=$home/checkout
-rm -rf "$work"
+rm -rf "$work" "/tmp/pytest-of-$user"  # of earlier runs, with files that the user may not remove
 install -d -o "$user" -g "$user" "$home" "$work" "$home/run"
 git -c safe.directory="$top" ls-files -z --cached --others --exclude-standard |
     tar --null --files-from=- --ignore-failed-read -cf - 2>/dev/null | tar -xf - -C "$work"

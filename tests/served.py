@@ -23,9 +23,23 @@ def serving(
 ) -> Iterator[str]:
     """Run docker-registry with its own files in `directory` and its storage in `data`. `more` goes
     into its configuration. Yields host:port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with reserved_port() as port:
+        yield from _serving(port, directory, data, more)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A loopback port that nothing listens on, and that nobody is given who asks for any: it is bound,
+    so that a connection is refused, and who names it may listen there (SO_REUSEADDR, socket(7))."""
+    with socket.socket() as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        yield place.getsockname()[1]
+
+
+def _serving(
+    port: int, directory: Path, data: Path | None, more: Mapping[str, Mapping[str, object]]
+) -> Iterator[str]:
     host = f"127.0.0.1:{port}"
     files = {"rootdirectory": str(data or directory / "data")}
     config = {
@@ -48,11 +62,11 @@ def serving(
             yield host
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait()
 
 
 def _listening(port: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -212,7 +212,7 @@ def test_blobs_come_several_at_once_and_not_too_many(
     contents = [os.urandom(5000) for _ in range(12)]
     made = image(AMD64, *contents, contents[0])
     provide(faulty, made, *contents, tag="1")
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=60)
     faulty.on("GET", "/v2/app/blobs/*", _meeting(together), nth=range(2, 6))
     events: list[Event] = []
     with command(tmp_path, events) as builder:
@@ -233,7 +233,7 @@ def test_little_blobs_come_once_for_two_commands_with_one_turn(
 
     def held(case: Case) -> Answer:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return case.honest()
 
     events: list[Event] = []
@@ -247,7 +247,7 @@ def test_little_blobs_come_once_for_two_commands_with_one_turn(
         )
         faulty.on("GET", "/v2/app/blobs/*", held, nth=1)
         one = threads.submit(first.images.complete, found)
-        assert begun.wait(20)
+        assert begun.wait(60)
         assert len(os.listdir(Path(first.store.path, "working"))) == 1
         other = threads.submit(second.images.complete, again)
         while not any(
@@ -255,8 +255,8 @@ def test_little_blobs_come_once_for_two_commands_with_one_turn(
         ):
             assert not other.done() and not go_on.wait(0.01), "it waits, and says so"
         go_on.set()
-        one.result(20)
-        other.result(20)
+        one.result(60)
+        other.result(60)
     asked_for = [one.path.rpartition("/")[2] for one in faulty.asked("GET", "/v2/app/blobs/*")]
     for content in contents:
         assert asked_for.count(str(Digest.of(content))) == 1
@@ -275,7 +275,7 @@ def test_a_blob_that_fails_stops_the_others(faulty: FaultyRegistry, tmp_path: Pa
     contents = [os.urandom(100_000) for _ in range(3)]
     made = image(AMD64, *contents)
     provide(faulty, made, *contents, tag="1")
-    slow = drip(1000, 0.05)
+    slow = drip(100, 0.05)  # 50 s
     faulty.on("GET", f"/v2/app/blobs/{Digest.of(contents[0])}", slow)
     faulty.on("GET", f"/v2/app/blobs/{Digest.of(contents[1])}", reply(404))
     with command(tmp_path) as builder, pytest.raises(NotFound):

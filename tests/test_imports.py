@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,9 @@ from assembler.imports import SharedCaches
 from assembler.oci.digest import Digest
 from assembler.oci.reference import Reference
 from assembler.store.listings import packed
+from assembler.testing.server import Answer
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import Action, drip, hang
+from tests.registry.rules import Action, Case, drip, hang
 
 SELECTION = Digest.of(b"selection")
 FILES = {"src/app.py": "- 644 0:0  11"}
@@ -81,7 +84,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield Machine(builder, cache, cancellation)
 
 
-def test_what_a_cache_lists_is_kept(machine: Machine, registry: FaultyRegistry) -> None:
+def test_what_a_cache_lists_is_kept(
+    machine: Machine, registry: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 60.0)
     assert machine.caches(registry).listing(SELECTION) == FILES
     assert machine.builder.store.listings.load(str(SELECTION)) == FILES
 
@@ -91,9 +97,31 @@ def test_a_registry_that_takes_its_time_is_not_waited_for(
     machine: Machine, registry: FaultyRegistry, action: Action, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.3)
+    asked = threading.Event()
+
+    @contextmanager
+    def within(seconds: float) -> Iterator[Cancellation]:  # from when it was asked, however late
+        def watch() -> None:
+            asked.wait(60)
+            time.sleep(seconds)
+            limit.cancel()
+
+        with Cancellation() as limit:
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            try:
+                yield limit
+            finally:
+                watcher.join()
+
+    def noticed(case: Case) -> Answer:
+        asked.set()
+        return action(case)
+
+    monkeypatch.setattr(machine.cancellation, "within", within)
     caches = machine.caches(registry)
     assert MADE is not None
-    rule = registry.on("GET", f"/v2/app/blobs/{MADE[0].blob.digest}", action)
+    rule = registry.on("GET", f"/v2/app/blobs/{MADE[0].blob.digest}", noticed)
     assert caches.listing(SELECTION) is None
     assert caches.listing(SELECTION) is None
     assert rule.fired == 1

@@ -65,7 +65,7 @@ def identities(remotes: Remotes, urls: list[str]) -> list[Digest | None]:
 
 
 def test_S11_different_files_are_fetched_side_by_side(remotes: Remotes) -> None:
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=60)
 
     def answer(path: str) -> bytes:
         both.wait()  # breaks unless the other one is asked for meanwhile

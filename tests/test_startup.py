@@ -21,7 +21,7 @@ def imported(*arguments: str, status: int = 0) -> set[str]:
         [sys.executable, "-X", "importtime", "-m", "assembler", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == status, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
@@ -43,7 +43,7 @@ def imported_by_python() -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip() for line in lines}

@@ -15,5 +15,5 @@ if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 [ -x "$venv/bin/pip" ] || "$PYTHON" -m venv "$venv"
-"$venv/bin/pip" install -q --disable-pip-version-check -e "$what"
+"$venv/bin/pip" install -q --disable-pip-version-check --retries 10 --timeout 60 -e "$what"
 "$venv/bin/python" -m compileall -q assembler

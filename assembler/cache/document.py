@@ -8,11 +8,11 @@ that it has its shape: blobs are checked when they come, diff_ids when they are 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Container, Mapping
 from typing import Any
 
 from assembler.cache.base import Record
+from assembler.expressions import expression
 from assembler.oci.config import MAX_CONFIG
 from assembler.oci.descriptor import (
     CACHE_LISTINGS,
@@ -31,8 +31,8 @@ MAX_LISTINGS = 4 << 20  # bytes of the blob of listings
 MANY_LISTINGS = 1000
 _LONGEST = 4096  # characters of a name or a variant
 _LONGEST_INPUTS = 64 << 10  # characters; what is longer is explained to nobody
-_NAME = re.compile(r"[0-9a-f]{64}")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
+_NAME = expression(r"[0-9a-f]{64}")
+_TIME = expression(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 _WHAT = "the cache"
 
 

@@ -51,7 +51,7 @@ def command(
     environment = Environment.read()
     words = [word for text in platforms for word in text.split(",")]
     wanted = [one for word in words if (one := platform_of(word, environment)) is not None]
-    with cancellable(timeout_of(timeout)) as cancellation:
+    with cancellable(timeout_of(timeout), "copy") as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
         from assembler.copies import registries

@@ -49,7 +49,7 @@ def command(
     from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
-    with cancellable(timeout_of(timeout)) as cancellation:
+    with cancellable(timeout_of(timeout), "login") as cancellation:
         from assembler.registry.client import RegistryClient
         from assembler.registry.configuration import RegistryConfiguration
         from assembler.registry.credential import Credential

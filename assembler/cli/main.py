@@ -130,11 +130,11 @@ def _columns() -> int:
 
 
 @contextmanager
-def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
-    """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of `timeout` seconds; after a
-    second signal processes get no more time to end by themselves, a third one ends this process at
-    once, also while a cancelled build is being left; another process removes its files then. A
-    signal that whoever started us ignores, as nohup(1) does, stays ignored."""
+def cancellable(timeout: float | None = None, what: str = "build") -> Iterator[Cancellation]:
+    """A cancellation that SIGINT, SIGTERM and SIGHUP set, and the end of the `timeout` seconds that
+    `what` may take; after a second signal processes get no more time to end by themselves, a third
+    one ends this process at once, also while a cancelled build is being left; another process removes
+    its files then. A signal that whoever started us ignores, as nohup(1) does, stays ignored."""
     received = 0
     inside = True
 
@@ -156,7 +156,7 @@ def cancellable(timeout: float | None = None) -> Iterator[Cancellation]:
     with Cancellation() as cancellation:
         before = [(number, signal.signal(number, on_signal)) for number in numbers]
         if timeout is not None:  # no thread: the user namespace must be entered before any
-            alarm = signal.signal(signal.SIGALRM, lambda *_: cancellation.expire(timeout))
+            alarm = signal.signal(signal.SIGALRM, lambda *_: cancellation.expire(timeout, what))
             before.append((signal.SIGALRM, alarm))
             signal.setitimer(signal.ITIMER_REAL, timeout)
         try:

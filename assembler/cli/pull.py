@@ -48,7 +48,7 @@ def command(
     words = [word for text in platforms for word in text.split(",")]
     if words and all_platforms:
         raise UsageError("--all-platforms with --platform: say which")
-    with cancellable(timeout_of(timeout)) as cancellation:
+    with cancellable(timeout_of(timeout), "pull") as cancellation:
         from assembler.image_names import parse_reference
         from assembler.images import host_platform
         from assembler.pulling import pulling

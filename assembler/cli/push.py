@@ -52,15 +52,18 @@ def command(
     subject, targets = words[0], words[1:] or words[:1]
     if compression_level is not None and not compression:
         raise UsageError("--compression-level needs --compression")
-    with cancellable(timeout_of(timeout)) as cancellation:
+    with cancellable(timeout_of(timeout), "push") as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of
         from assembler.cli.subjects import find, whole
         from assembler.image_names import parse_reference
-        from assembler.layer.compression import by_name
         from assembler.oci.image import Image
 
-        wanted = by_name(compression, compression_level) if compression else None
+        wanted = None
+        if compression:
+            from assembler.layer.compression import by_name
+
+            wanted = by_name(compression, compression_level)
         references = tuple(map(parse_reference, targets))
         with Builder(
             environment,

@@ -19,6 +19,9 @@ Digests = Mapping[ByteSource, bytes]
 """The SHA-256 digests, as bytes, of what somebody has read."""
 NOTHING: Digests = MappingProxyType({})
 
+MAX_TEXT = 16 << 20
+"""Bytes of a text that a context has: a Dockerfile, ignore rules."""
+
 
 class Context(Protocol):
     """A build context."""

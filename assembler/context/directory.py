@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
+from assembler.context.base import MAX_TEXT
 from assembler.context.files import GONE, entry_of, open_beneath, open_directory, unreadable
 from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.context.walk import Walk
@@ -171,7 +172,8 @@ def find_ignore_file(context: str, dockerfile: str) -> Source | None:
     """The ignore file of a build (rule G1), None when there is none.
 
     `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore`, else
-    `.containerignore` in the context. Raises UsageError for one that is a link.
+    `.containerignore` in the context. Raises UsageError for one that is a link, or larger than
+    MAX_TEXT.
     """
     candidates = [f"{dockerfile}.dockerignore"] if dockerfile else []
     candidates += [os.path.join(context, name) for name in (".dockerignore", ".containerignore")]
@@ -180,6 +182,8 @@ def find_ignore_file(context: str, dockerfile: str) -> Source | None:
             raise UsageError(f"{path} is a symbolic link", hint="an ignore file must be a file")
         if os.path.isfile(path):
             with open(path, "rb") as stream:
-                content = stream.read()
+                content = stream.read(MAX_TEXT + 1)
+            if len(content) > MAX_TEXT:
+                raise UsageError(f"{path}: larger than {MAX_TEXT} bytes")
             return Source(os.path.basename(path), content.decode("utf-8", "surrogateescape"))
     return None

@@ -125,7 +125,8 @@ class Fetcher:
             if token := self.secrets.get(f"HTTP_AUTH_TOKEN_{place}"):
                 return {"Authorization": f"Bearer {_text(token())}"}
         if credentials:
-            return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+            said = credentials.encode("utf-8", "surrogateescape")
+            return {"Authorization": f"Basic {b64encode(said).decode()}"}
         return {}
 
 
@@ -192,7 +193,7 @@ class _Transfer:
             headers["If-Modified-Since"] = before.modified
         return Request(
             "GET",
-            self._url,
+            _quoted(self._url),
             _host(self._url),
             shown(self._url),
             headers=headers,
@@ -232,7 +233,7 @@ class _Transfer:
         """A whole answer: begin anew."""
         self._forget()
         length = answer.header("content-length")
-        self._total = int(length) if length.isdecimal() else 0
+        self._total = int(length) if _is_size(length) else 0
         self._fetcher.store.blobs.reserve(self._total)
         self._ingest = self._stack.enter_context(self._fetcher.store.blobs.ingest())
         modified = answer.header("last-modified")
@@ -246,7 +247,7 @@ class _Transfer:
         if not given.startswith(expected) or (self._total and total != str(self._total)):
             self._forget()
             raise self._broken("sent another range than asked of")
-        if total.isdecimal():
+        if _is_size(total):
             self._total = int(total)
 
     def _forget(self) -> None:
@@ -266,9 +267,19 @@ class _Transfer:
         )
 
 
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 20
+
+
 def shown(url: str) -> str:
     """`url` as messages show it: without its query, which may be a signature."""
     return url.partition("#")[0].partition("?")[0]
+
+
+def _quoted(url: str) -> str:
+    """`url` with bytes that are no UTF-8 as a request has them."""
+    single = ((char, ord(char) - 0xDC00) for char in url)
+    return "".join(f"%{byte:02X}" if 0x80 <= byte <= 0xFF else char for char, byte in single)
 
 
 def _name(url: str) -> str:

@@ -24,6 +24,7 @@ from assembler.layer.tree import Tree, resolve
 from assembler.linux.claims import taken
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_TIME = re.compile(r"[0-9]{1,12}")
 _SHORT = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -78,7 +79,7 @@ class Repositories:
             self.git.there(wanted, *there, "submodule", "update", "--progress", "--init",
                            "--recursive", "--depth=1")  # fmt: skip
         if keep:
-            self._tidied(into)
+            self._tidied(os.path.join(into, ".git"))
         times = self.commit_time(into) * 1_000_000_000 if wanted.commit_times else None
         tree: Tree = CheckoutTree(DirectoryContext(into, None).tree(), keep=keep, mtime=times)
         if wanted.subdirectory:
@@ -93,13 +94,16 @@ class Repositories:
         return tree
 
     def commit_time(self, checkout: str) -> int:
-        """When the commit of a checkout was made, in seconds since the epoch."""
-        return int(self.git.here("-C", checkout, "show", "-s", "--format=%ct", "HEAD"))
+        """When the commit of a checkout was made, in seconds since the epoch; 0 for one that says no
+        time: anybody can write anything there."""
+        said = self.git.here("-C", checkout, "show", "-s", "--format=%ct", "HEAD").strip()
+        return int(said) if _TIME.fullmatch(said) else 0
 
     def _asked(self, wanted: GitReference) -> tuple[str, ...]:
         """Ask the remote: a branch before a tag; of an annotated tag its commit, then itself."""
         ref = wanted.ref or "HEAD"
-        output = self.git.there(wanted, "ls-remote", "--", wanted.remote, ref, f"{ref}^{{}}")
+        asked = ("ls-remote", "--", wanted.remote, ref, f"{ref}^{{}}")
+        output = self.git.there(wanted, _in(os.devnull), *asked)  # in no repository
         lines = (line.partition("\t") for line in output.splitlines() if "\t" in line)
         found = {name: commit for commit, _, name in lines if _COMMIT.fullmatch(commit)}
         short = ref.removeprefix("refs/")
@@ -119,7 +123,7 @@ class Repositories:
 
     def _full(self, bare: str, short: str) -> str | None:
         try:
-            return self.git.here("-C", bare, "rev-parse", f"{short}^{{commit}}").strip()
+            return self.git.here(_in(bare), "rev-parse", f"{short}^{{commit}}").strip()
         except RegistryError:
             return None
 
@@ -127,28 +131,28 @@ class Repositories:
         """Have `commit` in the repository `bare`, under a name of ours."""
         name = f"refs/assemble/{commit}"
         if self._has(bare, commit):
-            self.git.here("-C", bare, "update-ref", name, commit)
+            self.git.here(_in(bare), "update-ref", name, commit)
             return
         shallow = ("fetch", "--progress", "--depth=1", "--no-tags", "--", wanted.remote)
         try:
-            self.git.there(wanted, "-C", bare, *shallow, f"+{commit}:{name}")
+            self.git.there(wanted, _in(bare), *shallow, f"+{commit}:{name}")
         except RegistryError:  # servers may serve only what a name points at
             if wanted.fetch_by_commit:
                 raise
             self._fetch_all(bare, wanted)
             if not self._has(bare, commit):
                 raise
-            self.git.here("-C", bare, "update-ref", name, commit)
+            self.git.here(_in(bare), "update-ref", name, commit)
 
     def _fetch_all(self, bare: str, wanted: GitReference) -> None:
         shallow = os.path.exists(os.path.join(bare, "shallow"))
         deep = ("--unshallow",) if shallow else ()
-        self.git.there(wanted, "-C", bare, "fetch", "--progress", *deep, "--", wanted.remote,
+        self.git.there(wanted, _in(bare), "fetch", "--progress", *deep, "--", wanted.remote,
                        "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")  # fmt: skip
 
     def _has(self, bare: str, commit: str) -> bool:
         try:
-            self.git.here("-C", bare, "cat-file", "-e", f"{commit}^{{tree}}")
+            self.git.here(_in(bare), "cat-file", "-e", f"{commit}^{{tree}}")
         except RegistryError:
             return False
         return True
@@ -163,19 +167,22 @@ class Repositories:
         self.git.here("-C", into, "checkout", "--quiet", "--detach", name)
         self.git.here("-C", into, "update-ref", "-d", name)
 
-    def _tidied(self, into: str) -> None:
-        """Take out of `.git` what is of this machine: a path, times and numbers of inodes."""
-        found = os.path.join(into, ".git", "FETCH_HEAD")
+    def _tidied(self, repository: str) -> None:
+        """Take out of a `.git` what is of this machine: a path, times and numbers of inodes."""
+        found = os.path.join(repository, "FETCH_HEAD")
         if os.path.exists(found):
             os.unlink(found)
-        self.git.here("-C", into, "read-tree", "HEAD")
+        self.git.here(_in(repository), "read-tree", "HEAD")
+        for submodule in _submodules(os.path.join(repository, "modules")):
+            self._tidied(submodule)
 
     @contextmanager
     def _locked(self, wanted: GitReference, form: str = "sha1") -> Iterator[str]:
         """The bare repository of a remote, while no other process changes it."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         name = wanted.remote if form == "sha1" else f"{wanted.remote} {form}"
-        bare = os.path.join(self.directory, hashlib.sha256(name.encode()).hexdigest())
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        bare = os.path.join(self.directory, digest)
         lock = os.open(f"{bare}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while not taken(lock):
@@ -188,22 +195,43 @@ class Repositories:
 
     def _made(self, bare: str, form: str) -> None:
         """Make the bare repository, or free one from what a git that was killed left in it."""
-        if os.path.isfile(os.path.join(bare, "HEAD")):
+        if self._is_whole(bare):
             _swept(bare)
+            return
+        if os.path.lexists(bare):
+            shutil.rmtree(bare)
+        chosen = f"--object-format={form}"
+        self.git.here("init", "--quiet", "--bare", "--template=", chosen, "--", bare)
+
+    def _is_whole(self, bare: str) -> bool:
+        """Whether git takes `bare` for a repository: one that was killed while it made it left less."""
+        try:
+            return os.path.isdir(bare) and bool(self.git.here(_in(bare), "rev-parse", "--git-dir"))
+        except RegistryError:
+            return False
+
+
+def _in(bare: str) -> str:
+    """git's option for the repository `bare`. Told only where to go it would look for one in the
+    directories above too, and find the user's: that of the store, that of the context."""
+    return f"--git-dir={bare}"
+
+
+def _submodules(directory: str) -> Iterator[str]:
+    """The repositories of the submodules in a `modules` directory; their names may have slashes."""
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        path = os.path.join(directory, name)
+        if os.path.isfile(os.path.join(path, "HEAD")):
+            yield path
         else:
-            chosen = f"--object-format={form}"
-            self.git.here("init", "--quiet", "--bare", "--template=", chosen, "--", bare)
+            yield from _submodules(path)
 
 
 def _swept(bare: str) -> None:
     """Remove lock files and half-received packs: who holds our lock is the only one here."""
-    for directory, prefix, suffix in (
-        ("", "", ".lock"),
-        ("refs/assemble", "", ".lock"),
-        ("objects/pack", "tmp_", ""),
-    ):
-        path = os.path.join(bare, directory)
-        if os.path.isdir(path):
-            for name in os.listdir(path):
-                if name.startswith(prefix) and name.endswith(suffix):
-                    os.unlink(os.path.join(path, name))
+    packs = os.path.join(bare, "objects", "pack")
+    for directory in (bare, packs, *(one for one, *_ in os.walk(os.path.join(bare, "refs")))):
+        for name in os.listdir(directory):
+            # no reference has a name that ends so (git-check-ref-format(1))
+            if name.endswith(".lock") or (directory == packs and name.startswith("tmp_")):
+                os.unlink(os.path.join(directory, name))

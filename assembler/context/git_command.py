@@ -98,6 +98,7 @@ class GitCommand:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TEMPLATE_DIR": "",  # a submodule gets none of this machine's
             "GIT_SSH_COMMAND": _ssh(self.home),
         }
         if authorities := self.variables.get("SSL_CERT_FILE"):
@@ -147,7 +148,7 @@ def _authorization(
     alone = everywhere if everywhere == "https://github.com/" else wanted.remote
     value, place = "", alone
     if wanted.credentials:
-        value = f"basic {base64.b64encode(wanted.credentials.encode()).decode()}"
+        value = _basic(wanted.credentials)
     for id, where in (
         ("GIT_AUTH_TOKEN", alone),
         ("GIT_AUTH_HEADER", alone),
@@ -157,13 +158,16 @@ def _authorization(
         if id in secrets:
             value, place = secrets[id]().decode("utf-8", "surrogateescape").strip(), where
             if id.startswith("GIT_AUTH_TOKEN"):
-                encoded = base64.b64encode(f"x-access-token:{value}".encode()).decode()
-                value = f"basic {encoded}"
+                value = _basic(f"x-access-token:{value}")
     if not value:
         return []
     # git sends the header wherever a redirect led it, to another origin too.
     header = f"Authorization: {value}"
     return [(f"http.{place}.extraheader", header), ("http.followRedirects", "false")]
+
+
+def _basic(credentials: str) -> str:
+    return f"basic {base64.b64encode(credentials.encode('utf-8', 'surrogateescape')).decode()}"
 
 
 def _ssh(home: str) -> str:
@@ -183,7 +187,8 @@ def _failed(wanted: GitReference, arguments: tuple[str, ...], said: str) -> Regi
     told = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
     lines = told or lines
     reason = printable(redacted(lines[0] if lines else "no message"))[:300]
-    verb = arguments[2] if arguments[0] == "-C" else arguments[0]
+    words = arguments[2:] if arguments[0] == "-C" else arguments
+    verb = next(word for word in words if not word.startswith("-"))
     return Unreachable(
         f"git {verb} of {wanted.remote or 'a repository'} failed: {reason}",
         operation=wanted.remote,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from assembler.context.base import MAX_TEXT
 from assembler.context.filtered import FilteredTree, hidden_by
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.errors import UsageError
@@ -13,7 +14,6 @@ from assembler.source import Source
 from assembler.values import mutable, value
 
 _KINDS = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.FIFO})
-MAX_TEXT = 16 << 20
 
 
 @mutable

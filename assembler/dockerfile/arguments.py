@@ -355,12 +355,13 @@ def _retries(statement: Statement, text: str) -> int:
         return 0
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise statement.error(f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax", text)
-    digits = text.lstrip("+-").lstrip("0")
-    if len(digits) > 10 or not -(1 << 31) <= int(text) < 1 << 31:
+    sign, digits = text[0], text.lstrip("+-").lstrip("0") or "0"
+    number = int(digits[:11]) * (-1 if sign == "-" else 1)
+    if len(digits) > 10 or not -(1 << 31) <= number < 1 << 31:
         raise statement.error(f"strconv.ParseInt: parsing {quoted(text)}: value out of range", text)
-    if int(text) < 0:
-        raise statement.error(f"--retries cannot be negative ({int(text)})", text)
-    return int(text)
+    if number < 0:
+        raise statement.error(f"--retries cannot be negative ({number})", text)
+    return number
 
 
 def _onbuild(statement: Statement) -> OnBuild:

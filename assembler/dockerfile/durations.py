@@ -8,7 +8,7 @@ from assembler.expressions import expression
 
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000}
 _UNITS |= {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_TERM = expression(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
+_TERM = expression(r"(0*)([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 _LARGEST = (1 << 63) - 1
 
 
@@ -22,7 +22,7 @@ def parse_duration(text: str) -> int:
     total = position = 0
     while position < len(rest):
         match = _TERM.match(rest, position)
-        if match is None or not (match[1] or match[2]) or len(match[1]) > 19:
+        if match is None or not (match[1] or match[2] or match[3]) or len(match[2]) > 19:
             raise ValueError(f'time: invalid duration "{text}"')
         position = match.end()
         total += _term(match, text)
@@ -32,7 +32,7 @@ def parse_duration(text: str) -> int:
 
 
 def _term(match: re.Match[str], text: str) -> int:
-    whole, fraction, unit = match[1] or "0", (match[2] or "0")[:18], match[3]
+    whole, fraction, unit = match[2] or "0", (match[3] or "0")[:18], match[4]
     if not unit:
         raise ValueError(f'time: missing unit in duration "{text}"')
     if unit not in _UNITS:

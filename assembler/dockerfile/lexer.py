@@ -105,13 +105,11 @@ class Lexer:
         """The next physical line, without line end."""
         line = self._lines[self._next]
         self._next += 1
-        if len(line) * 4 > _LONGEST_LINE:
-            size = len(line.encode("utf-8", "surrogatepass"))
-            if size > _LONGEST_LINE:
-                raise SyntaxProblem(
-                    f"dockerfile line greater than max allowed size of {_LONGEST_LINE}",
-                    self.span(self._next, self._next),
-                )
+        if len(line) * 4 > _LONGEST_LINE and _size(line) > _LONGEST_LINE:
+            raise SyntaxProblem(
+                f"dockerfile line greater than max allowed size of {_LONGEST_LINE}",
+                self.span(self._next, self._next),
+            )
         return line.rstrip("\r")
 
     def _join(self, line: str) -> tuple[str, tuple[int, ...]]:
@@ -166,6 +164,12 @@ class Lexer:
             found[key] = match[2]
         escape = found.get("escape", "\\")
         return Directives(escape, found.get("syntax", ""), found.get("check", ""), number)
+
+
+def _size(line: str) -> int:
+    """The bytes of `line` in the file, where those that are no UTF-8 are single ones."""
+    single = sum("\udc80" <= char <= "\udcff" for char in line)
+    return len(line.encode("utf-8", "surrogatepass")) - 2 * single
 
 
 def _validate(key: str, value: str, span: Span) -> None:

@@ -57,10 +57,12 @@ def without_credentials(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     _ = parts.port  # raises for one that is no number
+    if not parts.hostname:
+        raise ValueError("a URL needs a host")
     if not at:
         return url, ""
-    name, _, password = user.partition(":")
-    return urlunsplit(parts._replace(netloc=host)), f"{unquote(name)}:{unquote(password)}"
+    words = (unquote(word, errors="surrogateescape") for word in user.partition(":")[::2])
+    return urlunsplit(parts._replace(netloc=host)), ":".join(words)
 
 
 def parse_git(text: str, *, context: bool = False) -> GitReference | None:

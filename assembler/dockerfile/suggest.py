@@ -38,19 +38,27 @@ def completed(word: str, candidates: Iterable[str]) -> str:
 
 
 def _distance(left: str, right: str) -> int:
-    """Levenshtein distance, or any number above `_FARTHEST` when it is larger than that."""
+    """Levenshtein distance, or any number above `_FARTHEST` when it is larger than that.
+
+    Only the cells that may be near enough are looked at (Ukkonen): words may be very long.
+    """
+    far = _FARTHEST + 1
     if abs(len(left) - len(right)) > _FARTHEST:
-        return _FARTHEST + 1
-    row = list(range(len(right) + 1))
+        return far
+    # cell `at` of a row is the distance to the first `i + at - _FARTHEST` characters of `right`
+    row = [far] * _FARTHEST + list(range(far)) + [far]
     for i, char in enumerate(left, start=1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(right, start=1):
-            change = diagonal + (char != other)
-            diagonal = row[j]
-            row[j] = min(change, row[j] + 1, row[j - 1] + 1)
+        before, row = row, [far] * (2 * _FARTHEST + 2)
+        for at in range(2 * _FARTHEST + 1):
+            j = i + at - _FARTHEST
+            if 0 < j <= len(right):
+                change = before[at] + (char != right[j - 1])
+                row[at] = min(change, before[at + 1] + 1, row[at - 1] + 1 if at else far)
+            elif j == 0:
+                row[at] = i
         if min(row) > _FARTHEST:
-            return _FARTHEST + 1
-    return row[-1]
+            return far
+    return row[len(right) - len(left) + _FARTHEST]
 
 
 def _cased_like(word: str, match: str) -> str:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from assembler.engine.recorder import place_of
 from assembler.events import Event, VertexDone, VertexFailed, VertexStarted
 from assembler.oci.digest import Digest
-from assembler.plan.plan import Plan, PlannedStage
 from assembler.source import Span
 from assembler.store.builds import CACHED, CANCELED, FAILED, RUN, UNNEEDED, StepRecord
 
 if TYPE_CHECKING:
     from assembler.engine.earlier import Earlier, Files
     from assembler.plan.differences import Comparison, Listing
+    from assembler.plan.plan import Plan, PlannedStage
     from assembler.store.listings import Listings
 
 

@@ -21,7 +21,7 @@ from io import BufferedRWPair
 from typing import Any
 
 from assembler.cancellation import NOTICING
-from assembler.errors import HostError
+from assembler.errors import HostError, causes
 from assembler.layer.apply import unpack
 from assembler.layer.changeset import Entry
 from assembler.layer.directory import Lower
@@ -139,13 +139,11 @@ def _send(stream: BufferedRWPair, message: object) -> None:
 def _told(error: BaseException) -> list[Any]:
     """`error` and its causes; exceptions are pickled by calling their classes, which take more."""
     told = []
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         arguments: tuple[Any, ...] = cause.args
         if isinstance(cause, OSError):
             arguments = cause.errno, cause.strerror, cause.filename
         told.append((type(cause), arguments, vars(cause)))
-        cause = cause.__cause__
     return told
 
 

@@ -12,6 +12,7 @@ from assembler.errors import LayerError, OwnershipLost
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry
 from assembler.linux import ownership
+from assembler.linux.ownership import Owner
 from assembler.values import value
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.E2BIG, errno.ERANGE))
@@ -20,15 +21,14 @@ _LARGE = 1 << 10  # bytes of a value that some file systems have no room for bes
 
 @value
 class Attributes:
-    """How entries get their attributes: new files belong to `owner`, others are `recorded` (see
-    `linux.ownership`) or set. Methods raise OSError, OwnershipLost and LayerError."""
+    """How entries get their attributes: owners that a new file has not got by itself are `recorded`
+    (see `linux.ownership`) or set. Methods raise OSError, OwnershipLost and LayerError."""
 
-    owner: tuple[int, int]
     recorded: bool
 
-    def set(self, descriptor: int, entry: Entry, owner: tuple[int, int] | None = None) -> None:
+    def set(self, descriptor: int, entry: Entry, owner: Owner) -> None:
         """Give the file or directory open as `descriptor`, of `owner`, all that `entry` says."""
-        if (entry.uid, entry.gid) != (owner or self.owner):
+        if (entry.uid, entry.gid) != owner:
             self._give(descriptor, entry)
         os.fchmod(descriptor, entry.mode)
         for name, content in entry.xattrs:
@@ -36,9 +36,10 @@ class Attributes:
                 _set_attribute(descriptor, stored, content, entry)
         os.utime(descriptor, ns=(entry.mtime, entry.mtime))
 
-    def give(self, name: str, parent: int, entry: Entry) -> None:
-        """Set the owner of `name` in the directory open as `parent`, which is no file to open."""
-        if (entry.uid, entry.gid) == self.owner:
+    def give(self, name: str, parent: int, entry: Entry, owner: Owner) -> None:
+        """Set the owner of `name`, so far `owner`, in the directory open as `parent`, which is no file
+        to open."""
+        if (entry.uid, entry.gid) == owner:
             return
         try:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)

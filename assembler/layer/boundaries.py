@@ -16,6 +16,7 @@ from assembler.layer.changeset import Kind
 
 _BLOCK = 512
 _RECORDS = 1 << 20
+_HEADERS = 8 << 20  # bytes of what is before a member, all of which is held
 _TYPES = {
     b"0": "reg",
     b"\0": "reg",
@@ -104,13 +105,14 @@ class UntilEnd:
     def __init__(self, take: Callable[[memoryview], object]) -> None:
         self._take = take
         self._left = -1
+        self._lost = False
 
     def between(self, data: bytes) -> None:
         """See `Receiver`."""
         if self._left >= 0:
             data = data[: self._left]
             self._left -= len(data)
-        elif len(data) >= _BLOCK and not data[-_BLOCK:].strip(b"\0"):
+        elif not self._lost and len(data) >= _BLOCK and not data[-_BLOCK:].strip(b"\0"):
             self._left = _BLOCK
         if data:
             self._take(memoryview(data))
@@ -123,7 +125,8 @@ class UntilEnd:
         self._take(memoryview(data))
 
     def untellable(self, reason: str) -> None:
-        """See `Receiver`."""
+        """See `Receiver`. Zeros may be those of a file from here on."""
+        self._left, self._lost = -1, True
 
 
 class Members:
@@ -172,6 +175,7 @@ class Members:
         receiver, header = self._receiver, self._header
         pax: dict[bytes, bytes] = {}
         name = link = b""
+        held = 0
         while True:
             block = yield from self._take(_BLOCK)
             header.append(block)
@@ -187,6 +191,9 @@ class Members:
                     raise Untellable("an extended header of more than 1 MiB")
                 content = yield from self._take(size + -size % _BLOCK)
                 header.append(content)
+                held += len(content) + _BLOCK
+                if held > _HEADERS:
+                    raise Untellable("extended headers of more than 8 MiB for one member")
                 if kind == b"x":
                     pax = dict(_records(content[:size]))
                 elif kind == b"L":
@@ -195,7 +202,7 @@ class Members:
                     link = content.split(b"\0", 1)[0]
                 continue
             member = _member(block, pax, name, link)
-            pax, name, link = {}, b"", b""
+            pax, name, link, held = {}, b"", b"", 0
             receiver.between(b"".join(header))
             header.clear()
             receiver.member(member)
@@ -240,7 +247,7 @@ def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _member(header: bytes, pax: dict[bytes, bytes], name: bytes, link: bytes) -> Member:
-    raw = pax.get(b"path") or name or _ustar_name(header)
+    raw = name or pax.get(b"path") or _ustar_name(header)
     shown = _text(raw)
     kind = _TYPES.get(header[156:157])
     if kind is None:
@@ -261,7 +268,7 @@ def _member(header: bytes, pax: dict[bytes, bytes], name: bytes, link: bytes) ->
         device = fields.device(header, Kind.CHARACTER)
     text = b""
     if kind in ("hardlink", "symlink"):
-        text = pax.get(b"linkpath") or link or header[157:257].split(b"\0", 1)[0]
+        text = link or pax.get(b"linkpath") or header[157:257].split(b"\0", 1)[0]
     return Member(
         name=shown,
         kind=kind,

@@ -9,6 +9,7 @@ text with surrogateescape, so any file name survives (`os.fsencode` gives the by
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Collection
 from enum import Enum
@@ -71,8 +72,6 @@ class InlineBytes:
 
     def open(self) -> BinaryIO:
         """The bytes as a stream."""
-        import io
-
         return io.BytesIO(self.content)
 
 
@@ -113,29 +112,31 @@ class RangeBytes(NamedTuple):
 
     def open(self) -> BinaryIO:
         """The range as a stream that ends where the range does."""
-        import io
-
-        class Range(io.FileIO):
-            left = self.size
-
-            def readinto(self, buffer: Any) -> int:
-                view = memoryview(buffer).cast("B")[: self.left]
-                count = super().readinto(view) or 0
-                self.left -= count
-                return count
-
-            def read(self, size: int | None = -1) -> bytes:
-                wanted = self.left if size is None or size < 0 else min(size, self.left)
-                data = super().read(wanted) or b""
-                self.left -= len(data)
-                return data
-
-            def readall(self) -> bytes:
-                return self.read(self.left)
-
-        stream = Range(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+        stream = _Range(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+        stream.left = self.size
         stream.seek(self.offset)
         return io.BufferedReader(stream)
+
+
+class _Range(io.FileIO):
+    """A file of which `left` bytes are still to be read."""
+
+    left = 0
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")[: self.left]
+        count = super().readinto(view) or 0
+        self.left -= count
+        return count
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = self.left if size is None or size < 0 else min(size, self.left)
+        data = super().read(wanted) or b""
+        self.left -= len(data)
+        return data
+
+    def readall(self) -> bytes:
+        return self.read(self.left)
 
 
 class Entry(NamedTuple):
@@ -190,6 +191,16 @@ _COMPARED = Entry._fields.index("source")
 
 Changeset = Collection[Entry]
 """Entries in an order in which parents come before children and files before their hard links."""
+
+
+LONGEST_NAME = 255
+"""Bytes of a name that Linux has room for (NAME_MAX)."""
+
+
+def is_nowhere(path: str) -> bool:
+    """Whether the last name of `path` is too long for any file system."""
+    name = path.rpartition("/")[2]
+    return len(name) * 4 > LONGEST_NAME and len(os.fsencode(name)) > LONGEST_NAME
 
 
 def walk_order(path: str) -> str:

@@ -63,10 +63,10 @@ def reader(
 def pieces(
     stream: Readable, limit: int = DEFAULT_LIMIT, check: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
-    """The same, as pieces of at most about 512 KiB, none of them empty.
+    """The same, as pieces of about 1 MiB at most, none of them empty.
 
-    `check` is called at least once for each MiB and each member or frame, and may raise. Raises
-    BadArchive for damage, truncation, trailing garbage and decompression bombs.
+    `check` is called for each of them and each member or frame, and may raise. Raises BadArchive
+    for damage, truncation, trailing garbage and decompression bombs.
     """
     source = _Source(stream)
     name = sniff(source.peek(MAGIC_SIZE))
@@ -98,6 +98,8 @@ def pieces(
     except EOFError as error:
         raise BadArchive(f"truncated {name} stream") from error
     except _errors_of(name) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the stream itself: bz2 has no error of its own
         raise BadArchive(f"damaged {name} stream: {error}") from error
 
 

@@ -25,7 +25,8 @@ def changes(upper: str, lowers: Sequence[str]) -> Iterator[Entry]:
 
     A deletion is named only if the path exists below. A directory that is as it was below is named
     only when something in it changed; the root only when its mode, owner or attributes changed.
-    A socket is passed over, what it took the place of is deleted. Run it in the user namespace that the owners are of. Raises OSError.
+    A socket is passed over, what it took the place of is deleted. Run it in the user namespace that
+    the owners are of. Raises OSError.
     """
     return _Comparison(upper, lowers).entries()
 

@@ -51,7 +51,8 @@ class LayerDirectory(Following):
     def __init__(self, into: str, lower: Lower = nowhere) -> None:
         self._lower = lower
         recorded = ownership.has_table(into)
-        self._attributes = Attributes((os.geteuid(), os.getegid()), recorded)
+        self._owner = os.geteuid(), os.getegid()
+        self._attributes = Attributes(recorded)
         super().__init__()
         self._open: dict[str, int] = {}
         self._directories: dict[str, tuple[Entry, bool]] = {}
@@ -208,7 +209,7 @@ class LayerDirectory(Following):
         """The attributes of a directory that no entry names: those it has below, if it has any."""
         if found is not None and found.kind is Kind.DIRECTORY:
             return found
-        return Entry(path, Kind.DIRECTORY, 0o755, *self._attributes.owner)
+        return Entry(path, Kind.DIRECTORY, 0o755, *self._owner)
 
     def _shown_below(self, path: str) -> Entry | None:
         """What the layers below have at the real path `path`, unless this layer hides it."""
@@ -345,7 +346,7 @@ class LayerDirectory(Following):
         if self._recorded is not None and kind in (Kind.SYMLINK, Kind.FIFO):
             self._recorded[path] = (entry.uid, entry.gid)
         else:
-            self._attributes.give(name, parent, entry)
+            self._attributes.give(name, parent, entry, self._owner_in(parent))
         if kind is not Kind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         times = (entry.mtime, entry.mtime)
@@ -355,9 +356,18 @@ class LayerDirectory(Following):
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
             fill(descriptor)
-            self._attributes.set(descriptor, entry)
+            self._attributes.set(descriptor, entry, self._owner_in(parent))
         finally:
             os.close(descriptor)
+
+    def _owner_in(self, parent: int) -> Owner:
+        """Whom something new in the directory open as `parent` belongs to. One that was given its
+        attributes may hand down its group (inode(7), S_ISGID)."""
+        if self._settled:
+            status = os.fstat(parent)
+            if status.st_mode & stat.S_ISGID:
+                return self._owner[0], status.st_gid
+        return self._owner
 
     def _make_device(self, name: str, parent: int, entry: Entry) -> bool:
         """Make the node, if the kernel lets us; else an empty file that stands for it, complete."""

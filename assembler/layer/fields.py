@@ -22,8 +22,12 @@ def device(header: bytes, kind: Kind) -> tuple[int, int]:
     """The device numbers; (0, 0) for what is no device. Raises BadArchive."""
     if kind is not Kind.CHARACTER and kind is not Kind.BLOCK:
         return (0, 0)
-    major, minor = number(header[329:337], "device"), number(header[337:345], "device")
-    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):  # dev_t of Linux
+    return node(number(header[329:337], "device"), number(header[337:345], "device"))
+
+
+def node(major: int, minor: int) -> tuple[int, int]:
+    """Device numbers that fit Linux. Raises BadArchive."""
+    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):  # dev_t
         raise BadArchive(f"device {major}:{minor} is out of range")
     return major, minor
 

@@ -23,7 +23,7 @@ from assembler.layer.changeset import Entry, InlineBytes, Kind, walk_order
 from assembler.layer.decompression import Readable, pieces
 from assembler.layer.directory import nowhere
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
-from assembler.layer.members import MemberBytes, Members
+from assembler.layer.members import MemberBytes, Members, Numbers
 from assembler.layer.pipe import Ahead, Beside
 from assembler.layer.placement import Placement
 from assembler.layer.rows import Blocks, Names, encoded, entry_of, listed, parsed, row
@@ -112,12 +112,13 @@ class LayerIndex:
         """The block in which `name` in `directory` is, if it is there."""
         return max(0, bisect_right(self.starts, (walk_order(directory), name), key=_start) - 1)
 
-    def path_of(self, number: int) -> str:
-        """The path of the file that is the member `number`, the first of several. Raises KeyError."""
+    def paths_of(self, numbers: Numbers) -> dict[int, str]:
+        """The paths of the files that are the members `numbers`, of each the first of several."""
+        found: dict[int, str] = {}
         for entry in self.entries(None):
-            if isinstance(entry.source, MemberBytes) and entry.source.number == number:
-                return entry.path
-        raise KeyError(number)
+            if isinstance(entry.source, MemberBytes) and entry.source.number in numbers:
+                found.setdefault(entry.source.number, entry.path)
+        return found
 
     def entries(self, members: Members | None) -> Iterator[Entry]:
         """All there are: of a layer that is not settled, the members in the order of its tar."""
@@ -198,12 +199,12 @@ def index(
 ) -> LayerIndex:
     """The index of the layer in `blob`, compressed or not, read once to its end.
 
-    `check` is called for each entry and may raise. What is too much for memory goes into the
-    directory `spool` meanwhile. Raises BadArchive, also when the tar's digest
-    is not `diff_id` (T17).
+    `check` is called for each entry and MiB and may raise. What is too much for memory goes into
+    the directory `spool` meanwhile. Raises BadArchive, also when the tar's digest is not `diff_id`
+    (T17).
     """
     tar = hashlib.new(diff_id.algorithm)
-    decompressed = pieces(blob, limits.size)
+    decompressed = pieces(blob, limits.size, check)
 
     def produce() -> bytes:
         piece = next(decompressed, b"")
@@ -259,5 +260,5 @@ def _described(entry: Entry, number: int, body: BinaryIO) -> Entry:
     if entry.kind is not Kind.FILE:
         return entry
     if entry.path in _KEPT and entry.size <= _KEPT_SIZE:
-        return entry._replace(source=InlineBytes(body.read(entry.size)))
+        return entry._replace(source=InlineBytes(body.read()))
     return entry._replace(source=MemberBytes(number, entry.size))

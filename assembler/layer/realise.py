@@ -29,8 +29,9 @@ def realise(
     """Fill the existing, empty directory `into` with `changeset`.
 
     `lower` tells what is below, as for `apply.unpack`: without it, directories that the changeset
-    does not name, the root too, become 0755. `check` is called for each entry and few MiB. Raises ContextChanged where a source has other bytes
-    than its entry says, and what `LayerDirectory` raises; `into` is to be thrown away then.
+    does not name, the root too, become 0755. `check` is called for each entry and few MiB. Raises
+    ContextChanged where a source has other bytes than its entry says, and what `LayerDirectory`
+    raises; `into` is to be thrown away then.
     """
 
     def fill(descriptor: int, entry: Entry) -> None:

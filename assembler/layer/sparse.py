@@ -163,6 +163,8 @@ def _map_in_body(source: Any, size: int, whole: int) -> Segments:
 def _checked(pairs: list[tuple[int, int]], whole: int, present: int) -> Segments:
     if len(pairs) > MAX_SEGMENTS:
         raise BadArchive("a sparse map that is too long")
+    if whole < 0:
+        raise BadArchive("a sparse member with a negative size")
     at = total = 0
     for offset, size in pairs:
         if offset < at or size < 0 or offset + size > whole:

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 from assembler.errors import BadArchive
 from assembler.layer import overlay
 from assembler.layer.changeset import Entry, Kind
-from assembler.layer.fields import identity, normalise
+from assembler.layer.fields import identity, node, normalise
 from assembler.layer.index import LayerIndex, of_members
-from assembler.layer.members import MemberBytes, gather
+from assembler.layer.limits import DEFAULT_LIMITS
+from assembler.layer.members import MemberBytes, Numbers, gather
 from assembler.layer.tar_reader import SKIPPED, whiteout
 from assembler.layer.tree import Lookup, resolve
 from assembler.oci.descriptor import CHUNKED_CHECKSUM, CHUNKED_POSITION, Descriptor
@@ -29,6 +30,7 @@ from assembler.values import value
 
 _LARGEST = 64 << 20  # bytes of a table; where there are more, the layer itself is read
 _CRFS = "1"
+_UNREADABLE = (BadArchive, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _DECODER = json.JSONDecoder()
 _START = re.compile(r'"entries"\s*:\s*\[\s*')
 _SEPARATOR = re.compile(r"\s*(?:,\s*(?=\{)|(?=\]))")
@@ -67,7 +69,8 @@ class Table:
 
     def index(self, content: bytes, spool: str = "") -> LayerIndex:
         """The index that the table, `content`, amounts to; members are numbered as in the table.
-        `spool` as for `layer.index.index`. Raises ValueError for bytes that are not the table's, and for what cannot be read."""
+        `spool` as for `layer.index.index`. Raises ValueError for bytes that are not the table's, and
+        for what cannot be read."""
         import zstandard
 
         if not self.digest.matches(content):
@@ -76,8 +79,10 @@ class Table:
             with zstandard.ZstdDecompressor().stream_reader(content) as stream:
                 text = stream.read(_LARGEST + 1).decode()
             return of_members(_entries(text), self.digest, spool=spool)
-        except (zstandard.ZstdError, BadArchive, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"an unreadable table of contents: {error}") from error
+        except zstandard.ZstdError as error:
+            raise ValueError(f"a damaged table of contents: {error}") from error
 
 
 class MembersByPath:
@@ -89,10 +94,13 @@ class MembersByPath:
         self._tree = tree
         self._lock = threading.Lock()
         self._made: Lookup | None = None
+        self._paths: dict[int, str] = {}
 
     def take(self, numbers: Iterable[int]) -> None:
         """See `Members.take`."""
-        gather(entry for number in numbers if (entry := self._entry(number)) is not None)
+        wanted = list(numbers)
+        self._find(wanted)
+        gather(entry for number in wanted if (entry := self._entry(number)) is not None)
 
     def open(self, number: int) -> BinaryIO:
         """See `Members.open`. Raises BadArchive where the table tells of more than the layer."""
@@ -103,11 +111,19 @@ class MembersByPath:
             )
         return entry.source.open()
 
+    def _find(self, numbers: Iterable[int]) -> None:
+        """Have the paths of `numbers` known, those of all of them in one pass."""
+        with self._lock:
+            missing = Numbers(number for number in numbers if number not in self._paths)
+            if missing.last >= 0:
+                self._paths |= self._index.paths_of(missing)
+
     def _entry(self, number: int) -> Entry | None:
+        self._find((number,))
         with self._lock:
             if self._made is None:
                 self._made = self._tree()
-        return self._made.lookup(resolve(self._made, self._index.path_of(number)))
+        return self._made.lookup(resolve(self._made, self._paths[number]))
 
 
 def _rows(text: str) -> Iterator[dict[str, Any]]:
@@ -128,21 +144,23 @@ def _rows(text: str) -> Iterator[dict[str, Any]]:
 
 def _entries(text: str) -> Iterator[Entry]:
     for number, row in enumerate(_rows(text)):
-        name = row["name"]
+        name = _text(row["name"])
         kind, path = _KINDS[row["type"]], normalise(name)
         marker = whiteout(path, name)
         if marker is not None:
             if marker.path != SKIPPED:
                 yield marker
             continue
-        device = (int(row.get("devMajor", 0)), int(row.get("devMinor", 0)))
+        device = node(int(row.get("devMajor", 0)), int(row.get("devMinor", 0)))
         if kind is Kind.CHARACTER and device == (0, 0):
             yield Entry(path, Kind.WHITEOUT)
             continue
         size = int(row.get("size", 0)) if kind is Kind.FILE else 0
-        link = str(row.get("linkName", ""))
+        link = _text(row.get("linkName", ""))
+        if size < 0 or (kind is Kind.SYMLINK and not link):
+            raise BadArchive(f"{name!r} cannot be", name)
         pairs = row.get("xattrs") or {}
-        xattrs = tuple(sorted((key, base64.b64decode(text)) for key, text in pairs.items()))
+        xattrs = tuple(sorted((_text(key), base64.b64decode(text)) for key, text in pairs.items()))
         entry = Entry(
             path,
             kind,
@@ -159,15 +177,24 @@ def _entries(text: str) -> Iterator[Entry]:
         yield overlay.shown(entry)
 
 
+def _text(text: str) -> str:
+    """`text` where it may be a name, as bytes too: what is no UTF-8 has no form in JSON, and a
+    replacement character in its place. Raises ValueError, and TypeError for what is no text."""
+    if "\0" in text or "\ufffd" in text or len(text.encode()) > DEFAULT_LIMITS.name:
+        raise ValueError("a table of contents with an impossible name")
+    return text
+
+
 def _nanoseconds(text: str) -> int:
-    """The time that RFC 3339 text tells."""
+    """The time that RFC 3339 text tells. Raises ValueError."""
     from datetime import datetime
 
     if not text:
         return 0
     whole, point, rest = text.partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    seconds = int(
-        datetime.fromisoformat(whole + (rest[len(digits) :] if point else "")).timestamp()
-    )
+    moment = datetime.fromisoformat(whole + (rest[len(digits) :] if point else ""))
+    if moment.tzinfo is None:
+        raise ValueError("a time without its zone")
+    seconds = int(moment.timestamp())
     return seconds * 1_000_000_000 + int(digits[:9].ljust(9, "0") or 0)

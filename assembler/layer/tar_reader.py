@@ -328,8 +328,9 @@ def _member(
 
 
 def _names(header: bytes, state: _Extensions) -> tuple[bytes, bytes]:
-    """The path and the link text, as raw bytes."""
-    path = state.pax.get(b"path") or state.name
+    """The path and the link text, as raw bytes. Where GNU's and pax's headers have both, GNU's wins,
+    as for Go."""
+    path = state.name or state.pax.get(b"path")
     if not path:
         path = header[:100].split(b"\0", 1)[0]
         if header[257:263] == b"ustar\0":
@@ -337,7 +338,7 @@ def _names(header: bytes, state: _Extensions) -> tuple[bytes, bytes]:
             prefix = header[345 : 345 + width].split(b"\0", 1)[0]
             if prefix:
                 path = prefix + b"/" + path
-    link = state.pax.get(b"linkpath") or state.link or header[157:257].split(b"\0", 1)[0]
+    link = state.link or state.pax.get(b"linkpath") or header[157:257].split(b"\0", 1)[0]
     return path, link
 
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable
 
 from assembler.errors import StepError
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import LONGEST_NAME, Entry, Kind, is_nowhere
 from assembler.layer.reading import Reading
 from assembler.linux.beneath import Openings
 
@@ -168,6 +168,11 @@ class TarWriter:
                     f"{entry.path!r} cannot be in an image: in a layer, names that begin with "
                     f"{WHITEOUT_PREFIX} mean that a file is deleted",
                     hint="remove or rename the file, or exclude it",
+                )
+            if is_nowhere(entry.path):
+                raise StepError(
+                    f"{entry.path[:200]!r} cannot be in an image: its name is longer than "
+                    f"{LONGEST_NAME} bytes"
                 )
             self._header(entry, entry.size if kind is Kind.FILE else 0)
 

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from assembler.errors import StepError
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import Entry, Kind, is_nowhere
 
 MAX_LINKS = 40  # as the kernel, path_resolution(7)
 _MOST = 50_000  # directories whose layers are remembered
@@ -83,6 +83,10 @@ class DirectoryTree:
             if self._files and os.path.lexists(self._overlay.whiteout_file(host)):
                 return Entry(path, Kind.WHITEOUT)
             return None
+        except OSError:
+            if is_nowhere(path):
+                return None
+            raise
         return self._entry(path, host, found)
 
     def children(self, path: str) -> Iterable[Entry]:

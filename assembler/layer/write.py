@@ -128,20 +128,22 @@ def repack(
     it ends where its end mark says, as before eStargz put its table behind that. Otherwise as `pack`.
     Raises BadArchive where it has not the digest `diff_id` (T17)."""
     blob = _Blob(sink, compression, check)
-    found = hashlib.sha256()
+    found = hashlib.new(diff_id.algorithm)
     members = _until_its_end(blob) if ended else None
+    known = members is None and diff_id.algorithm == "sha256"  # to the blob
     try:
         with Ahead(lambda: tar.read(_PIECE), "unpack") as ahead:
             while piece := ahead.read(_PIECE):
                 check()
+                if not known:
+                    found.update(piece)
                 if members is None:
                     blob.take(memoryview(piece))
                 else:
-                    found.update(piece)
-                    members.feed(bytes(piece))
+                    members.feed(piece)
         if members is not None:
             members.end()
-        whole = blob.tar_digest if members is None else Digest("sha256", found.hexdigest())
+        whole = blob.tar_digest if known else Digest(diff_id.algorithm, found.hexdigest())
         if whole != diff_id:
             raise BadArchive(
                 f"a layer's content is not what the image configuration says: it has the digest "

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from assembler.linux import syscalls
 from assembler.linux.job import SetupFailed
 
 _MAX_ACCOUNTS = 16 << 20
+_MAX_ID = (1 << 32) - 2
+_LONGEST = 20  # digits of a number that is looked at
 
 
 class Account(NamedTuple):
@@ -23,60 +27,83 @@ class Account(NamedTuple):
 
 
 def account(user: str, root: str = "/") -> Account:
-    """Whom `name|uid[:group|gid]` means by the files of `root`.
+    """Whom `name|uid[:group|gid]` means by the files of `root`; a number is never a name.
 
-    Raises SetupFailed for a name that they do not have.
+    Raises SetupFailed for a name that they do not have, and for a number that is no id.
     """
     name, _, group = user.partition(":")
     name = name or "0"
-    accounts, groups = _rows(root, "etc/passwd", 7), _rows(root, "etc/group", 4)
+    uid = _number(name)
     found = None
-    for row in accounts:
-        if row[0] == name or (name.isdigit() and row[2] == name):
+    for row in _rows(root, "etc/passwd", 4):
+        if _is_number(row[3]) and (row[0] == name if uid is None else int(row[2]) == uid):
             found = row
             break
-    if found is None and not name.isdigit():
-        raise SetupFailed(f"unable to find user {name}: no matching entries in passwd file")
-    uid = int(found[2]) if found else int(name)
-    gid = int(found[3]) if found else 0
-    home = (found[5] if found else "") or "/"
+    if uid is None:
+        if found is None:
+            raise SetupFailed(f"unable to find user {name}: no matching entries in passwd file")
+        uid = _id(found[2])
+    gid = _id(found[3]) if found else 0
+    home = (found[5] if found and len(found) > 5 else "") or "/"
     if group:
-        gid = _group(group, groups)
+        gid = _group(group, root)
         return Account(uid, gid, [gid], home)
-    known = found[0] if found else name
-    more = [int(row[2]) for row in groups if known in row[3].split(",")]
+    more: set[int] = set()
+    if found:
+        named = (row for row in _rows(root, "etc/group", 4) if found[0] in row[3].split(","))
+        more = {_id(row[2]) for row in named}
     return Account(uid, gid, sorted({gid, *more}), home)
 
 
-def _group(group: str, groups: list[list[str]]) -> int:
-    for row in groups:
+def _group(group: str, root: str) -> int:
+    gid = _number(group)
+    if gid is not None:
+        return gid
+    for row in _rows(root, "etc/group", 3):
         if row[0] == group:
-            return int(row[2])
-    if group.isdigit():
-        return int(group)
+            return _id(row[2])
     raise SetupFailed(f"unable to find group {group}: no matching entries in group file")
 
 
-def _rows(root: str, path: str, columns: int) -> list[list[str]]:
-    """The well-formed rows of an account file; never blocks, never reads a device, and follows
-    links inside `root` only."""
+def _number(text: str) -> int | None:
+    """The id that `text` is, None for a name. Raises SetupFailed for a number that is none."""
+    return _id(text) if _is_number(text) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _id(digits: str) -> int:
+    if len(digits) > _LONGEST or int(digits) > _MAX_ID:
+        raise SetupFailed(f"{digits[:_LONGEST]} is no user or group id: the largest is {_MAX_ID}")
+    return int(digits)
+
+
+def _rows(root: str, path: str, columns: int) -> Iterator[list[str]]:
+    """The well-formed rows of an account file, one at a time, since all of them may be large; never
+    blocks, never reads a device, and follows links inside `root` only."""
+    for line in io.BytesIO(_content(root, path)):
+        row = line.decode("utf-8", "surrogateescape").strip().split(":")
+        if len(row) >= columns and _is_number(row[2]) and len(row[2]) <= _LONGEST:
+            yield row
+
+
+def _content(root: str, path: str) -> bytearray:
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    content = bytearray()
     try:
         flags = os.O_RDONLY | os.O_NONBLOCK
         confined = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
         descriptor = syscalls.openat2(top, path, flags, resolve=confined)
     except OSError:
-        return []
+        return content
     finally:
         os.close(top)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return []
-        content = b""
-        while len(content) < _MAX_ACCOUNTS and (piece := os.read(descriptor, 1 << 16)):
-            content += piece
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            while len(content) < _MAX_ACCOUNTS and (piece := os.read(descriptor, 1 << 16)):
+                content += piece
     finally:
         os.close(descriptor)
-    text = content[:_MAX_ACCOUNTS].decode("utf-8", "surrogateescape")
-    rows = [line.split(":") for line in text.splitlines()]
-    return [row for row in rows if len(row) >= columns and row[2].isdigit()]
+    return content[:_MAX_ACCOUNTS]

@@ -23,6 +23,7 @@ from assembler.values import value
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TURN = 0.02  # seconds between looks at a lock that is held
+_AT_ONCE = 16  # directories that are open while they are removed: any limit leaves room
 
 
 @value
@@ -60,12 +61,14 @@ def claim(parent: str, prefix: str = "") -> Claim:
 def sweep(parent: str, prefix: str = "", last_act: Callable[[str], bool] | None = None) -> None:
     """Remove the directories of dead processes, as far as this one may. `last_act` is given each
     before; where it says no, the directory stays for another time."""
-    for one in dead(parent, prefix):
-        if last_act is not None and not last_act(one.path):
-            os.close(one.lock)
-            continue
-        with suppress(OSError):  # a dead build's step is just being killed, and writes
-            one.close()
+    seen: set[str] = set()
+    while found := dead(parent, prefix, seen, _AT_ONCE):
+        for one in found:
+            if last_act is not None and not last_act(one.path):
+                os.close(one.lock)
+                continue
+            with suppress(OSError):  # a dead build's step is just being killed, and writes
+                one.close()
 
 
 def dead(

@@ -22,12 +22,12 @@ from assembler.linux.owner_filter import Ownership, program
 from assembler.linux.payload import Records, wait_for, watch_owners
 from assembler.linux.root import (
     Made,
+    make_working_directory,
     memory_of,
     mount_directory,
     mount_root,
     private_memory,
     remove_made,
-    resolve,
     root_of,
     write_file,
 )
@@ -74,7 +74,7 @@ class Command:
         """Run the program over what is mounted, which gives way to the mounts of the container
         where calls are answered, for as long as it runs; its status. `found` is the step's user."""
         root = names["root"]
-        os.makedirs(root + resolve(root, self.cwd), mode=0o755, exist_ok=True)
+        make_working_directory(root, self.cwd)
         records = Records.open(self.upper, self.lowers)
         mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         ours, theirs = socket.socketpair()

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from assembler.errors import HostError
 from assembler.linux.hierarchies import read
 
-_PATIENCE = 2.0  # seconds for killed processes to be gone
+_PATIENCE = 10.0  # seconds for killed processes to be gone
 
 
 def write(path: str, text: str) -> None:

@@ -89,20 +89,31 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     Links in existing components are followed inside the root. Raises OSError: ENOTDIR where a
     component is something else, ENOENT where one is a link that leads nowhere.
     """
-    try:
-        return open_directory(root, path)
-    except FileNotFoundError:
-        pass
-    parent, _, name = path.rpartition("/")
-    above = make_directories(root, parent, mode)
-    try:
+    missing: list[str] = []
+    found = path
+    while True:
         try:
-            os.mkdir(name, mode, dir_fd=above)
-        except FileExistsError:
-            return open_directory(root, path)
-        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
-    finally:
-        os.close(above)
+            directory = open_directory(root, found)
+            break
+        except FileNotFoundError:
+            if not found:
+                raise  # the root itself has been removed
+            found, _, name = found.rpartition("/")
+            missing.append(name)
+    while missing:
+        name = missing.pop()
+        found = f"{found}/{name}" if found else name
+        try:
+            try:
+                os.mkdir(name, mode, dir_fd=directory)
+            except FileExistsError:  # a link that leads nowhere, or another process was first
+                below = open_directory(root, found)
+            else:
+                below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        finally:
+            os.close(directory)
+        directory = below
+    return directory
 
 
 def remove_tree(path: str) -> None:
@@ -141,7 +152,7 @@ def remove_at(parent: int, name: str) -> None:
         deferred: list[str] = []
         _clear(top, 0, top, deferred)
         while deferred:
-            remove_at(top, deferred.pop())
+            _remove_directory(top, deferred.pop(), 0, top, deferred)
     finally:
         os.close(top)
     _forced(os.rmdir, name, parent)
@@ -154,19 +165,27 @@ def _clear(directory: int, depth: int, top: int, deferred: list[str]) -> None:
         if not is_directory:
             _forced(os.unlink, name, directory)
         elif depth >= _REMOVAL_DEPTH:
-            deferred.append(_hoist(directory, name, top))
+            deferred.append(_hoist(directory, name, top, len(deferred)))
         else:
-            child = _open_closed(directory, name)
-            try:
-                _clear(child, depth + 1, top, deferred)
-            finally:
-                os.close(child)
-            _forced(os.rmdir, name, directory)
+            _remove_directory(directory, name, depth, top, deferred)
 
 
-def _hoist(directory: int, name: str, top: int) -> str:
-    """Move a directory that lies too deep up to `top`; returns its name there."""
-    number = 0
+def _remove_directory(parent: int, name: str, depth: int, top: int, deferred: list[str]) -> None:
+    """Remove a directory, what lies too deep in it being moved to `top` and put into `deferred`."""
+    try:
+        child = _open_closed(parent, name)
+    except FileNotFoundError:  # two that were empty got one name
+        return
+    try:
+        _clear(child, depth + 1, top, deferred)
+    finally:
+        os.close(child)
+    _forced(os.rmdir, name, parent)
+
+
+def _hoist(directory: int, name: str, top: int, number: int) -> str:
+    """Move a directory that lies too deep up to `top`; returns its name there, of `number` unless
+    that is taken."""
     while True:
         target = f"deep-{number}"
         try:

@@ -21,7 +21,7 @@ from assembler.linux.credentials import Credentials
 from assembler.linux.job import Job, Setting, SetupFailed
 from assembler.linux.owner_filter import RLIMIT_LOCKS, Ownership
 from assembler.linux.ownership import Owner
-from assembler.linux.root import resolve
+from assembler.linux.root import make_working_directory
 from assembler.linux.supervisor import Supervisor
 
 CAPABILITIES = 0xA80425FB  # Docker's fourteen
@@ -82,8 +82,7 @@ class Payload:
         and reap until it ends; its status. Raises SetupFailed, OSError."""
         found = account(job.user, job.chroot or "/")
         found = found._replace(groups=list(dict.fromkeys((*found.groups, *job.groups))))
-        place = job.chroot + resolve(job.chroot, job.cwd) if job.chroot else job.cwd
-        os.makedirs(place, mode=0o755, exist_ok=True)
+        make_working_directory(job.chroot or "/", job.cwd)
         account_of = (found.uid, found.gid, found.groups, found.home)
         order = (job.argv, job.env, job.cwd, job.limits, job.host_groups, account_of)
         with suppress(BrokenPipeError, ConnectionResetError):  # it has failed, or was killed
@@ -286,11 +285,20 @@ def _take_ids(setting: Setting, found: Account, *, lends: bool, groups: bool) ->
     if setting.ownership is Ownership.MAPPED:
         if lent:
             syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-        os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
-        if groups:
-            os.setgroups(found.groups)
-        os.setresgid(found.gid, found.gid, found.gid)
-        os.setresuid(found.uid, found.uid, found.uid)
+        try:
+            os.fchown(1, found.uid, -1)  # as runc does: /dev/stdout opens the pipe anew
+            if groups:
+                os.setgroups(found.groups)
+            os.setresgid(found.gid, found.gid, found.gid)
+            os.setresuid(found.uid, found.uid, found.uid)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            ids = sorted({found.uid, found.gid, *found.groups})
+            raise SetupFailed(
+                f"of the ids {ids} of the step's user and groups not all are mapped here:"
+                " /etc/subuid and /etc/subgid say which this user has"
+            ) from error
     if found.uid == 0 or lent or setting.ownership is not Ownership.MAPPED:
         syscalls.capset(kept, kept, kept if lent else 0)
     if lent:

@@ -56,7 +56,7 @@ def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write, which is at `path` once the block ends well, in place of what was there; on
     disk, its name too. `mode` is subject to the umask. Raises OSError."""
     directory, name = os.path.split(os.path.abspath(path))
-    beside = f".{name[:100]}.{unnamed()}"
+    beside = f".{os.fsdecode(os.fsencode(name)[:100])}.{unnamed()}"
     parent = os.open(directory, _DIRECTORY)
     try:
         descriptor, named = _opened(parent, beside, mode)

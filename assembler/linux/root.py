@@ -10,8 +10,8 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from assembler.linux import ownership, syscalls
@@ -19,7 +19,7 @@ from assembler.linux.fuse import FuseOverlay
 from assembler.linux.job import DirectoryMount, FileMount, Job, Setting, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
 from assembler.linux.owner_filter import Ownership
-from assembler.linux.paths import remove_tree
+from assembler.linux.paths import make_directories, open_in_root, open_root, remove_tree
 from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 _DEV = "/dev/"
@@ -88,22 +88,34 @@ def _given_mounts(merged: str, memory: str, job: Job, resolved: Mapping[str, str
     so a secret is seen in a cache that was named later."""
     kinds = _targets(job.files, job.directories)
     mounts: list[tuple[str, str, Callable[[str], None]]] = []
+
+    def add(target: str, execute: Callable[[str], None]) -> None:
+        place = resolved.get(target) or resolved["/dev"] + target.removeprefix("/dev")
+        mounts.append((place, target, execute))
+
     for number, file in enumerate(job.files):
-        execute = functools.partial(mount_file, file, f"{memory}/f{number}")
-        mounts.append((resolved.get(file.target, file.target), file.target, execute))
+        add(file.target, functools.partial(mount_file, file, f"{memory}/f{number}"))
     for number, directory in enumerate(job.directories):
-        execute = functools.partial(mount_directory, directory, f"{memory}/d{number}", job.program)
-        mounts.append((resolved.get(directory.target, directory.target), directory.target, execute))
+        private = f"{memory}/d{number}"
+        add(directory.target, functools.partial(mount_directory, directory, private, job.program))
     covered = [resolved["/dev"]]
     for place, target, show in sorted(mounts, key=lambda mount: mount[0]):
-        try:
+        with _naming(target):
             if any(place.startswith(f"{above}/") for above in covered):
                 place = resolve(merged, place)
-                _make_stub(merged, place, kinds[target])
-            show(merged + place)
-        except OSError as error:
-            raise SetupFailed(f"mount target {target}: {error.strerror}") from error
+                _mount_within(merged, place, kinds[target], show, f"{memory}/n{len(covered)}")
+            else:
+                show(merged + place)
         covered.append(place)
+
+
+@contextmanager
+def _naming(target: str) -> Iterator[None]:
+    """OSErrors as a SetupFailed about the mount target `target`."""
+    try:
+        yield
+    except OSError as error:
+        raise SetupFailed(f"mount target {target}: {error.strerror}") from error
 
 
 def mount_root(
@@ -139,10 +151,7 @@ def mount_root(
         remove_tree(os.path.join(work, "work"))  # a volatile one is for one mount only
         stub = _bottom_layer(scratch, resolved, targets, links)
         _overlay(program, (*lowers, stub), merged, upper, work).execute()
-    created: list[Made] = []
-    for target, is_directory in targets.items():
-        created += _ensure(merged, resolved[target], is_directory)
-    return resolved, created
+    return resolved, _ensure_all(merged, targets, resolved)
 
 
 def _overlay(
@@ -171,20 +180,23 @@ def _bottom_layer(
     if os.path.isdir(shared):
         return shared
     stub = os.path.join(scratch, f"{name}.new")
-    made: set[str] = set()
+    os.mkdir(stub, 0o755)
+    made = {"/"}
 
     def directory(path: str) -> None:
-        if path not in made:
-            if path != "/":
-                directory(os.path.dirname(path))
+        missing = []
+        while path not in made:
+            missing.append(path)
+            path = os.path.dirname(path)
+        for path in reversed(missing):
             os.mkdir(stub + path, 0o755)
             made.add(path)
 
-    directory("/")
     for target, place in places.items():
-        directory(place if targets[target] else os.path.dirname(place))
-        if not targets[target]:
-            _touch(stub + place)
+        with _naming(target):
+            directory(place if targets[target] else os.path.dirname(place))
+            if not targets[target]:
+                _touch(stub + place)
     for path, text in links:
         directory(os.path.dirname(path))
         os.symlink(text, stub + path)
@@ -201,9 +213,7 @@ def _mount_tree(
 ) -> tuple[dict[str, str], list[Made]]:
     Bind(tree, merged).execute()
     resolved = {target: resolve(merged, target) for target in targets}
-    created: list[Made] = []
-    for target, is_directory in targets.items():
-        created += _ensure(merged, resolved[target], is_directory)
+    created = _ensure_all(merged, targets, resolved)
     for path, text in links:
         place = resolve(merged, os.path.dirname(path))
         created += _ensure(merged, place, True)
@@ -255,11 +265,51 @@ def resolve(root: str, path: str) -> str:
     return "/" + "/".join(done)
 
 
-def _make_stub(root: str, place: str, is_directory: bool) -> None:
-    path = root + place
-    os.makedirs(path if is_directory else os.path.dirname(path), mode=0o755, exist_ok=True)
-    if not is_directory and not os.path.lexists(path):
-        _touch(path)
+def _mount_within(
+    root: str, place: str, is_directory: bool, show: Callable[[str], None], private: str
+) -> None:
+    """Mount at `place` what `show` mounts, at the new path `private` first: a cache that `place` is in
+    is other steps' too, and they may turn any part of the path into a link to the host's files."""
+    point = _mount_point(root, place, is_directory)
+    try:
+        os.mkdir(private) if is_directory else _touch(private)
+        show(private)
+        syscalls.mount(private, f"/proc/self/fd/{point}", None, syscalls.MS_MOVE)
+    finally:
+        os.close(point)
+
+
+def _mount_point(root: str, place: str, is_directory: bool) -> int:
+    """A descriptor of the mount point at `place`, which is made if it is not there; whatever its path
+    has become by now, it is inside `root`."""
+    top = open_root(root)
+    try:
+        if is_directory:
+            return make_directories(top, place)
+        try:
+            return open_in_root(top, place, os.O_PATH)
+        except FileNotFoundError:
+            above, _, name = place.rpartition("/")
+        directory = make_directories(top, above)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            return os.open(name, flags, 0o644, dir_fd=directory)
+        finally:
+            os.close(directory)
+    finally:
+        os.close(top)
+
+
+def make_working_directory(root: str, path: str) -> None:
+    """Make the directory `path` in `root` where it is missing, and those above it. Raises
+    SetupFailed."""
+    top = open_root(root)
+    try:
+        os.close(make_directories(top, resolve(root, path)))
+    except OSError as error:
+        raise SetupFailed(f"working directory {path}: {error.strerror}") from error
+    finally:
+        os.close(top)
 
 
 def _touch(path: str, mode: int = 0o644) -> None:
@@ -272,11 +322,20 @@ class Made:
     since a step may turn the directory's path into a link that leaves the root. The directory's
     times, in nanoseconds, before and (modification only) after."""
 
-    path: str
     directory: int
     name: str
     times: tuple[int, int]
     changed: int
+
+
+def _ensure_all(
+    merged: str, targets: Mapping[str, bool], resolved: Mapping[str, str]
+) -> list[Made]:
+    created: list[Made] = []
+    for target, is_directory in targets.items():
+        with _naming(target):
+            created += _ensure(merged, resolved[target], is_directory)
+    return created
 
 
 def _ensure(merged: str, target: str, is_directory: bool) -> list[Made]:
@@ -303,15 +362,15 @@ def _made(path: str, make: Callable[[str], None]) -> Made:
     before = os.fstat(directory)
     make(path)
     times = (before.st_atime_ns, before.st_mtime_ns)
-    return Made(path, directory, name, times, os.fstat(directory).st_mtime_ns)
+    return Made(directory, name, times, os.fstat(directory).st_mtime_ns)
 
 
-def remove_made(created: Sequence[Made], root: str = "") -> None:
+def remove_made(created: Sequence[Made], *, mounted: bool = False) -> None:
     """Remove mount points made in the root; directories that nothing else changed get their times
-    back. Where `root`, a path on the host, is `/` by now, what is mounted on them goes first."""
+    back. Where they are still `mounted` on, that ends first, wherever they have been moved to."""
     for made in reversed(created):
-        if root:
-            _detach(made.path.removeprefix(root))
+        if mounted:
+            _detach(made)
         before = os.fstat(made.directory)
         if _taken_away(made):
             untouched = before.st_mtime_ns == made.changed
@@ -320,10 +379,11 @@ def remove_made(created: Sequence[Made], root: str = "") -> None:
         os.close(made.directory)
 
 
-def _detach(path: str) -> None:
+def _detach(made: Made) -> None:
+    os.fchdir(made.directory)
     while True:
         try:
-            syscalls.umount(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+            syscalls.umount(made.name, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
         except OSError:
             return
 
@@ -424,15 +484,17 @@ def mount_directory(mount: DirectoryMount, private: str, program: str, target: s
     if not mount.source:
         size = f",size={mount.size}" if mount.size else ""
         FileSystem("tmpfs", target, f"mode=1777{size}", MS_NOSUID | MS_NODEV).execute()
-    elif mount.discard and os.path.isdir(mount.source):
-        for name in ("upper", "work"):
-            os.makedirs(os.path.join(private, name))
-        upper, work = f"{private}/upper", f"{private}/work"
-        _overlay(program, (mount.source,), target, upper, work).execute()
     elif mount.discard:
-        with open(mount.source, "rb") as source, open(private, "xb") as copy:
-            while chunk := source.read(1 << 20):
-                copy.write(chunk)
-        Bind(private, target).execute()
+        upper, work = f"{private}/upper", f"{private}/work"
+        for path in (upper, work):
+            os.makedirs(path)
+        if os.path.isdir(mount.source):
+            _overlay(program, (mount.source,), target, upper, work).execute()
+        else:  # over its directory: it keeps its attributes, and is copied when it is written to
+            above, name = os.path.split(mount.source)
+            merged = f"{private}/merged"
+            os.mkdir(merged)
+            _overlay(program, (above,), merged, upper, work).execute()
+            Bind(f"{merged}/{name}", target).execute()
     else:
         Bind(mount.source, target, mount.read_only, mount.options).execute()

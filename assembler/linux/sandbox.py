@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from assembler.linux import reaping, syscalls
-from assembler.linux.job import Job, Setting
+from assembler.linux.job import Job, Setting, SetupFailed
 from assembler.linux.payload import Payload, Records
 from assembler.linux.root import make_root, prepare_root, remove_made, root_of
 
@@ -43,7 +43,7 @@ class Preparation(NamedTuple):
     setting: Setting
 
     def make(self) -> Sandbox:
-        """Make this process the first one of such a sandbox. Raises OSError."""
+        """Make this process the first one of such a sandbox. Raises SetupFailed, OSError."""
         setting = self.setting
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
@@ -51,7 +51,10 @@ class Preparation(NamedTuple):
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         if setting.private_network:
             _loopback_up()
-        socket.sethostname(setting.hostname)
+        try:
+            socket.sethostname(setting.hostname)
+        except OSError as error:
+            raise SetupFailed(f"hostname {setting.hostname}: {error.strerror}") from error
         payload = Payload.start(setting)
         prepare_root(setting)
         return Sandbox(payload)
@@ -67,9 +70,8 @@ class Sandbox:
         """See `SandboxJob.run`; once only, for a job of the setting it was made for."""
         job = work.job
         created = make_root(job)
-        root = root_of(job.scratch)
         records = Records.open(job.upper, job.lowers)
-        os.chdir(root)
+        os.chdir(root_of(job.scratch))
         syscalls.pivot_root(".", ".")
         syscalls.umount(".", syscalls.MNT_DETACH)
         os.chdir("/")
@@ -83,7 +85,7 @@ class Sandbox:
                 # Whoever maps a file writes its pages when it ends, to a program that must live
                 # then.
                 reaping.end_children(spared=serving)
-            remove_made(created, root)
+            remove_made(created, mounted=True)
 
 
 def _own_proc() -> bool:

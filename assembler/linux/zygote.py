@@ -21,8 +21,8 @@ import pickle
 import select
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -280,21 +280,36 @@ def _serve_plainly(control: socket.socket) -> None:
         message, descriptors, _, _ = socket.recv_fds(control, 16, _DESCRIPTORS)
         if not message:
             break
-        jobs.add(_fork_plainly(control, descriptors))
+        jobs |= {_fork_plainly(control, descriptors)} - {0}
     reaping.end_children()
 
 
 def _fork_plainly(control: socket.socket, descriptors: list[int]) -> int:
+    """The pid of the job's first process, 0 where none could be made."""
     payload, reply_fd, output, *entrances = descriptors
-    with socket.socket(fileno=reply_fd) as reply:
+    pid = 0
+    with _answering(reply_fd, (output, *entrances)) as reply:
         job = _job(payload)
         pid, left = fork_into(entrances)
         if pid == 0:
             control.close()
             _child(lambda: _sandbox(job, reply, output, left))
-        for descriptor in (output, *entrances):
-            os.close(descriptor)
     return pid
+
+
+@contextmanager
+def _answering(reply_fd: int, kept: Sequence[int]) -> Iterator[socket.socket]:
+    """The reply socket, on which an error of the block is told: it is not the zygote's end. Closed
+    afterwards, and so is what is `kept`."""
+    with socket.socket(fileno=reply_fd) as reply:
+        try:
+            yield reply
+        except Exception as error:
+            with suppress(OSError):  # nobody listens any more
+                reply.send(b"failed " + str(error).encode("utf-8", "replace"))
+        finally:
+            for descriptor in kept:
+                os.close(descriptor)
 
 
 def _job(payload: int) -> Work:
@@ -317,24 +332,17 @@ def _reaped() -> set[int]:
 
 def _fork_sandbox(control: socket.socket, own: int, descriptors: list[int]) -> None:
     payload, reply_fd, output, *entrances = descriptors
-    with socket.socket(fileno=reply_fd) as reply:
+    with _answering(reply_fd, (output, *entrances)) as reply:
+        job = _job(payload)
+        syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
-            job = _job(payload)
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-            try:
-                pid, left = fork_into(entrances)
-                if pid == 0:
-                    control.close()
-                    os.close(own)
-                    _child(lambda: _sandbox(job, reply, output, left))
-            finally:  # whatever fork(2) said: else no other namespace could be made
-                syscalls.setns(own, syscalls.CLONE_NEWPID)
-        except Exception as error:
-            with suppress(OSError):  # nobody listens any more
-                reply.send(b"failed " + str(error).encode("utf-8", "replace"))
-        finally:
-            for descriptor in (output, *entrances):
-                os.close(descriptor)
+            pid, left = fork_into(entrances)
+            if pid == 0:
+                control.close()
+                os.close(own)
+                _child(lambda: _sandbox(job, reply, output, left))
+        finally:  # whatever fork(2) said: else no other namespace could be made
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
 
 
 def _sandbox(job: Work, reply: socket.socket, output: int, entrances: list[int]) -> None:

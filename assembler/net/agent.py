@@ -27,7 +27,7 @@ from assembler.values import value
 _FAILURE = struct.pack(">IB", 1, 5)  # SSH_AGENT_FAILURE
 _REQUEST_IDENTITIES, _SIGN_REQUEST = 11, 13
 _LONGEST = 256 << 10  # bytes of a message, as OpenSSH has it
-_START = 10.0  # seconds that ssh-agent and ssh-add may take
+_START = 30.0  # seconds that ssh-agent and ssh-add may take
 _CLIENT = 10.0  # seconds that a step may take over a part of its request
 
 
@@ -194,10 +194,20 @@ def agent_of_keys(keys: Sequence[str], search_path: str) -> Iterator[str]:
 
 def _wait_for(path: str) -> None:
     deadline = time.monotonic() + _START
-    while not os.path.exists(path):
+    while not _listens(path):
         if time.monotonic() > deadline:
             raise RuntimeMissing("ssh-agent does not start", "ssh")
         time.sleep(0.005)
+
+
+def _listens(path: str) -> bool:
+    """That the socket is there is too little: bind(2) makes it, before listen(2)."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _add(agent: str, key: str, environment: dict[str, str]) -> None:

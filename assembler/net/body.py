@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from assembler.values import value
 
 MAX_ERROR_BODY = 64 << 10  # bytes of a refusal that are read, and that somebody may be shown
 _GZIP = 16 + zlib.MAX_WBITS
+
+Pieces = Iterable[bytes | memoryview]
+"""A body that is sent; each piece is good until the next one is asked for."""
 
 
 @value

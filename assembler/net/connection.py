@@ -6,13 +6,11 @@ that was stopped (SIGTSTP) has waited no longer than `_SLICE`.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 import httpx
 
@@ -20,7 +18,6 @@ from assembler.cancellation import Cancellation
 from assembler.net.limits import Limits
 from assembler.net.origin import Zone
 
-PIECE = 256 << 10
 _BUFFER = 1 << 20
 _SLICE = 1.0
 _MAX_HEAD = 1 << 20  # bytes read before the answer's head is complete; h11 bounds each line itself
@@ -124,7 +121,7 @@ class SocketStream:
             elif ended:
                 raise httpx.ReadError(f"the connection ended {length} bytes early")
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write all of `data`. Raises httpx.WriteError also when the other end answers instead of
         reading on."""
         self._turn(writing=True)
@@ -140,26 +137,6 @@ class SocketStream:
             self._count(sent)
             rest = rest[sent:]
 
-    def send_file(self, file: BinaryIO, offset: int, length: int) -> Iterator[int]:
-        """Write bytes of `file` without reading them (sendfile(2)), giving how many each time, down
-        to 0 when it is shorter. Only for a connection without TLS."""
-        self._turn(writing=True)
-        while length:
-            try:
-                sent = os.sendfile(
-                    self._socket.fileno(), file.fileno(), offset, min(length, 4 << 20)
-                )
-            except BlockingIOError as error:
-                self._wait(error, select.POLLOUT)
-                continue
-            except OSError as error:
-                raise httpx.WriteError(str(error)) from error
-            self._count(sent)
-            yield sent
-            if not sent:
-                return
-            offset, length = offset + sent, length - sent
-
     def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Speak TLS from now on, within the time for a handshake. Raises ssl.SSLError, OSError."""
         self.begin(self._limits.handshake)
@@ -172,11 +149,6 @@ class SocketStream:
                 return secured.do_handshake()
             except _LATER as error:
                 self._wait(error, select.POLLIN)
-
-    @property
-    def sends_files(self) -> bool:
-        """Whether `send_file` can be used."""
-        return not self._is_tls
 
     @property
     def _is_tls(self) -> bool:

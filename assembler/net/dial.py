@@ -34,7 +34,10 @@ class AddressRefused(Exception):
 
 def look_up(host: str, port: int) -> list[Address]:
     """The addresses of `host`. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a part of the name is empty, or has more than 63 bytes
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from error
     return [(int(family), where) for family, _, _, _, where in found]
 
 

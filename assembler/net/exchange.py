@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import httpx
 
+from assembler.net.body import Pieces
 from assembler.net.connection import SocketStream
 from assembler.values import value
 
@@ -60,7 +61,11 @@ class Exchange:
         return time.monotonic() > self._expires or self.stream.readable
 
     def ask(
-        self, method: str, target: bytes, headers: Headers, body: bytes | Iterable[bytes] = b""
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: bytes | Pieces = b"",
     ) -> Head:
         """Send a request, whose parts have no characters that they must not have, and wait for the
         head of its answer. Then read the `body` of that, as far as it is wanted, and `end` it."""
@@ -115,7 +120,7 @@ class Exchange:
         self.idle = False
         self.stream.close()
 
-    def _write(self, body: Iterable[bytes], length: int) -> None:
+    def _write(self, body: Pieces, length: int) -> None:
         for piece in body:
             length -= len(piece)
             if length < 0:
@@ -124,9 +129,7 @@ class Exchange:
         if length:
             raise httpx.LocalProtocolError("a body that is shorter than its Content-Length")
 
-    def _in_chunks(
-        self, method: str, target: bytes, headers: Headers, body: Iterable[bytes]
-    ) -> Head:
+    def _in_chunks(self, method: str, target: bytes, headers: Headers, body: Pieces) -> Head:
         """`ask` with a body of whose length nothing is said."""
         from assembler.net.judging import Judge
 

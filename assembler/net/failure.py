@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
 from enum import StrEnum
 
-from assembler.errors import Unreachable
+from assembler.errors import Unreachable, causes
 from assembler.net.origin import Origin, is_loopback
 from assembler.source import printable
 
@@ -70,7 +69,7 @@ _UNANSWERED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EAD
 
 def classify(error: BaseException) -> Cause:
     """The kind of failure that `error`, as `net.transport.ERRORS` has them, stands for."""
-    for one in _chain(error):
+    for one in causes(error):
         name = type(one).__name__
         if name == "ProxyError":
             return Cause.PROXY
@@ -103,13 +102,6 @@ def _of_tls(error: ssl.SSLError) -> Cause:
     if "ALERT_HANDSHAKE_FAILURE" in reason:  # all that TLS 1.2 has for it (RFC 5246 7.4.6)
         return Cause.HANDSHAKE
     return Cause.BROKEN if isinstance(error, ssl.SSLEOFError) else Cause.TLS
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    one: BaseException | None = error
-    while one is not None:
-        yield one
-        one = one.__cause__
 
 
 def unreachable(

@@ -5,12 +5,13 @@ Most exchanges need nothing of it, and so do not import it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import h11
 import httpx
 
+from assembler.net.body import Pieces
 from assembler.net.connection import SocketStream
 
 _LONGEST_HEAD = 100 << 10  # bytes
@@ -25,7 +26,7 @@ class Judge:
         self._stream = stream
         self._engine = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
 
-    def send(self, method: str, target: bytes, headers: Headers, body: Iterable[bytes]) -> None:
+    def send(self, method: str, target: bytes, headers: Headers, body: Pieces) -> None:
         """Write a request whose body has chunks."""
         for event in _events(method, target, headers, body):
             try:
@@ -77,13 +78,11 @@ class Judge:
         return event
 
 
-def _events(
-    method: str, target: bytes, headers: Headers, body: Iterable[bytes]
-) -> Iterator[h11.Event]:
+def _events(method: str, target: bytes, headers: Headers, body: Pieces) -> Iterator[h11.Event]:
     try:
         yield h11.Request(method=method, target=target, headers=headers)
     except h11.LocalProtocolError as error:
         raise httpx.LocalProtocolError(str(error)) from error
     for piece in body:
-        yield h11.Data(data=piece)
+        yield h11.Data(data=bytes(piece))
     yield h11.EndOfMessage()

@@ -1,16 +1,17 @@
-"""The bodies of requests on their way: read anew for each attempt, or handed to the kernel."""
+"""The bodies of requests on their way, read anew for each attempt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import BinaryIO
+import io
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import httpx
 
 from assembler.errors import BlobCorrupt
-from assembler.net.body import FileBody
-from assembler.net.connection import PIECE, SocketStream
+from assembler.net.body import FileBody, Pieces
+
+_PIECE = 256 << 10  # what stays in the processor's cache until a receiver on this machine has it
 
 
 class Unsent(Exception):
@@ -18,78 +19,40 @@ class Unsent(Exception):
 
 
 class Sending(httpx.SyncByteStream):
-    """The body of a request, sent from its beginning each time that it is iterated over."""
+    """The body of a request, sent from its beginning each time that it is iterated over. A piece is
+    good until the next one is asked for."""
 
-    def __init__(self, make: Callable[[], Iterable[bytes]], file: FileBody | None = None) -> None:
+    def __init__(self, make: Callable[[], Pieces]) -> None:
         self._make = make
-        self.file = file
 
     def __iter__(self) -> Iterator[bytes]:
-        return _blamed(self._make)
+        return cast(Iterator[bytes], self.pieces())
 
-    def on(self, stream: SocketStream) -> Iterable[bytes]:
-        """The same for `stream`: the system sends a file itself where it can."""
-        if self.file is None or not stream.sends_files:
-            return self
-        return _blamed(partial(_send, self.file, stream))
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """The body. Raises Unsent for an OSError."""
+        try:
+            yield from self._make()
+        except OSError as error:
+            raise Unsent from error
 
     @classmethod
     def of_file(cls, body: FileBody) -> Sending:
         """A part of a file."""
-        return cls(lambda: _read(body), body)
+        return cls(lambda: _read(body))
 
 
-class _Sent(bytes):
-    """Bytes that are on the wire already: they count, and nothing is left to write."""
-
-    length = 0
-
-    def __len__(self) -> int:
-        return self.length
-
-
-def _blamed(make: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
-    try:
-        yield from make()
-    except OSError as error:
-        raise Unsent from error
-
-
-def _send(body: FileBody, stream: SocketStream) -> Iterator[bytes]:
-    """Send the body on `stream`, and say so."""
+def _read(body: FileBody) -> Iterator[memoryview]:
+    """The body. sendfile(2) would cost half of the CPU, and make who receives on this machine slower
+    than that saves: every page would come from memory (docs/benchmarks.md)."""
+    buffer, done = memoryview(bytearray(min(_PIECE, body.length))), 0
     with body.open() as file:
-        try:
-            file.fileno()
-        except OSError:  # not a file of the system
-            yield from _read_from(file, body)
-            return
-        done = 0
-        for count in stream.send_file(file, body.offset, body.length):
+        file.seek(body.offset)
+        while done < body.length:
+            count = cast(io.BufferedIOBase, file).readinto(buffer[: body.length - done])
             if not count:
-                raise _short(body, done)
+                raise BlobCorrupt(
+                    f"only {done} of the {body.length} bytes that are to be sent are there"
+                )
             done += count
-            sent = _Sent()
-            sent.length = count
-            yield sent
+            yield buffer[:count]
             body.progress(done)
-
-
-def _read(body: FileBody) -> Iterator[bytes]:
-    with body.open() as file:
-        yield from _read_from(file, body)
-
-
-def _read_from(file: BinaryIO, body: FileBody) -> Iterator[bytes]:
-    file.seek(body.offset)
-    done = 0
-    while done < body.length:
-        piece = file.read(min(PIECE, body.length - done))
-        if not piece:
-            raise _short(body, done)
-        done += len(piece)
-        yield piece
-        body.progress(done)
-
-
-def _short(body: FileBody, done: int) -> BlobCorrupt:
-    return BlobCorrupt(f"only {done} of the {body.length} bytes that are to be sent are there")

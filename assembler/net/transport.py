@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import httpx
 
 from assembler.cancellation import NOTICING, Cancellation
-from assembler.net.body import MAX_ERROR_BODY, FileBody
+from assembler.net.body import MAX_ERROR_BODY, FileBody, Pieces
 from assembler.net.connection import SocketStream
 from assembler.net.dial import AddressRefused, LookUp, connect, no_further_in, resolve
 from assembler.net.exchange import Exchange, Head
@@ -326,7 +326,7 @@ def _reusable(host: _Host, call: Call) -> _Connection | None:
 
 def _message(
     connection: _Connection, request: httpx.Request
-) -> tuple[bytes, Headers, bytes | Iterable[bytes]]:
+) -> tuple[bytes, Headers, bytes | Pieces]:
     """Target, headers and body of `request` as `connection` is to be asked."""
     headers, target = request.headers.raw, request.extensions["target"]
     if connection.proxy is not None:
@@ -335,7 +335,7 @@ def _message(
             value = connection.proxy.authorization.encode("ascii")
             headers = [*headers, (b"Proxy-Authorization", value)]
     if isinstance(request.stream, Sending):
-        return target, headers, request.stream.on(connection.exchange.stream)
+        return target, headers, request.stream.pieces()
     return target, headers, request.extensions["content"]
 
 

@@ -94,13 +94,13 @@ def _source(add: Copy, scope: Scope, escape: str) -> UrlSource | GitSource:
     checksum = expanded(add.checksum, scope, escape, add.span)
     try:
         repository = parse_git(text)
+        if repository is not None:
+            return GitSource(repository)
+        if is_url(text):
+            url, credentials = without_credentials(text)
+            return UrlSource(url, checksum, credentials=credentials)
     except ValueError as error:
         raise DockerfileError(f"{text}: {error}", add.span) from error
-    if repository is not None:
-        return GitSource(repository)
-    if is_url(text):
-        url, credentials = without_credentials(text)
-        return UrlSource(url, checksum, credentials=credentials)
     raise DockerfileError(f"{NAME} stage source must be a single HTTP(S) or Git ADD", add.span)
 
 

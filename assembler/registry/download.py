@@ -144,7 +144,8 @@ class _Download:
                 if not http.pause(
                     attempts, failure.unreachable, answer=failure.answer, why=str(failure.error)
                 ):
-                    raise failure.error from failure
+                    # Not from `failure`, which came of it: a chain of causes must end.
+                    raise failure.error from failure.error.__cause__
         if self._hasher.hexdigest() != self._blob.digest.hex:
             raise corrupt(repository, self._operation)
 

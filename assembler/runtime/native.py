@@ -320,7 +320,7 @@ def network_files(process: Process) -> tuple[FileMount, ...]:
         except OSError:
             resolv = b""  # a host without a resolver has none to lend
     return (
-        FileMount("/etc/hosts", hosts.encode(), 0o644, 0, 0),
-        FileMount("/etc/hostname", f"{process.hostname}\n".encode(), 0o644, 0, 0),
+        FileMount("/etc/hosts", os.fsencode(hosts), 0o644, 0, 0),
+        FileMount("/etc/hostname", os.fsencode(f"{process.hostname}\n"), 0o644, 0, 0),
         FileMount("/etc/resolv.conf", resolv, 0o644, 0, 0),
     )

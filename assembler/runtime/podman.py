@@ -27,7 +27,24 @@ from assembler.runtime.native import Forked
 from assembler.runtime.oci_runtime import capability_names
 
 _OWN_FAILURE = 125
-_EXPLICIT = frozenset({"PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "TMPDIR"})
+# What podman itself, conmon, Go or the dynamic linker would heed: said in words, which the host's
+# users see, and never in podman's own environment. Of the others podman is told the names only.
+_HEEDED = frozenset(
+    "PATH HOME USER TMPDIR XDG_RUNTIME_DIR XDG_CONFIG_HOME XDG_DATA_HOME XDG_CACHE_HOME"
+    " DBUS_SESSION_BUS_ADDRESS NOTIFY_SOCKET LISTEN_FDS LISTEN_PID LISTEN_FDNAMES"
+    " LD_ASSUME_KERNEL LD_AUDIT LD_BIND_NOT LD_BIND_NOW LD_DEBUG LD_DEBUG_OUTPUT LD_DYNAMIC_WEAK"
+    " LD_HWCAP_MASK LD_LIBRARY_PATH LD_ORIGIN_PATH LD_POINTER_GUARD LD_PREFER_MAP_32BIT_EXEC"
+    " LD_PRELOAD LD_PROFILE LD_PROFILE_OUTPUT LD_SHOW_AUXV LD_TRACE_LOADED_OBJECTS"
+    " LD_TRACE_PRELINKING LD_USE_LOAD_BIAS LD_VERBOSE LD_WARN"
+    " GCONV_PATH GLIBC_TUNABLES LOCPATH NLSPATH MALLOC_CHECK_ MALLOC_TRACE"
+    " GOCOVERDIR GODEBUG GOGC GOMAXPROCS GOMEMLIMIT GOTRACEBACK"
+    " CONTAINER_CONNECTION CONTAINER_HOST CONTAINER_PROXY CONTAINER_SSHKEY DOCKER_HOST"
+    " CONTAINERS_CONF CONTAINERS_CONF_OVERRIDE CONTAINERS_GRAPHROOT CONTAINERS_HELPER_BINARY_DIR"
+    " CONTAINERS_REGISTRIES_CONF CONTAINERS_REGISTRIES_CONF_OVERRIDE CONTAINERS_RUNROOT"
+    " CONTAINERS_STORAGE_CONF CONTAINERS_STORAGE_CONF_OVERRIDE PODMAN_CONNECTIONS_CONF"
+    " PODMAN_USERNS STORAGE_DRIVER STORAGE_OPTS"
+    " _CONTAINERS_ROOTLESS_GID _CONTAINERS_ROOTLESS_UID _CONTAINERS_USERNS_CONFIGURED".split()
+)
 _SHORT = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 _ADDED = ("container", "TERM", "HOSTNAME")
 _ALLOWED = ("suid", "dev", "exec")
@@ -90,24 +107,25 @@ class Podman(Forked):
         else:
             options.append(f"--user={process.user or '0'}")  # so that groups are looked up
         for name, value in env.items():
-            options.append(f"--env={name}={value}" if name in _EXPLICIT else f"--env={name}")
+            options.append(f"--env={name}={value}" if name in _HEEDED else f"--env={name}")
         argv = [literal(word) for word in (self._executable, *options)]
         if "HOME" not in env:
             argv.append("--env=HOME={home}")
         targets = mount_points(files, directories) | {"/run": True, "/run/.containerenv": False}
         for number, file in enumerate(files):
-            option = "" if file.mode & 0o222 else ":ro"
-            argv.append(f"--volume={{f{number}}}:{literal(file.target)}{option}")
+            argv.append(_mount(f"f{number}", file.target, not file.mode & 0o222))
         for number, directory in enumerate(directories):
-            option = f"type=bind,src={{d{number}}},dst={literal(directory.target)}"
             # podman's own default is nosuid,nodev
             allowed = [word for word in _ALLOWED if f"no{word}" not in directory.options]
-            words = ",".join((*allowed, *directory.options))
-            argv.append(f"--mount={option},ro={str(directory.read_only).lower()},{words}")
+            words = (*allowed, *directory.options)
+            argv.append(_mount(f"d{number}", directory.target, directory.read_only, words))
         argv += ["--rootfs", "{root}", *(literal(word) for word in process.argv)]
         return Command(
             argv=tuple(argv),
-            env=tuple({**env, **self._environment(state)}.items()),
+            env=(
+                *((name, value) for name, value in env.items() if name not in _HEEDED),
+                *self._environment(state).items(),
+            ),
             lowers=root.lowers,
             upper=root.upper,
             work=root.work,
@@ -156,6 +174,13 @@ class Podman(Forked):
             "_CONTAINERS_ROOTLESS_UID": str(self._id_map.outer_uid or 1000),
             "_CONTAINERS_ROOTLESS_GID": str(self._id_map.outer_gid or 1000),
         }
+
+
+def _mount(name: str, target: str, read_only: bool, words: Sequence[str] = ()) -> str:
+    """The option that binds what `{name}` stands for; its fields are those of a CSV record."""
+    quoted = literal(target.replace('"', '""'))
+    more = ",".join((f"ro={str(read_only).lower()}", *words))
+    return f'--mount=type=bind,"src={{{name}}}","dst={quoted}",{more}'
 
 
 def _file(root: Root, name: str) -> str:

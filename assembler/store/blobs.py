@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from assembler.store.growing import Growing
 
 MAX_DOCUMENT = 8 << 20  # bytes of a manifest or configuration
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _PIECE = 1 << 20
 _SMALL = 1 << 20  # bytes of a blob that is not asked room for first
 _DURABLE, _NAMED = 0o444, 0o400
@@ -88,28 +89,41 @@ class Blobs:
     def _believed(self, digest: Digest, path: str, size: int) -> int | None:
         """`size` of a blob that its writer has not synced yet, or never did: a power cut may have
         left anything under its name."""
-        if self._digest(path, digest.algorithm) != digest.hex:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+        try:
+            file = os.open(path, _READ)
+        except FileNotFoundError:  # another has found it damaged
             return None
+        try:
+            if self._taken_away(digest, file):
+                return None
+        finally:
+            os.close(file)
         with self._guard:
             self._pending.add(path)
         return size
 
-    def _digest(self, path: str, algorithm: str) -> str:
-        hasher = hashlib.new(algorithm)
-        with suppress(FileNotFoundError), open(path, "rb", buffering=0) as stream:
-            buffer = memoryview(bytearray(_PIECE))
-            while count := stream.readinto(buffer):
-                self._check()
-                hasher.update(buffer[:count])
-        return hasher.hexdigest()
+    def _taken_away(self, digest: Digest, file: int) -> bool:
+        """Whether the blob that is open as `file` is damaged; it is removed then, but not what has its
+        name by now: others find the damage too, and the first has the blob again meanwhile."""
+        hasher = hashlib.new(digest.algorithm)
+        buffer, offset = memoryview(bytearray(_PIECE)), 0
+        while count := os.preadv(file, [buffer], offset):
+            self._check()
+            hasher.update(buffer[:count])
+            offset += count
+        if hasher.hexdigest() == digest.hex:
+            return False
+        path = self.path(digest)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.lstat(path)):
+                os.unlink(path)
+        return True
 
     def open(self, digest: Digest) -> BinaryIO:
         """The blob for reading. Raises BlobMissing. Links are not followed (reliability M10)."""
         path = self._held(digest)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, _READ)
         except OSError as error:
             raise BlobMissing(
                 f"blob {digest} cannot be read: {error.strerror}",
@@ -131,7 +145,10 @@ class Blobs:
             except Cancelled:
                 raise
             except (AssemblerError, OSError, ValueError, EOFError) as error:
-                self.condemn(digest, error)
+                if stream.closed:
+                    self.condemn(digest, error)
+                elif self._taken_away(digest, stream.fileno()):
+                    raise self._damaged(digest) from error
                 raise
 
     def verify(self, digest: Digest) -> None:
@@ -143,18 +160,28 @@ class Blobs:
 
     def condemn(self, digest: Digest, cause: Exception | None = None) -> None:
         """Take the blob away if it is damaged, and raise BlobCorrupt then."""
-        path = self.path(digest)
-        if not os.path.lexists(path) or self._digest(path, digest.algorithm) == digest.hex:
+        try:
+            file = os.open(self.path(digest), _READ)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):  # a link is no blob
+                raise
             return
+        try:
+            damaged = self._taken_away(digest, file)
+        finally:
+            os.close(file)
+        if damaged:
+            raise self._damaged(digest) from cause
+
+    def _damaged(self, digest: Digest) -> BlobCorrupt:
         self._verified.discard(digest)
-        os.unlink(path)
         error = BlobCorrupt(
             f"blob {digest} in the store was damaged, and has been removed",
-            path,
+            self.path(digest),
             hint="build or pull again; `assemble store check` looks for more of them",
         )
         error.removed = True
-        raise error from cause
+        return error
 
     def read(self, descriptor: Descriptor, limit: int = MAX_DOCUMENT) -> bytes:
         """The verified bytes of a small blob. Raises BlobMissing, BlobCorrupt."""
@@ -218,10 +245,10 @@ class Blobs:
             self._disk.sync(draft.file)
         os.fchmod(draft.file, _NAMED if batch else _DURABLE)
         try:
-            draft.publish(target)
+            draft.publish(target, self._disk)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-            draft.publish(target)
+            draft.publish(target, self._disk)
         self._verified.add(digest)
         if batch:
             with self._guard:

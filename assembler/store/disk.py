@@ -16,6 +16,7 @@ from assembler.errors import (
     StoreError,
     StoreUnusable,
     UsageError,
+    causes,
 )
 from assembler.expressions import expression
 
@@ -128,10 +129,9 @@ def shortage(error: BaseException | None, directory: str) -> StoreError | None:
     said = isinstance(error, NoSpace) and error.file_system
     if said or not isinstance(error, OSError | StoreError | LayerError):
         return None
-    cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and is_exhausted(cause)):
-        cause = cause.__cause__
-    if not isinstance(cause, OSError):
+    system = (one for one in causes(error) if isinstance(one, OSError))
+    cause = next(filter(is_exhausted, system), None)
+    if cause is None:
         return None
     place = cause.filename if isinstance(cause.filename, str) else ""
     found = translated(cause, place if os.path.isabs(place) else directory)
@@ -201,9 +201,7 @@ def unusable(error: OSError, store: str) -> StoreError:
 def refusal(error: BaseException, store: str) -> StoreError | None:
     """What `error` is about if this user may not use the store at `store`, which is another's, wherever
     that was met; None if that is not so."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, PermissionError):
-        cause = cause.__cause__
+    cause = next((one for one in causes(error) if isinstance(one, PermissionError)), None)
     if cause is None or not isinstance(cause.filename, str) or isinstance(error, StoreUnusable):
         return None
     inside = os.path.commonpath((store, os.path.abspath(cause.filename))) == store

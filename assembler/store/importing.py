@@ -27,6 +27,8 @@ from assembler.store.store import Store
 
 MAX_DOCUMENT = 8 << 20
 MAX_INDEX_DEPTH = 4
+_PIECE = 1 << 20
+_DOCUMENTS = frozenset({"index.json", "manifest.json"})
 
 
 def import_image(
@@ -120,10 +122,10 @@ def _import_layout(store: Store, path: str, name: str, platform: Platform) -> Im
     def fetch(descriptor: Descriptor) -> None:
         if store.blobs.has(descriptor.digest):
             return
-        ingesting = store.blobs.ingest(algorithm=descriptor.digest.algorithm)
+        ingesting = store.blobs.ingest(descriptor.size, algorithm=descriptor.digest.algorithm)
         with layout.open(descriptor) as stream, ingesting as ingest:
-            while chunk := stream.read(1 << 20):
-                ingest.write(chunk)
+            while ingest.written <= descriptor.size and (chunk := stream.read(_PIECE)):
+                ingest.write(chunk)  # of a longer file no more than shows that it is one (rule M1)
             ingest.commit(descriptor)
 
     index = layout.index()
@@ -199,19 +201,20 @@ def _unpacked(
 def _members(
     store: Store, path: str, limits: Limits
 ) -> tuple[dict[str, Descriptor], dict[str, bytes]]:
-    """The files of the archive at `path`, all in the store, and those at its top that are JSON.
-    Names mean what is in the archive only (rule M11)."""
+    """The files of the archive at `path`, all in the store, and those that say what it holds. Names
+    mean what is in the archive only (rule M11)."""
     members: dict[str, Descriptor] = {}
     documents: dict[str, bytes] = {}
     with _open_regular(path) as stream:
         for entry, body in read(reader(stream, limits.size), limits):
             if entry.kind is Kind.FILE and entry.path.endswith(".json") and "/" not in entry.path:
-                documents[entry.path] = _bounded(body)
-                digest = store.blobs.put(documents[entry.path])
-                members[entry.path] = Descriptor("", digest, len(documents[entry.path]))
+                content = _bounded(body)
+                members[entry.path] = Descriptor("", store.blobs.put(content), len(content))
+                if entry.path in _DOCUMENTS:
+                    documents[entry.path] = content
             elif entry.kind is Kind.FILE:
                 with store.blobs.ingest() as ingest:
-                    while chunk := body.read(1 << 20):
+                    while chunk := body.read(_PIECE):
                         ingest.write(chunk)
                     digest, size = ingest.commit()
                 members[entry.path] = Descriptor("", digest, size)

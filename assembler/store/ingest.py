@@ -4,7 +4,8 @@ The order (reliability.md 1.1): a file that nobody sees, hash while writing, com
 name, fsync of the directory; with batches the two fsyncs are later (`Blobs.sync`). The file has no
 name (open(2), O_TMPFILE), so that nothing is left of it when its process dies. It has one, in a
 locked directory below `ingest`, where the file system has no such files, and where the fsync comes
-before the name: the first link of a file changes what of it must be on disk. A small blob is in
+before the name: the first link of a file changes what of it must be on disk. A blob that takes the
+place of another, which may be durable, is on disk before that, with batches too. A small one is in
 memory until it is known whether it is here already.
 """
 
@@ -73,8 +74,9 @@ class Draft:
         while rest:
             rest = rest[os.write(self.file, rest) :]
 
-    def publish(self, target: str) -> None:
-        """Give the file the name `target`, in place of what has it. Raises OSError."""
+    def publish(self, target: str, disk: Disk) -> None:
+        """Give the file the name `target`, in place of what has it: that may be named by something
+        durable, so this is on `disk` before. Raises OSError."""
         if not self._path:
             try:
                 # With a descriptor, linkat(2) is told to follow the link that this is.
@@ -82,6 +84,8 @@ class Draft:
                 return
             except FileExistsError:  # a link cannot replace
                 os.link(f"{OPEN_FILES}/{self.file}", self._claimed(), src_dir_fd=self.file)
+        if os.path.lexists(target):
+            disk.sync(self.file)
         os.rename(self._path, target)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from assembler.errors import StoreUnusable
 from assembler.linux.claims import locked, taken
 from assembler.linux.replacing import unnamed
 from assembler.store import uses
-from assembler.store.disk import is_refused, mount_point, unusable
+from assembler.store.disk import is_exhausted, is_refused, mount_point, unusable
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _TURN = 0.005  # seconds between looks at a lock that is held for moments
@@ -169,15 +169,23 @@ def _sweep(directory: str) -> None:
 
 
 def _end(directory: str, path: str) -> None:
-    """A lease becomes a note of what was used."""
+    """A lease becomes a note of what was used; where the disk has no room for one, as it may be when
+    `prune` is to make some, nothing is noted. Raises OSError."""
     notes = os.path.join(directory, "uses")
+    note = os.path.join(notes, os.path.basename(path))
     try:
-        os.rename(path, os.path.join(notes, os.path.basename(path)))
-    except FileNotFoundError:
-        os.makedirs(notes, mode=0o700, exist_ok=True)
+        try:
+            os.rename(path, note)
+        except FileNotFoundError:
+            os.makedirs(notes, mode=0o700, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.rename(path, note)
+        uses.compact(notes, time.time())
+    except OSError as error:
+        if not is_exhausted(error):
+            raise
         with suppress(FileNotFoundError):
-            os.rename(path, os.path.join(notes, os.path.basename(path)))
-    uses.compact(notes, time.time())
+            os.unlink(path)
 
 
 def _paths(directory: str) -> list[str]:

@@ -19,7 +19,7 @@ from assembler.store.disk import translated
 from assembler.values import replace
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_LARGEST = 16 << 20  # bytes of an index: some 50,000 names
+_LARGEST = 16 << 20  # bytes of an index: some 40,000 names
 
 REMOTE = "assembler.remote"
 """The annotation of an index entry whose layers a registry has; some may not be here."""
@@ -108,7 +108,8 @@ def read_annotated(path: str) -> tuple[list[Descriptor], dict[str, str]]:
 def write_index(
     path: str, entries: list[Descriptor], annotations: Mapping[str, str] | None = None
 ) -> None:
-    """Replace the `index.json` at `path` whole: write, fsync, rename, fsync of the directory."""
+    """Replace the `index.json` at `path` whole: write, fsync, rename, fsync of the directory. Raises
+    OSError, and StoreError for one that would be too large to be read again."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": INDEX,
@@ -116,7 +117,14 @@ def write_index(
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
-    replace_file(path, json.dumps(document, indent=2).encode() + b"\n")
+    content = json.dumps(document, indent=2).encode() + b"\n"
+    if len(content) > _LARGEST:
+        raise StoreError(
+            f"{path} has {len(entries)} names: with more it would have over {_LARGEST} bytes",
+            path,
+            hint="remove names that nobody needs; in the store `assemble rmi` does",
+        )
+    replace_file(path, content)
 
 
 def replace_file(path: str, content: bytes) -> None:

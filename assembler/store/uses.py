@@ -45,7 +45,8 @@ def read(directory: str, now: float) -> dict[str, Use]:
 def compact(
     directory: str, now: float, keep: Callable[[str], bool] = lambda item: True, least: int = _MANY
 ) -> None:
-    """Put the files together where there are `least` of them, of the items that `keep` names."""
+    """Put the files together where there are `least` of them, of the items that `keep` names. Raises
+    OSError."""
     if not os.path.isdir(directory) or len(os.listdir(directory)) < least:
         return
     with held(directory):

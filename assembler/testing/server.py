@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 PIECE = 64 << 10
 _HANDSHAKE = b"\x16"  # of TLS (RFC 8446 5.1)
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_ENDING = 10.0  # seconds
 POLITE = 256 << 10  # bytes of a refused body that Go's server reads before it hangs up
 
 
@@ -128,16 +129,22 @@ class Exchange:
             yield piece
 
     def _chunks(self) -> Iterator[bytes]:
-        while size := int(self._reader.readline().partition(b";")[0].strip() or b"0", 16):
+        while size := int(self._line().partition(b";")[0], 16):
             piece = self._reader.read(size)
             if len(piece) < size:
                 raise HungUp
-            self._reader.readline()
+            self._line()
             self.asked.received += size
             yield piece
-        while self._reader.readline().strip():
+        while self._line().strip():
             pass
         self._left = 0
+
+    def _line(self) -> bytes:
+        line = self._reader.readline(PIECE)
+        if not line.endswith(b"\n"):  # a body that breaks off is none
+            raise HungUp
+        return line
 
     def drain(self, most: int | None = None) -> bool:
         """Read the rest of the request's body, or `most` bytes of it; whether that was all."""
@@ -266,9 +273,8 @@ class Server:
             self._listener.shutdown(socket.SHUT_RDWR)
         with self._lock:
             for connection in self._connections:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        until = time.monotonic() + 1
+                _shut(connection)
+        until = time.monotonic() + _ENDING
         while self._threads:  # but for those in which a test sleeps
             self._threads.pop().join(max(0.0, until - time.monotonic()))
         self._listener.close()
@@ -286,6 +292,8 @@ class Server:
                 return
             with self._lock:
                 self._connections.add(connection)
+                if self.closing.is_set():  # too late to be shut with the others
+                    _shut(connection)
                 self.counts.connections += 1
                 self.counts.open += 1
                 self.counts.most_open = max(self.counts.most_open, self.counts.open)
@@ -370,6 +378,12 @@ def _head(reader: io.BufferedReader, connection: int) -> Asked | None:
     parts = urlsplit(target)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return Asked(method, parts.path, query, headers, target=target, connection=connection)
+
+
+def _shut(connection: socket.socket) -> None:
+    """End what another thread may be reading or writing: of TLS only the connection below it."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _hang_up(connection: socket.socket, reader: io.BufferedReader | None, quietly: bool) -> None:

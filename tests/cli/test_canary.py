@@ -68,7 +68,7 @@ class User:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
         )
         self.printed.append(done.stdout + done.stderr)
         return done.returncode

@@ -25,6 +25,8 @@ from assembler.layer.tree import everything
 from assembler.layer.write import pack
 from assembler.linux import paths
 from assembler.linux.beneath import Openings
+from tests.leftovers import nothing_left
+from tests.ticks import tick
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "context/d").mkdir(parents=True)
     (tmp_path / "context/d/g").write_text("G")
     (tmp_path / "context/f").write_text("F")
+    tick(tmp_path / "context")
     return tmp_path / "context"
 
 
@@ -298,6 +301,13 @@ def test_G1_an_ignore_file_that_is_a_link_is_refused(root: Path) -> None:
         directory_context(str(root), "", "")
 
 
+def test_G1_an_ignore_file_that_never_ends_is_refused(root: Path) -> None:
+    with open(root / ".dockerignore", "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UsageError, match="larger than 16777216 bytes"):
+        directory_context(str(root), "", "")
+
+
 @pytest.mark.parametrize("rules", ["*", "Dockerfile\n.dockerignore", "**\n!f"])
 def test_G6_a_hidden_dockerfile_is_read_and_not_copyable(root: Path, rules: str) -> None:
     (root / "Dockerfile").write_text("FROM scratch\n")
@@ -380,9 +390,8 @@ def test_B2_a_directory_that_became_a_link_is_not_entered(root: Path, tmp_path: 
 
 def test_a_walk_that_is_given_up_leaves_nothing_open(root: Path) -> None:
     deep(root, 5)
-    before = os.listdir("/proc/self/fd")
-    walk = everything(DirectoryContext(str(root), None).tree())
-    while not next(walk).path.endswith("m/m"):
-        pass
-    walk.close()
-    assert os.listdir("/proc/self/fd") == before
+    with nothing_left():
+        walk = everything(DirectoryContext(str(root), None).tree())
+        while not next(walk).path.endswith("m/m"):
+            pass
+        walk.close()

@@ -5,6 +5,7 @@ The server says what a script tells it, byte by byte.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 import ssl
@@ -88,11 +89,11 @@ class serving:
             except OSError:
                 return
             self._open.append(connection)
-            headers = _headers(connection)
-            self._server.asked.append(headers)
-            replies = self._server.replies
-            reply = replies.pop(0) if len(replies) > 1 else replies[0]
             try:
+                headers = _headers(connection)
+                self._server.asked.append(headers)
+                replies = self._server.replies
+                reply = replies.pop(0) if len(replies) > 1 else replies[0]
                 reply(connection, headers)
             except OSError:
                 continue  # the client went away, as some tests want
@@ -101,7 +102,10 @@ class serving:
 def _headers(connection: socket.socket) -> dict[str, str]:
     text = b""
     while b"\r\n\r\n" not in text:
-        text += connection.recv(65536)
+        more = connection.recv(65536)
+        if not more:
+            raise ConnectionError("it asked for nothing")
+        text += more
     first, *lines = text.decode().strip().split("\r\n")
     pairs = (line.split(": ", 1) for line in lines)
     return {"path": first.split()[1], **{name.lower(): value for name, value in pairs}}
@@ -253,9 +257,10 @@ def test_C27_nothing_is_a_file_too(fetch: Fetch, server: Server) -> None:
     assert fetch(server.url).size == 0
 
 
-def test_a_server_that_is_not_there_is_not_asked_for_long(fetch: Fetch, free_port: int) -> None:
-    with pytest.raises(Unreachable, match="cannot reach 127"):
-        fetch(f"http://127.0.0.1:{free_port}/x")
+def test_a_server_that_is_not_there_is_not_asked_for_long(fetch: Fetch) -> None:
+    with socket.socket() as deaf, pytest.raises(Unreachable, match="cannot reach 127"):
+        deaf.bind(("127.0.0.1", 0))  # so that nobody else takes the port
+        fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/x")
 
 
 # A connection that breaks ------------------------------------------------------------------------
@@ -309,6 +314,18 @@ def test_R7_another_range_is_never_spliced(fetch: Fetch, server: Server, wrong: 
     assert "range" not in server.asked[2]
 
 
+def test_R7_a_size_that_is_none_is_not_believed(fetch: Fetch, server: Server) -> None:
+    def half(connection: socket.socket, _: dict[str, str]) -> None:
+        head = b'HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\nETag: "1"\r\n\r\n'
+        connection.sendall(head + b"1388\r\n" + CONTENT[:5000] + b"\r\n")
+        connection.close()
+
+    place = f"bytes 5000-{len(CONTENT) - 1}/{'9' * 5000}"
+    server.replies = [half, answer(CONTENT[5000:], 206, Content_Range=place)]
+    assert fetch.content(fetch(server.url)) == CONTENT
+    assert server.asked[1]["range"] == "bytes=5000-"
+
+
 def test_R7_a_chunked_answer_that_ends_early(fetch: Fetch, server: Server) -> None:
     def half(connection: socket.socket, _: dict[str, str]) -> None:
         connection.sendall(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
@@ -346,15 +363,18 @@ def test_a_file_that_does_not_fit_is_not_begun(fetch: Fetch, server: Server) -> 
 def test_a_cancelled_fetch_waits_for_no_server(
     fetch: Fetch, server: Server, headers: bytes
 ) -> None:
+    later = threading.Timer(0.2, fetch.cancellation.cancel, [2])
+
     def silent(connection: socket.socket, _: dict[str, str]) -> None:
         connection.sendall(headers)
-        threading.Timer(0.2, fetch.cancellation.cancel, [2]).start()
+        later.start()
 
     server.replies = [silent]
     limits = Limits(head=3600, window=3600)
     patient = HttpClient(cancellation=fetch.cancellation, limits=limits)
     with watchdog(), patient as fetch.client, pytest.raises(Cancelled):
         fetch(server.url)
+    later.join()
 
 
 # A digest that is given --------------------------------------------------------------------------
@@ -507,6 +527,14 @@ def test_18_4_credentials_of_a_url_are_sent_and_not_kept(
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"s3cret" not in path.read_bytes() and b"pa:ss" not in path.read_bytes()
+
+
+def test_what_is_no_utf_8_is_sent_as_it_is(fetch: Fetch, server: Server) -> None:
+    """A Dockerfile may be in another encoding."""
+    server.replies = [answer()]
+    fetch(f"{server.url}/\udce9?\udcff", credentials="user:\udce9")
+    assert server.asked[0]["path"] == "/p/file/%E9?%FF"
+    assert base64.b64decode(server.asked[0]["authorization"].removeprefix("Basic ")) == b"user:\xe9"
 
 
 def test_18_4_no_message_shows_a_query(fetch: Fetch, server: Server) -> None:

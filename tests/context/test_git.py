@@ -96,7 +96,7 @@ class Client:
     cancellation: Cancellation
     secrets: dict[str, Callable[[], bytes]] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=lambda: {"PATH": os.environ["PATH"]})
-    patience: float = 30.0
+    patience: float = 300.0
     agent: str = ""
     number: int = 0
 
@@ -154,6 +154,15 @@ def program(directory: Path, name: str, text: str) -> str:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return f"{directory}:{os.environ['PATH']}"
+
+
+def left(word: str) -> list[str]:
+    """The command lines of processes that have `word` among their arguments, and stay: one that was
+    killed is there until it has its turn."""
+    end = time.monotonic() + 60
+    while (found := running(word)) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
 
 
 def running(word: str) -> list[str]:
@@ -286,6 +295,18 @@ def test_C29_times_of_the_commit(client: Client, upstream: Upstream) -> None:
     assert now is not None and now.mtime > (MADE + 1) * 1_000_000_000
 
 
+@pytest.mark.parametrize("time", ["-5", "9" * 30])
+def test_C29_a_commit_may_say_any_time(client: Client, upstream: Upstream, time: str) -> None:
+    upstream.commit(f="one")
+    text = upstream("cat-file", "commit", "HEAD").replace(f" {MADE} ", f" {time} ")
+    (upstream.path / "written").write_text(f"{text}\n")
+    commit = upstream("hash-object", "-t", "commit", "-w", "--literally", "written")
+    upstream("update-ref", "refs/heads/main", commit)
+    tree = client.tree(upstream.url, "main", commit_times=True)
+    assert [entry.mtime for entry in tree.children("")] == [0]
+    assert client.repositories.commit_time(str(client.place)) == 0
+
+
 def test_C29_a_subdirectory_is_the_root(client: Client, upstream: Upstream) -> None:
     upstream.commit(a__b__f="f", other="o")
     assert files(client.tree(upstream.url, subdirectory="a/b")) == {"f": "f"}
@@ -330,6 +351,24 @@ def test_B13_a_kept_git_directory_says_nothing_of_this_machine(
     assert status == ""
 
 
+def test_B13_nor_do_those_of_submodules(client: Client, upstream: Upstream, tmp_path: Path) -> None:
+    inner, middle = upstream_at(tmp_path / "inner.git"), upstream_at(tmp_path / "middle.git")
+    inner.commit(i="i")
+    middle("submodule", "--quiet", "add", "../inner.git", "in")
+    middle("commit", "-qm", "x")
+    upstream("submodule", "--quiet", "add", "--name", "a/b", "../middle.git", "dep")
+    upstream("commit", "-qm", "x")
+    inner.commit(i="more")  # so what is asked for is a commit that no branch is at
+    with served(tmp_path) as address:
+        first = files(client.tree(f"{address}/upstream.git", "main", keep=True))
+        time.sleep(1.1)
+        again = files(client.tree(f"{address}/upstream.git", "main", keep=True))
+        assert Upstream(client.place)("status", "--porcelain") == ""
+    assert again == first and ".git/modules/a/b/modules/in/index" in first
+    assert not [name for name in first if "FETCH_HEAD" in name or "/hooks/" in name]
+    assert not [name for name, text in first.items() if str(client.directory) in text]
+
+
 def test_C29_submodules_of_submodules_and_relative_ones(
     client: Client, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -360,13 +399,13 @@ def served(base: Path) -> Iterator[str]:
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection(("127.0.0.1", port), 30).close()
                 break
             except OSError:
-                assert time.monotonic() < deadline
+                assert daemon.poll() is None and time.monotonic() < deadline
                 time.sleep(0.02)
         yield f"git://127.0.0.1:{port}"
     finally:
@@ -454,6 +493,20 @@ def test_locks_of_a_git_that_was_killed_are_no_obstacle(client: Client, upstream
     assert not list(bare(client).rglob("tmp_pack*"))
 
 
+def test_locks_of_branches_and_tags_are_no_obstacle(client: Client, upstream: Upstream) -> None:
+    """All of them are fetched for a commit that is named by its first digits."""
+    commit = upstream.commit(f="one")
+    upstream("tag", "v1")
+    upstream("branch", "a/b")
+    assert client.commit(upstream.url, commit[:8]) == commit
+    second = upstream.commit(f="two")
+    upstream("tag", "--force", "v1")
+    upstream("branch", "--force", "a/b")
+    for name in ("refs/tags/v1", "refs/remotes/origin/a/b", "refs/remotes/origin/main"):
+        (bare(client) / f"{name}.lock").write_text("")
+    assert client.commit(upstream.url, second[:8]) == second
+
+
 def test_broken_objects_are_fetched_again(client: Client, upstream: Upstream) -> None:
     upstream.commit(f="one")
     client.tree(upstream.url)
@@ -474,6 +527,32 @@ def test_a_repository_half_made_is_made_anew(client: Client, upstream: Upstream)
     place.mkdir()
     (place / "config").write_text("")
     assert files(client.tree(upstream.url)) == {"f": "one"}
+
+
+def test_a_repository_half_made_is_not_looked_for_above_the_store(
+    client: Client, upstream: Upstream
+) -> None:
+    """The store may be in a checkout, and git makes the objects' directory last of all."""
+    upstream.commit(f="one")
+    client.tree(upstream.url)
+    users = Upstream(client.directory)
+    users("init", "-q", "-b", "main")
+    place = bare(client)
+    shutil.rmtree(place / "objects")
+    assert files(client.tree(upstream.url)) == {"f": "one"}
+    assert (place / "objects").is_dir() and users("for-each-ref") == ""
+
+
+def test_B7_no_setting_of_the_repository_that_the_user_is_in_is_read(
+    client: Client, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = upstream.commit(f="one")
+    users, other = upstream_at(tmp_path / "users"), upstream_at(tmp_path / "other")
+    other.commit(f="other")
+    users("config", f"url.{other.url}.insteadOf", upstream.url)
+    monkeypatch.chdir(users.path)
+    assert client.commit(upstream.url, "main") == commit
+    assert files(client.tree(upstream.url, "main")) == {"f": "one"}
 
 
 def test_fetches_of_one_repository_take_turns(client: Client, upstream: Upstream) -> None:
@@ -510,7 +589,7 @@ def test_a_server_that_hangs_is_given_up(
     client.patience = 0.5
     with watchdog(), pytest.raises(Unreachable, match=r"the server of git://.* sent nothing for"):
         client.commit(silent)
-    assert running(silent) == []
+    assert left(silent) == []
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["", "to SIGTERM"])
@@ -526,12 +605,21 @@ def test_a_cancelled_fetch_leaves_no_process(
     client.patience = 3600.0
     monkeypatch.setattr("assembler.linux.programs.GRACE", 0.3 if deaf else 90.0)
     if deaf:
-        ignoring = f"trap '' TERM; sleep 90 {silent.rpartition(':')[2]} & wait; sleep 90"
+        ignoring = f"trap '' TERM; sh -c 'sleep 90; :' {silent} & wait; sleep 90"
         client.variables = {"PATH": program(tmp_path / "bin", "git", ignoring)}
-    threading.Timer(0.3, client.cancellation.cancel, [2]).start()
+
+    def cancel() -> None:
+        end = time.monotonic() + 60
+        while not running(silent) and time.monotonic() < end:
+            time.sleep(0.02)
+        client.cancellation.cancel(2)
+
+    later = threading.Thread(target=cancel)
+    later.start()
     with watchdog(), pytest.raises(Cancelled):
         client.commit(silent)
-    assert running(silent.rpartition(":")[2]) == []
+    later.join()
+    assert left(silent) == []
 
 
 def test_a_connection_that_breaks_is_tried_again(client: Client, tmp_path: Path) -> None:
@@ -558,7 +646,7 @@ def test_an_endless_list_of_references_is_not_read_to_its_end(
     client.variables = {"PATH": program(tmp_path / "bin", "git", "exec yes endless-references")}
     with pytest.raises(ProtocolViolation, match="more references than anyone has"):
         client.commit("git://h/r.git")
-    assert running("endless-references") == []
+    assert left("endless-references") == []
 
 
 def test_B12_what_a_server_says_is_made_harmless(client: Client, tmp_path: Path) -> None:
@@ -633,13 +721,14 @@ def smart(base: Path) -> Iterator[Smart]:
 
 
 def basic(text: str) -> str:
-    return f"basic {base64.b64encode(text.encode()).decode()}"
+    return f"basic {base64.b64encode(text.encode('latin-1')).decode()}"
 
 
 @pytest.mark.parametrize(
     ("secrets", "expected"),
     [
         ({"GIT_AUTH_TOKEN": "t"}, basic("x-access-token:t")),
+        ({"GIT_AUTH_TOKEN": "\xe9"}, basic("x-access-token:\xe9")),
         ({"GIT_AUTH_HEADER": "Bearer t\n"}, "Bearer t"),
         ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_HEADER": "Bearer h"}, "Bearer h"),
         ({"GIT_AUTH_TOKEN": "t", "GIT_AUTH_TOKEN.HOST": "mine"}, basic("x-access-token:mine")),
@@ -654,7 +743,7 @@ def test_C29_secrets_authenticate(
     with smart(tmp_path) as server:
         host = server.url.removeprefix("http://")
         client.secrets = {
-            id.replace("HOST", host): (lambda value=value: value.encode())
+            id.replace("HOST", host): (lambda value=value: value.encode("latin-1"))
             for id, value in secrets.items()
         }
         server.token = expected
@@ -790,6 +879,14 @@ def test_C29_over_ssh_with_the_agent(
     lines = told.read_text().splitlines()
     assert all(line.startswith("/agent.socket ") and "BatchMode=yes" in line for line in lines)
     assert any("-p 2222" in line for line in lines) == (":2222" in form)
+
+
+def test_C29_over_ssh_to_a_path_that_is_no_utf_8(client: Client, tmp_path: Path) -> None:
+    upstream = upstream_at(tmp_path / "\udce9.git")
+    upstream.commit(f="one")
+    script = 'for last; do :; done\nexec sh -c "$last"'
+    client.variables = {"PATH": program(tmp_path / "bin", "ssh", script)}
+    assert files(client.tree(f"me@host:{upstream.path}")) == {"f": "one"}
 
 
 @pytest.mark.parametrize(

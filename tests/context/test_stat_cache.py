@@ -27,6 +27,7 @@ from assembler.layer.summary import Summary
 from assembler.layer.tree import everything
 from assembler.layer.write import pack
 from assembler.source import Source
+from tests.ticks import tick
 
 FILES = ("a/f", "a/g", "a/b/f", "c/f", "c/d/e/f", "h")
 
@@ -43,11 +44,20 @@ class Build:
         for path in FILES:
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_text(path)
+        while max(self.changed()) - min(self.changed()) > 50_000_000:  # the machine stood still
+            for path in FILES:
+                (self.root / path).touch()
+
+    def changed(self) -> list[int]:
+        """When each of the files changed."""
+        return [(self.root / path).stat().st_ctime_ns for path in FILES]
 
     def summary(
         self, text: str = "", path: str = "", *, records: bool = True, packed: bool = False
     ) -> Summary:
-        """The summary; where `packed` says so, of files that were packed after they were listed."""
+        """The summary; where `packed` says so, of files that were packed after they were listed. What
+        is changed afterwards has another time."""
+        tick(self.root)
         rules = IgnoreRules.parse(Source(".dockerignore", text)) if text else None
         place = str(self.records) if records else ""
         tree: Any = DirectoryContext(str(self.root), rules, "", place).tree()
@@ -137,7 +147,7 @@ def test_what_is_younger_than_two_seconds_is_not_remembered(
     build = Build(tmp_path, later())
     moment = time.time_ns()
     build.clock = lambda: moment
-    newest = max((build.root / path).stat().st_ctime_ns for path in FILES)
+    newest = max(build.changed())
     build.clock = lambda: newest + int(age * 1e9)
     first = build.summary()
     assert build.records.is_dir() is remembered
@@ -284,6 +294,7 @@ def test_files_that_are_selected_one_by_one_are_remembered(
         with tree.contents(selection, nothing) as content:
             return [content(tree.lookup(path)) for path in ("a/f", "a/g", "h")]
 
+    tick(build.root)
     first = found("one")
     assert first == [hashlib.sha256(path.encode()).digest() for path in ("a/f", "a/g", "h")]
     assert read == ["a/f", "a/g", "h"]
@@ -403,7 +414,7 @@ def test_what_was_packed_is_as_good_as_what_is_read(
 def test_what_is_packed_soon_after_it_was_written_is_not_remembered(tmp_path: Path) -> None:
     """The two seconds are those before the listing, however late the files are packed."""
     build = Build(tmp_path, later())
-    moment = max((build.root / path).stat().st_ctime_ns for path in FILES) + 1_900_000_000
+    moment = max(build.changed()) + 1_900_000_000
     clock = itertools.chain([moment], itertools.repeat(moment + int(1e12)))
     build.clock = lambda: next(clock)
     build.summary(packed=True)

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 import pytest
 
+from assembler.context.base import MAX_TEXT
 from assembler.context.deferred import DeferredContext
-from assembler.context.tree import MAX_TEXT, TreeContext, ignore_rules, text_of, whole
+from assembler.context.tree import TreeContext, ignore_rules, text_of, whole
 from assembler.dockerfile.ignore import IgnoreRules
 from assembler.errors import UsageError
 from assembler.layer.changeset import Entry, InlineBytes, Kind

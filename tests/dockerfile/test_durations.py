@@ -23,6 +23,7 @@ from assembler.dockerfile.durations import parse_duration
         ("-1ms", -1_000_000),
         ("+3ns", 3),
         ("9223372036854775807ns", (1 << 63) - 1),
+        ("0" * 5000 + "1s" + "0" * 5000 + ".5s", 1_500_000_000),
     ],
 )
 def test_K12_durations(text: str, nanoseconds: int) -> None:

@@ -163,10 +163,20 @@ def test_18_4_credentials_are_taken_out_of_the_url() -> None:
         ("https://u:p@h:8/x?q", ("https://h:8/x?q", "u:p")),
         ("https://token@h/x", ("https://h/x", "token:")),
         ("https://a:b@c@h/x", ("https://h/x", "a:b@c")),
+        ("https://a:%E9@h/x", ("https://h/x", "a:\udce9")),
+        ("https://a:\udce9@h/x", ("https://h/x", "a:\udce9")),
     ],
 )
 def test_18_4_so_they_are_of_a_file(url: str, expected: tuple[str, str]) -> None:
     assert without_credentials(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["http:///x", "http://:80/x", "http://u:p@/x", "http://h:x/", "http://[::1/"]
+)
+def test_C27_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(ValueError, match=r"host|Port|IPv6"):
+        without_credentials(url)
 
 
 @pytest.mark.parametrize(

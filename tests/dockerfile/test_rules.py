@@ -113,6 +113,9 @@ def test_P6_a_line_has_at_most_65535_bytes() -> None:
     message = "dockerfile line greater than max allowed size of 65535"
     assert refused("RUN " + "x" * (BIG - 3)) == message
     assert refused("RUN " + "é" * (BIG // 2)) == message
+    latin1 = (b"RUN " + b"\xe9" * (BIG - 4)).decode("utf-8", "surrogateescape")  # a byte each
+    assert shell(latin1) == [latin1[4:]]
+    assert refused(f"{latin1}x") == message
     assert shell("RUN " + "x" * 40000 + "\\\n" + "x" * 40000) == ["x" * 80000]
 
 
@@ -804,6 +807,7 @@ def test_K12_health_checks_hold_nanoseconds() -> None:
     assert times == (90_000_000_000, 1_000_000, 0, 1_500_000_000)
     assert check.retries == 0
     assert only(HealthCheck, "HEALTHCHECK --retries=2147483647 CMD x").retries == 2147483647
+    assert only(HealthCheck, f"HEALTHCHECK --retries=+{'0' * 5000}7 CMD x").retries == 7
     assert only(HealthCheck, "HEALTHCHECK none").command is None
 
 

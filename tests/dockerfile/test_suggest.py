@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assembler.dockerfile.suggest import completed, did_you_mean, nearest
+from tests.bounds import cpu_seconds
 
 NAMES = ("RUN", "COPY", "ADD", "ENTRYPOINT")
 
@@ -33,6 +34,14 @@ def test_LN2_case_follows_the_user() -> None:
 def test_LN2_as_text() -> None:
     assert did_you_mean("chwon", ["chown", "chmod"]) == " (did you mean chown?)"
     assert did_you_mean("zzz", ["chown"]) == ""
+
+
+def test_LN2_long_words_take_no_time() -> None:
+    """All cells of their table would be a thousand million."""
+    word = "a" * 30_000
+    with cpu_seconds(15):
+        assert nearest(f"{word}b", [f"{word}c"]) == f"{word}c"
+        assert nearest(f"b{word}", [f"{word}ccc"]) == ""
 
 
 @given(st.text("ab", min_size=1, max_size=6), st.integers(0, 5), st.sampled_from("ab"))

@@ -146,7 +146,8 @@ os.execvp(sys.argv[1], sys.argv[1:])
 def test_root_of_a_container_that_may_not_unshare_runs_steps_by_chroot(
     assemble: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    mark = f"46{os.getpid()}"
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE.replace("sleep 1000", f"sleep {mark}"))
     (tmp_path / "file").write_text("of the context\n")
     arguments = ("build", "--no-cache", "--secret", "id=hush,env=HUSH", tmp_path)
     settings = {"SOURCE_DATE_EPOCH": "1700000000", "HUSH": "hush"}
@@ -155,7 +156,7 @@ def test_root_of_a_container_that_may_not_unshare_runs_steps_by_chroot(
     done = assemble(*arguments, prefix=prefix, **settings)
     assert "steps run by chroot" in done.stderr
     assert done.stdout == plain.stdout
-    assert not [line for line in processes() if "sleep 1000" in line], "background jobs die"
+    assert not [line for line in processes() if f"sleep {mark}" in line], "background jobs die"
 
 
 def processes() -> list[str]:

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +126,7 @@ def test_no_namespaces_is_said_with_what_would_help(
     path = context(tmp_path, "FROM busybox\nRUN true\n")
     done = subprocess.run(
         [*without_namespaces, *assemble.command("build", path)],
-        env=dict(assemble.env), capture_output=True, text=True, timeout=60,
+        env=dict(assemble.env), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "user namespace" in last_error(done.stderr) and "hint: " in done.stderr
@@ -158,7 +157,7 @@ def test_a_full_disk_is_named_and_the_store_stays_whole(
     )
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
-        env=dict(assemble.env), capture_output=True, text=True, timeout=120,
+        env=dict(assemble.env), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert "no space left on the file system of" in done.stderr
@@ -174,7 +173,7 @@ def processes_with(text: str) -> list[str]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit():
             try:
-                line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                line = os.fsdecode((directory / "cmdline").read_bytes().replace(b"\0", b" "))
             except OSError:
                 continue
             if text in line and int(directory.name) != os.getpid():
@@ -232,10 +231,7 @@ def test_killed_outright_the_step_dies_and_the_next_build_sweeps(
             if "ready" in line and "echo" not in line:
                 break
         process.kill()
-        process.wait(10)
-    deadline = time.monotonic() + 30
-    while processes_with(f"sleep {mark}") and time.monotonic() < deadline:
-        time.sleep(0.05)
+        process.communicate(timeout=60)  # all that it began has its stderr
     assert processes_with(f"sleep {mark}") == []
     (path / "Dockerfile").write_text("FROM busybox\nRUN echo fine > /fine\n")
     assemble("build", path)

@@ -37,7 +37,7 @@ def test_M7_a_step_may_have_one_cache_in_two_places(assemble: Any, context: Path
     (context / "Dockerfile").write_text(
         f"FROM busybox\nRUN {mount}/a {mount}/b touch /a/here && echo $(ls /b)\n"
     )
-    assert said(assemble("build", context, timeout=60).stderr) == ["here"]
+    assert said(assemble("build", context, timeout=120).stderr) == ["here"]
 
 
 def test_M7_a_seed_of_another_owner_where_one_id_is_mapped(

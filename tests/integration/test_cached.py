@@ -53,7 +53,7 @@ def watched(assemble: Any, *words: str | Path) -> tuple[list[str], set[str], str
     """What a build does that it need not, the modules it imports, and what it says."""
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, "build", *map(str, words)],
-        env=dict(assemble.env), capture_output=True, text=True, timeout=60,
+        env=dict(assemble.env), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *said, last = done.stderr.splitlines()

@@ -57,7 +57,7 @@ def test_the_second_build_enters_no_namespace_and_imports_nothing_heavy(
     )
     done = subprocess.run(
         [sys.executable, "-c", code, ROOT / "fixtures/demo"],
-        env=dict(assemble.env), capture_output=True, text=True, timeout=60,
+        env=dict(assemble.env), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert os.path.isdir(ROOT / "fixtures/demo")
@@ -68,6 +68,6 @@ def test_a_single_id_is_enough_for_the_demo(
 ) -> None:
     done = subprocess.run(
         [*single_id, *assemble.command("build", "-t", "demo", ROOT / "fixtures/demo")],
-        env=dict(assemble.env), capture_output=True, text=True, timeout=120,
+        env=dict(assemble.env), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from assembler.linux.places import limitable
 
 pytestmark = pytest.mark.integration
 COUNT = (
-    "(i=0; while [ $i -lt 3000 ]; do sleep 30 & i=$((i+1)); echo $i; done) 2>/dev/null"
+    "(i=0; while [ $i -lt 3000 ]; do sleep 1000 >/dev/null & i=$((i+1)); echo $i; done) 2>/dev/null"
     " | tail -n 1 > /made; read made < /made; echo made $made"
 )
 

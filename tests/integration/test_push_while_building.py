@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,48 @@ pytestmark = pytest.mark.integration
 
 BIG = "RUN head -c 20000000 /dev/urandom > /big\n"
 SECONDS = 60.0
+SLOW_FAREWELL = """
+from assembler.registry import client
+client.FAREWELL = 60.0
+from assembler.__main__ import process
+process()
+"""
+"""The command line, which has more time than usual to give up uploads: this machine may be busy."""
 
 
-def eventually(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def eventually(holds: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + SECONDS
     while not holds():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
 
 
+def uploading(registry: MemoryRegistry) -> list[int]:
+    """The bytes of each open upload; others begin and end meanwhile."""
+    return [one.content.size for one in list(registry.sessions.values())]
+
+
 @pytest.fixture
-def start(assemble: Any, tmp_path: Path) -> Any:
+def start(assemble: Any, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a build that is pushed; its stderr is in `tmp_path / "err"`."""
+    every: list[subprocess.Popen[bytes]] = []
 
     def start(text: str, name: str) -> subprocess.Popen[bytes]:
         context = tmp_path / "context"
         context.mkdir()
         (context / "Dockerfile").write_text(text)
         command = assemble.command("build", "--push", "-t", name, context)
+        command[1:3] = ["-c", SLOW_FAREWELL]
         with (tmp_path / "err").open("wb") as errors:
-            return subprocess.Popen(command, env=assemble.env, stderr=errors)
+            every.append(
+                subprocess.Popen(command, env=assemble.env, stdout=subprocess.PIPE, stderr=errors)
+            )
+        return every[-1]
 
-    return start
+    yield start
+    for process in every:
+        process.kill()
+        process.communicate()
 
 
 def leftovers(store: Path) -> list[str]:
@@ -49,7 +69,8 @@ def test_layers_and_the_base_are_there_while_a_step_runs_and_stay_when_that_is_c
     start: Any, assemble: Any, tmp_path: Path
 ) -> None:
     def has_both() -> bool:
-        return len(registry.blobs) == 2 and max(map(len, registry.blobs.values())) > 20_000_000
+        blobs = [one.size for one in list(registry.contents.values())]
+        return len(blobs) == 2 and max(blobs) > 20_000_000
 
     with MemoryRegistry() as registry:
         process = start(f"FROM busybox\n{BIG}RUN sleep 1000\n", f"{registry.host}/app:1")
@@ -69,9 +90,12 @@ def test_CN01_ctrl_c_leaves_no_upload_and_no_file(start: Any, tmp_path: Path) ->
     with MemoryRegistry() as registry:
         text = f"FROM busybox\n{BIG.replace('20000000', '300000000')}RUN sleep 1000\n"
         process = start(text, f"{registry.host}/app:1")
-        eventually(lambda: any(len(one) > 4 << 20 for one in registry.uploads.values()), process)
+        # the base is there: no answer to its POST, which names the upload, is on its way
+        eventually(
+            lambda: registry.contents and max(uploading(registry), default=0) > 4 << 20, process
+        )
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(SECONDS) == 130
         assert "DELETE" in {one.method for one in registry.asked}
         assert not registry.uploads and not registry.tags("app")
     assert leftovers(tmp_path / "store") == []
@@ -83,9 +107,9 @@ def test_CN02_after_kill_9_the_same_command_gives_the_image(
     with MemoryRegistry() as registry:
         text = f"FROM busybox\n{BIG.replace('20000000', '60000000')}RUN sleep 1000\n"
         process = start(text, f"{registry.host}/app:1")
-        eventually(lambda: any(len(one) for one in registry.uploads.values()), process)
+        eventually(lambda: any(uploading(registry)), process)
         process.kill()
-        process.wait(SECONDS)
+        process.communicate(timeout=SECONDS)  # all that it began has its stdout
         (tmp_path / "context/Dockerfile").write_text(text.replace("RUN sleep 1000\n", ""))
         assemble("build", "--push", "-t", f"{registry.host}/app:1", tmp_path / "context")
         assert registry.tags("app") == ["1"]

@@ -25,6 +25,7 @@ from tests.registry.real import (
     trust,
     with_passwords,
 )  # fmt: skip
+from tests.registry.rules import BLOB, reset
 
 pytestmark = pytest.mark.integration
 
@@ -228,3 +229,15 @@ def test_R9_what_was_pulled_is_in_another_repository_without_a_byte_of_a_blob(
         assert other("push", first, second).stdout.strip() == digest
         assert registry.received() == before
         assert registry.tags("second") == ["1"]
+
+
+def test_a_registry_that_dies_amid_a_pull_is_named_in_the_end(
+    assemble: Any, tmp_path: Path
+) -> None:
+    with FaultyRegistry() as registry:
+        name = f"{registry.host}/app:1"
+        assemble("push", "busybox", name)
+        registry.on("GET", BLOB, reset(), at=1000)
+        empty = tmp_path / "empty"
+        failed = assemble("pull", "--retry=1", name, code=1, timeout=60, ASSEMBLE_STORE=str(empty))
+    assert f"cannot reach {registry.host}" in failed.stderr

@@ -112,7 +112,7 @@ def git(tmp_path: Path, require: Any, free_port: int) -> Iterator[Git]:
          "--listen=127.0.0.1", f"--port={free_port}", str(base)],
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", free_port), 1).close()
@@ -431,7 +431,7 @@ def piped(
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         assemble.command("build", *arguments), env=dict(assemble.env), input=content,
-        capture_output=True, timeout=60,
+        capture_output=True, timeout=300,
     )  # fmt: skip
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -671,12 +671,12 @@ def test_ctrl_c_waits_for_no_stdin(assemble: Any, tmp_path: Path, arguments: lis
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     scratch = tmp_path / "store/scratch"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not list(scratch.glob("*/input")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=60) == 130
     _, said = process.communicate()
     assert "cancelled by SIGINT" in said
 

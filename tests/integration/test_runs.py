@@ -202,7 +202,7 @@ def together(assemble: Any, *directories: Path) -> list[subprocess.CompletedProc
     ]  # fmt: skip
     done = []
     for process in started:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         done.append(subprocess.CompletedProcess(process.args, 0, out, err))
     return done

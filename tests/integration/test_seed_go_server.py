@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -67,9 +68,8 @@ def test_the_seed_is_built_pushed_and_answers(
 
 def answer(url: str) -> str:
     """What the server says, once it is up."""
-    import time
-
-    for _ in range(100):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
                 return str(response.read().decode())

@@ -25,6 +25,17 @@ def intervals(rawjson: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def branch(times: dict[str, tuple[str, str]], name: str) -> tuple[str, str]:
+    """Start and end of the steps of a stage: which of them meet another's is up to the machine."""
+    steps = [
+        span
+        for title, span in times.items()
+        if title.startswith(f"[{name} ") and ("] copy " in title or "] run " in title)
+    ]
+    assert len(steps) == 2, times
+    return min(start for start, _ in steps), max(end for _, end in steps)
+
+
 def names_in(layout: Path) -> set[str]:
     """Every path in every layer of the layout's only image."""
     index = json.loads((layout / "index.json").read_text())
@@ -58,9 +69,7 @@ def test_the_seed_is_built_pushed_run_and_cached(
     )  # fmt: skip
 
     first = assemble(*build, **mirrored)
-    times = intervals(first.stderr)
-    foo = next(span for title, span in times.items() if title.startswith("[foo") and "run" in title)
-    bar = next(span for title, span in times.items() if title.startswith("[bar") and "run" in title)
+    foo, bar = (branch(intervals(first.stderr), name) for name in ("foo", "bar"))
     assert max(foo[0], bar[0]) < min(foo[1], bar[1]), "the two branches ran at the same time"
 
     second = assemble(*build, prefix=without_namespaces, **mirrored)  # it starts none

@@ -63,16 +63,16 @@ def test_CR06_builds_and_prunes_at_once_are_safe(assemble: Any, tmp_path: Path) 
             env={**assemble.env, **EPOCH}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    builds = [begin("build", "-q", *extra, context) for extra in ([], ["--no-cache"])]
     prunes = 0
-    while any(build.poll() is None for build in builds):
-        done = assemble("prune", "--all", "--force", **EPOCH)
-        prunes += 1
-        assert "Total:" in done.stdout
-    ended = [build.communicate() for build in builds]
-    assert [build.returncode for build in builds] == [0, 0], ended
-    assert {out for out, _ in ended} == {expected}
-    assert prunes >= 2
+    while prunes < 2:  # as long as that takes: a prune may be slower than the builds
+        builds = [begin("build", "-q", *extra, context) for extra in ([], ["--no-cache"])]
+        while any(build.poll() is None for build in builds):
+            done = assemble("prune", "--all", "--force", **EPOCH)
+            prunes += 1
+            assert "Total:" in done.stdout
+        ended = [build.communicate() for build in builds]
+        assert [build.returncode for build in builds] == [0, 0], ended
+        assert {out for out, _ in ended} == {expected}
     assemble("prune", "--all", "--force")
     assert check(assemble)["layers"] == 0
     store = Path(assemble.env["ASSEMBLE_STORE"])
@@ -105,7 +105,7 @@ def test_CR06_a_push_goes_on_though_its_image_is_removed_and_pruned(
         assert push.stdout is not None and push.stdout.readline() == "uploading\n"
         assemble("rmi", "gone")
         assemble("prune", "--all", "--force")
-        push.communicate("\n" * 10, timeout=60)
+        push.communicate("\n" * 10, timeout=300)
         assert push.returncode == 0
     assemble("prune", "--all", "--force")
     assemble("pull", f"{host}/gone/image:1")
@@ -262,33 +262,34 @@ def test_CR09_eight_writers_of_a_layout_and_a_reader_that_polls(
         tmp_path / "context", "FROM busybox\nARG N\nRUN echo $N > /n\n", f=os.urandom(1000)
     )
     layout = tmp_path / "layout"
-    writers = [
-        subprocess.Popen(
-            assemble.command(
-                "build", "-q", "--build-arg", f"N={number}", "-t", f"image:{number}",
-                "-o", f"type=oci,dest={layout},tar=false", context,
-            ),
-            env=dict(assemble.env), stdout=subprocess.DEVNULL,
-        )
-        for number in range(8)
-    ]  # fmt: skip
     bad, reads = 0, 0
-    while any(writer.poll() is None for writer in writers):
-        for index in (layout, Path(assemble.env["ASSEMBLE_STORE"])):
-            try:
-                found = json.loads((index / "index.json").read_bytes())["manifests"]
-                reads += 1
-            except FileNotFoundError:
-                continue
-            except ValueError:
-                bad += 1
-                continue
-            for one in found:
-                if not (index / "blobs/sha256" / one["digest"].partition(":")[2]).is_file():
+    while reads <= 100:  # once, unless the machine hardly lets the reader read
+        writers = [
+            subprocess.Popen(
+                assemble.command(
+                    "build", "-q", "--build-arg", f"N={number}", "-t", f"image:{number}",
+                    "-o", f"type=oci,dest={layout},tar=false", context,
+                ),
+                env=dict(assemble.env), stdout=subprocess.DEVNULL,
+            )
+            for number in range(8)
+        ]  # fmt: skip
+        while any(writer.poll() is None for writer in writers):
+            for index in (layout, Path(assemble.env["ASSEMBLE_STORE"])):
+                try:
+                    found = json.loads((index / "index.json").read_bytes())["manifests"]
+                    reads += 1
+                except FileNotFoundError:
+                    continue
+                except ValueError:
                     bad += 1
-        time.sleep(0.001)
-    assert [writer.returncode for writer in writers] == [0] * 8
-    assert bad == 0 and reads > 100
+                    continue
+                for one in found:
+                    if not (index / "blobs/sha256" / one["digest"].partition(":")[2]).is_file():
+                        bad += 1
+            time.sleep(0.001)
+        assert [writer.returncode for writer in writers] == [0] * 8
+    assert bad == 0
     found = json.loads((layout / "index.json").read_bytes())["manifests"]
     assert len(found) == 8 and not (layout / "ingest").exists()
 
@@ -333,11 +334,11 @@ def test_a_build_killed_anywhere_leaves_a_sound_store_and_nothing_behind(
         assemble("prune", "--all", "--force")
         build = subprocess.Popen(
             assemble.command(*words), env={**assemble.env, **EPOCH},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         time.sleep(generator.uniform(0.1, whole))
         build.kill()
-        build.wait()
+        build.communicate()  # all that it began has its streams
         check(assemble)
         assert assemble(*words, **EPOCH).stdout == expected
         for name in ("ingest", "scratch", "leases"):
@@ -398,12 +399,18 @@ def test_bounds_of_the_configuration_are_kept_without_looking_each_time(
     note = Path(assemble.env["ASSEMBLE_STORE"], "measured")
     env["ASSEMBLE_MAX_USED_SPACE"] = "1GB"
     assemble("build", "-q", "-t", "new", new, **env)
-    before = note.stat().st_ino
+    before = written(note)
     assemble("build", "-q", "-t", "new", new, **env)
-    assert note.stat().st_ino == before
+    assert written(note) == before
     assemble("build", "-q", "-t", "new", "--no-cache", new, **env)
-    assert note.stat().st_ino != before
+    assert written(note) != before
     check(assemble)
+
+
+def written(path: Path) -> tuple[int, int]:
+    """What tells a file from the next one there, which may have an inode of the one before."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def test_space_that_is_to_be_free_is_made_before_a_build_and_after_it(
@@ -447,11 +454,10 @@ def test_CR08_a_cache_that_is_deleted_under_a_build_costs_records_only(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert build.stderr is not None
-    while not build.stderr.readline().endswith(" waits\n"):
-        pass
+    assert any(line.endswith(" waits\n") for line in build.stderr)
     database.unlink()
     other = assemble("build", "-q", context, **EPOCH).stdout
-    out, _ = build.communicate(timeout=60)
+    out, _ = build.communicate(timeout=300)
     assert (build.returncode, out, other) == (0, expected, expected)
     assert assemble("build", "-q", context, **EPOCH).stdout == expected
     assert not list(database.parent.glob("cache.db.bak-*"))

@@ -37,7 +37,7 @@ def test_CR05_builds_of_one_file_on_one_store_agree(assemble: Any, tmp_path: Pat
         )
         for number in range(6)
     ]  # fmt: skip
-    results = [build.communicate(timeout=120) for build in builds]
+    results = [build.communicate(timeout=300) for build in builds]
     assert [build.returncode for build in builds] == [0] * 6, results
     assert len({out for out, _ in results}) == 1
     store = Path(assemble.env["ASSEMBLE_STORE"])
@@ -67,7 +67,7 @@ def test_a_large_layer_goes_through_a_small_memory(
 
     done = subprocess.run(
         [sys.executable, "-c", code, str(context), name],
-        env=dict(assemble.env), capture_output=True, text=True, timeout=300,
+        env=dict(assemble.env), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     peak = int(done.stderr.split()[-1])  # KiB
@@ -98,7 +98,7 @@ class Begun:
 
     def end(self) -> tuple[int, str, str]:
         """Its status, what it printed, and its progress."""
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=300)
         return self.process.returncode, out, self.shown.read_text()
 
 
@@ -256,7 +256,7 @@ def test_CR11_builds_killed_at_any_moment_are_followed_by_who_waits(
         ]  # fmt: skip
         time.sleep(generator.uniform(0.2, 1.5))
         builds[0].kill()
-        ended = [build.communicate(timeout=120) for build in builds]
+        ended = [build.communicate(timeout=300) for build in builds]
         assert [build.returncode for build in builds[1:]] == [0, 0], ended
         assert ended[1][0] == ended[2][0]
     assemble("prune", "--force")
@@ -287,7 +287,7 @@ def test_CR05_builds_at_once_fetch_a_base_once(assemble: Any, tmp_path: Path) ->
             )
             for _ in range(4)
         ]  # fmt: skip
-        ended = [build.communicate(timeout=120) for build in builds]
+        ended = [build.communicate(timeout=300) for build in builds]
         assert [build.returncode for build in builds] == [0] * 4, ended
         blobs = [
             one.path for one in registry.asked if one.method == "GET" and "/blobs/" in one.path

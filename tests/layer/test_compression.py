@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
+import itertools
 import lzma
+import os
 import random
 import tarfile
 import threading
@@ -29,6 +32,7 @@ from assembler.layer.compression import (
 )
 from assembler.layer.decompression import reader
 from assembler.layer.zstd_chunked import ZstdChunked
+from tests.leftovers import nothing_left
 
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = b"".join(b"line %d of a text that compresses\n" % number for number in range(120_000))
@@ -88,9 +92,12 @@ def test_Z7_at_slow_levels_a_frame_is_given_up_in_its_middle(
     """A frame takes up to 11 s at level 22, a piece of it a fraction of one."""
     asked = threading.Semaphore(0)
     ended = threading.Event()
+    calls = itertools.count(1)
 
     def check() -> None:
         asked.release()
+        if next(calls) == 3:  # however slow this thread is, the frame is not done before it is
+            ended.wait(60)
         if ended.is_set():
             raise Cancelled
 
@@ -151,13 +158,12 @@ def test_Z7_every_gzip_level(level: int) -> None:
 
 
 def test_no_thread_is_left() -> None:
-    before = threading.active_count()
-    writer = Gzip(threads=2).writer(lambda data: None)
-    for at in range(0, len(TEXT), 1 << 20):
-        writer.write(TEXT[at : at + (1 << 20)])
-    writer.abort()
-    compressed(Gzip(threads=2), TEXT)
-    assert threading.active_count() == before
+    with nothing_left():
+        writer = Gzip(threads=2).writer(lambda data: None)
+        for at in range(0, len(TEXT), 1 << 20):
+            writer.write(TEXT[at : at + (1 << 20)])
+        writer.abort()
+        compressed(Gzip(threads=2), TEXT)
 
 
 def test_identity_tells_engines_and_levels_apart() -> None:
@@ -230,6 +236,18 @@ BAD = {
     "xz cut": GOOD["xz"][:-1],
     "xz damaged": flipped(GOOD["xz"], len(GOOD["xz"]) // 2),
 }
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_stream_that_cannot_be_read_is_not_taken_for_a_damaged_one(name: str) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(100)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        reader(Broken(GOOD[name])).read()
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -60,6 +60,38 @@ def test_T15_directories_that_are_finished_early_look_like_others(
     assert "implied-4" not in found[0][1]
 
 
+GROUPS = """
+import io, os, sys
+from assembler.layer import directory as directories
+from assembler.layer.apply import unpack
+from assembler.layer.changeset import Entry, Kind
+from assembler.linux import userns
+from assembler.linux.paths import remove_tree
+from tests.layer.archives import tar
+userns.enter()
+def made(path, kind, mode, gid):
+    return Entry(path, kind, mode, 0, gid, link="x" if kind is Kind.SYMLINK else "")
+DIRECTORY, REST = Kind.DIRECTORY, (Kind.FILE, Kind.SYMLINK, Kind.FIFO, Kind.DIRECTORY)
+layer = tar(
+    made("d", DIRECTORY, 0o2755, 7), made("after", DIRECTORY, 0o755, 0),
+    *(made(f"d/{kind.value} {gid}", kind, 0o755, gid) for kind in REST for gid in (0, 7, 8)),
+)
+directories._REMEMBERED = 0
+unpack(io.BytesIO(layer), sys.argv[1])
+for name in sorted(os.listdir(f"{sys.argv[1]}/d")):
+    assert os.lstat(f"{sys.argv[1]}/d/{name}").st_gid == int(name[-1]), name
+remove_tree(sys.argv[1])
+"""
+
+
+@pytest.mark.integration
+def test_T16_a_directory_that_is_finished_early_hands_its_group_to_nobody(tmp_path: Path) -> None:
+    into = tmp_path / "into"
+    into.mkdir()
+    subprocess.run([sys.executable, "-c", GROUPS, str(into)], check=True)
+    assert not into.exists()
+
+
 def test_T15_directories_that_no_member_names_count(tmp_path: Path) -> None:
     layer = tar(file("a/b/c/d/e/f", b"1"), file("g/h/i/j/k/l", b"2"))
     with pytest.raises(BadArchive, match="more than 10 files and directories"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,14 @@ from assembler.layer.compression import by_name
 from assembler.layer.directory import nowhere
 from assembler.layer.index import IndexTree, LayerIndex, index
 from assembler.layer.indexer import Indexer
-from assembler.layer.members import MemberBytes, SpooledMembers, gather
-from assembler.layer.table import Table
+from assembler.layer.members import MemberBytes, Members, SpooledMembers, gather
+from assembler.layer.table import MembersByPath, Table
 from assembler.layer.tar_writer import TarWriter
 from assembler.layer.tree import DirectoryTree, MergedTree, Tree, everything
 from assembler.oci.descriptor import CHUNKED_CHECKSUM, CHUNKED_POSITION, LAYER_ZSTD, Descriptor
 from assembler.oci.digest import Digest
+from tests.layer.archives import ZEROS, raw
+from tests.layer.test_sparse import newer
 
 ME, GROUP = os.getuid(), os.getgid()
 
@@ -220,23 +222,25 @@ def test_an_index_shows_what_the_directory_shows(
 def test_a_table_of_contents_says_what_the_index_says(layers: tuple[Sequence[Entry], ...]) -> None:
     for members in layers:
         blob = tar(members)
-        pieces: list[bytes] = []
-        writer = by_name("zstd:chunked", None).writer(
-            lambda piece, p=pieces: p.append(bytes(piece))
-        )  # type: ignore[misc]
-        writer.write(blob)
-        ending = writer.close()
-        packed = b"".join(pieces)
-        annotations = {} if ending is None else ending.annotations
-        layer = Descriptor(LAYER_ZSTD, Digest.of(packed), len(packed), annotations)
-        table = Table.of(layer)
-        if table is None:  # there is no table where names are no text, or are there twice
+        told = chunked(blob)
+        if told is None:  # there is no table where names are no text, or are there twice
             names = [one.path for one in members if one.kind is not Kind.OPAQUE]
             assert len(set(names)) < len(names) or not "".join(names).isprintable()
             continue
-        told = table.index(packed[table.offset : table.offset + table.size])
         index_of = index(io.BytesIO(blob), Digest.of(blob))
         assert plain(told) == plain(index_of)
+
+
+def chunked(blob: bytes) -> LayerIndex | None:
+    """What the table says that `blob` has as zstd:chunked; None where it has none."""
+    pieces: list[bytes] = []
+    writer = by_name("zstd:chunked", None).writer(lambda piece: pieces.append(bytes(piece)))
+    writer.write(blob)
+    ending = writer.close()
+    packed = b"".join(pieces)
+    annotations = {} if ending is None else ending.annotations
+    table = Table.of(Descriptor(LAYER_ZSTD, Digest.of(packed), len(packed), annotations))
+    return table and table.index(packed[table.offset : table.offset + table.size])
 
 
 def plain(index: LayerIndex) -> object:
@@ -262,6 +266,19 @@ def test_T10_a_table_that_cannot_be_or_is_too_large_is_none(position: str) -> No
         '{"version":1,"entries":[{"type":"odd","name":"x"}]}',
         '{"version":1,"entries":[{"type":"reg","name":"x","size":"y"}]}',
         '{"version":1,"entries":[{"type":"reg","name":"x","modtime":"yesterday"}]}',
+        '{"version":1,"entries":[{"type":"dir","name":"x","modtime":"2020-01-01T00:00:00"}]}',
+        '{"version":1,"entries":[{"type":"reg","name":"x","size":1e999}]}',
+        '{"version":1,"entries":[{"type":"reg","name":"x","size":-1}]}',
+        '{"version":1,"entries":[{"type":"char","name":"x","devMajor":9999999}]}',
+        '{"version":1,"entries":[{"type":"symlink","name":"x"}]}',
+        '{"version":1,"entries":[{"type":"dir","name":"\\ud800"}]}',
+        '{"version":1,"entries":[{"type":"dir","name":"caf\\udce9"}]}',
+        '{"version":1,"entries":[{"type":"dir","name":"caf\\ufffd"}]}',
+        '{"version":1,"entries":[{"type":"dir","name":"a\\u0000b"}]}',
+        '{"version":1,"entries":[{"type":"symlink","name":"x","linkName":"\\ud800"}]}',
+        '{"version":1,"entries":[{"type":"reg","name":"x","xattrs":{"user.\\ud800":""}}]}',
+        f'{{"version":1,"entries":[{{"type":"dir","name":"{"n" * 5000}"}}]}}',
+        f'{{"version":1,"entries":[{{"type":"dir","name":"x","more":{"[" * 99999}',
         '{"version":1,"entries":[{"type":"dir","name":"x"} {"type":"dir","name":"y"}]}',
         '{"version":1,"entries":[7]}',
         '{"version":1,"entries":[{"type":"dir","name":"x"},',
@@ -368,6 +385,13 @@ def test_T12_damage_stops_the_writer_at_once() -> None:
             indexer.write(b"no tar" * 1000)
 
 
+def test_an_index_can_be_given_up_in_the_middle_of_a_file() -> None:
+    asked = []
+    blob = tar([entry("big", text="x" * (8 << 20))])
+    index(io.BytesIO(blob), Digest.of(blob), check=lambda: asked.append(None))
+    assert len(asked) > 8
+
+
 def test_T17_an_index_is_of_the_layer_that_the_configuration_names() -> None:
     with pytest.raises(BadArchive, match="not what the image configuration says"):
         index(io.BytesIO(BLOB), Digest.of(b"another"))
@@ -419,9 +443,44 @@ def test_members_are_read_in_one_pass_and_no_further_than_the_last(tmp_path: Pat
     assert spooled.read_bytes() == b"text 3text 7"
 
 
+def test_members_of_a_table_are_found_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index has the path of each only in its order."""
+    blob = tar(entry(f"f{n}", text=f"text {n}") for n in range(50))
+    told, own = chunked(blob), index(io.BytesIO(blob), Digest.of(blob))
+    assert told is not None
+    members = SpooledMembers(lambda: io.BytesIO(blob), str(tmp_path))
+    by_path = MembersByPath(told, lambda: IndexTree(own, members, MergedTree(())))
+    tree = IndexTree(told, by_path, MergedTree(()))
+    found = [one for n in range(50) if (one := tree.lookup(f"f{n}")) is not None]
+    passes = 0
+    all_of = LayerIndex.entries
+
+    def counted(self: LayerIndex, members: Members | None) -> Iterator[Entry]:
+        nonlocal passes
+        passes += 1
+        return all_of(self, members)
+
+    monkeypatch.setattr(LayerIndex, "entries", counted)
+    gather(found)
+    for n, one in enumerate(found):
+        assert one.source is not None
+        with one.source.open() as stream:
+            assert stream.read() == f"text {n}".encode()
+    assert passes == 1
+
+
 def test_T8_account_files_are_in_the_index_unless_they_are_large() -> None:
     small, large = "root:x:0:0::/:/bin/sh\n", "user:x:1:1::/:/bin/sh\n" * 10_000
     blob = tar([directory("etc"), entry("etc/passwd", text=small), entry("etc/group", text=large)])
     found = index(io.BytesIO(blob), Digest.of(blob)).below("etc", None)
     assert found["passwd"].source == InlineBytes(small.encode())
     assert isinstance(found["group"].source, MemberBytes)
+
+
+def test_T11_an_account_file_with_holes_is_in_the_index_with_all_its_bytes() -> None:
+    etc = raw(b"etc/", kind=b"5")
+    blob = etc + newer(10, b"1,1,8,1", name=b"etc/passwd") + ZEROS
+    found = index(io.BytesIO(blob), Digest.of(blob)).below("etc", None)
+    assert found["passwd"].source == InlineBytes(b"\0001\0\0\0\0\0\0002\0")

@@ -24,6 +24,7 @@ from assembler.layer.compression import Plain, Zstd
 from assembler.layer.live import KINDS, LiveTree
 from assembler.layer.write import Packed, pack_ordered
 from tests.layer.archives import directory, file, tar, whiteout
+from tests.ticks import tick
 
 NAMES = st.sampled_from(["a", "a.b", "B", "z", "caf\u00e9", os.fsdecode(b"\xe9"), "n" * 120])
 TIMES = st.integers(-(10**9), 10**9).map(lambda second: second * 10**9) | st.integers(0, 2 * 10**18)
@@ -201,6 +202,7 @@ def test_M7_a_survey_tells_changes_of_every_kind(tmp_path: Path) -> None:
         lambda: (tmp_path / "d").mkdir(),
         lambda: (tmp_path / "d").chmod(0o700),
     ):
+        tick(tmp_path)
         change()
         look()
 

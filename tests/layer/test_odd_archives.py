@@ -59,6 +59,11 @@ ODD: dict[str, tuple[bytes, dict[str, str]]] = {
     "a name of 100 bytes without a zero": (raw(b"n" * 100, b"1"), {"n" * 100: "1"}),
     "a GNU long name": (raw(b"././@LongLink", b"n" * 200 + b"\0", kind=b"L") + FILE, {"n" * 200: "1"}),
     "a GNU long name without a zero": (raw(b"././@LongLink", b"n" * 200, kind=b"L") + FILE, {"n" * 200: "1"}),
+    "a GNU long name and a pax path": (
+        raw(b"././@LongLink", b"gnu\0", kind=b"L") + pax(record(b"path", b"pax")) + FILE, {"gnu": "1"}),
+    "a pax link and a GNU long link": (
+        pax(record(b"linkpath", b"pax")) + raw(b"././@LongLink", b"gnu\0", kind=b"K") + raw(b"l", kind=b"2"),
+        {"l": "-> gnu"}),
     "a long name that is short": (raw(b"././@LongLink", b"n\0", kind=b"L") + FILE, {"n": "1"}),
     "a name of 255 bytes": (pax(record(b"path", b"n" * 255)) + FILE, {"n" * 255: "1"}),
     "names of 255 bytes, 15 deep": (pax(record(b"path", b"/".join([b"n" * 255] * 15))) + FILE,

@@ -18,20 +18,23 @@ from tests.layer.archives import ZEROS, listed, pax, raw, record
 MIB = 1 << 20
 
 
-def octal(*numbers: int) -> bytes:
-    return b"".join(b"%011o\0" % number for number in numbers)
+def numbers(*found: int) -> bytes:
+    """Fields of 12 bytes: octal, or base-256 where that cannot say it."""
+    return b"".join(
+        b"%011o\0" % one if one >= 0 else one.to_bytes(12, "big", signed=True) for one in found
+    )
 
 
 def old(whole: int, *pairs: int, content: bytes = b"12", more: bytes = b"\0") -> bytes:
     """An old GNU sparse member with up to four pairs in its header."""
-    area = octal(*pairs).ljust(96, b"\0") + more + b"%011o\0" % whole
+    area = numbers(*pairs).ljust(96, b"\0") + more + numbers(whole)
     return raw(b"f", content, kind=b"S", magic=b"ustar  \0", at=(386, area))
 
 
-def newer(size: int, text: bytes, content: bytes = b"12") -> bytes:
+def newer(size: int, text: bytes, content: bytes = b"12", name: bytes = b"f") -> bytes:
     """Format 0.1: the map in one record."""
     records = (record(b"GNU.sparse.size", b"%d" % size), record(b"GNU.sparse.map", text))
-    return pax(*records) + raw(b"f", content)
+    return pax(*records) + raw(name, content)
 
 
 def oldest(size: int, *records: tuple[bytes, bytes], content: bytes = b"12") -> bytes:
@@ -76,7 +79,9 @@ HOSTILE = {
     "old: outside": old(10, 1, 1, 10, 1),
     "old: more than there is": old(10, 1, 1, 3, 5),
     "old: less than there is": old(10, 1, 1),
-    "old: negative": old(10, content=b"12").replace(b"\0" * 12, b"\xff" * 12, 1),
+    "old: a negative offset": old(10, -1, 2),
+    "old: a negative number of bytes": old(10, 2, -1, 1, 3),
+    "old: a negative size": old(-5, content=b""),
     "old: letters": raw(b"f", b"1", kind=b"S", at=(386, b"offset......size........")),
     "old: a block that is not there": old(10, 1, 1, 8, 1, more=b"\1", content=b""),
     "0.0: odd": oldest(10, (b"o", b"1"), (b"n", b"1"), (b"o", b"8")),
@@ -110,7 +115,7 @@ def test_T11_sparse_maps_that_are_refused(name: str) -> None:
 
 
 def test_T11_endless_blocks_of_an_old_map_are_refused() -> None:
-    header = raw(b"f", b"", kind=b"S", magic=b"ustar  \0", at=(386, bytes(96) + b"\1" + octal(1)))
+    header = raw(b"f", b"", kind=b"S", magic=b"ustar  \0", at=(386, bytes(96) + b"\1" + numbers(1)))
     block = bytes(504) + b"\1" + bytes(7)
     with pytest.raises(BadArchive, match="too long"):
         listed(header + block * 7_000)

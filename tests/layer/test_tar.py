@@ -174,6 +174,18 @@ def test_a_name_that_would_delete_is_an_error() -> None:
         tar(file("a/.wh.b"))
 
 
+@pytest.mark.parametrize("longest", ["n" * 255, "\u00e9" * 127 + "n", os.fsdecode(b"\xff" * 255)])
+def test_T15_names_that_no_file_system_has_room_for_are_in_no_layer(longest: str) -> None:
+    for path in (longest, f"{longest}/{longest}"):
+        assert [member.path for member, _ in read(io.BytesIO(tar(file(path))))] == [path]
+    for path in (f"{longest}n", f"d/{longest}n"):
+        with pytest.raises(StepError, match="its name is longer than 255 bytes"):
+            tar(file(path))
+        with pytest.raises(StepError, match="its name is longer than 255 bytes"):
+            tar(Entry(path, Kind.DIRECTORY))
+    assert tar(Entry(longest, Kind.WHITEOUT))  # its mark is longer, and no file
+
+
 def test_large_files_cross_the_arena(tmp_path: Path) -> None:
     content = os.urandom(3_500_000)
     (tmp_path / "f").write_bytes(b"before" + content + b"after")

@@ -8,7 +8,6 @@ import io
 import random
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,14 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assembler.errors import BadArchive
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.compression import by_name
 from assembler.layer.crc64 import crc64
 from assembler.layer.decompression import reader
 from assembler.layer.estargz import EStargz
+from assembler.layer.tar_reader import read
 from assembler.layer.write import Packed, pack, repack
 from assembler.layer.zstd_chunked import ZstdChunked
 from assembler.oci.digest import Digest
+from tests.layer.archives import pax, raw, record
+from tests.leftovers import nothing_left
 
 FORMATS = ["estargz", "zstd:chunked"]
 MIB = 1 << 20
@@ -138,17 +141,16 @@ def test_threads_and_pieces_do_not_show(kind: Any) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_thread_is_left(name: str) -> None:
-    before = threading.active_count()
-    writer = by_name(name).writer(lambda data: None)
-    for _ in range(12):
-        writer.write(plain_tar(ENTRIES))
-    writer.abort()
-    assert threading.active_count() == before
+    with nothing_left():
+        writer = by_name(name).writer(lambda data: None)
+        for _ in range(12):
+            writer.write(plain_tar(ENTRIES))
+        writer.abort()
 
 
-def repacked(tar: bytes, name: str) -> tuple[bytes, Packed]:
+def repacked(tar: bytes, name: str, *, ended: bool = False) -> tuple[bytes, Packed]:
     out = io.BytesIO()
-    result = repack(io.BytesIO(tar), out, by_name(name), diff_id=Digest.of(tar))
+    result = repack(io.BytesIO(tar), out, by_name(name), diff_id=Digest.of(tar), ended=ended)
     return out.getvalue(), result
 
 
@@ -179,6 +181,19 @@ def test_a_tar_of_another_program_is_packed_as_it_is(
         assert layer.tar_again() == tar
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_table_tells_the_name_that_the_tar_is_unpacked_by(name: str, lazily: Any) -> None:
+    member = plain_tar([Entry("l", Kind.SYMLINK, link="ustar")])
+    names = raw(b"n", b"name", kind=b"L") + raw(b"n", b"link", kind=b"K")
+    tar = names + pax(record(b"path", b"pax"), record(b"linkpath", b"pax")) + member
+    blob, result = repacked(tar, name)
+    ((path, (row, _)),) = (
+        one for one in lazily(blob, result.annotations).files().items() if "landmark" not in one[0]
+    )
+    ((entry, _),) = read(io.BytesIO(tar))
+    assert (path, row["linkName"]) == (entry.path, entry.link) == ("name", "link")
+
+
 def sparse(tmp_path: Any) -> bytes:
     with (tmp_path / "holes").open("wb") as stream:
         stream.truncate(10 * MIB)
@@ -199,6 +214,7 @@ UNTOLD = {
     "not UTF-8": lambda _: of_bytes(b"caf\xe9"),
     "no end": lambda _: plain_tar(ENTRIES)[:-1024],
     "reserved": lambda _: plain_tar([file("stargz.index.json", b"{}")]),
+    "many headers": lambda _: pax(record(b"comment", b"c" * 10**6)) * 9 + plain_tar([]),
     "twice": lambda _: plain_tar([file("a", b"1")])[:-1024] + plain_tar([file("a", b"2")]),
 }
 
@@ -264,6 +280,41 @@ def test_estargz_of_a_chunked_layer_and_back_is_the_same_tar() -> None:
     assert longer.startswith(tar)
     assert second.diff_id == third.diff_id == Digest.of(longer)
     assert reader(io.BytesIO(again)).read() == longer
+
+
+def test_a_tar_ends_where_it_did_before_estargz() -> None:
+    tar = plain_tar(ENTRIES)
+    longer = reader(io.BytesIO(repacked(tar, "estargz")[0])).read() + tar
+    again, result = repacked(longer, "zstd:chunked", ended=True)
+    assert result.diff_id == Digest.of(tar)
+    assert reader(io.BytesIO(again)).read() == tar
+
+
+ZERO_FILE = plain_tar([file("zeros", bytes(3 * MIB) + b"end"), file("last", b"x" * 2000)])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [pax(record(b"comment", b"c"), kind=b"g"), of_bytes(b"caf\xe9")[:512], pax(b"9 path=x!\n")],
+    ids=["a global header", "not UTF-8", "a damaged pax header"],
+)
+def test_of_a_tar_whose_end_cannot_be_told_nothing_is_taken_away(odd: bytes) -> None:
+    """Zeros in a file are no end mark."""
+    tar = plain_tar([file("first", b"1")])[:-1024] + odd + ZERO_FILE
+    blob, result = repacked(tar, "zstd", ended=True)
+    assert reader(io.BytesIO(blob)).read() == tar
+    assert result.diff_id == Digest.of(tar)
+
+
+def test_M4_the_digest_that_a_tar_is_compared_with_may_be_another_than_sha256() -> None:
+    tar = plain_tar(ENTRIES)
+    for ended in (False, True):
+        right = Digest("sha512", hashlib.sha512(tar).hexdigest())
+        result = repack(io.BytesIO(tar), io.BytesIO(), by_name("gzip"), diff_id=right, ended=ended)
+        assert result.diff_id == Digest.of(tar)
+        wrong = Digest("sha512", hashlib.sha512(b"another").hexdigest())
+        with pytest.raises(BadArchive, match=f"sha512:{right.hex}, not sha512:{wrong.hex}"):
+            repack(io.BytesIO(tar), io.BytesIO(), by_name("gzip"), diff_id=wrong, ended=ended)
 
 
 def test_the_members_of_estargz_are_gzip_for_everyone() -> None:

@@ -73,3 +73,11 @@ def test_a_layer_directory_as_a_tree(tmp_path: Path) -> None:
     assert entry is not None and (entry.kind, entry.mode, entry.size) == (Kind.FILE, 0o640, 4)
     assert link is not None and link.link == "d/f"
     assert tree.lookup("d/f/x") is None and tree.lookup("none") is None
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "\u00e9" * 128, "\U0001f600" * 64, "d/" + "n" * 300])
+def test_nothing_is_at_a_path_whose_name_is_too_long(tmp_path: Path, name: str) -> None:
+    (tmp_path / "d").mkdir()
+    tree = MergedTree((DirectoryTree(str(tmp_path)),))
+    assert tree.lookup(name) is None
+    assert resolve(tree, f"/{name}/..") == "d" * name.startswith("d/")

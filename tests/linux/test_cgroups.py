@@ -208,7 +208,7 @@ def test_R5_version_2_enables_controllers_after_its_process_has_left(
 def test_the_children_of_the_builder_leave_with_it(tree: StandIn, records: str) -> None:
     child = os.fork()
     if child == 0:
-        os.execvp("sleep", ["sleep", "60"])
+        os.execvp("sleep", ["sleep", "900"])
     try:
         tree.version_2("memory pids", processes=(os.getpid(), child))
         with prepared(records, Resources(memory=64 << 20)):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from assembler.linux.cgroups import Group
 from assembler.linux.entrances import enter, fork_into
+from tests.leftovers import nothing_left
 
 
 def test_a_process_writes_itself_into_groups_of_every_kind(tmp_path: Path) -> None:
@@ -19,9 +20,8 @@ def test_a_process_writes_itself_into_groups_of_every_kind(tmp_path: Path) -> No
         Group(2, str(tmp_path / "two")),
         Group(2, str(tmp_path / "threaded"), threaded=True),
     )
-    before = os.listdir("/proc/self/fd")
-    enter([group.entrance() for group in groups])
-    assert os.listdir("/proc/self/fd") == before
+    with nothing_left():
+        enter([group.entrance() for group in groups])
     assert [(tmp_path / name / file).read_text() for name, file in names.items()] == ["0"] * 3
 
 

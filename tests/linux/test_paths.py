@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +109,52 @@ def test_remove_tree_has_no_depth_limit(tmp_path: Path) -> None:
     os.close(descriptor)
     paths.remove_tree(str(tree))
     assert not tree.exists()
+
+
+def test_T15_directories_as_deep_as_a_path_can_be(tmp_path: Path, root: int) -> None:
+    path = "/".join("d" * 2000)
+    os.close(paths.make_directories(root, f"{path}/d"))
+    os.close(paths.make_directories(root, f"{path}/e"))
+    with pytest.raises(NotADirectoryError):
+        (tmp_path / "root" / "file").write_text("x")
+        paths.make_directories(root, "file/a/b")
+    with pytest.raises(FileNotFoundError):
+        (tmp_path / "root" / "lost").symlink_to("nowhere")
+        paths.make_directories(root, "lost/a")
+
+
+def test_remove_tree_needs_no_more_for_more_depth(tmp_path: Path) -> None:
+    """64 directories are open at a time, and as many calls deep."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    descriptor = os.open(tree, os.O_RDONLY)
+    for _ in range(6_000):
+        os.mkdir("d", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (90, limits[1]))
+    try:
+        paths.remove_tree(str(tree))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        left = tree.exists()
+        subprocess.run(["rm", "-rf", tree], check=True)  # pytest could not
+    assert not left
+
+
+def test_remove_tree_of_many_directories_that_lie_deep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / "tree" / "/".join("d" * 64)
+    for number in range(300):
+        (deep / str(number) / "full").mkdir(parents=True)
+        (deep / f"empty-{number}").mkdir()
+    renamed: list[object] = []
+    real = os.rename
+    monkeypatch.setattr(os, "rename", lambda *a, **m: (renamed.append(a), real(*a, **m)))
+    paths.remove_tree(str(tmp_path / "tree"))
+    assert not (tmp_path / "tree").exists()
+    assert len(renamed) < 1000, "no name is tried that is taken"

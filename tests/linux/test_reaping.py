@@ -11,8 +11,8 @@ SCRIPT = """
 import os, subprocess
 from assembler.linux import reaping
 reaping.adopt()
-served = subprocess.Popen(["sleep", "1000"])
-for command in ("sleep 1000", "setsid sleep 1000 & exec sleep 1000", "(setsid sleep 1000 &) &"):
+served = subprocess.Popen(["sleep", "9000"])
+for command in ("sleep 9000", "setsid sleep 9000 & exec sleep 9000", "(setsid sleep 9000 &) &"):
     subprocess.Popen(["sh", "-c", command])
 reaping.end_children(spared=[served.pid])
 assert reaping.children() == [served.pid]
@@ -26,5 +26,5 @@ assert reaping.children() == []
 @pytest.mark.integration
 def test_everything_ends_but_what_is_spared() -> None:
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -68,7 +68,7 @@ def test_CN02_a_writer_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time; from assembler.linux.replacing import replacing\n"
         "with replacing(sys.argv[1]) as stream:\n"
-        "    stream.write(b'x' * 100000); stream.flush(); print('half', flush=True); time.sleep(60)\n"
+        "    stream.write(b'x' * 100000); stream.flush(); print('half', flush=True); time.sleep(900)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "file")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
@@ -85,3 +85,10 @@ def test_what_died_long_ago_goes_and_what_is_being_written_stays(tmp_path: Path)
         os.utime(tmp_path / name, (1, 1))
     sweep(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == [".directory", ".new", "old"]
+
+
+def test_a_file_may_have_the_longest_name(form: str, tmp_path: Path) -> None:
+    for name in ("n" * 255, "漢" * 85, "é" * 127):
+        with replacing(str(tmp_path / name)) as stream:
+            stream.write(name.encode())
+    assert len(os.listdir(tmp_path)) == 3

@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 PRELUDE = r"""
-import ctypes, errno, mmap, os, resource, shutil, signal, socket, stat, subprocess, sys, threading, time, traceback
+import ctypes, errno, mmap, os, resource, select, shutil, signal, socket, stat, subprocess, sys, threading, time, traceback
 os.environ["PATH"] = "/none"
 from assembler.linux import ownership, supervision, syscalls, userns
 from assembler.linux.payload import supervise
@@ -31,8 +31,9 @@ os.chdir(sys.argv[1])
 os.umask(0o022)
 libc = ctypes.CDLL(None, use_errno=True)
 
-def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0, container=False):
-    '''Run `payload` in a pid namespace, under the filter; returns the table.'''
+def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, late=False, container=False):
+    '''Run `payload` in a pid namespace, under the filter; returns the table. Where the supervisor is
+    `late`, it looks when `payload`, which is given the listener, is over.'''
     reader, writer = os.pipe()
     shim = os.fork()
     if shim == 0:
@@ -41,7 +42,7 @@ def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0, c
             first = os.fork()
             if first == 0:
                 FileSystem("proc", "/proc").execute()
-                os._exit(serve(payload, user, kept, delay, container, writer))
+                os._exit(serve(payload, user, kept, late, container, writer))
             os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
         except BaseException:
             traceback.print_exc()
@@ -51,21 +52,22 @@ def supervised(payload, user=(0, 0, ()), kept=Ownership.SUPERVISED, delay=0.0, c
     assert os.waitpid(shim, 0)[1] == 0, "the payload failed"
     return os.fdopen(reader, "rb").read()
 
-def serve(payload, user, kept, delay, container, writer):
+def serve(payload, user, kept, late, container, writer):
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
         try:
             resource.setrlimit(10, (0, resource.getrlimit(10)[1]))
-            socket.send_fds(theirs, [b"l"], [syscalls.seccomp_listener(program(syscalls.machine(), kept))])
-            payload()
+            listener = syscalls.seccomp_listener(program(syscalls.machine(), kept))
+            socket.send_fds(theirs, [b"l"], [listener])
+            payload(listener) if late else payload()
             os._exit(0)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)
     listener = socket.recv_fds(ours, 1, 1)[1][0]
-    time.sleep(delay)
+    if late: os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     answering = Supervisor(
         listener, Credentials.of(user[0], user[1], user[2]), kept=kept, container=container)
     status = supervise(answering, child)
@@ -118,7 +120,7 @@ def supervised(tmp_path: Path) -> Supervised:
             input=script,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
 
@@ -216,12 +218,18 @@ def payload():
 touch("f")
 supervised(payload)
 
-def waits():
+def waits(listener):
     child = os.fork()
-    if child == 0: os.chown("f", 1, 1)
-    time.sleep(0.1)
-    os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
-supervised(waits, delay=0.3)
+    if child == 0:
+        try: os.chown("f", 1, 1)
+        finally: os._exit(1)
+    asked = select.poll()
+    asked.register(listener, select.POLLIN)
+    asked.poll()
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+supervised(waits, late=True)
+assert ownership.recorded("f") == (7, 7), "nobody answered"
 """
     )
 

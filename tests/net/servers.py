@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -49,9 +51,10 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
-        for one in (self._listener, *self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        _shut(self._listener)
+        self._threads[0].join()  # from here on there is no new connection
+        for one in self._open:
+            _shut(one)
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -95,6 +98,11 @@ class Server:
                     return
 
 
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):  # under TLS, whose part of it belongs to another thread
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
 def _request(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes, bytes]:
     data = bytearray(rest)
     while b"\r\n\r\n" not in data:
@@ -120,6 +128,7 @@ def _some(connection: socket.socket) -> bytes:
 @contextmanager
 def hole() -> Iterator[int]:
     """A port whose backlog is full: a connect(2) to it waits."""
+    deadline = time.monotonic() + 60
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -129,7 +138,17 @@ def hole() -> Iterator[int]:
             waiting.setblocking(False)
             with suppress(BlockingIOError):
                 waiting.connect(listener.getsockname())
+        while not _backlog(listener):  # what is sent over loopback may be late all the same
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         yield listener.getsockname()[1]
+
+
+def _backlog(listener: socket.socket) -> int:
+    """How many connections have come about that nobody has accepted (tcpi_unacked of tcp_info)."""
+    return int.from_bytes(
+        listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:], sys.byteorder
+    )
 
 
 def names(**addresses: str) -> Callable[[str, int], list[Address]]:

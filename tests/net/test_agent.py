@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import socket
@@ -10,8 +11,10 @@ import stat
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,13 +62,24 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assembler.net.agent._CLIENT", 3600.0)
 
 
+def until_read(client: socket.socket) -> None:
+    """Wait until the other end has read all that was sent (SIOCOUTQ): else it ends by a reset."""
+    left = array("i", [1])
+    while left[0]:
+        time.sleep(0.001)
+        fcntl.ioctl(client, termios.TIOCOUTQ, left)
+
+
 def ask(path: str, *messages: bytes) -> list[bytes]:
     answers = []
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         for message in messages:
             client.sendall(struct.pack(">I", len(message)) + message)
-            size = struct.unpack(">I", client.recv(4, socket.MSG_WAITALL))[0]
+            head = client.recv(4, socket.MSG_WAITALL)
+            if len(head) < 4:
+                raise ConnectionError("the agent ended before it answered")
+            size = struct.unpack(">I", head)[0]
             answers.append(client.recv(size, socket.MSG_WAITALL))
     return answers
 
@@ -126,7 +140,7 @@ def test_half_a_request_does_not_hold_the_end(
         with watchdog(), proxy(ours, agent[0], uid=os.getuid(), gid=os.getgid(), mode=0o600):
             client.connect(ours)
             client.sendall(struct.pack(">IB", 100, LIST))
-            time.sleep(0.1)
+            until_read(client)
         assert client.recv(1) == b""
 
 
@@ -215,6 +229,30 @@ def test_M11_key_files_have_an_agent_of_their_own_until_the_block_ends(key: Path
     assert not os.path.exists(path)
 
 
+SLOW_AGENT = """\
+#!{python}
+import os, socket, sys, time
+path = sys.argv[3]
+with socket.socket(socket.AF_UNIX) as early:
+    early.bind(path)
+    time.sleep(0.3)
+os.unlink(path)
+os.execv({agent!r}, sys.argv)
+"""
+
+
+def test_M11_an_agent_that_has_its_socket_and_does_not_listen_yet_is_waited_for(
+    key: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "slow/ssh-agent"
+    program.parent.mkdir()
+    program.write_text(SLOW_AGENT.format(python=sys.executable, agent=shutil.which("ssh-agent")))
+    program.chmod(0o755)
+    with agent_of_keys([str(key)], f"{program.parent}:{os.environ['PATH']}") as path:
+        (answer,) = ask(path, bytes([LIST]))
+        assert answer[0] == 12
+
+
 def test_the_agent_of_keys_ends_when_its_process_is_killed(key: Path) -> None:
     code = (
         "import sys; from assembler.net.agent import agent_of_keys\n"
@@ -231,7 +269,7 @@ def test_the_agent_of_keys_ends_when_its_process_is_killed(key: Path) -> None:
         assert process.stdout is not None
         path = process.stdout.readline().strip()
         process.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             ask(path, bytes([LIST]))

@@ -52,6 +52,12 @@ def test_R16_families_take_turns(cancellation: Cancellation, serve: Callable[...
         assert connection.family == socket.AF_INET
 
 
+@pytest.mark.parametrize("host", ["a..b", ".", "a" * 64])
+def test_a_name_that_can_be_none_does_not_exist(cancellation: Cancellation, host: str) -> None:
+    with pytest.raises(socket.gaierror):
+        resolve(host, 80, cancellation, 60)
+
+
 def test_a_connection_has_its_time(cancellation: Cancellation, port: int) -> None:
     with pytest.raises(OSError, match="no connection within") as failed:
         connect([v4(port)], cancellation, seconds=0.1)

@@ -30,7 +30,7 @@ def begin(cancellation: Cancellation) -> Iterator[Callable[..., Exchange]]:
             ours, theirs = socket.socketpair()
             for one in (ours, theirs):
                 stack.callback(one.close)
-            limits = Limits(head=5.0, window=5.0)
+            limits = Limits(head=60.0, window=60.0)
             exchange = Exchange(SocketStream(ours, cancellation=cancellation, limits=limits), 60.0)
             exchange.stream.begin()
             theirs.sendall(answer)

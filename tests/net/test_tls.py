@@ -311,7 +311,7 @@ def test_RG16_what_the_host_says_by_a_proxy_is_its_own(
     proxy = serve(
         answer(404, b"no such user"), chunked, answer(404, b"y" * 100_000), answer(body=b"it")
     )
-    one = client(variables=proxied(proxy), look_up=names(), limits=Limits(window=5.0))
+    one = client(variables=proxied(proxy), look_up=names(), limits=Limits(window=30.0))
     assert one.request(get("http://r.example:81/")).body == b"no such user"
     assert one.request(get("http://r.example:81/")).body == b"wrong"
     assert one.request(get("http://r.example:81/")).body == b"y" * MAX_ERROR_BODY

@@ -147,6 +147,12 @@ def test_T1_other_stages_have_no_time(text: str, message: str, line: int) -> Non
     assert caught.value.span is not None and caught.value.span.start == line
 
 
+def test_T1_a_url_that_is_none_is_blamed() -> None:
+    with pytest.raises(DockerfileError, match="http://h:x/: Port could not be cast") as caught:
+        plan("FROM scratch AS c / ADD http://h:x/ /d", given("c"))
+    assert caught.value.span is not None and caught.value.span.start == 2
+
+
 def test_T2_the_plan_says_what_time_everything_has() -> None:
     assert plan("FROM scratch / WORKDIR /a", epoch=3).epoch == 3
     assert (

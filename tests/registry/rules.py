@@ -49,6 +49,7 @@ class Rule:
     at: int | None = None
     matched: int = 0
     fired: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def about(self, asked: Asked) -> bool:
         """Whether the request matches."""
@@ -57,11 +58,12 @@ class Rule:
 
     def now(self) -> bool:
         """Count one match; whether it is the one."""
-        self.matched += 1
-        nth = {self.nth} if isinstance(self.nth, int) else self.nth
-        due = nth is None or self.matched in nth
-        self.fired += due
-        return due
+        with self._lock:  # each connection has a thread
+            self.matched += 1
+            nth = {self.nth} if isinstance(self.nth, int) else self.nth
+            due = nth is None or self.matched in nth
+            self.fired += due
+            return due
 
 
 def reply(
@@ -154,6 +156,23 @@ def drip(size: int, seconds: float) -> Action:
             for start in range(0, len(content), size):
                 case.exchange.wait(seconds)
                 yield content[start : start + size]
+
+        return replace(answer, body=pieces(), length=len(content))
+
+    return act
+
+
+def stall(sent: int) -> Action:
+    """The right answer, of whose body only so many bytes are sent, and no end before the registry's."""
+
+    def act(case: Case) -> Answer:
+        answer = case.honest()
+        content = _whole(answer.body)
+
+        def pieces() -> Iterator[bytes]:
+            yield content[:sent]
+            if len(content) > sent:
+                case.exchange.wait()
 
         return replace(answer, body=pieces(), length=len(content))
 

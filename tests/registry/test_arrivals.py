@@ -76,7 +76,7 @@ def test_what_has_come_can_be_read_and_the_last_byte_waits_for_the_digest(
 
     def slowly() -> Iterator[bytes]:
         yield BLOB[:300_000]
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         yield BLOB[300_000:-1] + bytes([BLOB[-1] ^ 1])
 
     faulty.on("GET", GET, lambda case: Answer(200, {}, slowly()))

@@ -294,7 +294,7 @@ def test_R10_threads_with_the_same_old_token_ask_once() -> None:
     renewed: list[str] = []
 
     def one() -> None:
-        together.wait(10)
+        together.wait(60)
         renewed.append(ours.renew(PUSH, used=old, challenge=BEARER))
 
     threads = [threading.Thread(target=one) for _ in range(4)]

@@ -120,7 +120,7 @@ def test_what_is_tried_again_is_told_with_the_reason() -> None:
         made, blobs = image(content)
         push(
             client, [reference], made.manifest, lambda blob: io.BytesIO(blobs[blob.digest]),
-            cancellation=client.cancellation,
+            cancellation=client.cancellation, jobs=1,
         )  # fmt: skip
         registry.on("GET", BLOB, reply(429, {"Retry-After": "0"}), nth=1)
         (layer,) = made.manifest.layers

@@ -130,6 +130,18 @@ def test_R6_a_connection_that_breaks_at_once_every_time_is_given_up(
     assert len(faulty.asked("GET", GET)) == LIVELY_TRIES
 
 
+def test_a_registry_that_dies_amid_a_blob_is_an_error_whose_causes_end(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    faulty.on("GET", GET, reset(), at=1000)
+    with pytest.raises(Unreachable) as caught:
+        fetched(client, faulty, described())
+    cause = caught.value.__cause__
+    while cause is not None:
+        assert cause is not caught.value
+        cause = cause.__cause__
+
+
 LIARS: dict[str, Action] = {
     "ignored": lambda case: Answer(200, {"Content-Length": str(SIZE)}, BLOB),
     "other start": amend({"Content-Range": f"bytes 5-{SIZE - 1}/{SIZE}"}),

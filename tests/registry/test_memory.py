@@ -21,7 +21,7 @@ ME = "Basic bWU6cHc="
 def ask(
     registry: MemoryRegistry, method: str, path: str, body: bytes = b"", **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    connection = http.client.HTTPConnection(registry.host, timeout=60)
     try:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body or None, fields)
@@ -89,7 +89,7 @@ def test_who_speaks_no_http_is_told_so(said: bytes) -> None:
     with MemoryRegistry() as registry:
         host, _, port = registry.host.partition(":")
         for _ in range(5):  # a handshake has a line's end in it or not
-            with socket.create_connection((host, int(port)), timeout=10) as connection:
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
                 if not said:
                     context = ssl.create_default_context()
                     with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
@@ -105,7 +105,7 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
     with MemoryRegistry(tls=authority.server()) as registry:
         context = ssl.create_default_context(cafile=str(authority.certificate))
         host, _, port = registry.host.partition(":")
-        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
         connection.request("POST", "/v2/a/blobs/uploads/")
         response = connection.getresponse()
         assert response.status == 202

@@ -32,8 +32,9 @@ from assembler.registry.download import fetch_blob
 from assembler.registry.pull import closure, resolve, selection
 from assembler.registry.referrers import referrers, referrers_tag
 from assembler.source import printable
+from assembler.testing.server import Answer
 from tests.registry.faulty import FaultyRegistry
-from tests.registry.rules import BLOB, amend, drip, reply
+from tests.registry.rules import BLOB, Case, amend, reply, stall
 
 AMD64 = Platform("linux", "amd64")
 MANIFESTS = "/v2/app/manifests/*"
@@ -604,6 +605,11 @@ class _Closing:
             self.registry = None
 
 
+def begun(case: Case) -> Answer:
+    """The first bytes of a blob, or all that is left of one."""
+    return case.honest() if case.exchange.asked.header("range") else stall(100_000)(case)
+
+
 def test_RG12_mirrors_go_down_one_by_one_amid_their_blobs(
     tmp_path: Path, faulty: FaultyRegistry
 ) -> None:
@@ -623,7 +629,8 @@ def test_RG12_mirrors_go_down_one_by_one_amid_their_blobs(
             have(one, made, "1")
             for content in contents:
                 one.add_blob("app", content)
-            one.on("GET", "/v2/app/blobs/*", drip(100_000, 0.05))
+        for one in mirrors:
+            one.on("GET", BLOB, begun)
         client = stack.enter_context(client_of(environment, stack.enter_context(Cancellation())))
         where = Reference.parse("example.com/app:1")
         assert resolve(client, where, AMD64).image == made

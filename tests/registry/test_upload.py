@@ -558,7 +558,7 @@ def test_a_growing_blob_is_sent_while_it_grows(
 
     def make() -> None:
         source.write(BIG[:500_000])
-        assert began.wait(20), "sent before it is whole"
+        assert began.wait(60), "sent before it is whole"
         source.write(BIG[500_000:])
         source.finish()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from assembler.errors import BadArchive, BlobCorrupt, BlobMissing, HostError, NoSpace, StoreUnusable
 from assembler.oci.descriptor import MANIFEST, Descriptor
 from assembler.oci.digest import Digest
+from assembler.store.blobs import Blobs
 from assembler.store.disk import Disk, Fsync, mount_point, shortage, translated
 from assembler.store.store import Store
 
@@ -69,8 +71,8 @@ class Recorded(Disk):
         self.order: list[str] = []
 
     def sync(self, descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        self.order.append("blob" if os.path.isfile(path) else "directory")
+        directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        self.order.append("directory" if directory else "blob")
         super().sync(descriptor)
 
 
@@ -94,6 +96,31 @@ def test_a_batch_is_synced_once_before_the_name(
     store.refs.set("b:1", Descriptor(MANIFEST, digests[0], 1))
     assert disk.order[7:] == ["name"]
     store.close()
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_what_takes_the_place_of_a_durable_blob_is_on_disk_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    """What names it survives a power cut, and shall find it: as it was, or as it is now."""
+    content = bytes(1 << 20)
+    with Store.open(str(tmp_path / "store"), disk=Disk(Fsync.BATCH)) as first:
+        digest = first.blobs.put(content)
+        first.refs.set("a:1", Descriptor(MANIFEST, digest, len(content)))
+    disk = Recorded(Fsync.BATCH)
+    rename = os.rename
+
+    def noted(old: str, new: str) -> None:
+        disk.order.append("rename")
+        rename(old, new)
+
+    with Store.open(str(tmp_path / "store"), disk=disk) as second:
+        second.blobs.links_open_files = nameless
+        monkeypatch.setattr(os, "rename", noted)
+        second.blobs.put(content)
+        assert disk.order == ["blob", "rename"]
+        monkeypatch.undo()
+    assert mode(second, digest) == 0o444
 
 
 def test_a_store_that_is_closed_is_synced(tmp_path: Path) -> None:
@@ -182,6 +209,58 @@ def test_a_damaged_blob_that_fails_its_reader_is_taken_away(tmp_path: Path) -> N
         raise BadArchive("the blob's fault")
     with pytest.raises(BlobMissing):
         store.blobs.open(digest)
+
+
+def damaged(store: Store) -> tuple[Digest, Path]:
+    """A blob of `content`, and the file in which it has other bytes."""
+    digest = store.blobs.put(b"content")
+    path = Path(store.blobs.path(digest))
+    path.chmod(0o644)
+    path.write_bytes(b"c0ntent")
+    return digest, path
+
+
+def test_a_damaged_blob_that_another_has_removed_is_told_as_damaged(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    digest, path = damaged(store)
+    with pytest.raises(BlobCorrupt) as caught, store.blobs.reading(digest):
+        path.unlink()
+        raise BadArchive("the blob's fault")
+    assert caught.value.removed
+    store.blobs.condemn(digest)  # there is nothing to say of it
+
+
+def test_a_blob_that_another_has_put_in_place_of_a_damaged_one_stays(tmp_path: Path) -> None:
+    """Two builds find the damage; the first has the blob again before the second has read it all."""
+
+    def renew() -> None:
+        if path.read_bytes() != b"content":
+            path.unlink()
+            path.write_bytes(b"content")
+
+    digest, path = damaged(Store.open(str(tmp_path / "store")))
+    for mode in (0o444, 0o400):
+        path.chmod(0o644)
+        path.write_bytes(b"c0ntent")
+        path.chmod(mode)
+        second = Blobs(str(tmp_path / "store"), renew)
+        if mode == 0o444:
+            with pytest.raises(BlobCorrupt) as caught:
+                second.condemn(digest)
+            assert caught.value.removed
+        else:
+            assert second.size(digest) is None
+        assert path.read_bytes() == b"content"
+
+
+def test_a_link_in_place_of_a_blob_is_not_read(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    digest, path = damaged(store)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    store.blobs.condemn(digest)
+    assert not store.blobs.has(digest) and store.blobs.put(b"content") == digest
+    assert path.read_bytes() == b"content" and not path.is_symlink()
 
 
 def test_a_store_where_anybody_may_make_files_must_be_ones_own(tmp_path: Path) -> None:

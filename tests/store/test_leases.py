@@ -147,6 +147,32 @@ def test_notes_of_many_commands_become_one(tmp_path: Path) -> None:
     assert set(uses.read(notes, time.time())) == {"often"}
 
 
+@pytest.mark.parametrize("notes", [0, 120])
+def test_RS02_the_lease_of_a_killed_process_is_swept_from_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: int
+) -> None:
+    """By `assemble prune`, for one: there is no room for a note, nor for a summary of many."""
+    path = str(tmp_path / "store")
+    Store.open(path).close()
+    Path(path, "leases").mkdir()
+    Path(path, "leases", "dead").write_text("a\n")
+    for number in range(notes):
+        (Path(path, "uses") / str(number)).parent.mkdir(exist_ok=True)
+        (Path(path, "uses") / str(number)).write_text("b\n")
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "makedirs", full)
+    monkeypatch.setattr(uses, "replacing", full)
+    leases.sweep(path)
+    assert os.listdir(os.path.join(path, "leases")) == []
+    assert held(path) == set()
+    monkeypatch.undo()
+    found = uses.read(os.path.join(path, "uses"), time.time())
+    assert {item: use.count for item, use in found.items()} == ({"a": 1, "b": 120} if notes else {})
+
+
 def test_a_spoilt_note_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     (tmp_path / "summary").write_bytes(b"1.5 2 1.0 kept\nnonsense\n\xff\x00 1 x\n3 4")
     found = uses.read(str(tmp_path), 2.0)

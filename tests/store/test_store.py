@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from assembler.errors import BlobCorrupt, BlobMissing, StoreUnusable
-from assembler.oci.descriptor import INDEX, MANIFEST, Descriptor
+from assembler.errors import BlobCorrupt, BlobMissing, StoreError, StoreUnusable
+from assembler.oci.descriptor import INDEX, MANIFEST, REF_NAME, Descriptor
 from assembler.oci.digest import Digest
+from assembler.store.refs import write_index
 from assembler.store.store import Store
 
 CONTENT = b"some content"
@@ -109,6 +110,22 @@ def test_CR09_eight_writers_of_names_lose_none(store: Store) -> None:
     ]
     assert [writer.wait(300) for writer in writers] == [0] * 8
     assert len(store.refs.items()) == 80
+
+
+def test_names_that_are_too_many_are_refused_and_can_be_removed(store: Store) -> None:
+    """An index that is larger than one that is read would take all names with it."""
+    long = {"long": "x" * 1000}
+    entries = [
+        Descriptor(MANIFEST, DIGEST, 1, annotations={REF_NAME: f"a:{number}", **long})
+        for number in range(12_500)
+    ]
+    path = os.path.join(store.path, "index.json")
+    write_index(path, entries)
+    with pytest.raises(StoreError, match="has 15500 names") as caught:
+        write_index(path, [*entries, *entries[:3000]])
+    assert "assemble rmi" in caught.value.hint
+    store.refs.remove("a:1")
+    assert len(store.refs.items()) == 12_499
 
 
 @pytest.mark.parametrize("content", [b"garbled", b"{}", b'{"schemaVersion": 2, "layers": []}'])
