@@ -153,7 +153,12 @@ class LocalCache:
 
     def otherwise(self, identity: Digest, variant: str) -> tuple[Layer, str] | None:
         """See `engine.services.PackedLayers.otherwise`."""
-        for _, other, *_ in self.select("layers", "identity = ?", str(identity)):
+        rows = self.select("layers", "identity = ?", str(identity))
+        with self._lock:
+            variants = dict.fromkeys(
+                (*(row[1] for row in rows), *self._told.variants(str(identity)))
+            )
+        for other in variants:
             if same_tar(other, variant):
                 found = self.packed(identity, other)
                 if found is not None:
@@ -226,8 +231,9 @@ class LocalCache:
             self._delete("steps", "identity", [row for row in rows if _of(steps, row[0])])
 
         with self._lock:
-            self._told = Told()
-            self._transaction(forget)
+            if self._writable:
+                self._told = Told()
+                self._transaction(forget)
 
     def _delete(self, table: str, column: str, lost: Sequence[tuple[str, ...]]) -> None:
         """Delete the rows that have one of `lost` in a column without an index, in one pass."""
@@ -250,16 +256,21 @@ class LocalCache:
         """Execute all of `statements`, or none. Raises StoreError."""
 
         with self._lock:
-            self._told.changed(statements)
-            self._transaction(lambda: self._execute(statements))
+            if self._writable:
+                self._told.changed(statements)
+                self._transaction(partial(self._execute, statements))
 
     def _execute(self, statements: Iterable[tuple[str, Row]]) -> None:
         for statement, values in statements:
             self._database.execute(statement, values)
 
     def _row(self, table: str, where: str, *values: str) -> Row | None:
+        """The row whose first columns are `values`. SQLite finds it by the order of rows: where that is
+        damaged, it may give the one of another key, which is whole, or not find any more what it has
+        found before."""
         rows = self.select(table, where, *values)
-        return rows[0] if rows else None
+        found = next((row for row in rows if row[: len(values)] == values), None)
+        return self._told.row(table, values) if found is None else found
 
     def _rows(
         self, query: str, values: Sequence[str] = (), each: Callable[[Row], Row] = tuple
@@ -280,11 +291,10 @@ class LocalCache:
 
     def _transaction(self, work: Callable[[], object]) -> None:
         """Do `work` as a whole, or not at all. The lock is held."""
-        if self._writable:
-            try:
-                self._patiently(partial(self._whole, work))
-            except sqlite3.DatabaseError as error:
-                self._lose(error)
+        try:
+            self._patiently(partial(self._whole, work))
+        except sqlite3.DatabaseError as error:
+            self._lose(error)
 
     def _whole(self, work: Callable[[], object]) -> None:
         with self._database:
@@ -298,6 +308,8 @@ class LocalCache:
             with contextlib.suppress(sqlite3.DatabaseError):
                 again = partial(self._execute, list(self._told.statements()))
                 self._patiently(partial(self._whole, again))
+        else:
+            self._told = Told()  # what was read is there
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """What `work` gives, called again while another process has the database locked: SQLite's

@@ -27,7 +27,7 @@ class Origins:
     def of(self, blob: Digest) -> tuple[str, ...]:
         """The places that have `blob`."""
         rows = self._cache.select("origins", "digest = ?", str(blob))
-        return tuple(place for _, place in rows)
+        return tuple(place for digest, place in rows if digest == str(blob))
 
     def diff_ids(self, blob: Digest) -> set[Digest]:
         """What is said of the tar in `blob`."""

@@ -1,4 +1,4 @@
-"""What one build was told by the cache, or told it: if the database is lost, that still holds.
+"""What one build was told by the cache, or told it: whatever becomes of the database, that holds.
 
 What a build does is decided by what is known at first: that nothing is to run, say, and so no
 namespace is entered. It must find it again.
@@ -44,6 +44,14 @@ class Told:
             known, key = self._rows[table], row[: _KEYS[table]]
             if replacing or key not in known:
                 known[key] = row
+
+    def row(self, table: str, key: Row) -> Row | None:
+        """The row of `table` with this key."""
+        return self._rows[table].get(key) if table in _KEYS else None
+
+    def variants(self, identity: str) -> list[str]:
+        """In what forms the step `identity` is known to be packed."""
+        return [variant for one, variant in self._rows["layers"] if one == identity]
 
     def statements(self) -> Iterator[tuple[str, Row]]:
         """What puts the rows into an empty database, or beside what others have put there."""

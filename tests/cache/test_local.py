@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -444,6 +445,32 @@ def test_CR08_what_was_told_or_recorded_holds_when_the_database_is_lost(tmp_path
         assert cache.lookup(IDENTITY) == RECORD
         assert cache.lookup(other) is None, "nobody has asked for it"
     assert (tmp_path / "cache.db.bak-1").exists() and usable(path)
+
+
+def test_CR08_where_the_order_of_rows_is_damaged_none_is_taken_for_another(tmp_path: Path) -> None:
+    """Two digits of keys are others: the rest is whole, and SQLite, which looks by the order, finds the
+    rows of other keys when some were put among them."""
+    path = tmp_path / "cache.db"
+    keys = [Digest.of(b"%d" % number) for number in range(20)]
+    with LocalCache(str(path)) as cache:
+        for key in keys:
+            cache.record(key, Record(key, RECORD.created, "x" * 300))
+    content = path.read_bytes()
+    places = [match.end() for match in re.finditer(b"sha256:", content)]
+    found = 0
+    for second in places[3:]:
+        for place in tmp_path.iterdir():
+            place.unlink()
+        damaged = bytearray(content)
+        damaged[places[2]] = damaged[second] = ord("f")
+        path.write_bytes(damaged)
+        with LocalCache(str(path)) as cache:
+            for key in keys[:4]:
+                cache.record(key, Record(key, RECORD.created, "x" * 300))
+            records = {key: cache.lookup(key) for key in keys}
+        assert {key for key, one in records.items() if one and one.identity != key} == set()
+        found += sum(one is not None for one in records.values())
+    assert found > 10 * len(places), "most are found"
 
 
 def test_CR08_what_was_forgotten_or_has_become_another_is_not_told_again(tmp_path: Path) -> None:
