@@ -58,7 +58,9 @@ class CreateCalls:
             "symlinkat": lambda c: self._symlink(c, *c.args[:3]),
             "creat": lambda c: self._create(c, at, c.args[0], creat, c.args[1]),
             "open": lambda c: self._create(c, at, c.args[0], c.args[1] & _FLAGS, c.args[2]),
-            "openat": lambda c: self._create(c, *c.args[:2], c.args[2] & _FLAGS, c.args[3]),
+            "openat": lambda c: self._create(
+                c, c.args[0], c.args[1], c.args[2] & _FLAGS, c.args[3]
+            ),
             "openat2": self._openat2,
         }
 
