@@ -295,9 +295,12 @@ def _mount_point(root: str, place: str, is_directory: bool) -> int:
 def make_working_directory(root: str, path: str) -> None:
     """Make the directory `path` in `root` where it is missing, and those above it. Raises
     SetupFailed."""
+    place = resolve(root, path)
+    if os.path.isdir(root + place):
+        return
     top = open_root(root)
     try:
-        os.close(make_directories(top, resolve(root, path)))
+        os.close(make_directories(top, place))
     except OSError as error:
         raise SetupFailed(f"working directory {path}: {error.strerror}") from error
     finally:
