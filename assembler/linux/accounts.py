@@ -27,12 +27,15 @@ class Account(NamedTuple):
 
 
 def account(user: str, root: str = "/") -> Account:
-    """Whom `name|uid[:group|gid]` means by the files of `root`; a number is never a name.
+    """Whom `name|uid[:group|gid]` means by the files of `root`; a number is never a name. Beside a
+    number or another root, root is 0 whatever they say, as BuildKit has it.
 
     Raises SetupFailed for a name that they do not have, and for a number that is no id.
     """
     name, _, group = user.partition(":")
     name = name or "0"
+    if group and all(part == "root" or _is_number(part) for part in (name, group)):
+        name, group = ("0" if part == "root" else part for part in (name, group))
     uid = _number(name)
     found = None
     for row in _rows(root, "etc/passwd", 4):

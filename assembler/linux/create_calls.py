@@ -21,12 +21,14 @@ from assembler.linux.callers import (
     Call,
     Callers,
     failure,
+    unsigned,
 )
 from assembler.linux.file_owners import FileOwners, exists
 from assembler.linux.owner_filter import CREATES, O_TMPFILE, Ownership
 from assembler.linux.ownership import ROOT, Owner
 
 _CAP_MKNOD = 27
+_FLAGS = 0x7FFFFFFF  # those of open(2), which takes no notice of unknown ones
 
 
 class CreateCalls:
@@ -55,8 +57,10 @@ class CreateCalls:
             "symlink": lambda c: self._symlink(c, c.args[0], at, c.args[1]),
             "symlinkat": lambda c: self._symlink(c, *c.args[:3]),
             "creat": lambda c: self._create(c, at, c.args[0], creat, c.args[1]),
-            "open": lambda c: self._create(c, at, *c.args[:3]),
-            "openat": lambda c: self._create(c, *c.args[:4]),
+            "open": lambda c: self._create(c, at, c.args[0], c.args[1] & _FLAGS, c.args[2]),
+            "openat": lambda c: self._create(
+                c, c.args[0], c.args[1], c.args[2] & _FLAGS, c.args[3]
+            ),
             "openat2": self._openat2,
         }
 
@@ -131,6 +135,7 @@ class CreateCalls:
             return ROOT  # its inode may be that of a removed link
 
     def _mknod(self, call: Call, directory: int, address: int, mode: int, device: int) -> int:
+        mode = unsigned(mode)
         kind = stat.S_IFMT(mode)
         special = kind in (stat.S_IFCHR, stat.S_IFBLK)
         parent, name = self._parent(call, directory, self._callers.text(call, address))
@@ -227,7 +232,7 @@ class CreateCalls:
         if size < 24:
             raise ByKernel
         flags, mode, resolve = struct.unpack("=QQQ", self._callers.read(call, how, 24))
-        if not flags & CREATES or resolve:
+        if not flags & CREATES or resolve or flags & ~_FLAGS or mode & ~0o7777:
             raise ByKernel
         return self._create(call, directory, address, flags, mode)
 

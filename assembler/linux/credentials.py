@@ -29,6 +29,7 @@ class Ids:
 
     def set(self, id: int, privileged: bool) -> Ids:
         """setuid(2), setgid(2)."""
+        _be_ids(id)
         if privileged:
             return Ids.all(id)
         _permit(id in (self.real, self.saved))
@@ -72,9 +73,14 @@ def _permit(allowed: bool) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
+def _be_ids(*ids: int) -> None:
+    if KEEP in ids:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Users, groups, and supplementary groups. Methods raise OSError (EPERM) as the calls do."""
+    """Users, groups, and supplementary groups. Methods raise OSError as the calls do."""
 
     users: Ids
     groups: Ids
@@ -98,6 +104,7 @@ class Credentials:
     def set_groups(self, groups: tuple[int, ...]) -> Credentials:
         """setgroups(2)."""
         _permit(self.privileged)
+        _be_ids(*groups)
         return replace(self, supplementary=groups)
 
     def executed(self, uid: int | None, gid: int | None) -> Credentials:

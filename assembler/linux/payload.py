@@ -296,8 +296,8 @@ def _take_ids(setting: Setting, found: Account, *, lends: bool, groups: bool) ->
                 raise
             ids = sorted({found.uid, found.gid, *found.groups})
             raise SetupFailed(
-                f"of the ids {ids} of the step's user and groups not all are mapped here:"
-                " /etc/subuid and /etc/subgid say which this user has"
+                f"the step's user and groups are {', '.join(map(str, ids))}, and not all of these ids"
+                " are mapped here: /etc/subuid and /etc/subgid say which this user has"
             ) from error
     if found.uid == 0 or lent or setting.ownership is not Ownership.MAPPED:
         syscalls.capset(kept, kept, kept if lent else 0)

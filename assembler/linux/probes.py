@@ -165,7 +165,7 @@ def _in_child(work: Callable[[], dict[str, Any]], *, deadline: float = 0) -> dic
 @contextmanager
 def _directory(store: str) -> Iterator[str]:
     """A directory on the file system of the store, for the time of the probes."""
-    above = store
+    above = os.path.abspath(store)
     while not os.path.isdir(above):
         above = os.path.dirname(above)
     with ExitStack() as stack:

@@ -18,28 +18,20 @@ from assembler.linux import ownership, syscalls
 from assembler.linux.fuse import FuseOverlay
 from assembler.linux.job import DirectoryMount, FileMount, Job, Setting, SetupFailed
 from assembler.linux.mounts import Bind, FileSystem, Overlay
-from assembler.linux.owner_filter import Ownership
 from assembler.linux.paths import make_directories, open_in_root, open_root, remove_tree
-from assembler.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from assembler.linux.syscalls import MS_NODEV, MS_NOSUID
+from assembler.linux.system_mounts import NAMES, mount_system
 
 _DEV = "/dev/"
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MEMORY, _ROOT, _SYSTEM = "memory", "merged", "system"
-_SYSTEM_MOUNTS = ("proc", "sys", "dev")
-MASKED = (
-    "proc/acpi", "proc/asound", "proc/kcore", "proc/keys", "proc/latency_stats",
-    "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/scsi", "sys/firmware",
-    "sys/devices/virtual/powercap",
-)  # fmt: skip
-READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 
 
 def prepare_root(setting: Setting) -> None:
     """Mount what does not depend on a step, in the memory of `setting`, for `make_root` to move."""
     system = os.path.join(private_memory(setting.memory), _SYSTEM)
-    for name in _SYSTEM_MOUNTS:
+    for name in NAMES:
         os.makedirs(os.path.join(system, name), 0o755)
-    _system_mounts(system, setting)
+    mount_system(system, setting)
 
 
 def make_root(job: Job) -> list[Made]:
@@ -54,7 +46,7 @@ def make_root(job: Job) -> list[Made]:
         mount_points(job.files, job.directories),
         program=job.program,
     )
-    for name in _SYSTEM_MOUNTS:
+    for name in NAMES:
         source, place = os.path.join(memory, _SYSTEM, name), resolved[f"/{name}"]
         try:
             syscalls.mount(source, merged + place, None, syscalls.MS_MOVE)
@@ -227,7 +219,7 @@ def mount_points(
     files: Sequence[FileMount], directories: Sequence[DirectoryMount]
 ) -> dict[str, bool]:
     """Every mount point of a root, true for directories; those below /dev are in its own tmpfs."""
-    system = {f"/{name}": True for name in _SYSTEM_MOUNTS}
+    system = {f"/{name}": True for name in NAMES}
     given = _targets(files, directories).items()
     return system | {target: kind for target, kind in given if not target.startswith(_DEV)}
 
@@ -303,17 +295,20 @@ def _mount_point(root: str, place: str, is_directory: bool) -> int:
 def make_working_directory(root: str, path: str) -> None:
     """Make the directory `path` in `root` where it is missing, and those above it. Raises
     SetupFailed."""
+    place = resolve(root, path)
+    if os.path.isdir(root + place):
+        return
     top = open_root(root)
     try:
-        os.close(make_directories(top, resolve(root, path)))
+        os.close(make_directories(top, place))
     except OSError as error:
         raise SetupFailed(f"working directory {path}: {error.strerror}") from error
     finally:
         os.close(top)
 
 
-def _touch(path: str, mode: int = 0o644) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode))
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,61 +397,6 @@ def _taken_away(made: Made) -> bool:
             raise
         return False
     return True
-
-
-def _system_mounts(top: str, setting: Setting) -> None:
-    proc, sys = os.path.join(top, "proc"), os.path.join(top, "sys")
-    try:
-        FileSystem("proc", proc).execute()
-    except OSError as error:
-        if error.errno != errno.EPERM:  # nested in a container whose own /proc is masked
-            raise
-        Bind("/proc", proc).execute()
-    _device_mounts(os.path.join(top, "dev"), setting)
-    if setting.private_network:
-        FileSystem("sysfs", sys, "", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY).execute()
-    else:
-        Bind("/sys", sys, read_only=not setting.insecure).execute()
-    if setting.insecure:
-        return
-    for name in MASKED:
-        _mask(os.path.join(top, name))
-    for name in READ_ONLY:
-        path = os.path.join(top, name)
-        if os.path.exists(path):
-            Bind(path, path, read_only=True).execute()
-
-
-def _mask(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return  # not on this kernel, or already out of reach
-    if stat.S_ISDIR(mode):
-        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
-        FileSystem("tmpfs", path, "size=0k", flags).execute()
-    else:
-        Bind("/dev/null", path).execute()
-
-
-def _device_mounts(dev: str, setting: Setting) -> None:
-    FileSystem("tmpfs", dev, "mode=755,size=64m", MS_NOSUID).execute()
-    for name in _DEVICES:
-        path = os.path.join(dev, name)
-        _touch(path, 0o666)
-        Bind(f"/dev/{name}", path).execute()
-    links = (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx"), ("core", "/proc/kcore"))
-    streams = (("stdin", 0), ("stdout", 1), ("stderr", 2))
-    for name, target in (*links, *((s, f"/proc/self/fd/{n}") for s, n in streams)):
-        os.symlink(target, os.path.join(dev, name))
-    for name in ("pts", "shm", "mqueue"):
-        os.mkdir(os.path.join(dev, name), 0o755)
-    pts = "newinstance,ptmxmode=0666,mode=0620" + (
-        ",gid=5" if setting.ownership is Ownership.MAPPED else ""
-    )
-    FileSystem("devpts", f"{dev}/pts", pts, MS_NOSUID | MS_NOEXEC).execute()
-    FileSystem("tmpfs", f"{dev}/shm", f"mode=1777,size={setting.shared_memory}").execute()
-    FileSystem("mqueue", f"{dev}/mqueue").execute()
 
 
 def write_file(path: str, file: FileMount) -> None:

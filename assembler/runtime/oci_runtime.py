@@ -17,8 +17,9 @@ from assembler.linux.command import Command, literal
 from assembler.linux.job import DirectoryMount, FileMount
 from assembler.linux.owner_filter import Ownership
 from assembler.linux.payload import ALL_CAPABILITIES, CAPABILITIES
-from assembler.linux.root import MASKED, READ_ONLY, mount_points
+from assembler.linux.root import mount_points
 from assembler.linux.supervision import kept_here
+from assembler.linux.system_mounts import MASKED, READ_ONLY
 from assembler.linux.userns import IdMap
 from assembler.runtime.base import Process, Root
 from assembler.runtime.native import Forked

@@ -48,6 +48,18 @@ def test_R2_a_number_is_an_id_even_where_it_is_somebodys_name(root: Root) -> Non
     assert account("1", str(root)) == Account(1, 0, [0], "/"), "of no group whose members are `1`"
 
 
+def test_R2_root_beside_a_number_needs_no_account_files(root: Root) -> None:
+    write(root, "root:x:5:6::/five:\n")
+    (root / "etc/group").write_text("root:x:7:\n")
+    assert account("root", str(root)) == Account(5, 6, [6], "/five")
+    for user in ("root:root", "0:root", "root:0"):
+        assert account(user, str(root)) == Account(0, 0, [0], "/")
+    (root / "etc/passwd").unlink()
+    assert account("root:7", str(root)) == Account(0, 7, [7], "/")
+    with pytest.raises(SetupFailed, match="unable to find user root"):
+        account("root", str(root))
+
+
 def test_R2_rows_may_be_short_or_hold_any_character(root: Root) -> None:
     write(root, "a:x:5:6\nb:x:7:8:B\x0cB \u2028 \x85 B:/b:\r\n  c:x:9:10::/c:\n\n# none\n")
     assert account("a", str(root)) == Account(5, 6, [6], "/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -48,6 +49,16 @@ def test_groups_are_the_privilegeds_to_set() -> None:
     assert Credentials.of(0, 0).set_groups((1, 2)).supplementary == (1, 2)
     with pytest.raises(PermissionError):
         Credentials.of(7, 7).set_groups(())
+
+
+def test_minus_one_is_nobodys_id() -> None:
+    for change in (
+        lambda: ROOT.set(KEEP, True),
+        lambda: Credentials.of(0, 0).set_groups((1, KEEP)),
+    ):
+        with pytest.raises(OSError) as caught:
+            change()
+        assert caught.value.errno == errno.EINVAL
 
 
 def test_only_the_privileged_give_files_away() -> None:

@@ -14,6 +14,7 @@ import pytest
 from assembler.linux import fuse, probes
 from assembler.linux.probes import Report, report
 from assembler.linux.userns import plan_map
+from tests.bounds import watchdog
 
 pytestmark = pytest.mark.integration
 
@@ -44,6 +45,14 @@ def test_nothing_of_the_questions_stays(tmp_path: Path) -> None:
     report(str(tmp_path / "store"))
     assert os.listdir(tmp_path) == []
     assert mounted(*places) == before and before
+
+
+def test_a_store_may_be_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with watchdog(20), probes._directory("no/store") as directory:
+        assert os.path.samefile(os.path.dirname(directory), tmp_path)
 
 
 def test_questions_that_need_proc_are_asked_where_there_is_one(

@@ -395,6 +395,37 @@ supervised(payload)
     )
 
 
+def test_A2_what_a_register_holds_beyond_its_argument_means_nothing(
+    supervised: Supervised,
+) -> None:
+    """int and mode_t are the low halves; openat2(2) alone takes notice of the high one."""
+    supervised(
+        """
+os.chmod(".", 0o777)
+wide = lambda number: ctypes.c_ulong(number | 1 << 40)
+create = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+def call(name, *arguments):
+    if libc.syscall(numbers[name], *arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+def payload():
+    become(7)
+    call("openat", -100, b"a", wide(create | 1 << 31), wide(0o640))
+    call("mknodat", -100, b"b", wide(stat.S_IFREG | 0o640), wide(0))
+    call("mknodat", -100, b"c", wide(stat.S_IFIFO | 0o640), wide(0))
+    for name in "abc": assert os.stat(name).st_mode & 0o777 == 0o640 and owner(name) == (7, 7), name
+    for flags, mode in ((create | 1 << 40, 0o640), (create, 1 << 20)):
+        how = struct.pack("QQQ", flags, mode, 0)
+        refuses(errno.EINVAL, call, "openat2", -100, b"d", how, len(how))
+    refuses(errno.EPERM, call, "mknodat", -100, b"d", wide(stat.S_IFCHR | 0o640), wide(259))
+from assembler.linux import allowed_calls
+import struct
+names = ("openat", "mknodat", "openat2")
+numbers = {name: allowed_calls.number(name, syscalls.machine()) for name in names}
+supervised(payload)
+"""
+    )
+
+
 def test_one_creates_only_where_one_may(supervised: Supervised) -> None:
     supervised(
         """
