@@ -39,7 +39,8 @@ for file in /etc/subuid /etc/subgid; do
 done
 
 work=$home/checkout
-rm -rf "$work" "/tmp/pytest-of-$user"  # of earlier runs, with files that the user may not remove
+rm -rf "$work"
+rm -rf "/tmp/pytest-of-$user" || true  # of earlier runs; one that is under way may be at work there
 install -d -o "$user" -g "$user" "$home" "$work" "$home/run"
 git -c safe.directory="$top" ls-files -z --cached --others --exclude-standard |
     tar --null --files-from=- --ignore-failed-read -cf - 2>/dev/null | tar -xf - -C "$work"
