@@ -54,7 +54,7 @@ def test_M3_T15_targets_and_working_directories_as_deep_as_a_path_can_be(
 ) -> None:
     sandboxed(
         """
-deep = "/a" * 1500
+deep = "/a" * 1100
 assert run(["/bin/touch", deep + "/f"], TemporaryFiles(deep)) == (0, "", [])
 assert show(["/bin/cat", deep + "/f"], FileContent(deep + "/f", b"text", 0o444)) == "text"
 sys.setrecursionlimit(10_000)  # for what looks at the layer here
