@@ -59,7 +59,8 @@ def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
     beside = f".{os.fsdecode(os.fsencode(name)[:100])}.{unnamed()}"
     parent = os.open(directory, _DIRECTORY)
     try:
-        descriptor, named = _opened(parent, beside, mode)
+        with _named(path):
+            descriptor, named = _opened(parent, beside, mode)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 yield stream
@@ -69,7 +70,8 @@ def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
                     # a link cannot replace: the name beside it lives from here to the rename
                     os.link(f"/proc/self/fd/{descriptor}", beside, dst_dir_fd=parent)
                     named = True
-            os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+            with _named(path):
+                os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             if named:
                 with suppress(FileNotFoundError):
@@ -78,6 +80,16 @@ def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
         sync(parent)
     finally:
         os.close(parent)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """An error in the block is about `path`: neither "." nor a name beside it means anything to a user."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = path, None
+        raise
 
 
 def _opened(parent: int, beside: str, mode: int) -> tuple[int, bool]:
