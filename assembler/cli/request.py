@@ -308,6 +308,8 @@ def annotations_of(words: tuple[str, ...], platform: Platform) -> Annotations:
             raise UsageError(
                 f"invalid --annotation {word!r}, expected key=value", hint="--annotation KEY=VALUE"
             )
+        if word != word.encode("utf-8", "replace").decode():
+            raise UsageError(f"--annotation {word!r}: it is no UTF-8, which a manifest has to be")
         for kind in kinds.split(","):
             name, wanted = _annotated(word, kind)
             if wanted is None or wanted == platform:

@@ -135,6 +135,11 @@ def test_Y8_the_last_one_of_a_key_wins() -> None:
     assert annotations_of(("k=1", "manifest:k=2"), AMD64) == Annotations({"k": "2"})
 
 
+def test_Y8_what_is_no_utf8_is_refused() -> None:
+    with pytest.raises(UsageError, match="no UTF-8"):
+        annotations_of(("k=caf\udce9",), AMD64)
+
+
 def test_Y8_they_are_of_the_platform_that_is_asked_for() -> None:
     words = ("manifest[linux/arm64]:k=v",)
     assert request(annotations=words, platform="linux/arm64").annotations == Annotations({"k": "v"})
