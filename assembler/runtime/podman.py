@@ -190,7 +190,7 @@ def _file(root: Root, name: str) -> str:
 def _run_options(process: Process) -> list[str]:
     options = [
         "--rm",
-        "--log-driver=none",
+        "--log-driver=passthrough",
         "--cgroups=disabled",
         "--no-hosts",
         "--passwd=false",
