@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from assembler.cache.document import MANY_LISTINGS, MAX_LISTINGS, CachedListings
 from assembler.oci.descriptor import CACHE_LISTINGS, Descriptor
 from assembler.oci.digest import Digest
+from assembler.plan.differences import LARGEST_LISTING
 from assembler.store.listings import inflated, unpacked
 from assembler.values import value
 
 PATIENCE = 5.0
 """Seconds that all listings of one build may take to come: a build can do without."""
 _LARGEST = 64 << 20  # bytes of one's text
-_MANY = 150_000  # files in one, as in `engine.files`
 _LONGEST = 4096  # characters of a path
 _FILE = re.compile(r"[-dlpcb?] [0-7]{1,7} \d{1,10}:\d{1,10} [0-9a-f]{0,8} [^\0]{0,4096}", re.ASCII)
 
@@ -57,7 +57,7 @@ def part(listings: CachedListings, content: bytes, selection: Digest) -> bytes:
 def parsed(content: bytes) -> dict[str, str] | None:
     """The listing in `content`, None where that is none that `engine.files` makes (rule M7)."""
     text = inflated(content, _LARGEST)
-    if text is None or (words := text.count(b"\0") + 1) > 2 * _MANY:
+    if text is None or (words := text.count(b"\0") + 1) > 2 * LARGEST_LISTING:
         return None
     files = unpacked(text)
     if text and 2 * len(files) != words:  # one is missing, or there twice

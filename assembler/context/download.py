@@ -7,7 +7,7 @@ the server has nothing newer; one whose checksum is given and known is not asked
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Protocol
 
 from assembler.cancellation import Cancellation
 from assembler.errors import NotFound, ProtocolViolation, RegistryError, Unauthorized, Unreachable
+from assembler.net.basic import encoded
 from assembler.net.client import HttpClient, Request, Stream
 from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
@@ -125,8 +126,7 @@ class Fetcher:
             if token := self.secrets.get(f"HTTP_AUTH_TOKEN_{place}"):
                 return {"Authorization": f"Bearer {_text(token())}"}
         if credentials:
-            said = credentials.encode("utf-8", "surrogateescape")
-            return {"Authorization": f"Basic {b64encode(said).decode()}"}
+            return {"Authorization": f"Basic {encoded(credentials)}"}
         return {}
 
 
@@ -278,8 +278,7 @@ def shown(url: str) -> str:
 
 def _quoted(url: str) -> str:
     """`url` with bytes that are no UTF-8 as a request has them."""
-    single = ((char, ord(char) - 0xDC00) for char in url)
-    return "".join(f"%{byte:02X}" if 0x80 <= byte <= 0xFF else char for char, byte in single)
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", url)
 
 
 def _name(url: str) -> str:

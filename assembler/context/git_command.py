@@ -6,7 +6,6 @@ an option. Credentials reach it in its environment only: arguments can be read b
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from assembler.dockerfile.remote import GitReference
 from assembler.environment import PROXY_NAMES
 from assembler.errors import ProtocolViolation, RegistryError, RuntimeMissing, Unreachable
 from assembler.linux import programs
+from assembler.net.basic import encoded
 from assembler.source import printable, redacted
 
 MAX_OUTPUT = 16 << 20  # of git itself: a list of references, a commit
@@ -150,7 +150,7 @@ def _authorization(
     alone = everywhere if everywhere == "https://github.com/" else wanted.remote
     value, place = "", alone
     if wanted.credentials:
-        value = _basic(wanted.credentials)
+        value = f"basic {encoded(wanted.credentials)}"
     for id, where in (
         ("GIT_AUTH_TOKEN", alone),
         ("GIT_AUTH_HEADER", alone),
@@ -160,16 +160,12 @@ def _authorization(
         if id in secrets:
             value, place = secrets[id]().decode("utf-8", "surrogateescape").strip(), where
             if id.startswith("GIT_AUTH_TOKEN"):
-                value = _basic(f"x-access-token:{value}")
+                value = f"basic {encoded(f'x-access-token:{value}')}"
     if not value:
         return []
     # git sends the header wherever a redirect led it, to another origin too.
     header = f"Authorization: {value}"
     return [(f"http.{place}.extraheader", header), ("http.followRedirects", "false")]
-
-
-def _basic(credentials: str) -> str:
-    return f"basic {base64.b64encode(credentials.encode('utf-8', 'surrogateescape')).decode()}"
 
 
 def _ssh(home: str) -> str:

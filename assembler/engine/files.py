@@ -9,9 +9,8 @@ from types import MappingProxyType
 
 from assembler.layer.changeset import Entry, Kind
 from assembler.oci.digest import Digest
-from assembler.plan.differences import File, Listing
+from assembler.plan.differences import LARGEST_LISTING, File, Listing
 
-MANY = 150_000
 _HEX = 32  # of a digest: enough to tell files apart, and half of what a listing is
 _LETTERS: Mapping[Kind, str] = MappingProxyType(
     {
@@ -27,7 +26,7 @@ _LETTERS: Mapping[Kind, str] = MappingProxyType(
 
 @dataclass(slots=True)
 class Files:
-    """A listing that is being made. Of more than MANY files there is none."""
+    """A listing that is being made. Of more than LARGEST_LISTING files there is none."""
 
     seen: int = 0
     _listing: dict[str, str] = field(default_factory=dict)
@@ -35,7 +34,7 @@ class Files:
     def see(self, path: str, entry: Entry, content: bytes) -> None:
         """Note what is at `path`; see `engine.content.Seen`."""
         self.seen += 1
-        if self.seen > MANY:
+        if self.seen > LARGEST_LISTING:
             self._listing.clear()
             return
         letter = _LETTERS.get(entry.kind, "?")
@@ -50,4 +49,4 @@ class Files:
 
     def of(self, selection: Digest) -> dict[str, Listing]:
         """What `selection` holds, if it can be told, by its digest."""
-        return {} if self.seen > MANY else {str(selection): self._listing}
+        return {} if self.seen > LARGEST_LISTING else {str(selection): self._listing}

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
 from assembler.errors import UsageError
+from assembler.net.basic import encoded
 from assembler.net.origin import Origin, is_loopback
 from assembler.values import field, value
 
@@ -108,5 +109,5 @@ def _parsed(variable: str, value: str) -> Proxy:
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = f"Basic {b64encode(pair.encode()).decode()}"
+        authorization = f"Basic {encoded(pair)}"
     return Proxy(host, port, variable, authorization)

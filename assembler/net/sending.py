@@ -42,8 +42,8 @@ class Sending(httpx.SyncByteStream):
 
 
 def _read(body: FileBody) -> Iterator[memoryview]:
-    """The body. sendfile(2) would cost half of the CPU, and make who receives on this machine slower
-    than that saves: every page would come from memory (docs/benchmarks.md)."""
+    """The body. sendfile(2) would be less work here and more for who receives on this machine, who
+    waits for every page to come from memory then (docs/benchmarks.md)."""
     buffer, done = memoryview(bytearray(min(_PIECE, body.length))), 0
     with body.open() as file:
         file.seek(body.offset)

@@ -23,6 +23,9 @@ Document = Mapping[str, Any]
 Listing = Mapping[str, str]
 """What a selection holds: by path what `File.parse` reads."""
 
+LARGEST_LISTING = 150_000
+"""Files in one: of a selection of more there is none."""
+
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 LINKS = "links"
 

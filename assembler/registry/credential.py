@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 
+from assembler.net.basic import encoded
 from assembler.values import field, value
 
 
@@ -26,7 +26,7 @@ class Credential:
 
     def encoded(self) -> str:
         """`auth` of an auth file: name and password in base64."""
-        return base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return encoded(f"{self.username}:{self.password}")
 
     def secrets(self) -> Iterator[str]:
         """Every text that must not be seen."""

@@ -190,7 +190,7 @@ def _file(root: Root, name: str) -> str:
 def _run_options(process: Process) -> list[str]:
     options = [
         "--rm",
-        "--log-driver=passthrough",
+        "--log-driver=passthrough",  # with others conmon copies output, and loses that of short steps
         "--cgroups=disabled",
         "--no-hosts",
         "--passwd=false",

@@ -277,7 +277,7 @@ def test_what_is_seen_of_a_stage_has_the_paths_of_the_stage(bench: Any) -> None:
 
 
 def test_of_very_many_files_there_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assembler.engine.files.MANY", 2)
+    monkeypatch.setattr("assembler.engine.files.LARGEST_LISTING", 2)
     files, digest = Files(), Digest.of(b"")
     for name in "ab":
         files.see(name, ENTRY, b"1")
