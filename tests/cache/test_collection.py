@@ -18,7 +18,7 @@ from assembler.cancellation import Cancellation
 from assembler.oci.descriptor import MANIFEST, Descriptor
 from assembler.oci.digest import Digest
 from assembler.store.store import Store
-from tests.clocks import tick
+from tests.ticks import tick
 
 BLOCK = 100_000
 
@@ -62,7 +62,7 @@ def test_a_store_within_its_bounds_is_looked_through_once(store: Store) -> None:
     assert due(store.path, bound(10 * BLOCK), time.time())
     at(store, bound(10 * BLOCK))
     assert not due(store.path, bound(10 * BLOCK), time.time())
-    tick(Path(store.path).parent)
+    tick(Path(store.path))
     layer(store, "b")
     assert due(store.path, bound(10 * BLOCK), time.time())
 
@@ -149,7 +149,7 @@ def test_a_layer_that_was_made_anew_is_counted_anew(store: Store) -> None:
     at(store, bound(10 * BLOCK))
     (path / "file").unlink()
     path.rmdir()
-    tick(Path(store.path).parent)
+    tick(Path(store.path))
     path.mkdir()
     (found,) = usage.usages(store.path, {}, time.time(), lambda: None)
     assert found.size < BLOCK

@@ -23,6 +23,7 @@ from assembler.engine.services import Sandbox, Services
 from assembler.linux.cgroups import unlimited
 from assembler.oci.digest import Digest
 from assembler.store.store import Store
+from tests.cache.test_local import sqlite_error
 from tests.engine.test_execution import PlainDirectories, Workshop
 
 TEXT = """\
@@ -221,9 +222,7 @@ def test_CR08_a_database_that_is_lost_in_the_middle_of_a_build_changes_nothing(
 
     def then_lost(*given: Any) -> bool:
         needed = decide(*given)
-        error = sqlite3.DatabaseError("damaged")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        caches[-1]._lose(error)
+        caches[-1]._lose(sqlite_error(sqlite3.SQLITE_CORRUPT))
         return needed
 
     monkeypatch.setattr(execution, "needs_sandbox", then_lost)

@@ -24,7 +24,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.oci.platform import Platform
 from assembler.store.store import Store
-from tests.clocks import tick
+from tests.ticks import tick
 
 NOW = 1_000_000.0
 PLATFORM = Platform.parse("linux/amd64")
@@ -275,7 +275,7 @@ def test_the_longest_unused_goes_first_and_use_counts_not_age(store: Store) -> N
     for directory in directories:
         directory.mkdir(parents=True)
         (directory / "file").write_bytes(b"x" * 10_000)
-    tick(Path(store.path).parent)
+    tick(Path(store.path))
     with Store.open(store.path) as other:
         other.hold(f"layers/full/{'e' * 64}")
     assert [one.id[0] for one in listed(store)] == ["f", "e"]

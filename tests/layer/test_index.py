@@ -278,8 +278,12 @@ def test_T10_a_table_that_cannot_be_or_is_too_large_is_none(position: str) -> No
         '{"version":1,"entries":[{"type":"dir","name":"a\\u0000b"}]}',
         '{"version":1,"entries":[{"type":"symlink","name":"x","linkName":"\\ud800"}]}',
         '{"version":1,"entries":[{"type":"reg","name":"x","xattrs":{"user.\\ud800":""}}]}',
-        f'{{"version":1,"entries":[{{"type":"dir","name":"{"n" * 5000}"}}]}}',
-        f'{{"version":1,"entries":[{{"type":"dir","name":"x","more":{"[" * 99999}',
+        pytest.param(
+            f'{{"version":1,"entries":[{{"type":"dir","name":"{"n" * 5000}"}}]}}', id="a long name"
+        ),
+        pytest.param(
+            f'{{"version":1,"entries":[{{"type":"dir","name":"x","more":{"[" * 99999}', id="deep"
+        ),
         '{"version":1,"entries":[{"type":"dir","name":"x"} {"type":"dir","name":"y"}]}',
         '{"version":1,"entries":[7]}',
         '{"version":1,"entries":[{"type":"dir","name":"x"},',

@@ -95,18 +95,23 @@ def test_remove_tree_opens_closed_directories(tmp_path: Path) -> None:
     assert not tree.exists()
 
 
-def test_remove_tree_has_no_depth_limit(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    (tree / "deep-0").mkdir()
-    (tree / "deep-1").write_text("the name is taken")
+def nest(tree: Path, levels: int) -> None:
+    """Make directories in each other, also where no path is long enough for the innermost."""
     descriptor = os.open(tree, os.O_RDONLY)
-    for _ in range(1500):
+    for _ in range(levels):
         os.mkdir("d", dir_fd=descriptor)
         below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)
         descriptor = below
     os.close(descriptor)
+
+
+def test_remove_tree_has_no_depth_limit(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "deep-0").mkdir()
+    (tree / "deep-1").write_text("the name is taken")
+    nest(tree, 1500)
     paths.remove_tree(str(tree))
     assert not tree.exists()
 
@@ -128,13 +133,7 @@ def test_remove_tree_needs_no_more_for_more_depth(tmp_path: Path) -> None:
     """64 directories are open at a time, and as many calls deep."""
     tree = tmp_path / "tree"
     tree.mkdir()
-    descriptor = os.open(tree, os.O_RDONLY)
-    for _ in range(6_000):
-        os.mkdir("d", dir_fd=descriptor)
-        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = below
-    os.close(descriptor)
+    nest(tree, 6_000)
     script = (
         "import resource, sys; from assembler.linux.paths import remove_tree\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90)); remove_tree(sys.argv[1])"

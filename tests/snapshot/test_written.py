@@ -43,9 +43,7 @@ def test_many_events_are_read_while_they_come(tmp_path: Path) -> None:
     for number in range(20_000):
         os.close(os.open(tmp_path / f"f{number}", os.O_WRONLY | os.O_CREAT))
         os.unlink(tmp_path / f"f{number}")
-        while (
-            number - len(watched._found) > 10_000
-        ):  # who reads may be kept waiting for a processor
+        while number - len(watched._found) > 10_000:  # its reader may wait for a processor
             assert time.monotonic() < end
             time.sleep(0.001)
     assert len(watched.close()) == 20_000

@@ -6,7 +6,6 @@ import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from assembler.errors import Cancelled
 from assembler.oci.digest import Digest
 from assembler.store.growing import WORTHWHILE, Growing
 from assembler.store.store import Store
+from tests.leftovers import descriptors
 
 PIECE = random.Random(1).randbytes(1 << 20)
 PIECES = (WORTHWHILE >> 20) + 3
@@ -34,11 +34,7 @@ def read_all(blob: Growing, from_offset: int = 0, most: int = 300_000) -> bytes:
 
 def opened(store: Store) -> list[str]:
     """What this process has open of the store; what else it has may come and go."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the listing itself
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-    return sorted(path for path in found if path.startswith(store.path))
+    return sorted(path for _, path in descriptors() if path.startswith(store.path))
 
 
 def test_a_small_blob_is_not_worth_following(store: Store) -> None:

@@ -15,7 +15,7 @@ from assembler.store import settled
 from assembler.store.disk import Disk, Fsync
 from assembler.store.leases import collecting
 from assembler.store.store import Store
-from tests.clocks import tick
+from tests.ticks import tick
 
 LATER = 10_000  # seconds: more than the kernel waits with writing, where it is as usual
 
@@ -104,7 +104,7 @@ def test_a_layer_made_anew_under_an_old_name_is_another(machine: Machine) -> Non
     machine.time += LATER
     machine.command("b")
     machine.layer("a").rmdir()
-    tick(machine.store.parent)
+    tick(machine.store)
     machine.layer("a").mkdir()
     machine.boot = "second"
     assert machine.command() == []
