@@ -4,8 +4,9 @@
 
 `push, nothing else` opens an upload, sends the blob by one PATCH and closes it: there is no
 configuration, manifest or tag. It reads pieces that stay in the processor's cache until the registry
-has them; `push, sendfile` hands the file to the kernel instead, which is less work and takes longer. `pull, nothing else` receives into one buffer, hashes, writes to a
-file without a name and syncs it. Both are programs of their own, as the others are.
+has them; `push, sendfile` hands the file to the kernel instead, which is less work and takes longer.
+`pull, nothing else` receives into one buffer, hashes, writes to a file without a name and syncs it. All
+are programs of their own, as the others are.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ import hypothesis
 import pytest
 import zstandard
 
+from tests.processes import naming
 from tests.served import Relay, reserved_port, serving
 
 ROOT = Path(__file__).parent.parent
@@ -296,15 +297,6 @@ class Podman:
         return done.stdout
 
 
-def is_named(path: Path) -> bool:
-    """Whether `path` is in the arguments of a process."""
-    for one in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if os.fsencode(path) in one.read_bytes():
-                return True
-    return False
-
-
 @pytest.fixture
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     """Debian's podman; its runroot must be short."""
@@ -317,8 +309,9 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
         with suppress(ProcessLookupError):
             os.kill(int(path.read_text()), signal.SIGKILL)
     deadline = time.monotonic() + 60
-    while is_named(directory) and time.monotonic() < deadline:
-        time.sleep(0.05)  # conmon, and what it calls when a container is over, end on their own
+    while left := naming(directory):  # conmon, and what it calls at a container's end
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
     remove(directory)
     directory.rmdir()
 

@@ -1,4 +1,4 @@
-"""Debian's docker-registry, and a port in front of a registry that counts bytes.
+"""Debian's docker-registry, git's daemon, and a port in front of a registry that counts bytes.
 
 Imports little: the memory of a process that a benchmark starts is at least the benchmark's own.
 """
@@ -6,6 +6,8 @@ Imports little: the memory of a process that a benchmark starts is at least the 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -75,6 +77,23 @@ def _listening(port: int) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+@contextmanager
+def git_serving(base: Path) -> Iterator[str]:
+    """git's own daemon, serving everything below `base`. Yields its URL."""
+    with reserved_port() as port:
+        daemon = subprocess.Popen(
+            ["git", "daemon", "--reuseaddr", f"--base-path={base}", "--export-all",
+             "--listen=127.0.0.1", f"--port={port}", str(base)],
+            stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            _listening(port)
+            yield f"git://127.0.0.1:{port}"
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+            daemon.communicate()
 
 
 class Relay:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import select
 import signal
-import threading
 
 import pytest
 
 from assembler.cancellation import Cancellation
 from assembler.errors import Cancelled, TimedOut
+from tests.leftovers import nothing_left
 
 
 def test_work_begins_again_after_a_failed_step_has_stopped_it() -> None:
@@ -51,7 +51,5 @@ def test_what_nobody_needs_ends_with_its_time_or_with_the_rest(seconds: float) -
 
 
 def test_what_ends_in_time_leaves_no_thread() -> None:
-    before = set(threading.enumerate())
-    with Cancellation() as cancellation, cancellation.within(60) as limit:
+    with nothing_left(), Cancellation() as cancellation, cancellation.within(60) as limit:
         assert not limit.cancelled
-    assert set(threading.enumerate()) <= before

@@ -257,10 +257,9 @@ def test_C27_nothing_is_a_file_too(fetch: Fetch, server: Server) -> None:
     assert fetch(server.url).size == 0
 
 
-def test_a_server_that_is_not_there_is_not_asked_for_long(fetch: Fetch) -> None:
-    with socket.socket() as deaf, pytest.raises(Unreachable, match="cannot reach 127"):
-        deaf.bind(("127.0.0.1", 0))  # so that nobody else takes the port
-        fetch(f"http://127.0.0.1:{deaf.getsockname()[1]}/x")
+def test_a_server_that_is_not_there_is_not_asked_for_long(fetch: Fetch, free_port: int) -> None:
+    with pytest.raises(Unreachable, match="cannot reach 127"):
+        fetch(f"http://127.0.0.1:{free_port}/x")
 
 
 # A connection that breaks ------------------------------------------------------------------------

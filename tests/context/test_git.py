@@ -38,6 +38,8 @@ from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree
 from tests.answering import answering
 from tests.bounds import watchdog
+from tests.processes import naming
+from tests.served import git_serving
 
 MADE = 1_700_000_000
 
@@ -157,24 +159,11 @@ def program(directory: Path, name: str, text: str) -> str:
 
 
 def left(word: str) -> list[str]:
-    """The command lines of processes that have `word` among their arguments, and stay: one that was
-    killed is there until it has its turn."""
+    """The command lines that hold `word`, of processes that stay: one that was killed is there until
+    it has its turn."""
     end = time.monotonic() + 60
-    while (found := running(word)) and time.monotonic() < end:
+    while (found := naming(word)) and time.monotonic() < end:
         time.sleep(0.02)
-    return found
-
-
-def running(word: str) -> list[str]:
-    """The command lines of processes that have `word` among their arguments."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if word in line:
-            found.append(line)
     return found
 
 
@@ -359,7 +348,7 @@ def test_B13_nor_do_those_of_submodules(client: Client, upstream: Upstream, tmp_
     upstream("submodule", "--quiet", "add", "--name", "a/b", "../middle.git", "dep")
     upstream("commit", "-qm", "x")
     inner.commit(i="more")  # so what is asked for is a commit that no branch is at
-    with served(tmp_path) as address:
+    with git_serving(tmp_path) as address:
         first = files(client.tree(f"{address}/upstream.git", "main", keep=True))
         time.sleep(1.1)
         again = files(client.tree(f"{address}/upstream.git", "main", keep=True))
@@ -381,36 +370,10 @@ def test_C29_submodules_of_submodules_and_relative_ones(
     upstream.commit(f="f")
     upstream("submodule", "--quiet", "add", "../middle.git", "dep")
     upstream("commit", "-qm", "x")
-    with served(tmp_path) as address:
+    with git_serving(tmp_path) as address:
         found = files(client.tree(f"{address}/upstream.git"))
         assert (found["f"], found["dep/m"], found["dep/in/i"]) == ("f", "m", "i")
         assert "dep/m" not in files(client.tree(f"{address}/upstream.git", submodules=False))
-
-
-@contextmanager
-def served(base: Path) -> Iterator[str]:
-    """git's own daemon, serving everything below `base`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    daemon = subprocess.Popen(
-        ["git", "daemon", "--reuseaddr", f"--base-path={base}", "--export-all",
-         "--listen=127.0.0.1", f"--port={port}", str(base)],
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 30).close()
-                break
-            except OSError:
-                assert daemon.poll() is None and time.monotonic() < deadline
-                time.sleep(0.02)
-        yield f"git://127.0.0.1:{port}"
-    finally:
-        os.killpg(daemon.pid, 15)
-        daemon.communicate()
 
 
 @pytest.mark.parametrize(
@@ -617,10 +580,13 @@ def test_a_cancelled_fetch_leaves_no_process(
         ignoring = f"trap '' TERM; sh -c 'sleep 90; :' {silent} & wait; sleep 90"
         client.variables = {"PATH": program(tmp_path / "bin", "git", ignoring)}
 
+    begun: list[str] = []
+
     def cancel() -> None:
         end = time.monotonic() + 60
-        while not running(silent) and time.monotonic() < end:
+        while not begun and time.monotonic() < end:
             time.sleep(0.02)
+            begun.extend(naming(silent))
         client.cancellation.cancel(2)
 
     later = threading.Thread(target=cancel)
@@ -628,7 +594,7 @@ def test_a_cancelled_fetch_leaves_no_process(
     with watchdog(), pytest.raises(Cancelled):
         client.commit(silent)
     later.join()
-    assert left(silent) == []
+    assert begun and left(silent) == []
 
 
 def test_a_connection_that_breaks_is_tried_again(client: Client, tmp_path: Path) -> None:

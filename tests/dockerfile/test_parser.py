@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assembler.dockerfile.instructions import Copy, Heredoc, OnBuild, Run
@@ -119,7 +119,6 @@ FILES = st.lists(
 ).map("\n".join)  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.text(max_size=200), FILES, FILES.map("FROM a\n{}".format)))
 def test_only_our_errors_come_out(text: str) -> None:
     with cpu_seconds(2):

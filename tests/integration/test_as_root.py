@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.processes import naming
 
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 
@@ -156,12 +157,7 @@ def test_root_of_a_container_that_may_not_unshare_runs_steps_by_chroot(
     done = assemble(*arguments, prefix=prefix, **settings)
     assert "steps run by chroot" in done.stderr
     assert done.stdout == plain.stdout
-    assert not [line for line in processes() if f"sleep {mark}" in line], "background jobs die"
-
-
-def processes() -> list[str]:
-    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    assert naming(f"sleep {mark}") == [], "background jobs die"
 
 
 def test_chroot_cannot_keep_a_step_from_the_network_and_says_so(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.bounds import watchdog
+from tests.processes import naming
 
 pytestmark = pytest.mark.integration
 
@@ -167,20 +168,6 @@ def test_a_full_disk_is_named_and_the_store_stays_whole(
     assert left == [f"{disk}/s/ingest:", f"{disk}/s/scratch:"], "nothing half-written is left"
 
 
-def processes_with(text: str) -> list[str]:
-    """Command lines of processes that hold `text`."""
-    found = []
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdigit():
-            try:
-                line = os.fsdecode((directory / "cmdline").read_bytes().replace(b"\0", b" "))
-            except OSError:
-                continue
-            if text in line and int(directory.name) != os.getpid():
-                found.append(line)
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_a_run_leaves_nothing(assemble: Any, tmp_path: Path, number: int) -> None:
     mark = f"31{os.getpid()}{number:02d}"
@@ -194,15 +181,13 @@ def test_a_signal_during_a_run_leaves_nothing(assemble: Any, tmp_path: Path, num
     )
     assert process.stderr is not None
     with process.stderr:
-        for line in process.stderr:
-            if "ready" in line and "echo" not in line:
-                break
+        assert any("ready" in line and "echo" not in line for line in process.stderr)
         process.send_signal(number)
         with watchdog():
             rest = process.stderr.read()
             code = process.wait()
     assert code == 128 + number, rest
-    assert processes_with(f"sleep {mark}") == []
+    assert naming(f"sleep {mark}") == []
     assert Path("/proc/self/mountinfo").read_text() == before
     store = Path(assemble.env["ASSEMBLE_STORE"])
     assert no_layers_in_progress(store) and list((store / "ingest").iterdir()) == []
@@ -227,12 +212,10 @@ def test_killed_outright_the_step_dies_and_the_next_build_sweeps(
     )
     assert process.stderr is not None
     with process.stderr:
-        for line in process.stderr:
-            if "ready" in line and "echo" not in line:
-                break
+        assert any("ready" in line and "echo" not in line for line in process.stderr)
         process.kill()
         process.communicate(timeout=60)  # all that it began has its stderr
-    assert processes_with(f"sleep {mark}") == []
+    assert naming(f"sleep {mark}") == []
     (path / "Dockerfile").write_text("FROM busybox\nRUN echo fine > /fine\n")
     assemble("build", path)
     assert no_layers_in_progress(Path(assemble.env["ASSEMBLE_STORE"]))

@@ -24,6 +24,7 @@ import pytest
 from assembler.linux import programs
 from assembler.runtime import native
 from tests.bounds import watchdog
+from tests.processes import naming
 
 pytestmark = pytest.mark.integration
 
@@ -52,16 +53,7 @@ MARKS = iter(range(100_000 + os.getpid() % 10_000 * 100, 1 << 30))
 
 def processes(mark: int | str) -> list[str]:
     """The command lines that hold `mark`."""
-    found = []
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdigit():
-            try:
-                line = os.fsdecode((directory / "cmdline").read_bytes().replace(b"\0", b" "))
-            except OSError:
-                continue  # it has ended meanwhile
-            if str(mark) in line and "/bin/sh" not in line.split(" ")[:1]:
-                found.append(line)
-    return found
+    return [line for line in naming(mark) if "/bin/sh" not in line.split(" ")[:1]]
 
 
 def soon(holds: Callable[[], object]) -> bool:
@@ -530,7 +522,7 @@ def test_a_server_that_says_nothing(
         listener.settimeout(0.05)
         process = started(lambda: accepted(listener), "build", tmp_path)
         ended(process, number)
-        assert soon(lambda: named(url) == []), named(url)
+        assert soon(lambda: naming(url) == []), naming(url)
     assemble("images")
     assert leftovers(tmp_path / "store") == []
 
@@ -542,19 +534,6 @@ def accepted(listener: socket.socket) -> bool:
         return False
     connection.detach()  # it stays open as long as this process
     return True
-
-
-def named(word: str) -> list[bytes]:
-    """The command lines of processes here that name `word`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes()
-        except OSError:
-            continue
-        if word.encode() in line:
-            found.append(line)
-    return found
 
 
 def test_the_agent_of_keys_and_its_directory_end_with_a_killed_builder(
@@ -572,7 +551,7 @@ def test_the_agent_of_keys_and_its_directory_end_with_a_killed_builder(
     process.kill()
     over(process)
     assert soon(lambda: list(temporary.iterdir()) == [])
-    assert soon(lambda: named(str(temporary)) == []), "what removed it ends then"
+    assert soon(lambda: naming(temporary) == []), "what removed it ends then"
 
 
 def test_a_build_that_waits_for_anothers_cache_mount(

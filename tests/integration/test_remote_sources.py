@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from tests.answering import answering
+from tests.processes import naming
+from tests.served import git_serving
 
 pytestmark = pytest.mark.integration
 MODIFIED = "Tue, 14 Nov 2023 22:13:20 GMT"  # 1700000000
@@ -101,28 +103,14 @@ class Git:
 
 
 @pytest.fixture
-def git(tmp_path: Path, require: Any, free_port: int) -> Iterator[Git]:
+def git(tmp_path: Path, require: Any) -> Iterator[Git]:
     require("git")
     base = tmp_path / "git"
     (base / "app.git").mkdir(parents=True)
-    repository = Git(f"git://127.0.0.1:{free_port}/app.git", base / "app.git")
-    repository("init", "-q", "-b", "main")
-    daemon = subprocess.Popen(
-        ["git", "daemon", "--reuseaddr", f"--base-path={base}", "--export-all",
-         "--listen=127.0.0.1", f"--port={free_port}", str(base)],
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", free_port), 1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    yield repository
-    os.killpg(daemon.pid, 15)
-    daemon.communicate()
+    with git_serving(base) as url:
+        repository = Git(f"{url}/app.git", base / "app.git")
+        repository("init", "-q", "-b", "main")
+        yield repository
 
 
 def archive(**files: str) -> bytes:
@@ -658,7 +646,7 @@ def test_ctrl_c_waits_for_no_server_and_leaves_no_process(
         _, rest = process.communicate(timeout=40)  # of a server's sixty seconds, or more
     assert process.returncode == 130, "".join(said) + rest
     assert "cancelled by SIGINT" in rest
-    assert _with_argument(str(port)) == []
+    assert naming(f":{port}/") == []
     assert not list((tmp_path / "store/scratch").iterdir())
 
 
@@ -679,16 +667,3 @@ def test_ctrl_c_waits_for_no_stdin(assemble: Any, tmp_path: Path, arguments: lis
     assert process.wait(timeout=60) == 130
     _, said = process.communicate()
     assert "cancelled by SIGINT" in said
-
-
-def _with_argument(word: str) -> list[bytes]:
-    """The command lines of processes here that name `word`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes()
-        except OSError:
-            continue
-        if f":{word}/".encode() in line:
-            found.append(line)
-    return found

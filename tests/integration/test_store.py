@@ -289,7 +289,7 @@ def test_CR09_eight_writers_of_a_layout_and_a_reader_that_polls(
                         bad += 1
             time.sleep(0.001)
         assert [writer.returncode for writer in writers] == [0] * 8
-    assert bad == 0
+        assert bad == 0 and (layout / "index.json").is_file(), "else it is never read"
     found = json.loads((layout / "index.json").read_bytes())["manifests"]
     assert len(found) == 8 and not (layout / "ingest").exists()
 
