@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from assembler.cache.bounds import Bounds, Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
-    from assembler.delivery import Delivery
+    from assembler.delivery import Delivery, FilesDelivery
     from assembler.engine.earlier import Earlier
     from assembler.engine.services import Services
     from assembler.layer.compression import Compression
     from assembler.net.agent import Agents
-    from assembler.output.base import Output
+    from assembler.output.base import FilesOutput, Output
     from assembler.plan.forecast import Forecast
     from assembler.plan.make import PlanRequest
     from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
@@ -174,17 +174,29 @@ class Builder:
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
         """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
-        Raises NotCached where `request.require_cached` says so, and what steps raise."""
+        Raises NotCached where `request.require_cached` says so, and what steps and
+        `request.files_to` raise."""
         from assembler.engine.execution import execute
 
+        built = execute(plan, self._ready(request, plan))
+        self._ledger.image = self._ledger.image or str(built.digest)
+        return built
+
+    def build_files(self, request: BuildRequest, plan: Plan) -> None:
+        """Execute `plan` for the files of its target, which `request.files_to` is handed; no image is
+        made. Raises as `build`."""
+        from assembler.engine.execution import export
+
+        export(plan, self._ready(request, plan))
+
+    def _ready(self, request: BuildRequest, plan: Plan) -> Services:
+        """What the engine is given, once it is known that `plan` may be executed."""
         for image in plan.images.values():
             self.images.know(image)
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
-        built = execute(plan, services)
-        self._ledger.image = self._ledger.image or str(built.digest)
-        return built
+        return services
 
     @contextmanager
     def recorded(
@@ -274,6 +286,7 @@ class Builder:
             wanted=request.wanted,
             described=self._caches.inline(request, lambda: self.services(request)),
             destination=request.destination,
+            files_to=request.files_to,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,
@@ -323,6 +336,14 @@ class Builder:
             cancellation=self._cancellation,
         )
 
+    def files_delivery(self, outputs: Sequence[FilesOutput]) -> FilesDelivery:
+        """What brings files to `outputs`, with its `write` as `BuildRequest.files_to`."""
+        from assembler.delivery import FilesDelivery
+
+        return FilesDelivery(
+            outputs, sink=self._sink, clock=self._clock, cancellation=self._cancellation
+        )
+
     def deliver(self, image: Image, delivery: Delivery) -> None:
         """See `write`."""
         self.store.blobs.missing(image.manifest.layers)  # all are held now, not one after the other
@@ -335,10 +356,10 @@ class Builder:
             raise
 
     def export(
-        self, request: BuildRequest, plan: Plan, image: Image, names: Sequence[Reference]
+        self, request: BuildRequest, plan: Plan, image: Image | None, names: Sequence[Reference]
     ) -> None:
-        """Write the caches that `request` asks for, once `image` was built of `plan` and pushed to
-        `names`. Raises AssemblerError, unless that is to be ignored."""
+        """Write the caches that `request` asks for, once `image`, if one is made, was built of `plan`
+        and pushed to `names`. Raises AssemblerError, unless that is to be ignored."""
         self._caches.export(request, plan, image, names, lambda: self.services(request))
 
     def registry_output(self, names: Sequence[Reference]) -> Output:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cli import declared as click
 from assembler.cli.main import cancellable
@@ -25,11 +25,20 @@ if TYPE_CHECKING:
     from assembler.plan.plan import Plan
     from assembler.request import BuildRequest
 
+Result = TypeVar("Result")
+
 
 @click.command("build", "context")
 @click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
-@click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="type=…",
+    multiple=True,
+    help="Where to write: a directory, - for a tar, or type=….",
+)
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
 @click.option(
     "--require-cached", is_flag=True, help="Fail, before anything is done, if a step is not cached."
@@ -76,7 +85,7 @@ def command(**options: Any) -> int | None:
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
         from assembler.cli.display.stopped import Stopped
-        from assembler.cli.outputs import requested
+        from assembler.cli.outputs import imaged, requested
 
         asked = requested(options["outputs"], options["push"])
         progress = "quiet" if options["quiet"] else options["progress"]
@@ -96,7 +105,8 @@ def command(**options: Any) -> int | None:
                 request = request_of(inputs, options, environment)
                 if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
-                with builder.recorded(request, names, place_of(inputs, options["context"])):
+                named = names if imaged(asked) else ()
+                with builder.recorded(request, named, place_of(inputs, options["context"])):
                     image = _build(builder, request, names, asked, cancellation)
                 if bounds:
                     builder.collect(bounds)
@@ -104,8 +114,9 @@ def command(**options: Any) -> int | None:
             error.running = sink.names
             raise
         _write_results(image, names, options)
-        sys.stdout.write(f"{image.digest}\n")
-        sys.stdout.flush()
+        if image is not None and all(one.destination != "-" for one in asked):
+            sys.stdout.write(f"{image.digest}\n")
+            sys.stdout.flush()
     return None
 
 
@@ -115,12 +126,14 @@ def _build(
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
     cancellation: Cancellation,
-) -> Image:
-    from assembler.cli.outputs import Packaging, concrete
+) -> Image | None:
+    """The first image that is made; None where only files are written."""
+    from assembler.cli.outputs import Packaging, concrete, files_output, imaged
 
     request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
-    kept = [one for one in asked if one.type != "cacheonly"] or asked
+    files = builder.files_delivery([files_output(one, plan.epoch) for one in asked if one.files])
+    kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     if request.annotations.manifest and any(one.docker for one in packagings):
         raise UsageError("annotations cannot be exported with oci-mediatypes=false")
@@ -130,7 +143,7 @@ def _build(
         outputs = [
             concrete(one, names, builder, request.annotations.descriptor)
             for one in asked
-            if one.writes and one.packaging == packaging
+            if one.writes and not one.files and one.packaging == packaging
         ]
         with builder.delivery(outputs) as delivery:
             packaged = replace(
@@ -140,6 +153,7 @@ def _build(
                 docker_types=packaging.docker,
                 wanted=lambda layer: any(output.reads(layer) for output in outputs),
                 destination=delivery,
+                files_to=None if images else files_to,
             )
             image = builder.build(packaged, plan)
             builder.tag(image, tags)
@@ -147,17 +161,23 @@ def _build(
         return image
 
     images: list[Image] = []
-    for packaging in packagings:
+    files_to = files.write if any(one.files for one in asked) else None
+    if not imaged(asked):
+        only = replace(request, files_to=files_to)
+        _repaired(partial(builder.build_files, only, plan), builder, cancellation)
+    for packaging in packagings if imaged(asked) else ():
         tags = () if images else names
         images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    files.end()
+    image = images[0] if images else None
     pushed = names if any(one.type == "registry" for one in asked) else ()
-    builder.export(replace(request, compression=packagings[0].checked()), plan, images[0], pushed)
-    return images[0]
+    builder.export(replace(request, compression=packagings[0].checked()), plan, image, pushed)
+    return image
 
 
-def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancellation) -> Image:
+def _repaired(build: Callable[[], Result], builder: Builder, cancellation: Cancellation) -> Result:
     """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
     fetched or made anew by building again, once for each blob."""
     while True:
@@ -181,18 +201,26 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
     return names
 
 
-def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
-    descriptor = image.manifest.descriptor
+def _write_results(
+    image: Image | None, names: tuple[Reference, ...], options: Mapping[str, Any]
+) -> None:
+    """What `--iidfile` and `--metadata-file` ask for. Where no image was made they say so: nothing
+    that an earlier build left there is taken for this one's."""
     if options["iidfile"]:
-        _write(options["iidfile"], str(image.manifest.config.digest))
+        _write(options["iidfile"], "" if image is None else str(image.manifest.config.digest))
     if options["metadata_file"]:
-        document = {
-            "containerimage.config.digest": str(image.manifest.config.digest),
-            "containerimage.descriptor": descriptor.to_document(),
-            "containerimage.digest": str(descriptor.digest),
-            "image.name": ",".join(map(str, names)),
-        }
+        document = {} if image is None else _metadata(image, names)
         _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
+
+
+def _metadata(image: Image, names: tuple[Reference, ...]) -> dict[str, object]:
+    descriptor = image.manifest.descriptor
+    return {
+        "containerimage.config.digest": str(image.manifest.config.digest),
+        "containerimage.descriptor": descriptor.to_document(),
+        "containerimage.digest": str(descriptor.digest),
+        "image.name": ",".join(map(str, names)),
+    }
 
 
 def _write(path: str, text: str) -> None:

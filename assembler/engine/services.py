@@ -214,6 +214,8 @@ class Services:
     after the build. `claims` gives a turn at work that other builds on the store may be at.
     `described` gives what the image's configuration says besides. `destination` is told of the
     image's layers when they are there, and while they are packed.
+    Where no `image` is made, nothing is packed. `files_to` is handed the target's files, while they can
+    be read.
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
@@ -246,6 +248,8 @@ class Services:
     cached: CachedBlobs = field(default_factory=NoCaches)
     described: Described = nothing_more
     destination: Destination = field(default_factory=Nowhere)
+    image: bool = True
+    files_to: Callable[[Tree], object] | None = None
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent
