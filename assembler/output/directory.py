@@ -15,7 +15,7 @@ import stat
 from contextlib import suppress
 
 from assembler.cancellation import nothing
-from assembler.errors import HostError, StoreError
+from assembler.errors import BadArchive, HostError, StoreError
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.realise import fill_from_source
 from assembler.layer.tree import Tree, everything
@@ -105,6 +105,9 @@ class _Writing:
         """Make `entry`, in place of what has its name."""
         try:
             self._leave(entry.parent)
+            above = self._levels[-1].entry.path if self._levels else ""
+            if above != entry.parent or entry.name in ("", ".", ".."):  # no tree says so
+                raise BadArchive(f"{entry.path!r} is in no directory", entry.path)
             self._place(entry)
         except OSError as error:
             raise self._failure(entry, error) from error
