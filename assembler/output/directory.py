@@ -17,6 +17,7 @@ from contextlib import suppress
 from assembler.cancellation import nothing
 from assembler.errors import BadArchive, HostError, StoreError
 from assembler.layer.changeset import Entry, Kind
+from assembler.layer.reading import Reading
 from assembler.layer.realise import fill_from_source
 from assembler.layer.tree import Tree, everything
 from assembler.linux import paths
@@ -33,6 +34,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_UNNAMED = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 _BY_NAME = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_OPEN = 128
+_COMPARED = 1 << 20  # bytes of a file up to which it is looked whether it is there already
 _ROOM = "make room there, or name a directory on another file system"
 _USABLE = 0o700
 
@@ -68,13 +70,15 @@ class Directory:
 
 
 class _Level:
-    """A directory that is being filled: `descriptor` is -1 while it is not open."""
+    """A directory that is being filled: `descriptor` is -1 while it is not open; `merged`, whether it
+    was there before."""
 
-    __slots__ = ("descriptor", "entry")
+    __slots__ = ("descriptor", "entry", "merged")
 
-    def __init__(self, entry: Entry, descriptor: int) -> None:
+    def __init__(self, entry: Entry, descriptor: int, merged: bool) -> None:
         self.entry = entry
         self.descriptor = descriptor
+        self.merged = merged
 
 
 class _Writing:
@@ -150,10 +154,12 @@ class _Writing:
 
     def _enter(self, entry: Entry) -> None:
         parent, name = self._parent(), entry.name
+        merged = False
         try:
             os.mkdir(name, _USABLE, dir_fd=parent)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            merged = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            if not merged:
                 beside = _beside()
                 os.mkdir(beside, _USABLE, dir_fd=parent)
                 try:
@@ -162,7 +168,7 @@ class _Writing:
                     os.rmdir(beside, dir_fd=parent)
                     raise
         descriptor = paths.open_closed(parent, name)
-        self._levels.append(_Level(entry, descriptor))
+        self._levels.append(_Level(entry, descriptor, merged))
         if len(self._levels) > _MAX_OPEN:
             far = self._levels[-_MAX_OPEN - 1]
             if far.descriptor >= 0:
@@ -186,6 +192,9 @@ class _Writing:
 
     def _write(self, entry: Entry) -> None:
         parent = self._parent()
+        merged = self._levels[-1].merged if self._levels else True
+        if merged and entry.size <= _COMPARED and self._is_there(parent, entry):
+            return
         beside = ""
         descriptor = self._unnamed(parent)
         if descriptor < 0:
@@ -209,6 +218,31 @@ class _Writing:
         except BaseException:
             self._remove(parent, beside)
             raise
+
+    def _is_there(self, parent: int, entry: Entry) -> bool:
+        """Whether there is a file of this content and no other name, which has got its attributes then.
+        On ext4, what takes the place of a file is written to disk with its name: an output that is
+        written over the last one would wait for each file in turn."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(entry.name, flags, dir_fd=parent)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                return False
+            if (status.st_size, status.st_uid, status.st_gid) != (entry.size, *self._owner):
+                return False
+            if entry.xattrs or _has_attributes(descriptor):
+                return False
+            with Reading(entry, self._near) as source:
+                if not _same(descriptor, source, entry.size):
+                    return False
+            self._attributes(descriptor, entry)
+        finally:
+            os.close(descriptor)
+        return True
 
     def _unnamed(self, parent: int) -> int:
         """A file without a name in the directory open as `parent`; -1 where there can be none."""
@@ -289,6 +323,31 @@ class _Writing:
         if beside:
             with suppress(FileNotFoundError):
                 os.unlink(beside, dir_fd=parent)
+
+
+def _has_attributes(descriptor: int) -> bool:
+    """Whether a file has attributes that an image can give it."""
+    try:
+        names = os.listxattr(descriptor)
+    except OSError:  # the file system has none
+        return False
+    return any(name.startswith(("user.", "security.capability")) for name in names)
+
+
+def _same(descriptor: int, source: Reading, size: int) -> bool:
+    """Whether the file open as `descriptor` begins with the `size` bytes of `source`, which has no
+    more."""
+    ours, theirs = memoryview(bytearray(size + 1)), memoryview(bytearray(size))
+    for view, read in (
+        (theirs, lambda rest: os.readv(descriptor, (rest,))),
+        (ours, source.readinto),
+    ):
+        at = 0
+        while at < len(view) and (count := read(view[at:])):
+            at += count
+        if at != size:
+            return False
+    return ours[:size] == theirs
 
 
 def _beside() -> str:

@@ -206,6 +206,39 @@ def test_a_file_of_an_earlier_build_that_somebody_reads_stays_whole(tmp_path: Pa
     assert (tmp_path / "out/f").read_bytes() == b"new"
 
 
+def test_a_file_of_the_same_content_stays_and_gets_its_attributes(tmp_path: Path) -> None:
+    """What is written over the last output costs no write for what did not change."""
+    out = tmp_path / "out"
+    changed = {"f": (b"same", b"same"), "g": (b"one", b"two"), "h": (b"short", b"longer")}
+    write(out, directory("d"), *(file(f"d/{name}", old) for name, (old, _) in changed.items()))
+    before = {name: (out / "d" / name).stat().st_ino for name in changed}
+    new = [file(f"d/{name}", new, 0o600, mtime=SECOND) for name, (_, new) in changed.items()]
+    write(out, directory("d"), *new)
+    for name, (_, content) in changed.items():
+        found = (out / "d" / name).stat()
+        assert (out / "d" / name).read_bytes() == content
+        assert (mode(out / "d" / name), found.st_mtime_ns) == (0o600, SECOND)
+        assert (found.st_ino == before[name]) is (name == "f")
+
+
+def test_a_name_of_a_file_that_is_elsewhere_too_is_given_up(tmp_path: Path) -> None:
+    """Nothing is changed by way of a hard link out of the directory."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"same")
+    outside.chmod(0o600)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/f").hardlink_to(outside)
+    write(tmp_path / "out", file("f", b"same", 0o4755))
+    assert mode(outside) == 0o600 and outside.stat().st_nlink == 1
+    assert mode(tmp_path / "out/f") == 0o4755
+
+
+def test_attributes_of_an_earlier_build_are_given_up(tmp_path: Path) -> None:
+    write(tmp_path / "out", file("f", b"same", xattrs=(("user.old", b"1"),)))
+    write(tmp_path / "out", file("f", b"same"))
+    assert "user.old" not in os.listxattr(tmp_path / "out/f")
+
+
 def test_a_hostile_tree_stays_inside(tmp_path: Path) -> None:
     """A link and what would be below it, which no merged tree has."""
     outside = tmp_path / "outside"
