@@ -35,9 +35,9 @@ Result = TypeVar("Result")
     "-o",
     "--output",
     "outputs",
-    metavar="type=…",
+    metavar="DIR|-|type=…",
     multiple=True,
-    help="Where to write: a directory, - for a tar, or type=….",
+    help="Where to write: files to a directory or a tar (-), or an image.",
 )
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
 @click.option(

@@ -4,7 +4,7 @@ over the files as they are."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from assembler.values import replace, value
 if TYPE_CHECKING:
     from assembler.engine.realisation import Realisation
     from assembler.engine.stage import BuiltStage
+    from assembler.layer.changeset import Entry
 
 
 def execute(plan: Plan, services: Services) -> Image:
@@ -123,8 +124,14 @@ def _hand_over(services: Services, done: _Executed) -> None:
     tree = done.realisation.tree(done.snapshot, keep=True)
     if isinstance(tree, MergedTree) and tree.packed:
         with vertex("files", "taking files out of layers", services.sink, services.clock):
-            gather(everything(tree))
+            gather(_checked(everything(tree), services.cancellation.check))
     services.files_to(tree)
+
+
+def _checked(entries: Iterable[Entry], check: Callable[[], None]) -> Iterator[Entry]:
+    for entry in entries:
+        check()
+        yield entry
 
 
 def _hold(

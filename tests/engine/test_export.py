@@ -101,11 +101,10 @@ def test_what_ran_does_not_run_again_though_nothing_is_packed(bench: Bench) -> N
     assert set(bench.cached().values()) == {True}, bench.cached()
 
 
-def test_an_image_that_is_made_later_runs_nothing_and_is_the_same(bench: Bench) -> None:
+def test_an_image_that_is_made_later_runs_nothing(bench: Bench) -> None:
     bench.files_of(TEXT)
-    later = bench.build(TEXT)
+    assert bench.files(bench.build(TEXT)) == FILES
     assert bench.runtime.ran == []
-    assert bench.build(TEXT, no_cache=True).digest == later.digest
 
 
 @pytest.mark.parametrize("text", [TEXT, "FROM scratch\nCOPY f /f\n"])

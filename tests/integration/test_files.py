@@ -189,11 +189,15 @@ def test_O1_a_tar_is_the_image_s_whole_file_system(machine: Machine, context: Pa
     assert of_tar(machine.tar("--target", "rich", context)) == found, "taken out of blobs"
 
 
-def test_T2_the_same_tar_from_any_id_map(machine: Machine, small: Machine, context: Path) -> None:
+def test_T2_the_same_tar_from_any_id_map(
+    machine: Machine, small: Machine, context: Path, busybox: Callable[[str], Path]
+) -> None:
     first = machine.tar("--target", "rich", context, **EPOCH)
     assert small.tar("--target", "rich", context, **EPOCH) == first
     assert small.tar("--target", "rich", context, **EPOCH) == first, "cached"
-    small.image("--target", "rich", context, **EPOCH)
+    image = small.image("--target", "rich", context, **EPOCH)
+    alone = Machine(machine.assemble, busybox("alone")).image("--target", "rich", context, **EPOCH)
+    assert image == alone, "what was exported before does not show in an image"
     assert small.tar("--target", "rich", context, **EPOCH) == first, "taken out of blobs"
     assert {one[5] for one in of_tar(first).values()} == {1_700_000_000}
 
