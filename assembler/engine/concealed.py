@@ -44,15 +44,17 @@ class Concealed:
 
 
 def passwords(proxies: Iterable[tuple[str, str]]) -> set[bytes]:
-    """Those in the URLs of proxies, as they are there and as they are meant."""
+    """Those in the URLs of proxies, as they are there and as they are meant. What stands alone before
+    the @ is a token."""
     if not (proxies := tuple(proxies)):
         return set()
     from urllib.parse import unquote_to_bytes
 
     found = set()
     for _, url in proxies:
-        authority = url.partition("://")[2].partition("/")[0]
-        password = authority.rpartition("@")[0].partition(":")[2]
+        authority = url.rpartition("://")[2].partition("/")[0]
+        user, _, password = authority.rpartition("@")[0].partition(":")
+        password = password or user
         found |= {password.encode("utf-8", "surrogateescape"), unquote_to_bytes(password)}
     return found - {b""}
 

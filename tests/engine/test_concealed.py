@@ -129,7 +129,8 @@ def test_B5_passwords_of_proxies_are_hidden(press: Press) -> None:
     args = {"HTTP_PROXY": url}
     shown = press.printed('["variable HTTP_PROXY"]', '["print p@ssw0rd"]', build_args=args)
     assert shown == [b"http://me:***@proxy.example:3128", b"***"]
-    assert passwords([("NO_PROXY", "a@b:c"), ("p", "http://u@h"), ("q", "http://h/a:b@c")]) == set()
+    urls = ("proxy:3128", "u:pass@h:1", "http://token@h", "http://h/a:b@c", "localhost,.example")
+    assert passwords([("http_proxy", url) for url in urls]) == {b"pass", b"token"}
 
 
 def test_without_secrets_output_is_the_displays_own(press: Press) -> None:
