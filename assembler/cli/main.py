@@ -37,6 +37,8 @@ COMMANDS = {
     "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
 }
+WITHOUT_CLICK = ("build", "push", "pull", "copy")
+"""The commands that are a `declared.Command`."""
 
 
 def run() -> int:
@@ -89,13 +91,14 @@ def _run(debug: bool) -> int:
 
 
 def _command() -> int:
-    """The exit status of what the command line asks for. Most builds are read without click."""
-    if sys.argv[1:2] == ["build"]:
-        from assembler.cli import build
+    """The exit status of what the command line asks for. Most of `WITHOUT_CLICK` is read without."""
+    if len(sys.argv) > 1 and sys.argv[1] in WITHOUT_CLICK:
+        from importlib import import_module
 
-        options = build.command.read(sys.argv[2:], Environment.read().variables)
+        command = import_module(f"assembler.cli.{sys.argv[1]}").command
+        options = command.read(sys.argv[2:], Environment.read().variables)
         if options is not None:
-            return build.command.run(**options) or 0
+            return command.run(**options) or 0
     from assembler.cli.commands import by_click
 
     return by_click()
