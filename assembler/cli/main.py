@@ -36,6 +36,7 @@ COMMANDS = {
     "store": "Check the store",
     "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
+    "completion": "Print what makes a shell complete command lines",
 }
 WITHOUT_CLICK = ("build", "push", "pull", "copy")
 """The commands that are a `declared.Command`."""
