@@ -86,6 +86,7 @@ _MEANT: dict[str, _Words] = {
     "IMAGE|LAYOUT|ARCHIVE": _images_and_files,
     "[IMAGE|LAYOUT|ARCHIVE] REF...": _images_and_files,
     "STAGE": _stages,
+    "STAGE,…": _stages,
 }
 """By what the help calls a value."""
 
