@@ -38,7 +38,7 @@ OpenTree = Callable[[Origin, Step], Tree]
 @dataclass(frozen=True, slots=True)
 class Mounted:
     """What a step's mounts and devices amount to: variables for its environment, mounts for its
-    root, groups of its process, hooks before it. `secrets` are the values among it."""
+    root, groups of its process, hooks before it. `secrets` are the values that are in them."""
 
     env: tuple[tuple[str, str], ...]
     mounts: tuple[RunMount, ...]

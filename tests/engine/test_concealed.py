@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from assembler.errors import HostError, ProcessFailed, StepError, UsageError
 from assembler.events import VertexFailed, VertexOutput
 from assembler.runtime.base import FileContent, Process, Root, RunMount
 from assembler.store.store import Store
+from assembler.store.working import Tell, Turn
 from tests.engine.runtimes import FakeRuntime
 from tests.engine.test_execution import Workshop
 
@@ -56,10 +58,19 @@ class Press(Workshop):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.runtime: Any = Printing()
+        self.told: list[bytes] = []
         self.secrets: dict[str, Callable[[], bytes]] = {"token": lambda: f"{TOKEN}\n".encode()}
 
     def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
-        return replace(super().services(store, cache, cancellation), secrets=self.secrets)
+        services = super().services(store, cache, cancellation)
+        return replace(services, secrets=self.secrets, claims=self.claims)
+
+    @contextmanager
+    def claims(self, name: str, tell: Tell, check: Any = None) -> Iterator[Turn]:
+        """A turn whose owner is heard by `told`."""
+        turn = Turn()
+        turn.say = self.told.append  # type: ignore[method-assign]
+        yield turn
 
     def printed(self, *lines: str, **request: Any) -> list[bytes]:
         """What each step printed of a build of these RUNs."""
@@ -91,6 +102,11 @@ def test_B5_nor_does_any_other_step_whether_it_mounts_it_or_not(press: Press) ->
         b"<***>",
         b"it is free",
     ]
+
+
+def test_B5_builds_that_wait_for_a_step_are_told_no_secret_of_it(press: Press) -> None:
+    press.printed(f'{SECRET} ["print it is {TOKEN}!"]')
+    assert b"".join(press.told) == b"it is ***!"
 
 
 def test_B5_a_secret_that_was_replaced_while_the_build_runs_is_hidden_too(press: Press) -> None:

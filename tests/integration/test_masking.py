@@ -103,3 +103,15 @@ def test_B5_what_is_hidden_when_it_is_printed_is_in_the_image_as_it_was_written(
     assert "***" in done.stderr and "by-us" not in done.stderr
     blobs = [path.read_bytes() for path in (tmp_path / "out/blobs/sha256").iterdir()]
     assert sum(blob.count(b"hidden-by-us") for blob in blobs) == 1
+
+
+def test_B5_a_part_of_a_line_is_in_no_error(assemble: Any, tmp_path: Path) -> None:
+    """In which the secret that is cut would not be recognised."""
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=secret,id=t,env=T "
+        "printf 'Error: %0480d%s%050d' 0 \"$T\" 0; exit 125\n"
+    )
+    options = ("--runtime", "podman", "--secret", "id=t,env=TOKEN", tmp_path)
+    done = assemble("build", *options, code=1, TOKEN=TOKEN)
+    assert done.stderr.splitlines()[-1] == "ERROR: podman failed: see its output"
+    assert f"{0:0480d}***{0:050d}" in done.stderr and TOKEN[:5] not in done.stderr
