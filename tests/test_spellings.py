@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assembler.masking import LEAST
-from assembler.spellings import MOST_ENCODED, spellings
+from assembler.spellings import LEAST_OF_A_LINE, MOST_ENCODED, spellings
 from tests.test_masking import masked_by
 
 ODD = "p@ss 'word'/\"<&>\\$`+é~"
@@ -93,6 +93,14 @@ def test_every_telling_line_of_a_secret_is_hidden_by_itself() -> None:
     assert shown == '{\n  "a": 1,\n  ***\n}'
     in_json = json.dumps(KEY)
     assert b"kiG9w0B" not in masked_by(KEY.encode(), in_json.encode())
+
+
+@given(st.binary(min_size=LEAST, max_size=99), st.binary(max_size=9), st.binary(max_size=9))
+def test_no_line_of_a_secret_comes_out(secret: bytes, before: bytes, after: bytes) -> None:
+    shown = masked_by(secret, before + secret + after)
+    lines = [line.strip() for line in secret.split(b"\n")]
+    telling = [one for one in lines if len(one) >= LEAST_OF_A_LINE and len(set(one)) > 2]
+    assert not [one for one in telling if one in shown and b"*" not in one]
 
 
 @pytest.mark.parametrize("secret", ["", "\n", "a", "abc", "abc\n", "  abc\n"])

@@ -218,10 +218,10 @@ class Services:
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
     `secrets` maps an id to its value, `concealed` hides those that were read; `agents` gives the
-    socket of an ssh agent, None for an id it does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
-    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the
-    epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
+    socket of an ssh agent, None for an id it does not know. `devices` reads the host's CDI
+    specifications, of which steps may have what `devices_allowed` says. `archive_limits` is what
+    layers and archives may hold. `carried` gives cache mounts that are new here the content that they
+    had elsewhere. `clock` is seconds since the epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
     Docker's media types instead of OCI's.
     """
 
