@@ -19,6 +19,7 @@ from assembler.values import replace
 if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.cancellation import Cancellation
+    from assembler.cli.budget import Budget
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Image
     from assembler.oci.reference import Reference
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-@click.command("build", "context")
+@click.command("build", click.Argument("context", "CONTEXT"))
 @click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
 @click.option(
@@ -64,6 +65,16 @@ Result = TypeVar("Result")
 )
 @click.options(CDI, TIMEOUT)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
+@click.option(
+    "--max-size", metavar="SIZE", default="", help="Fail if the layers are larger, as in 200m."
+)
+@click.option(
+    "--max-layers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Fail if there are more.",
+)
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image digest.")
@@ -84,10 +95,14 @@ def command(**options: Any) -> int | None:
     from assembler.cli.durations import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
+        from assembler.cli.budget import Budget, budget_of
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import imaged, requested
 
         asked = requested(options["outputs"], options["push"])
+        budget = budget_of(options["max_size"], options["max_layers"])
+        if budget != Budget() and not imaged(asked):
+            raise UsageError("--max-size and --max-layers are for images, and none is made")
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
@@ -107,7 +122,7 @@ def command(**options: Any) -> int | None:
                     builder.collect(bounds, before=True)
                 named = names if imaged(asked) else ()
                 with builder.recorded(request, named, place_of(inputs, options["context"])):
-                    image = _build(builder, request, names, asked, cancellation)
+                    image = _build(builder, request, names, asked, budget, cancellation)
                 if bounds:
                     builder.collect(bounds)
         except Cancelled as error:
@@ -125,6 +140,7 @@ def _build(
     request: BuildRequest,
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
+    budget: Budget,
     cancellation: Cancellation,
 ) -> Image | None:
     """The first image that is made; None where only files are written."""
@@ -156,6 +172,7 @@ def _build(
                 files_to=None if images else files_to,
             )
             image = builder.build(packaged, plan)
+            budget.check(image)
             builder.tag(image, tags)
             builder.deliver(image, delivery)
         return image

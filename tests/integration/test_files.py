@@ -348,6 +348,12 @@ def test_a_device_node_is_told(machine: Machine, context: Path, tmp_path: Path) 
     assert of_tar(machine.tar(context))["node"][0] == tarfile.CHRTYPE
 
 
+def test_a_limit_of_an_image_is_no_limit_of_files(machine: Machine, tmp_path: Path) -> None:
+    for limit in ("--max-size=1g", "--max-layers=9"):
+        said = machine("-o", tmp_path / "out", limit, tmp_path, code=2)
+        assert "are for images, and none is made" in said
+
+
 # How it ends ------------------------------------------------------------------------------------
 
 
