@@ -99,7 +99,7 @@ def command(**options: Any) -> int | None:
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import imaged, requested
 
-        asked = requested(options["outputs"], options["push"])
+        asked = requested(options["outputs"], options["push"], options["allow"])
         budget = budget_of(options["max_size"], options["max_layers"])
         if budget != Budget() and not imaged(asked):
             raise UsageError("--max-size and --max-layers are for images, and none is made")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from assembler.cli.request import DELETE
 from assembler.dockerfile.flags import parse_csv_fields
 from assembler.errors import BadFlag, UsageError
 from assembler.values import field, replace, value
@@ -57,7 +58,7 @@ class Packaging:
 @value
 class OutputRequest:
     """One `-o`, read and checked. `destination` is a path or `-`. Files get the time `epoch`, in
-    seconds, if it is given."""
+    seconds, if it is given; with `only`, what else is in their directory is removed."""
 
     type: str
     destination: str = ""
@@ -65,6 +66,7 @@ class OutputRequest:
     archive: bool = True
     packaging: Packaging = field(default_factory=Packaging)
     epoch: int | None = None
+    only: bool = False
 
     @property
     def files(self) -> bool:
@@ -83,8 +85,10 @@ class OutputRequest:
         return self.type not in ("registry", "cacheonly", *FILES)
 
 
-def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
-    """What `-o` and `--push` ask for. Raises UsageError for what they cannot mean."""
+def requested(
+    words: Sequence[str], push: bool, allow: Sequence[str] = ()
+) -> tuple[OutputRequest, ...]:
+    """What `-o` and `--push` ask for, with `--allow`. Raises UsageError for what they cannot mean."""
     found = [_read(word) for word in filter(None, words)]
     if push:  # as buildx does it: what is kept in the store anyway is pushed as it is packed there
         found = [replace(one, type="registry") if one.type == "store" else one for one in found]
@@ -92,6 +96,12 @@ def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
         found.append(OutputRequest("registry"))
     for packaging in {output.packaging for output in found}:
         packaging.checked()
+    for output in found:
+        if output.only and DELETE not in allow and not _is_below_here(output.destination):
+            raise UsageError(
+                f"-o mode=delete: {output.destination} is not below the working directory",
+                hint=f"--allow {DELETE} lets what is there be removed",
+            )
     streams = [output.type for output in found if output.destination == "-"]
     if len(streams) > 1:
         raise UsageError("multiple outputs configured to write to stdout")
@@ -143,7 +153,7 @@ def files_output(request: OutputRequest, epoch: int | None) -> FilesOutput:
         return Tarball(request.destination, epoch)
     from assembler.output.directory import Directory
 
-    return Directory(request.destination, epoch)
+    return Directory(request.destination, epoch, only=request.only)
 
 
 def _read(word: str) -> OutputRequest:
@@ -198,18 +208,19 @@ def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputReques
     if fields.get("attestation-prefix"):
         raise UsageError(f"{option}: attestation-prefix has no meaning: no attestation is written")
     mode = fields.get("mode") or "copy"
-    if mode == "delete":
-        raise UsageError(
-            f"{option}: mode=delete is not supported",
-            hint="remove the directory before the build; the default, mode=copy, writes over it",
-        )
-    if mode != "copy":
-        raise UsageError(f"{option}: invalid mode {mode!r}", hint="copy")
+    if mode not in ("copy", "delete"):
+        raise UsageError(f"{option}: invalid mode {mode!r}", hint="copy or delete")
     time = fields.get("source-date-epoch", "")
     if time and not (time.isdecimal() and time.isascii() and len(time) <= 11):
         raise UsageError(f"{option}: source-date-epoch is not a number of seconds since 1970")
     path = destination if destination == "-" else os.path.abspath(destination)
-    return OutputRequest(kind, path, epoch=int(time) if time else None)
+    return OutputRequest(kind, path, epoch=int(time) if time else None, only=mode == "delete")
+
+
+def _is_below_here(path: str) -> bool:
+    """Whether `path`, wherever links lead, is in the working directory, and not that itself."""
+    here = os.path.join(os.path.realpath("."), "")
+    return os.path.realpath(path).startswith(here)
 
 
 def parse_packaging(option: str, fields: Mapping[str, str]) -> Packaging:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -116,8 +117,7 @@ def test_T1_a_time_of_an_output_s_own() -> None:
         (__file__, "is no directory", ""),
         ("type=tar,dest=/", "/ is a directory", ""),
         ("type=tar,mode=copy", "tar has no attribute 'mode'", ""),
-        ("type=local,dest=x,mode=delete", "mode=delete is not supported", "remove the directory"),
-        ("type=local,dest=x,mode=move", "invalid mode 'move'", "copy"),
+        ("type=local,dest=x,mode=move", "invalid mode 'move'", "copy or delete"),
         ("type=local,dest=x,platform-split=true", "platform-split is for several platforms", ""),
         ("type=tar,attestation-prefix=a", "no attestation is written", ""),
         ("type=tar,source-date-epoch=now", "source-date-epoch is not a number", ""),
@@ -128,6 +128,25 @@ def test_O1_wrong_outputs_of_files_are_usage_errors(word: str, message: str, hin
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         requested([word], push=False)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("place", [".", "..", "/", "../beside", "link", "link/x", "/nowhere/x"])
+def test_O1_what_is_not_below_the_working_directory_is_removed_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "beside").mkdir()
+    (here / "link").symlink_to("../beside")
+    monkeypatch.chdir(here)
+    word = f"type=local,dest={place},mode=delete"
+    with pytest.raises(UsageError, match="is not below the working directory") as caught:
+        requested([word], push=False)
+    assert "--allow buildx.local.delete" in caught.value.hint
+    assert requested([word], push=False, allow=["buildx.local.delete"])[0].only
+    for below in ("x", "x/y", "../here/x"):
+        assert only(f"type=local,dest={below},mode=delete").only
+    assert not only(f"type=local,dest={place},mode=copy").only
 
 
 def test_O2_two_outputs_cannot_share_stdout() -> None:
