@@ -64,6 +64,9 @@ class Load(Archive):
             raise HostError(f"{self._tool} load {_ended(status, said)}", self._tool, hint=_INSTEAD)
         return image.manifest.descriptor
 
+    def _tags(self) -> list[str]:
+        return list(self._references)  # podman puts familiar names into localhost/
+
 
 def _ended(status: int, said: str) -> str:
     how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"

@@ -67,7 +67,7 @@ def test_what_is_loaded_is_a_docker_archive_under_all_names(tmp_path: Path, imag
         assert manifest is not None
         text = manifest.read()
     assert {"index.json", "oci-layout", "manifest.json"} <= set(names)
-    assert b'"RepoTags":["app:1","example.com/team/app:2"]' in text
+    assert b'"RepoTags":["docker.io/library/app:1","example.com/team/app:2"]' in text
 
 
 def test_a_program_that_knows_enough_before_the_end_has_loaded_it(
