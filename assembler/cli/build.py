@@ -21,6 +21,7 @@ from assembler.values import replace
 if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.cancellation import Cancellation
+    from assembler.cli.budget import Budget
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.linux.outside import Outside
     from assembler.oci.image import Annotations, Image
@@ -70,6 +71,16 @@ if TYPE_CHECKING:
 )
 @click.options(CDI, TIMEOUT)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
+@click.option(
+    "--max-size", metavar="SIZE", default="", help="Fail if the layers are larger, as in 200m."
+)
+@click.option(
+    "--max-layers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Fail if there are more.",
+)
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option(
     "--digest-file",
@@ -97,6 +108,7 @@ def command(**options: Any) -> int | None:
     from assembler.cli.durations import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation, ExitStack() as stack:
+        from assembler.cli.budget import budget_of
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
 
@@ -105,6 +117,7 @@ def command(**options: Any) -> int | None:
 
             refuse_attestations(options["attests"], options["provenance"], options["sbom"])
         asked = requested(options["outputs"], options["push"], options["load"])
+        budget = budget_of(options["max_size"], options["max_layers"])
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
@@ -130,7 +143,7 @@ def command(**options: Any) -> int | None:
                     builder.collect(bounds, before=True)
                 place = place_of(inputs, options["context"])
                 with builder.recorded(request, names, place) as reference:
-                    image = _build(builder, request, names, asked, programs, cancellation)
+                    image = _build(builder, request, names, asked, budget, programs, cancellation)
                 if bounds:
                     builder.collect(bounds)
         except Cancelled as error:
@@ -140,7 +153,7 @@ def command(**options: Any) -> int | None:
 
         told = named(names, [one.attributes for one in asked], image.digest)
         _write_results(image, told, reference, options)
-        if not any(one.destination == "-" for one in asked):  # whose bytes went there
+        if all(one.destination != "-" for one in asked):
             sys.stdout.write(f"{image.digest}\n")
             sys.stdout.flush()
     return None
@@ -171,6 +184,7 @@ def _build(
     request: BuildRequest,
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
+    budget: Budget,
     programs: Mapping[str, Outside],
     cancellation: Cancellation,
 ) -> Image:
@@ -209,6 +223,7 @@ def _build(
                 destination=delivery,
             )
             image = builder.build(packaged, plan)
+            budget.check(image)
             builder.tag(image, kept_names(names, attributes, image.digest) if first else ())
             builder.deliver(image, delivery)
         return image

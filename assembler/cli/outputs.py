@@ -99,10 +99,16 @@ def requested(words: Sequence[str], push: bool, load: bool = False) -> tuple[Out
         found.append(OutputRequest("store").pushed())
     if load and not any(output.loads for output in found):
         found.append(OutputRequest("docker"))
-    if sum(output.destination == "-" for output in found) > 1:
-        raise UsageError("several outputs are to be written to stdout")
     for packaging in {output.packaging for output in found}:
         packaging.checked()
+    streams = [output.type for output in found if output.destination == "-"]
+    if len(streams) > 1:
+        raise UsageError("multiple outputs configured to write to stdout")
+    if streams and sys.stdout.isatty():
+        raise UsageError(
+            f"-o: dest file is required for {streams[0]}, refusing to write to a terminal",
+            hint=f"-o type={streams[0]},dest=FILE, or a pipe behind the command",
+        )
     return tuple(found)
 
 
@@ -174,13 +180,11 @@ def _read(word: str) -> OutputRequest:
 
 def _destination(word: str, kind: str, archive: bool, path: str) -> str:
     """Where an archive or a layout goes: without a path to stdout, or to docker. Raises UsageError."""
-    hint = f"-o type={kind},dest=PATH"
     if not archive and path in ("", "-"):
+        hint = f"-o type={kind},tar=false,dest=DIR"
         raise UsageError(f"-o {word}: dest, a directory, is missing", hint=hint)
     if not path and kind == "oci":
         path = "-"
-    if path == "-" and sys.stdout.isatty():
-        raise UsageError(f"-o {word}: an archive is not written to a terminal", hint=hint)
     return os.path.abspath(path) if path not in ("", "-") else path
 
 

@@ -110,13 +110,13 @@ def test_O1_an_archive_without_a_destination_goes_to_stdout_but_to_no_terminal(
     for word in ("type=oci,tar=false", "type=oci,tar=0,dest=-", "type=docker,tar=f"):
         with pytest.raises(UsageError, match="dest, a directory, is missing"):
             requested([word], push=False)
-    with pytest.raises(UsageError, match="several outputs are to be written to stdout"):
+    with pytest.raises(UsageError, match="multiple outputs configured to write to stdout"):
         requested(["type=oci", "type=docker,dest=-"], push=False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for word in ("type=oci", "type=oci,dest=-", "type=docker,dest=-"):
-        with pytest.raises(UsageError, match="not written to a terminal") as raised:
+        with pytest.raises(UsageError, match="refusing to write to a terminal") as raised:
             requested([word], push=False)
-        assert "dest=PATH" in raised.value.hint
+        assert "dest=FILE" in raised.value.hint
 
 
 def test_Y8_annotations_of_an_output_are_words_of_the_option() -> None:

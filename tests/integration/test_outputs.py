@@ -164,7 +164,7 @@ def test_O1_an_archive_goes_to_stdout_and_to_no_terminal(assemble: Any, context:
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0), open(theirs, "wb", buffering=0) as terminal:
         refused = subprocess.run(command, env=assemble.env, stdout=terminal, stderr=subprocess.PIPE)
-    assert refused.returncode == 2 and b"not written to a terminal" in refused.stderr
+    assert refused.returncode == 2 and b"refusing to write to a terminal" in refused.stderr
 
 
 def test_O2_results_go_to_files_to_devices_and_to_stdout(
