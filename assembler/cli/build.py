@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     "attests",
     metavar="type=…,disabled=true",
     multiple=True,
-    help="Make no attestation of this type: none is made yet.",
+    help="Decline an attestation; none is made yet.",
 )
-@click.option("--provenance", metavar="false", default="", help="--attest type=provenance,…")
-@click.option("--sbom", metavar="false", default="", help="--attest type=sbom,…")
+@click.option("--provenance", metavar="false", default="", help="Decline provenance.")
+@click.option("--sbom", metavar="false", default="", help="Decline an SBOM.")
 @click.option(
     "--require-cached", is_flag=True, help="Fail, before anything is done, if a step is not cached."
 )
@@ -117,6 +117,7 @@ def command(**options: Any) -> int | None:
 
             refuse_attestations(options["attests"], options["provenance"], options["sbom"])
         asked = requested(options["outputs"], options["push"], options["load"])
+        programs = _programs(asked, environment, cancellation, stack)
         budget = budget_of(options["max_size"], options["max_layers"])
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
@@ -133,7 +134,6 @@ def command(**options: Any) -> int | None:
         if any(one.attributes.insecure for one in asked):
             access = access.insecure_for(*registries)
         options["access"] = access
-        programs = _programs(asked, environment, cancellation, stack)
         try:
             with builder_for(options, environment, cancellation, sink) as builder:
                 bounds = bounds_of(environment, builder.warn)
@@ -165,7 +165,8 @@ def _programs(
     cancellation: Cancellation,
     stack: ExitStack,
 ) -> dict[str, Outside]:
-    """What loads images, by the contexts of docker. Raises HostError where there is nothing."""
+    """What loads images, by the contexts of docker, as long as `stack` is open. Raises HostError where
+    there is nothing that does."""
     contexts = {one.context for one in asked if one.loads}
     if not contexts:
         return {}

@@ -18,7 +18,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NAMED_ONLY = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 _WHOLE = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2, "/proc/self/fd/1": 1, "/proc/self/fd/2": 2}
+_STANDARD = {
+    path: number
+    for number, name in ((1, "stdout"), (2, "stderr"))
+    for path in (f"/dev/{name}", f"/dev/fd/{number}", f"/proc/self/fd/{number}")
+}
 _IN_PLACE = frozenset((errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS))
 """What is said to who may not replace a file that he may perhaps write to."""
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
