@@ -43,6 +43,11 @@ def said(program: Outside, content: bytes = b"") -> tuple[int, str]:
         return running.finish()
 
 
+def children() -> set[int]:
+    """The children of this process."""
+    return set(map(int, Path("/proc/thread-self/children").read_text().split()))
+
+
 def gone(number: int) -> None:
     """Wait until no process has `number` in its command line: signals take their time."""
     deadline = time.monotonic() + 60
@@ -157,8 +162,9 @@ def test_nothing_stays_of_who_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_child_that_was_killed_is_an_error(cancellation: Cancellation) -> None:
+    before = children()
     with shell("sleep 1000", cancellation) as program:
-        (child,) = Path("/proc/thread-self/children").read_text().split()
-        os.kill(int(child), signal.SIGKILL)
+        (child,) = children() - before
+        os.kill(child, signal.SIGKILL)
         with pytest.raises(HostError, match="whoever was to do that was killed"):
             said(program, b"x")
