@@ -191,7 +191,8 @@ class Builder:
         self, request: BuildRequest, names: Sequence[Reference], place: str = ""
     ) -> Iterator[str]:
         """The id of a build of `request` under `names`, of which a record is kept when the block ends,
-        however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+        however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and
+        context."""
         from assembler.recording import recording
         from assembler.store.builds import new_id
 

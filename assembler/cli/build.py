@@ -123,13 +123,13 @@ def command(**options: Any) -> int | None:
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
         access = options["access"]
-        if access.creds and not names:
+        targets = (one.attributes.targets(names) for one in asked if one.attributes.push)
+        registries = [name.registry for name in (*names, *chain.from_iterable(targets))]
+        if access.creds and not registries:
             raise UsageError(
                 "--creds is for the registries of the image's names, and it has none",
                 hint="`assemble login REGISTRY` for that of a base image",
             )
-        targets = (one.attributes.targets(names) for one in asked if one.attributes.push)
-        registries = [name.registry for name in (*names, *chain.from_iterable(targets))]
         access = access.creds_to(*registries)
         if any(one.attributes.insecure for one in asked):
             access = access.insecure_for(*registries)

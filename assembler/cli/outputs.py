@@ -160,9 +160,8 @@ def _read(word: str) -> OutputRequest:
     packaging = replace(packaging, annotations=tuple(annotations.values()))
     attributes = ImageAttributes.read(f"-o {word}", fields)
     if kind not in ("oci", "docker"):
-        pushed = (
-            attributes.push or kind == "registry"
-        )  # whatever that says of push, as under buildx
+        # a registry is pushed to whatever it says of push, as under buildx
+        pushed = attributes.push or kind == "registry"
         kind = "store" if kind == "image" else kind
         found = OutputRequest(kind, names=names, packaging=packaging, attributes=attributes)
         return found.pushed() if pushed else found

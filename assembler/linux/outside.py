@@ -50,15 +50,15 @@ class Outside:
 
     def __enter__(self) -> Outside:
         self._child, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until its handlers are its own
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._child.close()
-                _serve(theirs, self.argv, self._env, mask)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
+        with theirs:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # its handlers are ours yet
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._child.close()
+                    _serve(theirs, self.argv, self._env, mask)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._stack.callback(os.waitpid, pid, 0)
         self._stack.callback(self._leave)
         return self

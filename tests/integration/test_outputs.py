@@ -137,6 +137,31 @@ def test_O1_push_by_digest_moves_no_tag(
     assert "--push needs a name" in nameless.stderr
 
 
+def test_O1_an_image_without_a_name_is_known_by_its_digest(
+    assemble: Any, own_registry: tuple[str, Path], context: Path, tmp_path: Path
+) -> None:
+    host, _ = own_registry
+    output = f"type=image,dangling-name-prefix={host}/nameless,push=true"
+    digest = assemble("build", "-o", output, context).stdout.strip()
+    assert tags(host, "nameless") is None
+    own = {"ASSEMBLE_STORE": str(tmp_path / "other")}
+    assert assemble("pull", f"{host}/nameless@{digest}", **own).stdout.strip() == digest
+    assert f"{host}/nameless@{digest}" in assemble("images").stdout
+    assemble("build", "-t", "unkept", "-o", "type=image,store=false", context)
+    assert "unkept" not in assemble("images").stdout
+
+
+def test_T2_new_layers_always_have_the_times_of_SOURCE_DATE_EPOCH(
+    assemble: Any, context: Path
+) -> None:
+    epoch, output = {"SOURCE_DATE_EPOCH": "1"}, "type=image,rewrite-timestamp="
+    expected = assemble("build", context, **epoch).stdout
+    assert assemble("build", "-o", f"{output}true", context, **epoch).stdout == expected
+    refused = assemble("build", "-o", f"{output}false", context, code=2, **epoch)
+    assert "new layers have no times after SOURCE_DATE_EPOCH" in refused.stderr
+    assemble("build", "-o", f"{output}false", context)
+
+
 def test_Y8_annotations_of_an_output_are_those_of_the_option(
     assemble: Any, tmp_path: Path, context: Path
 ) -> None:
