@@ -64,7 +64,11 @@ OPTIONS = (
         "--annotation", "annotations", metavar="[TYPE:]K=V", multiple=True, help="Annotation."
     ),
     click.option(
-        "--secret", "secrets", metavar="id=…", multiple=True, help="Secret for RUN --mount."
+        "--secret",
+        "secrets",
+        metavar="id=…",
+        multiple=True,
+        help="Secret for RUN --mount, masked in output.",
     ),
     click.option(
         "--ssh", "ssh", metavar="default|ID[=…]", multiple=True, help="Agent for git over ssh."
