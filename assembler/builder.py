@@ -201,21 +201,25 @@ class Builder:
     @contextmanager
     def recorded(
         self, request: BuildRequest, names: Sequence[Reference], place: str = ""
-    ) -> Iterator[None]:
-        """A build of `request` under `names`, of which a record is kept when the block ends, however
-        that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+    ) -> Iterator[str]:
+        """The id of a build of `request` under `names`, of which a record is kept when the block ends,
+        however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and
+        context."""
         from assembler.recording import recording
+        from assembler.store.builds import new_id
 
+        id = new_id()
         with recording(
             request,
             names,
             place,
+            id=id,
             store=self.store,
             compared_with=lambda: self._earlier(request, names, place),
             warn=self.warn,
             clock=self._clock,
         ) as self._ledger:
-            yield
+            yield id
 
     def _earlier(self, request: BuildRequest, names: Sequence[Reference], place: str) -> Earlier:
         from assembler.recording import earlier
