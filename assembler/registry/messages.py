@@ -23,6 +23,7 @@ from assembler.registry.credential import Found
 from assembler.registry.repository import Repository
 from assembler.source import printable
 
+NOT_ALLOWED = "the registry does not allow this: is it a read-only mirror, or the tag immutable?"
 LONGEST = 200  # characters of a server's text that are shown
 _WRITES = ("upload", "push", "blob upload", "mount")
 _NAMED = ("the blob ", "a part of the blob ", "the configuration ")
@@ -74,7 +75,7 @@ def refused(response: Response, repository: Repository, operation: str) -> Regis
         kind = Unreachable
         hint = "the registry, or a proxy before it, fails: try again later, or ask who runs it"
     elif status == 405 or "UNSUPPORTED" in said:
-        hint = "the registry does not allow this: is it a read-only mirror, or the tag immutable?"
+        hint = NOT_ALLOWED
     return kind(text, registry=repository.registry, operation=operation, status=status, hint=hint)
 
 
