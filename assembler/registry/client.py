@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ class RegistryClient:
         if policy is None and self._access.retries is not None:
             policy = RetryPolicy(tries=self._access.retries + 1)
         self._stack = ExitStack()
+        self._policy = policy
         self.http = self._stack.enter_context(self._connected(cancellation, policy, warn))
         self._lock = threading.Lock()
         self._finding = threading.Lock()
@@ -153,6 +155,15 @@ class RegistryClient:
                     stack.close()
                     answer = stack.enter_context(self.http.stream(again))
             yield answer
+
+    @contextmanager
+    def until(self, limit: Cancellation) -> Iterator[RegistryClient]:
+        """This client for what nobody waits for: its requests end with `limit`, and nothing is said of
+        those that are tried again. What one of them learns the other knows."""
+        other = copy.copy(self)
+        other.cancellation = limit
+        with self._connected(limit, self._policy) as other.http:
+            yield other
 
     def farewell(self, repository: Repository, request: Request) -> None:
         """Send `request` though the command may be cancelled, for at most `FAREWELL` seconds. Whether

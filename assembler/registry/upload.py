@@ -24,7 +24,7 @@ from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
 from assembler.registry.client import PUSH, refused
 from assembler.registry.destination import CHUNK, Destination
-from assembler.registry.source import Source, Stored
+from assembler.registry.source import Nothing, Source, Stored
 from assembler.store.uploads import OpenUpload
 
 _READY = 4 << 20  # bytes of a growing source that are worth a request
@@ -63,6 +63,15 @@ def upload(
         except BaseException:
             sending.give_up()
             raise
+
+
+def begin_and_forget(destination: Destination) -> None:
+    """Begin an upload as that of a layer begins, and have the registry forget it. Raises what that
+    would raise."""
+    with ExitStack() as stack:
+        sending = _Sending(destination, Nothing(), lambda current, total: None, stack)
+        sending.begin()
+        sending.give_up()
 
 
 class _Sending:
@@ -113,7 +122,7 @@ class _Sending:
     def run(self) -> None:
         """Send what is missing, as often as the policy of the client allows without progress."""
         if not self._known() and not self._location:
-            self._begin()
+            self.begin()
         http, turns, reached = self._client.http, 0, 0
         attempts = http.attempts()
         while True:
@@ -235,7 +244,7 @@ class _Sending:
         blob = self._source.blob
         if blob is not None and self._to.has(blob):  # the answer to the last request was lost
             return True
-        self._begin()
+        self.begin()
         return False
 
     def _asked(self, most: int) -> bool:
@@ -269,7 +278,8 @@ class _Sending:
         self._location, self._lost, self._whole = begun, 0, False
         return False
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Open the upload."""
         operation = self._operation
         response = self._post("", operation)
         if response.status != 202:
