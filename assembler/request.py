@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @value(kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    `contexts` gives them. `require` names stages that must succeed though the target does not need
+    them; `*` is all. `no_cache` names stages that take nothing from the cache; `*` is all.
     Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
     no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
@@ -41,6 +42,7 @@ class BuildRequest:
     files: Mapping[str, Context] = field(default_factory=dict)
     contexts: Contexts = field(default_factory=Contexts)
     target: str = ""
+    require: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -77,6 +79,7 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         dockerfile=request.dockerfile,
         build_args=request.build_args,
         target=request.target,
+        require=request.require,
         platform=request.platform,
         build_platform=host_platform(),
         labels=request.labels,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from assembler.request import BuildRequest
 
 
-@click.command("build", "context")
+@click.command("build", click.Argument("context", "CONTEXT"))
 @click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
 @click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")

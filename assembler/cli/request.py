@@ -34,6 +34,12 @@ OPTIONS = (
     ),
     click.option("--target", metavar="STAGE", default="", help="The stage to build."),
     click.option(
+        "--require",
+        metavar="STAGE,…",
+        multiple=True,
+        help="Stages that must succeed too, such as tests; nothing of them is kept. * is every stage.",
+    ),
+    click.option(
         "--build-arg", "build_args", metavar="K[=V]", multiple=True, help="Value of an ARG."
     ),
     click.option(
@@ -197,6 +203,7 @@ def request_for(
         files=inputs.files,
         contexts=Contexts(inputs.named),
         target=options["target"],
+        require=tuple(filter(None, ",".join(options["require"]).split(","))),
         build_args=build_args_of(options["build_args"], environment),
         platform=platform,
         labels=pairs(options["labels"], "--label"),

@@ -50,6 +50,7 @@ class PlanRequest:
     """What to plan. `epoch` is the build argument SOURCE_DATE_EPOCH where none is given; `epochs`
     are the times of `context`, of named contexts and of what `time_source` asked for (rule T1).
 
+    `require` names stages that must succeed though the target does not need them; `*` is every stage.
     `ignore` are rules for lint. `every_stage` plans all of them, not only what the target needs.
     `allow` are entitlements, `hosts` the names that every RUN knows an address of, `limits` and the
     bytes of `shared_memory` what every RUN may use. `no_cache` names the stages that take nothing from
@@ -60,6 +61,7 @@ class PlanRequest:
     build_platform: Platform
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
+    require: tuple[str, ...] = ()
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     contexts: Contexts = field(default_factory=Contexts)
@@ -101,6 +103,7 @@ def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
     return Plan(
         stages=tuple(planned[node.stage.index] for node in graph.nodes),
         target=graph.target,
+        required=tuple(one for one in names.required(request.require) if one != graph.target),
         images=_used(graph, planned, resolved),
         platform=names.platform,
         epoch=settled.epoch,
@@ -218,7 +221,7 @@ def _traced(
 def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]) -> StageGraph:
     target = names.target(request.target)
     others = range(len(request.dockerfile.stages)) if request.every_stage else ()
-    return build(names, (*others, target), resolved)
+    return build(names, (*others, *names.required(request.require), target), resolved)
 
 
 def _wanted(
