@@ -13,7 +13,7 @@ from assembler.errors import AssemblerError, RegistryError
 from assembler.oci.reference import Reference
 from assembler.registry import client as connections
 from assembler.registry.client import RegistryClient
-from assembler.registry.permission import refusal
+from assembler.registry.permission import forget, refusal
 
 Refusal = Callable[[Reference, RegistryError], None]
 
@@ -52,8 +52,8 @@ class Probe:
             self._limit.stop()
 
     def close(self) -> None:
-        """Wait until no thread is left. An answer that is on its way may name an upload which is to be
-        given up, so it is waited for, but not for long."""
+        """Wait until no thread is left, and give up the uploads that nobody went on with. An answer that
+        is on its way may name one, so it is waited for, but not for long."""
         if self._limit is None:
             return
         with self._limit as limit:
@@ -63,6 +63,8 @@ class Probe:
                     limit.cancel()
                 self._threads[0].join(NOTICING)
                 self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for reference in self._references:
+            forget(self._client, reference)
 
     def _ask(self, limit: _Limit, references: Sequence[Reference]) -> None:
         with suppress(AssemblerError, OSError), self._client.until(limit) as client:

@@ -140,7 +140,7 @@ class RegistryTransfer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        parts: list[Probe | Sending] = [self._probe, *self._sendings.values()]
+        parts: list[Probe | Sending] = [*self._sendings.values(), self._probe]
         for part in parts:
             part.stop()
         for part in parts:

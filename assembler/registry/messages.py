@@ -122,6 +122,14 @@ def quoted(response: Response, secrets: Iterable[str]) -> str:
     return f" ({said})" if said else ""
 
 
+def codes(response: Response) -> set[str]:
+    """The error codes of the distribution spec in a refusal."""
+    try:
+        return {str(one.get("code")) for one in json.loads(response.body)["errors"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
 def shown(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` of a server on one line: without `secrets`, escaped, its first LONGEST characters."""
     for secret in secrets:

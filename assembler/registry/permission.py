@@ -1,38 +1,78 @@
 """Whether a repository takes what is pushed to it, asked before there is anything to push.
 
-A token that was given proves nothing: Docker Hub gives one to whoever asks (hub-feedback#1771), Quay one
-that is good for less. So an upload is begun, as go-containerregistry does it for Kaniko. What Kaniko's
-users called false alarms were failures in passing (kaniko#1935, kaniko#2657) and options that its push
-knew and its check did not (kaniko#628): here both are one client, and what may pass is no refusal.
+A token that was given proves nothing: Docker Hub gives one to whoever asks (hub-feedback#1771). So an
+upload is opened, as go-containerregistry does it for Kaniko. It is kept for the first blob that is sent:
+docker-registry 2 keeps the hash state of one that is given up for ever. What Kaniko's users called false
+alarms were failures in passing (kaniko#1935, kaniko#2657) and options that its push knew and its check did
+not (kaniko#628): here both are one client, and what may pass is no refusal.
 """
 
 from __future__ import annotations
 
-from assembler.errors import NotFound, RegistryError, Unauthorized, Unreachable
+from contextlib import suppress
+
+from assembler.errors import RegistryError, Unauthorized, Unreachable
+from assembler.net.client import Request, Response
 from assembler.net.failure import Cause
 from assembler.oci.reference import Reference
-from assembler.registry.client import RegistryClient
-from assembler.registry.destination import Destination
-from assembler.registry.upload import begin_and_forget
+from assembler.registry.client import PUSH, RegistryClient, Repository, refused
+from assembler.registry.locations import located
+from assembler.registry.messages import codes
 
-_NOT_ALLOWED = 405  # of distribution that is a mirror, whatever is sent
+_FINAL = frozenset({401, 403, 404})
+"""And 405 UNSUPPORTED, which distribution says where it is a mirror. While it is read-only to collect
+garbage it says 405 without a code."""
+
+_OPERATION = "the upload of a layer"  # as the push calls what it does not know yet
 
 
 def refusal(client: RegistryClient, reference: Reference) -> RegistryError | None:
-    """What a push to the repository of `reference` will end with, None where that is not sure. Leaves
-    no upload behind, where the registry lets uploads be given up. Raises Cancelled."""
+    """What a push to the repository of `reference` will end with, None where that is not sure. Else
+    there is an upload in `client.ahead`, to be ended by `forget`. Raises Cancelled."""
     try:
         endpoint = client.configuration.endpoint(reference)
     except RegistryError as error:  # what registries.conf says stays
         return error
+    repository = client.repository(endpoint, reference)
+    url = _uploads(repository)
+    request = Request("POST", url, repository.registry, _OPERATION, length=0)
     try:
-        begin_and_forget(Destination(client, client.repository(endpoint, reference)))
+        answer = client.send(repository, request, PUSH)
     except RegistryError as error:
         return error if _lasts(error) else None
-    return None
+    if answer.status == 202:
+        known = answer.header("location") and client.ahead.setdefault(repository.url, answer)
+        if known and known is not answer:
+            _give_up(client, repository, answer)
+        return None
+    final = answer.status in _FINAL or (answer.status == 405 and "UNSUPPORTED" in codes(answer))
+    return refused(answer, repository, _OPERATION) if final else None
+
+
+def forget(client: RegistryClient, reference: Reference) -> None:
+    """Have the registry forget the upload that `refusal` opened, if nobody took it."""
+    with suppress(RegistryError):  # it was nowhere to be opened
+        endpoint = client.configuration.endpoint(reference)
+        repository = client.repository(endpoint, reference)
+        answer = client.ahead.pop(repository.url, None)
+        if answer is not None:
+            _give_up(client, repository, answer)
+
+
+def _give_up(client: RegistryClient, repository: Repository, answer: Response) -> None:
+    operation = f"the end of {_OPERATION}"
+    with suppress(RegistryError):  # a location that may not be gone to
+        url = located(answer, _uploads(repository), repository, operation)
+        client.farewell(repository, Request("DELETE", url, repository.registry, operation))
+
+
+def _uploads(repository: Repository) -> str:
+    return f"{repository.url}/blobs/uploads/"
 
 
 def _lasts(error: RegistryError) -> bool:
+    """Whether the next attempt will end so too: when a token server refused, or nothing answered for
+    a reason that stays."""
     if isinstance(error, Unreachable):
         return bool(error.cause) and Cause(error.cause).lasts
-    return isinstance(error, Unauthorized | NotFound) or error.status == _NOT_ALLOWED
+    return isinstance(error, Unauthorized)

@@ -3,7 +3,6 @@ read back, and then the tags."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
@@ -13,7 +12,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
-from assembler.registry.messages import NOT_ALLOWED
+from assembler.registry.messages import NOT_ALLOWED, codes
 from assembler.registry.referring import add_referrer
 from assembler.values import value
 
@@ -77,7 +76,7 @@ class Publication:
             if answer.status in (200, 201, 202, 204):
                 self._check(answer, operation)
                 return answer
-            missing = answer.status in (400, 404) and _codes(answer) & _MISSING
+            missing = answer.status in (400, 404) and codes(answer) & _MISSING
             if not missing or attempt == _AGAIN:
                 break
             self.complete()
@@ -150,11 +149,3 @@ class Publication:
             operation=operation,
             hint="a proxy in between changes content, or the registry does",
         )
-
-
-def _codes(answer: Response) -> set[str]:
-    """The error codes of the distribution spec in a refusal."""
-    try:
-        return {str(one.get("code")) for one in json.loads(answer.body)["errors"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return set()

@@ -26,20 +26,6 @@ class Source(Protocol):
         ...
 
 
-class Nothing:
-    """A blob of which not a byte is there yet."""
-
-    blob: Descriptor | None = None
-
-    def available(self, least: int) -> int:
-        """None."""
-        return 0
-
-    def read(self, offset: int, most: int) -> bytes:
-        """Nothing."""
-        return b""
-
-
 class Stored:
     """A finished blob, opened each time that it is read."""
 

@@ -153,7 +153,7 @@ def test_a_cached_build_asks_nothing_more(start: Any, assemble: Any, tmp_path: P
     with MemoryRegistry() as registry:
         process = start("FROM busybox\nRUN echo x >/x\n", f"{registry.host}/app:1")
         assert process.wait(SECONDS) == 0
-        assert [one.method for one in registry.asked].count("DELETE") == 1
+        assert not registry.uploads
         before = len(registry.asked)
         assemble("build", "--push", "-t", f"{registry.host}/app:2", tmp_path / "context")
         methods = [one.method for one in registry.asked[before:]]

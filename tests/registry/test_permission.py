@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from assembler.oci.reference import Reference
 from assembler.registry.client import RegistryClient
 from assembler.registry.configuration import RegistryConfiguration
 from assembler.registry.destination import Destination
-from assembler.registry.permission import refusal
+from assembler.registry.permission import forget, refusal
 from assembler.registry.source import Stored
 from assembler.registry.upload import upload
 from assembler.testing.tokens import Tokens
@@ -38,6 +39,7 @@ from tests.registry.rules import START, TOKEN, UPLOAD, Action, amend, reply, res
 
 BLOB = Descriptor(LAYER_TAR, Digest.of(b"a layer"), 7)
 DENIED = b'{"errors":[{"code":"DENIED","message":"not yours"}]}'
+UNSUPPORTED = b'{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}'
 
 
 @pytest.fixture
@@ -67,26 +69,40 @@ def name_in(registry: FaultyRegistry) -> Reference:
     return Reference.parse(f"{registry.host}/team/app:1")
 
 
+def send(client: RegistryClient, reference: Reference, content: bytes) -> None:
+    repository = client.repository(client.configuration.endpoint(reference), reference)
+    blob = Descriptor(LAYER_TAR, Digest.of(content), len(content))
+    upload(Destination(client, repository), Stored(blob, lambda blob: io.BytesIO(content)))
+
+
 def told_by_upload(client: RegistryClient, reference: Reference) -> RegistryError:
     """What sending a blob there ends with."""
-    repository = client.repository(client.configuration.endpoint(reference), reference)
     with pytest.raises(RegistryError) as caught:
-        upload(Destination(client, repository), Stored(BLOB, lambda blob: io.BytesIO(b"a layer")))
+        send(client, reference, b"a layer")
     return caught.value
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
-    [(401, Unauthorized), (403, Unauthorized), (404, NotFound), (405, ProtocolViolation)],
+    ("status", "body", "kind"),
+    [
+        (401, DENIED, Unauthorized),
+        (403, DENIED, Unauthorized),
+        (404, DENIED, NotFound),
+        (405, UNSUPPORTED, ProtocolViolation),
+    ],
 )
 def test_a_refusal_is_what_the_push_would_say(
-    client: RegistryClient, faulty: FaultyRegistry, status: int, kind: type[RegistryError]
+    client: RegistryClient,
+    faulty: FaultyRegistry,
+    status: int,
+    body: bytes,
+    kind: type[RegistryError],
 ) -> None:
-    faulty.on("POST", START, reply(status, {}, DENIED))
+    faulty.on("POST", START, reply(status, {}, body))
     error = refusal(client, name_in(faulty))
     assert isinstance(error, kind) and error.status == status and error.hint
     assert f"{faulty.host}/team/app: the upload of a layer" in error.message
-    assert "not yours" in error.message
+    assert json.loads(body)["errors"][0]["message"] in error.message
     pushed = told_by_upload(client, name_in(faulty))
     assert pushed.message.replace(f"blob {BLOB.digest}", "a layer") == error.message
     assert (type(pushed), pushed.hint) == (type(error), error.hint)
@@ -94,12 +110,28 @@ def test_a_refusal_is_what_the_push_would_say(
 
 
 @pytest.mark.parametrize("location", ["relative", "absolute", "plain", "changing"])
-def test_who_may_push_leaves_no_upload_behind(
+def test_the_upload_that_it_opened_is_gone_on_with_by_the_first_blob(
     client: RegistryClient, faulty: FaultyRegistry, location: str
 ) -> None:
     faulty.location = location
     assert refusal(client, name_in(faulty)) is None
-    assert [one.method for one in faulty.log] == ["POST", "DELETE"]
+    for content in (b"one", b"two"):
+        send(client, name_in(faulty), content)
+    forget(client, name_in(faulty))
+    assert [one.method for one in faulty.log] == ["POST", "HEAD", "PUT", "HEAD", "POST", "PUT"]
+    assert not faulty.sessions and len(faulty.contents) == 2
+
+
+@pytest.mark.parametrize("location", ["relative", "absolute", "plain", "changing"])
+def test_an_upload_that_nobody_went_on_with_is_given_up(
+    client: RegistryClient, faulty: FaultyRegistry, location: str
+) -> None:
+    faulty.location = location
+    assert refusal(client, name_in(faulty)) is refusal(client, name_in(faulty)) is None
+    assert len(faulty.sessions) == 1, "the second is given up at once"
+    for _ in range(2):
+        forget(client, name_in(faulty))
+    assert [one.method for one in faulty.log] == ["POST", "POST", "DELETE", "DELETE"]
     assert not faulty.sessions
 
 
@@ -109,13 +141,29 @@ def test_a_registry_where_uploads_cannot_be_given_up_is_left_alone(
 ) -> None:
     faulty.on("DELETE", UPLOAD, reply(status))
     assert refusal(client, name_in(faulty)) is None
+    forget(client, name_in(faulty))
     assert len(faulty.asked("DELETE")) == 1 and not warned
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 500])
+def test_R8_an_upload_that_has_ended_meanwhile_is_opened_anew(
+    client: RegistryClient, faulty: FaultyRegistry, status: int
+) -> None:
+    """A location may be good for a while only, as those that are signed are."""
+    assert refusal(client, name_in(faulty)) is None
+    session = next(iter(faulty.sessions))
+    faulty.sessions.clear()
+    faulty.on("*", f"/v2/*/blobs/uploads/{session}*", reply(status))
+    send(client, name_in(faulty), b"one")
+    assert faulty.blob(str(Digest.of(b"one"))) == b"one"
+    assert len(faulty.asked("POST")) == 2 and not faulty.sessions
 
 
 @pytest.mark.parametrize(
     "action",
     [
         *(reply(status) for status in (200, 201, 202, 204, 400, 409, 413, 422, 429, 500, 503, 507)),
+        reply(405, {}, b"Method not allowed\n"),  # docker-registry while it collects garbage
         amend({"Location": None}),
         amend({"Location": "http://[/"}),
         reset(),
@@ -156,9 +204,7 @@ def test_the_token_that_it_got_is_good_for_the_push(
 ) -> None:
     faulty.tokens = Tokens()
     assert refusal(client, name_in(faulty)) is None
-    reference = name_in(faulty)
-    repository = client.repository(client.configuration.endpoint(reference), reference)
-    upload(Destination(client, repository), Stored(BLOB, lambda blob: io.BytesIO(b"a layer")))
+    send(client, name_in(faulty), b"a layer")
     assert len(faulty.tokens.asked) == 1
 
 
