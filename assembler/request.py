@@ -22,6 +22,7 @@ from assembler.values import field, value
 if TYPE_CHECKING:
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.places import CacheSource
+    from assembler.plan.unset import Unset
 
 
 @value(kw_only=True)
@@ -46,6 +47,7 @@ class BuildRequest:
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[Unset, ...] = ()
     annotations: Annotations = field(default_factory=Annotations)
     network: str = "default"
     allow: frozenset[str] = frozenset()
@@ -83,6 +85,7 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         platform=request.platform,
         build_platform=host_platform(),
         labels=request.labels,
+        unset=request.unset,
         contexts=request.contexts,
         network=request.network,
         epoch=request.epoch,

@@ -73,7 +73,7 @@ def test_a_build_that_finds_all_in_the_cache_imports_nothing_heavy(tmp_path: Pat
     heavy = {"httpx", "ssl", "asyncio", "zstandard", "isal", "pyoci", "rich", "yaml"}
     heavy |= {"subprocess", "tempfile", "logging", "concurrent.futures"}
     heavy |= {"assembler.engine.stage", "assembler.linux.userns", "assembler.net.client"}
-    heavy |= {"assembler.store.working"}
+    heavy |= {"assembler.store.working", "assembler.masking", "assembler.spellings"}
     assert heavy.isdisjoint(found := imported(*build)), heavy & found
 
 

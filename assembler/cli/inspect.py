@@ -85,15 +85,13 @@ def text(image: Image) -> str:
 
 
 def _history(image: Image) -> Iterator[str]:
-    """What made the image, with the bytes of each layer; without them where the history tells of
-    another number of layers, as of an image that somebody squashed."""
+    """What made the image, with the bytes of each layer if it is known which that is."""
     from assembler.source import printable
 
-    history = image.config.history
-    sizes = [f"{layer.descriptor.size:>12}  " for layer in image.layers]
-    if len(sizes) != sum(not entry.empty_layer for entry in history):
-        sizes = [""] * len(history)
+    sizes = [f"{layer.size:>12}  " for layer in image.manifest.layers]
+    if image.instructions is None:
+        sizes = [""] * len(image.config.history)
     none, left = " " * len(sizes[0]) if sizes else "", iter(sizes)
-    for entry in history:
+    for entry in image.config.history:
         mark, size = ("-", none) if entry.empty_layer else ("+", next(left))
         yield f"{mark} {size}{printable(entry.created_by)}"

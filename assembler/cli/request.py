@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from assembler.images import Pull
     from assembler.oci.image import Annotations
     from assembler.oci.platform import Platform
+    from assembler.plan.unset import Unset
     from assembler.request import BuildRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,10 +53,22 @@ OPTIONS = (
     click.option("--platform", metavar="OS/ARCH", default="", help="The platform of the image."),
     click.option("--label", "labels", metavar="K=V", multiple=True, help="Label of the image."),
     click.option(
+        "--unset",
+        metavar="KIND[:NAME],…",
+        multiple=True,
+        help="Leave it out of the image's configuration: volume, expose, env, label, each also with a"
+        " name as in expose:80, entrypoint, cmd, healthcheck, onbuild, user, workdir, stopsignal,"
+        " shell.",
+    ),
+    click.option(
         "--annotation", "annotations", metavar="[TYPE:]K=V", multiple=True, help="Annotation."
     ),
     click.option(
-        "--secret", "secrets", metavar="id=…", multiple=True, help="Secret for RUN --mount."
+        "--secret",
+        "secrets",
+        metavar="id=…",
+        multiple=True,
+        help="Secret for RUN --mount, masked in output.",
     ),
     click.option(
         "--ssh", "ssh", metavar="default|ID[=…]", multiple=True, help="Agent for git over ssh."
@@ -207,6 +220,7 @@ def request_for(
         build_args=build_args_of(options["build_args"], environment),
         platform=platform,
         labels=pairs(options["labels"], "--label"),
+        unset=unset_of(options["unset"]),
         annotations=annotations_of(options["annotations"], platform or host_platform()),
         network=options["network"],
         allow=allowed(options["allow"], options["network"]),
@@ -232,6 +246,15 @@ def place_of(inputs: Inputs, context: str) -> str:
     where = (os.path.realpath(path) for path in (context, inputs.path))
     text = "\0".join(where)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def unset_of(words: tuple[str, ...]) -> tuple[Unset, ...]:
+    """What `--unset` takes out of the image's configuration. Raises UsageError."""
+    if not words:
+        return ()
+    from assembler.plan.unset import parse
+
+    return parse(words)
 
 
 def pull_of(text: str) -> Pull:
