@@ -63,8 +63,7 @@ class Probe:
                     limit.cancel()
                 self._threads[0].join(NOTICING)
                 self._threads = [thread for thread in self._threads if thread.is_alive()]
-        for reference in self._references:
-            forget(self._client, reference)
+        forget(self._client)
 
     def _ask(self, limit: _Limit, references: Sequence[Reference]) -> None:
         with suppress(AssemblerError, OSError), self._client.until(limit) as client:

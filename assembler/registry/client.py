@@ -76,9 +76,9 @@ class RegistryClient:
         self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
         """The mirrors that did not answer, or with nothing but failures: they are not asked again."""
-        self.ahead: dict[str, Response] = {}
-        """The answers that opened an upload before there was something to send, by the URLs of
-        repositories. The next upload there takes it out and goes on with it."""
+        self.ahead: dict[str, tuple[Repository, Response]] = {}
+        """Uploads that were opened before there was something to send, by the URLs of repositories:
+        the answers. The next upload there takes one out and goes on with it."""
 
     def __enter__(self) -> RegistryClient:
         return self

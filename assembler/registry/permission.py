@@ -41,22 +41,25 @@ def refusal(client: RegistryClient, reference: Reference) -> RegistryError | Non
     except RegistryError as error:
         return error if _lasts(error) else None
     if answer.status == 202:
-        known = answer.header("location") and client.ahead.setdefault(repository.url, answer)
-        if known and known is not answer:
-            _give_up(client, repository, answer)
+        _keep(client, repository, answer)
         return None
     final = answer.status in _FINAL or (answer.status == 405 and "UNSUPPORTED" in codes(answer))
     return refused(answer, repository, _OPERATION) if final else None
 
 
-def forget(client: RegistryClient, reference: Reference) -> None:
-    """Have the registry forget the upload that `refusal` opened, if nobody took it."""
-    with suppress(RegistryError):  # it was nowhere to be opened
-        endpoint = client.configuration.endpoint(reference)
-        repository = client.repository(endpoint, reference)
-        answer = client.ahead.pop(repository.url, None)
-        if answer is not None:
-            _give_up(client, repository, answer)
+def forget(client: RegistryClient) -> None:
+    """Have registries forget the uploads in `client.ahead`, which nobody went on with."""
+    for url in list(client.ahead):
+        opened = client.ahead.pop(url, None)
+        if opened is not None:
+            _give_up(client, *opened)
+
+
+def _keep(client: RegistryClient, repository: Repository, answer: Response) -> None:
+    """Keep the upload that `answer` opened; one for each repository will do."""
+    opened = repository, answer
+    if answer.header("location") and client.ahead.setdefault(repository.url, opened) is not opened:
+        _give_up(client, repository, answer)
 
 
 def _give_up(client: RegistryClient, repository: Repository, answer: Response) -> None:

@@ -276,7 +276,7 @@ class _Sending:
     def _begin(self) -> None:
         """Open the upload, or take the one that was opened ahead."""
         ahead = self._client.ahead.pop(self._repository.url, None)
-        self._began(self._opened() if ahead is None else ahead)
+        self._began(self._opened() if ahead is None else ahead[1])
         self._ahead = ahead is not None
 
     def _opened(self) -> Response:

@@ -117,7 +117,7 @@ def test_the_upload_that_it_opened_is_gone_on_with_by_the_first_blob(
     assert refusal(client, name_in(faulty)) is None
     for content in (b"one", b"two"):
         send(client, name_in(faulty), content)
-    forget(client, name_in(faulty))
+    forget(client)
     assert [one.method for one in faulty.log] == ["POST", "HEAD", "PUT", "HEAD", "POST", "PUT"]
     assert not faulty.sessions and len(faulty.contents) == 2
 
@@ -130,7 +130,7 @@ def test_an_upload_that_nobody_went_on_with_is_given_up(
     assert refusal(client, name_in(faulty)) is refusal(client, name_in(faulty)) is None
     assert len(faulty.sessions) == 1, "the second is given up at once"
     for _ in range(2):
-        forget(client, name_in(faulty))
+        forget(client)
     assert [one.method for one in faulty.log] == ["POST", "POST", "DELETE", "DELETE"]
     assert not faulty.sessions
 
@@ -141,7 +141,7 @@ def test_a_registry_where_uploads_cannot_be_given_up_is_left_alone(
 ) -> None:
     faulty.on("DELETE", UPLOAD, reply(status))
     assert refusal(client, name_in(faulty)) is None
-    forget(client, name_in(faulty))
+    forget(client)
     assert len(faulty.asked("DELETE")) == 1 and not warned
 
 
