@@ -107,6 +107,8 @@ def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
         snapshotter = None if sandbox is None else sandbox.snapshotter
         spool = stack.enter_context(services.store.scratch())
         apart = None if sandbox is None else sandbox.apart
+        if needed:  # not before the namespace is entered: it may begin threads
+            services.destination.announce()
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}

@@ -169,7 +169,11 @@ class NoMounts:
 
 
 class Destination(Protocol):
-    """Where the image goes, told of its layers while it is being built. Both return at once."""
+    """Where the image goes, told of its layers while it is being built. All return at once."""
+
+    def announce(self) -> None:
+        """An image is to come, behind steps that are run first."""
+        ...
 
     def layer(self, layer: Descriptor) -> None:
         """The image has `layer`, whose blob is in the store or where its base is."""
@@ -182,6 +186,9 @@ class Destination(Protocol):
 
 class Nowhere:
     """For images that only the store keeps."""
+
+    def announce(self) -> None:
+        """Nothing."""
 
     def layer(self, layer: Descriptor) -> None:
         """Nothing."""
