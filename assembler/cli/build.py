@@ -80,7 +80,8 @@ def command(**options: Any) -> int | None:
 
         asked = requested(options["outputs"], options["push"])
         progress = "quiet" if options["quiet"] else options["progress"]
-        sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
+        store = options["store"] or environment.store
+        sink = Stopped(build_sink(progress, environment, store, cancellation))
         names = _names(options["tags"], asked)
         access = options["access"]
         if access.creds and not names:

@@ -67,7 +67,8 @@ def command(
             store=store,
             access=access.creds_to(*hosts),
             archive_limits=archive_limits_of(environment),
-            sink=sink_for(progress, environment),
+            sink=sink_for(progress, environment, "Copying", cancellation),
             cancellation=cancellation,
         ) as builder:
-            click.echo(str(builder.copy(source, wanted, targets)))
+            digest = builder.copy(source, wanted, targets)
+        click.echo(str(digest))

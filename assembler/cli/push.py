@@ -70,7 +70,7 @@ def command(
             store=store,
             access=access.creds_to(*(one.registry for one in references)),
             archive_limits=archive_limits_of(environment),
-            sink=sink_for(progress, environment),
+            sink=sink_for(progress, environment, "Pushing", cancellation),
             cancellation=cancellation,
         ) as builder:
             if wanted is None:
@@ -79,6 +79,7 @@ def command(
                 found = builder.recompressed(find(builder, subject), wanted)
             if isinstance(found, Image):
                 builder.write(found, [builder.registry_output(references)])
-                click.echo(str(found.digest))
+                digest = found.digest
             else:
-                click.echo(str(builder.copy(found, (), targets)))
+                digest = builder.copy(found, (), targets)
+        click.echo(str(digest))
