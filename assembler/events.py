@@ -126,6 +126,7 @@ class Finished:
     """Nothing more will come, whether it went well or not."""
 
     time: float
+    failed: bool = False
 
 
 Event = (

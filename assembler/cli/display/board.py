@@ -21,6 +21,7 @@ from assembler.source import printable
 from assembler.values import field, mutable
 
 if TYPE_CHECKING:
+    from assembler.cli.display.layout import Line
     from assembler.cli.display.output import Kept, Tail
     from assembler.cli.display.transfers import Transfer
 
@@ -47,6 +48,8 @@ class Work:
     moving: dict[str, Transfer] = field(default_factory=dict)
     arrived: list[tuple[str, float]] = field(default_factory=list)
     """Blobs that have come or gone, and in how many seconds."""
+    lines: tuple[int, list[Line]] | None = None
+    """What is shown of it on so many columns, once it has ended."""
     tail: Tail | None = None
     kept: Kept | None = None
 
@@ -58,7 +61,7 @@ class Work:
     def end(self, state: str, time: float, detail: str) -> None:
         """Note that it has."""
         self.state, self.ended, self.detail = state, time, printable(detail)
-        self.waiting, self.tail = "", None
+        self.waiting, self.tail, self.lines = "", None, None
         self.moving.clear()
         if state in (DONE, CACHED):
             self.kept = None

@@ -59,11 +59,13 @@ def present(
     return [_header(board, columns, now, title), *lines]
 
 
-def whole(board: Board, columns: int, now: float, title: str) -> list[Line]:
+def whole(
+    board: Board, columns: int, now: float, title: str, *, failed: bool = False
+) -> list[Line]:
     """All of it, when it is over: a line of each vertex and what is to be said of it."""
     ends = {work.state for work in board.works.values()}
-    end = "FAILED" if ERROR in ends else "CANCELED" if CANCELED in ends else "FINISHED"
-    lines = [_header(board, columns, now, title, end)]
+    badly = "CANCELED" if CANCELED in ends and ERROR not in ends else "FAILED"
+    lines = [_header(board, columns, now, title, badly if failed else "FINISHED")]
     for work in board.works.values():
         lines += [_head(work, columns, now), *_details(work, columns)]
     return lines
@@ -77,9 +79,11 @@ def _header(board: Board, columns: int, now: float, title: str, end: str = "") -
 
 
 def _block(work: Work, columns: int, now: float, output: int) -> _Block:
-    head, details = _head(work, columns, now), _details(work, columns)
     if work.over:
-        return _Block(head, True, work.stage, details, members=[work])
+        if work.lines is None or work.lines[0] != columns:
+            work.lines = columns, [_head(work, columns, now), *_details(work, columns)]
+        return _Block(work.lines[1][0], True, work.stage, work.lines[1][1:], members=[work])
+    head, details = _head(work, columns, now), _details(work, columns)
     moving = [work.waiting] if work.waiting else []
     blobs = [transfer.live() for transfer in work.moving.values()]
     if len(blobs) > _BLOBS:
@@ -120,34 +124,43 @@ def _fit(blocks: list[_Block], room: int, columns: int) -> None:
             if excess > 0 and block.over == over and block.head.style != ERROR:
                 excess -= len(block.details)
                 block.details = []
-    for stage in dict.fromkeys(block.stage for block in blocks):
-        if excess > 0:
-            excess -= _collapse(blocks, {stage}, columns)
+    groups: dict[str, list[_Block]] = {}
+    for block in filter(_folds, blocks):
+        groups.setdefault(block.stage, []).append(block)
+    folded = []
+    for group in groups.values():
+        if excess > 0 and len(group) > 1:
+            folded.append(group)
+            excess -= len(group) - 1
+    _fold(blocks, folded, columns)
     if excess > 0:
         excess -= _trim([block for block in blocks if not block.over], excess)
     if excess > 0:
-        _collapse(blocks, {block.stage for block in blocks}, columns)
+        _fold(blocks, [list(filter(_folds, blocks))], columns)
 
 
-def _collapse(blocks: list[_Block], stages: set[str], columns: int) -> int:
-    """Make those that ended well, of `stages`, one; how many lines that spares."""
-    ended = [
-        block
-        for block in blocks
-        if block.over and block.stage in stages and block.head.style != ERROR
-    ]
-    if len(ended) < 2:
-        return 0
-    members = [work for block in ended for work in block.members]
+def _folds(block: _Block) -> bool:
+    """Whether it may be shown with others: what ended well."""
+    return block.head.style in (DONE, CACHED)
+
+
+def _fold(blocks: list[_Block], groups: Iterable[list[_Block]], columns: int) -> None:
+    """Show each of `groups` of `blocks` as one, in the place of its first."""
+    found = [group for group in groups if len(group) > 1]
+    ones = {id(group[0]): _together(group, columns) for group in found}
+    gone = {id(block) for group in found for block in group[1:]}
+    blocks[:] = [ones.get(id(block), block) for block in blocks if id(block) not in gone]
+
+
+def _together(group: Sequence[_Block], columns: int) -> _Block:
+    members = [work for block in group for work in block.members]
     cached = sum(work.state == CACHED for work in members)
-    stage = f"[{ended[0].stage}] " if len(stages) == 1 and ended[0].stage else ""
-    said = f" => {stage}{len(members)} steps done{f', {cached} cached' if cached else ''}"
+    stages = {block.stage for block in group}
+    stage = "".join(stages) if len(stages) == 1 else ""
+    said = f" => [{stage}] " if stage else " => "
+    said += f"{len(members)} steps done{f', {cached} cached' if cached else ''}"
     taken = max(work.ended for work in members) - min(work.started for work in members)
-    head = Line(row(said, _seconds(taken), columns), DONE)
-    spared = sum(block.rows for block in ended) - 1
-    one, gone = _Block(head, True, ended[0].stage, [], members=members), set(map(id, ended[1:]))
-    blocks[:] = [one if each is ended[0] else each for each in blocks if id(each) not in gone]
-    return spared
+    return _Block(Line(row(said, _seconds(taken), columns), DONE), True, stage, [], members=members)
 
 
 def _trim(blocks: Sequence[_Block], excess: int) -> int:
@@ -170,7 +183,7 @@ def _trim(blocks: Sequence[_Block], excess: int) -> int:
 
 def _first(blocks: Iterable[_Block], room: int, columns: int) -> list[Line]:
     """The most important lines where there is not even one for each that runs."""
-    heads = [block.head for block in blocks if block.head.style == ERROR or not block.over]
+    heads = [block.head for block in blocks if not _folds(block)]
     if len(heads) > room > 1:
         more = Line(cut(f" => … and {len(heads) - room + 1} more", columns), RUNNING)
         return [*heads[: room - 1], more]

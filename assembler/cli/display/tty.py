@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +24,8 @@ class Tty:
     """A sink that draws on `stream` when `draw` is called; at the end what became of each step stays
     there, and the output of those that failed. A stream that is closed under it is written to no more.
 
-    `size` tells the columns and rows, `foreground` whether the terminal is this process' to write to.
-    `title` is what is done: `Building`. The `output` last lines of a step that runs are shown, if
+    `size` tells the columns and rows. Once the process has been in the foreground, which `foreground`
+    tells, nothing is drawn while it is not. `title` is what is done: `Building`. The `output` last lines of a step that runs are shown, if
     `watch` is given them.
     """
 
@@ -52,6 +55,7 @@ class Tty:
         self._above: list[Line] = []
         self._warnings: dict[str, Warned] = {}
         self._closed = False
+        self._ours = False
 
     def __call__(self, event: Event) -> None:
         """Take note of `event`; what was drawn makes room for what stays when it is the last."""
@@ -64,7 +68,7 @@ class Tty:
                 case Requested():
                     self._above.append(Line(f"DEBUG: {printable(event.message)}"))
                 case Finished():
-                    text = self._end(event.time)
+                    text = self._end(event)
                 case _:
                     self._board.take(event)
         if isinstance(event, Finished):
@@ -77,7 +81,9 @@ class Tty:
 
     def draw(self) -> None:
         """Show what is now. Events are taken meanwhile, however slow the terminal is."""
-        if self._closed or not self._foreground():
+        foreground = self._foreground()
+        self._ours = self._ours or foreground
+        if self._closed or foreground < self._ours:
             return
         with self._drawing:
             size = self._size()
@@ -106,13 +112,13 @@ class Tty:
         rows = self._screen.rows
         return "\r\n" * rows + RESTORE if rows else ""
 
-    def _end(self, now: float) -> str:
+    def _end(self, event: Finished) -> str:
         """What stays, see the class; the display begins anew with what comes after."""
         columns, _ = self._size()
         board, self._board = self._board, Board()
         lines = [*self._above]
         if board.works:
-            lines += whole(board, columns - 1, now, self._title)
+            lines += whole(board, columns - 1, event.time, self._title, failed=event.failed)
         text = self._screen.paint(list(map(self._encodable, lines)))
         for work in board.works.values():
             text += "".join(f"{line}\n" for line in _failure(work))
@@ -132,10 +138,28 @@ class Tty:
         if self._closed or not text:
             return
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            _write(self._stream, text)
         except (OSError, ValueError):  # a terminal that hung up
             self._closed = True  # nobody looks any more; the build goes on
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write all of `text`, also where somebody made the terminal, which he shares, non-blocking:
+    streams lose what they could not write then. Raises OSError, ValueError."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # in memory
+        stream.write(text)
+        return
+    stream.flush()
+    rest = memoryview(text.encode(stream.encoding, stream.errors or "backslashreplace"))
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll()
 
 
 def _failure(work: Work) -> Iterator[str]:

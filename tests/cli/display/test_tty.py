@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,9 +76,9 @@ class Shown:
         """The terminal without the line of the shell."""
         return self.terminal.everything.removeprefix(BEFORE)
 
-    def end(self, at: float) -> str:
+    def end(self, at: float, *, failed: bool = False) -> str:
         """What stays."""
-        return self(Finished(at)).screen
+        return self(Finished(at, failed)).screen
 
 
 def picture(text: str) -> str:
@@ -154,7 +156,7 @@ def test_the_output_of_what_failed_stays_in_full_and_of_that_alone() -> None:
     shown.draw()
     shown(VertexFailed("0/1", "", "exit code: 2", 103.5))
     shown(VertexFailed("1/0", "", "", 103.5, cancelled=True))
-    text = shown.end(103.5)
+    text = shown.end(103.5, failed=True)
     assert text.startswith(
         picture("""
         |[+] Building 3.5s (2/6) FAILED
@@ -516,10 +518,52 @@ def test_a_process_that_is_about_to_die_gives_the_terminal_back() -> None:
     assert not shown.terminal.hidden and shown.terminal.wraps
 
 
-def test_nothing_is_drawn_in_the_background_and_all_that_stays_is_told() -> None:
-    shown = Shown(foreground=lambda: False)(*A_BUILD, Warned("mind this", 102.0))
+def test_nothing_is_drawn_when_another_has_the_terminal_now_and_all_that_stays_is_told() -> None:
+    ours = True
+    shown = Shown(foreground=lambda: ours)(*A_BUILD)
+    shown.draw()
+    shown.display.pause()
+    shown._written()
+    ours = False
+    shown(Warned("mind this", 102.0))
     assert shown.draw() == ""
-    assert shown.end(102.0).startswith("WARNING: mind this\n[+] Building 2.0s")
+    assert "\nWARNING: mind this\n[+] Building 2.0s" in shown.end(102.0)
+
+
+def test_what_never_was_in_the_foreground_as_below_timeout_1_is_drawn_all_the_same() -> None:
+    assert Shown(foreground=lambda: False)(*A_BUILD).draw()
+
+
+def test_a_shared_cache_that_failed_is_no_build_that_did() -> None:
+    shown = Shown()(started("import", "importing cache from r.example/a"))
+    shown(VertexFailed("import", "", "connection refused", 101.0), MAKE, done("0/1", 102.0))
+    assert shown.end(102.0) == picture("""
+        |[+] Building 2.0s (1/2) FINISHED
+        | => ERROR importing cache from r.example/a              1.0s
+        | => => connection refused
+        | => [build 3/4] RUN make                                1.0s
+    """)
+
+
+def test_a_terminal_that_somebody_made_non_blocking_gets_all_of_it() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    got = bytearray()
+
+    def read() -> None:
+        while piece := os.read(reader, 1 << 16):
+            got.extend(piece)
+
+    with open(writer, "w", encoding="utf-8") as stream:
+        display = Tty(stream, lambda: (80, 24))
+        for n in range(5000):
+            display(started(f"{n}/0", f"[{n} 1/1] RUN {'x' * 60}"))
+        thread = threading.Thread(target=read)
+        thread.start()
+        display(Finished(101.0))
+    thread.join()
+    os.close(reader)
+    assert got.count(b" => [") == 5000
 
 
 def test_a_terminal_that_hung_up_stops_nothing() -> None:
