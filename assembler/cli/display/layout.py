@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from assembler.cli.display.board import CACHED, CANCELED, DONE, ERROR, RUNNING, Board, Work
 from assembler.cli.display.cells import cut, row
+from assembler.source import printable
 from assembler.values import NamedTuple, field, mutable
 
 HEADER, OUTPUT, WARNING = "HEADER", "OUTPUT", "WARNING"
@@ -85,7 +86,7 @@ def _block(work: Work, columns: int, now: float, output: int) -> _Block:
         return _Block(work.lines[1][0], True, work.stage, work.lines[1][1:], members=[work])
     head, details = _head(work, columns, now), _details(work, columns)
     moving = [work.waiting] if work.waiting else []
-    blobs = [transfer.live() for transfer in work.moving.values()]
+    blobs = [printable(transfer.live()) for transfer in work.moving.values()]
     if len(blobs) > _BLOBS:
         blobs[_BLOBS - 1 :] = [f"… and {len(blobs) - _BLOBS + 1} more"]
     moving += blobs

@@ -13,6 +13,7 @@ from assembler.events import (
     Event,
     Finished,
     Forking,
+    Requested,
     VertexOutput,
     VertexProgress,
     VertexStarted,
@@ -45,7 +46,7 @@ class Live:
         if isinstance(event, VertexStarted | VertexProgress):
             if self._thread is None:
                 self._begin()
-        elif isinstance(event, Warned) and self._thread is None:
+        elif isinstance(event, Warned | Requested) and self._thread is None:
             self._display.draw()
         elif isinstance(event, Finished) and self._before is signal.SIG_DFL:
             signal.signal(signal.SIGTSTP, self._before)

@@ -92,12 +92,7 @@ class Screen:
         return "".join([*parts, "\r", _up(at)]) if parts else ""
 
     def _change(self, old: Line, line: Line) -> str:
-        same = 0
-        if old.style == line.style:
-            for one, other in zip(old.text, line.text, strict=False):
-                if one != other or not one.isascii():
-                    break
-                same += 1
+        same = _same(old.text, line.text) if old.style == line.style else 0
         start = f"\x1b[{same + 1}G" if same else "\r"
         covers = line.text.isascii() and old.text.isascii() and len(line.text) >= len(old.text)
         return start + self._painted(line, same) + ("" if covers else _ERASE)
@@ -106,6 +101,17 @@ class Screen:
         color = self._colors.get(line.style)
         text = line.text[start:]
         return f"\x1b[{color}m{text}\x1b[0m" if color and text else text
+
+
+def _same(old: str, new: str) -> int:
+    """How many characters of both need not be written again. What is not ASCII has columns that are
+    not known for sure, and may be drawn on the character before it."""
+    both = zip(old, new, strict=False)
+    differing = (n for n, (one, other) in enumerate(both) if one != other or not one.isascii())
+    same = next(differing, min(len(old), len(new)))
+    if old[same : same + 1].isascii() and new[same : same + 1].isascii():
+        return same
+    return max(0, same - 1)
 
 
 def _lines(text: str) -> str:

@@ -15,6 +15,7 @@ from assembler.events import (
     Finished,
     Forking,
     Planned,
+    Requested,
     VertexDone,
     VertexOutput,
     VertexStarted,
@@ -75,11 +76,14 @@ def test_who_forks_is_alone_until_work_begins() -> None:
     live(Finished(100.0))
 
 
-def test_a_warning_before_any_work_is_shown_at_once() -> None:
+def test_what_is_said_before_any_work_is_shown_at_once() -> None:
     stream = io.StringIO()
     live = Live(Tty(stream, lambda: SIZE))
     live(Warned("the store is elsewhere", 100.0))
-    assert stream.getvalue() == "WARNING: the store is elsewhere\r\n"
+    live(Requested("GET https://r.example/v2/ 200", 100.0))
+    assert stream.getvalue() == (
+        "WARNING: the store is elsewhere\r\nDEBUG: GET https://r.example/v2/ 200\r\n"
+    )
     live(Finished(100.0))
 
 

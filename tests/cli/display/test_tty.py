@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assembler.cli.display.colors import USUAL, colors
+from assembler.cli.display.layout import present
 from assembler.cli.display.step_logs import StepLogs
 from assembler.cli.display.tty import Tty
 from assembler.events import (
@@ -28,7 +29,7 @@ from assembler.events import (
     VertexWaiting,
     Warned,
 )
-from assembler.source import Source, Span
+from assembler.source import Source, Span, columns_of
 from tests.terminal import Terminal
 
 BEFORE = "$ assemble build .\n"
@@ -628,6 +629,57 @@ def test_hostile_output_never_leaves_its_lines(
     assert text.startswith(f"{before}[+] Buil"[: len(before) + min(later - 2, 8)])
     assert not shown.terminal.hidden and shown.terminal.wraps
     assert shown.terminal.cursor[1] == 0
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 7),
+        st.sampled_from(
+            ["start", "say", "move", "wait", "done", "cached", "fail", "cancel", "warn"]
+        ),
+        st.text("ab日\u0301\x1b\n\r", max_size=20),
+    ),
+    max_size=20,
+)
+
+
+def happening(display: Shown, id: str, what: str, text: str) -> None:
+    """Have that happen to a vertex, if it can."""
+    works, now = display.display._board.works, display.now
+    runs = id in works and not works[id].over
+    if what == "warn":
+        display(Warned(text, now))
+    elif what == "start" and not runs:
+        display(started(id, f"[stage-{int(id) % 3} {id}/9] RUN {text}", now))
+    elif runs and what == "say":
+        display(said(id, text, now))
+    elif runs and what == "move":
+        display(VertexProgress(id, f"sha256:{text}", len(text), 20, now))
+    elif runs and what == "wait":
+        display(VertexWaiting(id, text, now), VertexMissed(id, text[::-1], now))
+    elif runs and what in ("done", "cached"):
+        display(done(id, now, cached=what == "cached", detail=text))
+    elif runs and what in ("fail", "cancel"):
+        display(VertexFailed(id, "", text, now, cancelled=what == "cancel"))
+
+
+@given(EVENTS, st.integers(1, 70), st.integers(1, 15))
+def test_what_is_drawn_by_changes_is_what_is_drawn_anew_and_fits(
+    events: list[tuple[int, str, str]], columns: int, rows: int
+) -> None:
+    shown = Shown(columns, rows)
+    for id, what, text in events:
+        happening(shown, str(id), what, text)
+        shown.draw(shown.now + 0.1)
+        if not shown.display._board.works:
+            continue
+        lines = present(shown.display._board, columns - 1, max(1, rows - 1), shown.now, "Building")
+        assert len(lines) <= max(1, rows - 1)
+        assert all(columns_of(line.text) < columns for line in lines)
+        fresh = Terminal(columns, rows)
+        fresh.write("\r\n".join(line.text for line in lines))
+        row = shown.terminal.cursor[0]
+        assert "\n".join(shown.terminal.screen.split("\n")[row:]) == fresh.screen
 
 
 ONE, TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
