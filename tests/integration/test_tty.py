@@ -129,7 +129,7 @@ def test_a_build_is_drawn_in_place_and_ctrl_c_leaves_what_became_of_it(begin: Be
     assert lines[at + 1 : at + 3] == [" => => # begun", " => => # 20%"]
     session.type(b"\x03")
     status, left = session.end()
-    assert status == 130
+    assert status == 130 and "(2/5) CANCELED\n" in left
     assert " => CANCELED [one 2/2] RUN printf" in left and " => => # " not in left
     assert left.count("[+] Building") == 1 and left.startswith("$ assemble\n[+] Building")
     assert "ERROR: cancelled by SIGINT while running [one 2/2] RUN" in left.replace("\n", "")
@@ -159,6 +159,15 @@ def test_a_build_that_is_stopped_gives_the_terminal_back_and_takes_it_again(begi
     session.type(b"\x03")
     status, left = session.end()
     assert status == 130 and left.count(" => CANCELED [one 2/2]") == 1
+
+
+def test_who_cannot_wait_has_the_terminal_back_too(begin: Begin) -> None:
+    session = running(begin)
+    while session.process.poll() is None:
+        session.process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    status, left = session.end()
+    assert status in (130, -signal.SIGINT), left
 
 
 def test_a_terminal_that_hangs_up_ends_the_build(begin: Begin) -> None:

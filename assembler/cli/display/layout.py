@@ -107,7 +107,7 @@ def _head(work: Work, columns: int, now: float) -> Line:
 
 def _details(work: Work, columns: int) -> list[Line]:
     style = work.state
-    lines = [_below(work.reason, columns, style)] if work.reason else []
+    lines = [_below(f"why: {work.reason}", columns, style)] if work.reason else []
     lines += [_below(text, columns, style, _seconds(taken)) for text, taken in work.arrived]
     return [*lines, _below(work.detail, columns, style)] if work.detail else lines
 

@@ -42,7 +42,11 @@ class Live:
         """Pass `event` on. See `events.Forking`."""
         if isinstance(event, Forking | Finished):
             self._end()
-        self._display(event)
+        try:
+            self._display(event)
+        finally:
+            if isinstance(event, Finished):
+                self.restore()  # whatever became of that
         if isinstance(event, VertexStarted | VertexProgress):
             if self._thread is None:
                 self._begin()
@@ -85,7 +89,7 @@ class Live:
             _stop()
 
     def restore(self) -> None:
-        """Give the terminal back at once: the process is about to die. For a signal handler."""
+        """Give the terminal back at once, if it was not yet. For a signal handler, too."""
         if text := self._display.restoring:
             with suppress(OSError):
                 os.write(2, text.encode())

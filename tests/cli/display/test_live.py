@@ -142,3 +142,19 @@ def test_signals_are_not_for_the_thread() -> None:
     assert drawn.wait(60)
     live(Finished(100.0))
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP} <= masks[0]
+
+
+def test_the_terminal_is_given_back_though_the_end_goes_wrong(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    size = [SIZE]
+    display = Tty(io.StringIO(), lambda: size[0])
+    live = Live(display)
+    live(RUN)
+    live(Forking(100.0))
+    display.draw()
+    size.clear()
+    with pytest.raises(IndexError):
+        live(Finished(101.0))
+    assert capfd.readouterr().err == "\r\n\r\n\x1b[?7h\x1b[?25h"
+    signal.signal(signal.SIGTSTP, signal.SIG_DFL)

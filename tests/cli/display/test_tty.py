@@ -436,13 +436,13 @@ def test_a_step_says_why_it_runs_and_whom_it_waits_for() -> None:
     assert shown.screen == picture("""
         |[+] Building 0.0s (0/1)
         | => [build 3/4] RUN make                     0.0s
-        | => => src/app.py changed\\x1b (and 2 more)
+        | => => why: src/app.py changed\\x1b (and 2 more)
         | => => waiting for process 4711
     """)
     shown(said("0/1", "cc\n"), done("0/1", 102.0))
     assert shown.end(102.0).splitlines()[1:] == [
         " => [build 3/4] RUN make                     1.0s",
-        " => => src/app.py changed\\x1b (and 2 more)",
+        " => => why: src/app.py changed\\x1b (and 2 more)",
     ]
 
 
