@@ -87,8 +87,8 @@ def _block(work: Work, columns: int, now: float, output: int) -> _Block:
     head, details = _head(work, columns, now), _details(work, columns)
     moving = [work.waiting] if work.waiting else []
     blobs = [printable(transfer.live()) for transfer in work.moving.values()]
-    if len(blobs) > _BLOBS:
-        blobs[_BLOBS - 1 :] = [f"… and {len(blobs) - _BLOBS + 1} more"]
+    if len(blobs) > _BLOBS:  # what comes first goes first where there is less room
+        blobs = [f"… {len(blobs) - _BLOBS + 1} others", *blobs[: _BLOBS - 1]]
     moving += blobs
     lines = [_below(text, columns, RUNNING) for text in moving]
     if work.tail is not None and output:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from contextlib import suppress
@@ -89,8 +90,12 @@ class Live:
             _stop()
 
     def restore(self) -> None:
-        """Give the terminal back at once, if it was not yet. For a signal handler, too."""
-        if text := self._display.restoring:
+        """Give the terminal back at once, if it was not yet. For a signal handler, too: it does not
+        wait for a terminal that takes nothing."""
+        text = self._display.restoring
+        ready = select.poll()
+        ready.register(2, select.POLLOUT)
+        if text and ready.poll(0):
             with suppress(OSError):
                 os.write(2, text.encode())
 

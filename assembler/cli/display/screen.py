@@ -37,18 +37,17 @@ class Screen:
         before them; empty where nothing changed."""
         before = "" if self._rows else _HIDE
         if above or size != self._size:
-            before += self._cleared(resized=size != self._size) + _lines(above)
-            self._size = size
+            before += self._cleared(size) + _lines(above)
         text = self._room(len(lines)) + self._changes(lines)
         self._shown = lines
         if text:
             text = _NO_WRAP + text + _WRAP
         return before + text
 
-    def leave(self, text: str = "") -> str:
+    def leave(self, size: tuple[int, int], text: str = "") -> str:
         """What puts `text` in the place of the lines, and the cursor below it."""
         drawn = self._rows > 0
-        return self._cleared() + _lines(text) + (RESTORE if drawn else "")
+        return self._cleared(size) + _lines(text) + (RESTORE if drawn else "")
 
     def below(self) -> str:
         """What leaves the lines where they are, and puts the cursor below them."""
@@ -62,8 +61,9 @@ class Screen:
         """Lines as text that stays."""
         return "".join(f"{self._painted(line, 0)}\n" for line in lines)
 
-    def _cleared(self, *, resized: bool = False) -> str:
+    def _cleared(self, size: tuple[int, int]) -> str:
         rows, self._shown, self._rows = self._rows, (), 0
+        resized, self._size = size != self._size, size
         if not rows:
             return ""
         if resized:  # nobody knows what rows they take now; nothing is below them

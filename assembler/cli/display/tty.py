@@ -25,8 +25,8 @@ class Tty:
     there, and the output of those that failed. A stream that is closed under it is written to no more.
 
     `size` tells the columns and rows. Once the process has been in the foreground, which `foreground`
-    tells, nothing is drawn while it is not. `title` is what is done: `Building`. The `output` last lines of a step that runs are shown, if
-    `watch` is given them.
+    tells, nothing is drawn while it is not. `title` is what is done: `Building`. The `output` last
+    lines of a step that runs are shown, if `watch` is given them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Tty:
         """Show what is now. Events are taken meanwhile, however slow the terminal is."""
         foreground = self._foreground()
         self._ours = self._ours or foreground
-        if self._closed or foreground < self._ours:
+        if self._closed or (self._ours and not foreground):
             return
         with self._drawing:
             size = self._size()
@@ -96,15 +96,17 @@ class Tty:
         above = self._screen.paint(self._above)
         self._above.clear()
         if not self._board.works:
-            return self._screen.leave(above)
+            return self._screen.leave(size, above)
         now, room = self._clock(), max(1, rows - 1)
         lines = present(self._board, columns - 1, room, now, self._title, self._output)
         return self._screen.draw(list(map(self._encodable, lines)), size, above)
 
     def pause(self) -> None:
         """Leave the terminal to others for now; the next drawing is made below of what they wrote."""
-        with self._drawing, self._lock:
-            self._emit(self._screen.below())
+        with self._drawing:
+            with self._lock:
+                text = self._screen.below()
+            self._emit(text)
 
     @property
     def restoring(self) -> str:
@@ -114,7 +116,7 @@ class Tty:
 
     def _end(self, event: Finished) -> str:
         """What stays, see the class; the display begins anew with what comes after."""
-        columns, _ = self._size()
+        size = columns, _ = self._size()
         board, self._board = self._board, Board()
         lines = [*self._above]
         if board.works:
@@ -125,7 +127,7 @@ class Tty:
         text += summary(self._warnings.values(), expand=self._expand)
         self._above.clear()
         self._warnings.clear()
-        return self._screen.leave(text)
+        return self._screen.leave(size, text)
 
     def _encodable(self, line: Line) -> Line:
         """`line` as the terminal gets it: what its characters are written as has a width, too."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -158,3 +160,24 @@ def test_the_terminal_is_given_back_though_the_end_goes_wrong(
         live(Finished(101.0))
     assert capfd.readouterr().err == "\r\n\r\n\x1b[?7h\x1b[?25h"
     signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+
+def test_giving_back_a_terminal_that_takes_nothing_is_not_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    display = Tty(io.StringIO(), lambda: SIZE)
+    display(RUN)
+    display.draw()
+    live, before = Live(display), os.dup(2)
+    try:
+        os.dup2(writer, 2)
+        live.restore()
+    finally:
+        os.dup2(before, 2)
+        live(Finished(100.0))
+    for descriptor in (reader, writer, before):
+        os.close(descriptor)

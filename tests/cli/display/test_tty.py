@@ -389,7 +389,7 @@ def test_a_terminal_that_is_resized_is_drawn_anew_where_it_was(columns: int, row
     fresh.draw(104.3)
     assert shown.terminal.everything == fresh.terminal.everything
     shown.terminal.resize(60, 24)
-    assert shown.end(105.0).startswith("one\ntwo\n[+] Building")
+    assert shown.end(105.0) == build(Shown(60, 24, before="one\ntwo\n")).end(105.0)
 
 
 def test_text_that_stays_goes_above_what_moves() -> None:
@@ -707,12 +707,14 @@ def test_blobs_on_their_way_are_below_their_work_and_stay_when_they_have_come() 
 
 
 def test_many_blobs_are_summed_up() -> None:
-    blobs = [VertexProgress("push", f"sha256:{n:064}", 1, 9, 100.0) for n in range(20)]
+    blobs = [VertexProgress("push", f"sha256:{n:064}", n, 99, 100.0) for n in range(20)]
     shown = Shown(40)(*blobs)
     shown.draw()
-    assert shown.screen.splitlines()[2:] == [
-        *[" => => sha256:000000000000 1B / 9B"] * 7, " => => … and 13 more"
-    ]  # fmt: skip
+    seven = [f" => => sha256:000000000000 {n}B / 99B" for n in range(7)]
+    assert shown.screen.splitlines()[2:] == [" => => … 13 others", *seven]
+    shown.terminal.resize(40, 5)
+    shown.draw()
+    assert shown.terminal.screen.splitlines()[-2:] == seven[-2:]
 
 
 @pytest.mark.parametrize("asked", [0, 1, 20])
