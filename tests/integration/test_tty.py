@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_cached import HEAVY, WATCHED
+from tests.integration.test_cancel import leftovers, processes, soon
 from tests.terminal import Terminal
 
 pytestmark = pytest.mark.integration
@@ -161,13 +162,14 @@ def test_a_build_that_is_stopped_gives_the_terminal_back_and_takes_it_again(begi
     assert status == 130 and left.count(" => CANCELED [one 2/2]") == 1
 
 
-def test_who_cannot_wait_has_the_terminal_back_too(begin: Begin) -> None:
+def test_CN03_a_third_signal_leaves_the_terminal_as_it_was(begin: Begin, tmp_path: Path) -> None:
     session = running(begin)
-    while session.process.poll() is None:
-        session.process.send_signal(signal.SIGINT)
-        time.sleep(0.001)
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
+        session.process.send_signal(number)
     status, left = session.end()
-    assert status in (130, -signal.SIGINT), left
+    assert status < 0, left
+    assert soon(lambda: leftovers(tmp_path / "store") == [])
+    assert soon(lambda: processes(str(tmp_path / "store")) == [])
 
 
 def test_a_terminal_that_hangs_up_ends_the_build(begin: Begin) -> None:
