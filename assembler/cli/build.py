@@ -131,7 +131,8 @@ def command(**options: Any) -> int | None:
         if budget != Budget() and not imaged(asked):
             raise UsageError("--max-size and --max-layers are for images, and none is made")
         progress = "quiet" if options["quiet"] else options["progress"]
-        sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
+        store = options["store"] or environment.store
+        sink = Stopped(build_sink(progress, environment, store, cancellation))
         names = _names(options["tags"], asked)
         access = options["access"]
         targets = (one.attributes.targets(names) for one in asked if one.attributes.push)
