@@ -23,6 +23,7 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Event, Sink, VertexProgress, Warned, discard
+from assembler.images import host_platform
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
@@ -182,6 +183,7 @@ class Builder:
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
+        self._check_programs(plan, services)
         built = execute(plan, services)
         self._ledger.image = self._ledger.image or str(built.digest)
         return built
@@ -222,6 +224,17 @@ class Builder:
         published = PublishedLayers(self.store.layers_directory)
         require_cached(plan, services, published, Unfetched())
 
+    def _check_programs(self, plan: Plan, services: Services) -> None:
+        """See `engine.emulation.check`; a build for this host's own platform does not import it."""
+        if not _foreign(plan):
+            return
+        from assembler.engine.emulation import check
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        check(plan, services, published, Unfetched(), lambda: self._sandboxes.enter_for_files())
+
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
         from assembler.engine.recompression import Recompression
@@ -248,7 +261,13 @@ class Builder:
         self.store.look_only()
         ledger = Ledger(lambda: self._earlier(request, (), place))
         services = replace(self.services(request), remote=Unfetched(), ledger=ledger)
-        return forecast(plan, services, PublishedLayers(self.store.layers_directory))
+        found = forecast(plan, services, PublishedLayers(self.store.layers_directory))
+        if _foreign(plan):
+            from assembler.engine.emulation import foreseen
+
+            for warned in foreseen(plan, found, services):
+                self._sink(warned)
+        return found
 
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
@@ -454,3 +473,11 @@ class Builder:
             agents = Agents(self._given_agents, self._environment.get("PATH"))
             self._started_agents = self._stack.enter_context(agents)
         return self._started_agents
+
+
+def _foreign(plan: Plan) -> bool:
+    """Whether anything of `plan` is said to be for another architecture than this host's."""
+    platforms = {stage.platform for stage in plan.stages}
+    platforms |= {image.config.platform for image in plan.images.values()}
+    own = host_platform().architecture
+    return any(platform.architecture != own for platform in platforms)

@@ -10,13 +10,15 @@ from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
 from assembler.errors import ProcessFailed, StepError
 from assembler.plan.steps import Limit, Run
-from assembler.runtime.base import HOSTNAME, Process
+from assembler.runtime.base import HOSTNAME, Process, Root
 from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
 
 _KILLED = 137  # 128 + SIGKILL
+_NOT_EXECUTED = (1, 126, 127)  # of containers, and of shells, when a program is no use
+_REMEMBERED = 4096  # bytes of output
 
 
 def execute(
@@ -37,10 +39,9 @@ def execute(
     """
     with sandbox.snapshotter.prepare(id, lowers) as root, sandbox.groups.step() as group:
         process = _process(step, services, mounted, sandbox.limits, group.groups, more)
+        said = _Tail(output)
         try:
-            status = sandbox.runtime.run(
-                process, root, mounted.mounts, output, services.cancellation
-            )
+            status = sandbox.runtime.run(process, root, mounted.mounts, said, services.cancellation)
         except StepError as error:  # a user, a limit or a hook of this step
             error.place_at(step.span)
             error.hint = error.hint or group.shortage(killed=True)
@@ -51,7 +52,9 @@ def execute(
                 f"exit code: {status}",
                 status,
                 step.span,
-                hint=group.shortage(status == _KILLED) or _full(root.upper),
+                hint=group.shortage(status == _KILLED)
+                or _full(root.upper)
+                or _unexecuted(status, step, root, said, services),
             )
 
 
@@ -82,6 +85,32 @@ def _process(
         cgroups=cgroups,
         more=more,
     )
+
+
+def _unexecuted(status: int, step: Run, root: Root, said: _Tail, services: Services) -> str:
+    """A hint when the step failed because a program could not be executed."""
+    if status not in _NOT_EXECUTED:
+        return ""
+    from assembler.engine.refusals import refusal
+
+    return refusal(status, step, root, said.text, services.host())
+
+
+class _Tail:
+    """The end of what a step says, on its way to `output`."""
+
+    def __init__(self, output: Callable[[bytes], None]) -> None:
+        self._output = output
+        self._said = b""
+
+    def __call__(self, piece: bytes) -> None:
+        self._said = (self._said + piece[-_REMEMBERED:])[-_REMEMBERED:]
+        self._output(piece)
+
+    @property
+    def text(self) -> str:
+        """What it was."""
+        return self._said.decode("utf-8", "surrogateescape")
 
 
 def _full(path: str) -> str:
