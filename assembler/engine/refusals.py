@@ -9,6 +9,7 @@ that a shell complained of.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,7 +40,7 @@ def refusal(status: int, step: Run, root: Root, said: str, host: Host) -> str:
     found = _refused(Programs(before, step, host), step.argv[0])
     if found is None and status != _OF_CONTAINERS and complaints:
         programs = Programs(MergedTree(layers), step, host)
-        named = (_refused(programs, name) for name in _named(complaints[-1]))
+        named = (_refused(programs, name) for name in _named(complaints[-1], step))
         found = next((one for one in named if one and _is_told(one, status)), None)
     return "" if found is None else f"{found.reason}; {found.remedy}"
 
@@ -58,9 +59,12 @@ def _refused(programs: Programs, name: str) -> Refused | None:
     return None
 
 
-def _named(complaint: str) -> Iterator[str]:
-    """What may be the name of a program in what a shell said."""
+def _named(complaint: str, step: Run) -> Iterator[str]:
+    """What may be the name of a program in what the shell of `step` said, but its own."""
+    shell = posixpath.basename(step.argv[0])
     for word in complaint.split(": "):
         word = word.strip(" \t\r'\"`‘’")
-        if word and len(word) <= _LONGEST and "\0" not in word and not _COMPLAINT.search(word):
+        if not word or len(word) > _LONGEST or "\0" in word or _COMPLAINT.search(word):
+            continue
+        if posixpath.basename(word) != shell:
             yield word
