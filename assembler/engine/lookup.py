@@ -171,16 +171,17 @@ def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snap
 def demanded(
     plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation
 ) -> frozenset[int]:
-    """The stages whose content is needed to write the target; empty when all of it is packed.
+    """The stages whose content is needed to write the target, and those that are required; none when
+    all of the target is packed, and all that is required known to have succeeded.
 
     A stage is needed when something above it must execute, when files are taken out of it, or
     when one of its own layers is in no packed form yet.
     """
     target = known[plan.target]
-    if target.complete and all(realisation.packed(change) for change in target.snapshot):
-        return frozenset()
     needed: set[int] = set()
-    pending = [plan.target]
+    pending = list(untried(plan, known))
+    if not target.complete or not all(realisation.packed(change) for change in target.snapshot):
+        pending.append(plan.target)
     while pending:
         index = pending.pop()
         if index in needed:
@@ -188,6 +189,11 @@ def demanded(
         needed.add(index)
         pending += _sources_of_missing(plan, known[index], realisation)
     return frozenset(needed)
+
+
+def untried(plan: Plan, known: Mapping[int, KnownStage]) -> list[int]:
+    """The required stages that are not known to succeed. What they made may be gone."""
+    return [index for index in plan.required if not known[index].complete]
 
 
 def missing(known: KnownStage, realisation: Realisation) -> list[Step]:
