@@ -50,9 +50,12 @@ class Programs:
     seen: set[str] = field(default_factory=set)
 
     def lookup(self, path: str) -> Entry | None:
-        """See `layer.tree.Lookup`."""
+        """See `layer.tree.Lookup`. What no file system can have as a path is nowhere."""
         self.seen.add(path)
-        return self.tree.lookup(path)
+        try:
+            return self.tree.lookup(path)
+        except ValueError:
+            return None
 
     def paths(self, name: str) -> list[str]:
         """Where a program `name` is looked for, absolute."""

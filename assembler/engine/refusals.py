@@ -22,7 +22,7 @@ from assembler.plan.steps import Run
 from assembler.runtime.base import Root
 
 _DENIED, _MISSING, _OF_CONTAINERS = 126, 127, 1  # exit statuses
-_LONGEST = 4096  # characters of a path
+_WORDS = 32  # of a complaint that are looked at
 _COMPLAINT = re.compile(
     r"not found|no such file or directory|exec format error|permission denied|cannot execute|bad interpreter",
     re.IGNORECASE,
@@ -62,9 +62,9 @@ def _refused(programs: Programs, name: str) -> Refused | None:
 def _named(complaint: str, step: Run) -> Iterator[str]:
     """What may be the name of a program in what the shell of `step` said, but its own."""
     shell = posixpath.basename(step.argv[0])
-    for word in complaint.split(": "):
+    for word in complaint.split(": ", _WORDS):
         word = word.strip(" \t\r'\"`‘’")
-        if not word or len(word) > _LONGEST or "\0" in word or _COMPLAINT.search(word):
+        if not word or _COMPLAINT.search(word):
             continue
         if posixpath.basename(word) != shell:
             yield word

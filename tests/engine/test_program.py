@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from assembler.engine.program import Programs, Refused
 from assembler.errors import StepError
 from assembler.layer.changeset import Entry
+from assembler.layer.tree import DirectoryTree
 from assembler.linux.binfmt import Emulator
 from assembler.linux.elf import program_for
 from assembler.linux.emulators import Host
@@ -184,3 +187,14 @@ def test_what_a_mount_hides_is_not_told_by_the_tree() -> None:
     assert programs(given, mount).foreign("/opt/bin/x") is None
     assert programs(given, mount).refused("/y") is None
     assert programs(given).foreign("/opt/bin/x")
+
+
+@pytest.mark.parametrize(
+    "name", ["/bin/\0", "/\ud800", "/" + "x" * 300, "/" + "d/" * 3000, "", "/", "."]
+)
+def test_what_no_file_can_be_called_is_not_there(name: str, tmp_path: Path) -> None:
+    step = programs([]).step
+    found = Programs(DirectoryTree(str(tmp_path)), step, host())
+    for path in found.paths(name):
+        with suppress(OSError):
+            assert found.foreign(path) is None and found.refused(path) is None
