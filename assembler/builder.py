@@ -225,8 +225,8 @@ class Builder:
         require_cached(plan, services, published, Unfetched())
 
     def _check_programs(self, plan: Plan, services: Services) -> None:
-        """See `engine.emulation.check`; a build for this host's own platform does not import it."""
-        if not _foreign(plan):
+        """See `engine.emulation.check`, which is imported where this host does not execute all."""
+        if not _foreign(plan, services):
             return
         from assembler.engine.emulation import check
         from assembler.remotes import Unfetched
@@ -262,7 +262,7 @@ class Builder:
         ledger = Ledger(lambda: self._earlier(request, (), place))
         services = replace(self.services(request), remote=Unfetched(), ledger=ledger)
         found = forecast(plan, services, PublishedLayers(self.store.layers_directory))
-        if _foreign(plan):
+        if _foreign(plan, services):
             from assembler.engine.emulation import foreseen
 
             for warned in foreseen(plan, found, services):
@@ -475,9 +475,9 @@ class Builder:
         return self._started_agents
 
 
-def _foreign(plan: Plan) -> bool:
-    """Whether anything of `plan` is said to be for another architecture than this host's."""
+def _foreign(plan: Plan, services: Services) -> bool:
+    """Whether anything of `plan` is said to be for an architecture that this host does not execute."""
     platforms = {stage.platform for stage in plan.stages}
     platforms |= {image.config.platform for image in plan.images.values()}
-    own = host_platform().architecture
-    return any(platform.architecture != own for platform in platforms)
+    others = {one.architecture for one in platforms} - {host_platform().architecture}
+    return bool(others) and not all(map(services.host().executes, others))
