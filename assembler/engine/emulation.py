@@ -62,7 +62,7 @@ def check(
         ahead = look_ahead(plan, services, snapshotter)
         realisation = Realisation(services, snapshotter, plan.epoch, spool)
         doubtful = []
-        for one in _next_runs(suspects, ahead):
+        for one in _next_runs(plan, suspects, ahead):
             if one.sure:
                 enter()
                 reason = _refusal(one, ahead, realisation, host)
@@ -78,7 +78,7 @@ def check(
 def foreseen(plan: Plan, forecast: Forecast, services: Services) -> Iterator[Warned]:
     """What a forecast tells of stages whose RUNs this host may not execute; nothing is looked at."""
     host = services.host()
-    for one in _next_runs(foreign_stages(plan, host), forecast):
+    for one in _next_runs(plan, foreign_stages(plan, host), forecast):
         yield _warned(plan, one, services, host)
 
 
@@ -125,12 +125,15 @@ def _platforms(plan: Plan, stage: PlannedStage) -> Iterator[Platform]:
         yield image.config.platform
 
 
-def _next_runs(stages: list[PlannedStage], told: Ahead | Forecast) -> Iterator[_Next]:
+def _next_runs(plan: Plan, stages: list[PlannedStage], told: Ahead | Forecast) -> Iterator[_Next]:
+    steps = (step for stage in plan.stages for step in stage.steps)
+    # It may register an emulator in the binfmt_misc of the build's own namespace.
+    registers = any(isinstance(step, Run) and step.security == "insecure" for step in steps)
     for stage in stages:
         for number, step in enumerate(stage.steps):
             fate = told.fates[stage.index, number]
             if isinstance(step, Run) and fate in (Fate.RUN, Fate.PENDING):
-                yield _Next(stage, number, step, fate is Fate.RUN)
+                yield _Next(stage, number, step, fate is Fate.RUN and not registers)
                 break
 
 

@@ -115,8 +115,8 @@ class Programs:
     def _refused_elf(self, path: str, elf: Elf, head: bytes, needs: str) -> Refused | None:
         reason = self.host.refusal(head, path, self._has)
         if reason:
-            reason = f"{path} is a program for {elf.platform}, this host is {self.host.platform}: {reason}"
-            return Refused(reason, remedy(elf.architecture))
+            for_what = f"{path} is a program for {elf.platform}, this host is {self.host.platform}"
+            return Refused(f"{for_what}: {reason}", remedy(elf.architecture))
         own = elf.architecture in (self.host.architecture, "386")
         if own and needs and not self._has(needs):
             return Refused(
@@ -132,7 +132,8 @@ class Programs:
             return Refused(
                 f"the first line of {path} ends with CR LF, as on Windows, so that the name of its"
                 " interpreter ends with a carriage return",
-                f"save it with LF (git: `* text=auto eol=lf` in .gitattributes), or RUN sed -i 's/\\r$//' {path}",
+                "save it with LF (git: `* text=auto eol=lf` in .gitattributes), or"
+                f" RUN sed -i 's/\\r$//' {path}",
             )
         place = posixpath.join(self.step.cwd, name)
         entry = self.file(place)

@@ -24,7 +24,8 @@ from assembler.runtime.base import Root
 _DENIED, _MISSING, _OF_CONTAINERS = 126, 127, 1  # exit statuses
 _WORDS = 32  # of a complaint that are looked at
 _COMPLAINT = re.compile(
-    r"not found|no such file or directory|exec format error|permission denied|cannot execute|bad interpreter",
+    "not found|no such file or directory|exec format error|permission denied|cannot execute"
+    "|bad interpreter",
     re.IGNORECASE,
 )
 

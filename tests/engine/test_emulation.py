@@ -62,6 +62,7 @@ class Yard(Workshop):
         asked = PlanRequest(
             dockerfile=parse(Source("Dockerfile", text)), platform=platform,
             build_platform=LINUX, epoch=self.epoch, no_cache=frozenset("*" if no_cache else ""),
+            allow=frozenset(("security.insecure",)),
         )  # fmt: skip
         found = {
             need.key: self.images[need.image.split("/")[-1].split(":")[0]]
@@ -146,10 +147,11 @@ def test_N15_other_steps_do_not_hide_it(yard: Yard, text: str) -> None:
         "FROM scratch\nCOPY own /bin/sh\n" + RUN,
         "FROM arm\nRUN --mount=type=bind,target=/bin " + RUN[4:],
         "FROM arm\nCOPY own /opt/sh\n" + RUN.replace("/bin/sh", "sh"),
+        "FROM arm\nRUN --security=insecure " + RUN[4:],
         "FROM arm\nRUN <<EOF\n#!/bin/sh\nEOF\n",
     ],
     ids=["over it", "over all", "beside it", "maybe through a link", "all of it", "mounted over",
-         "before it in PATH", "a script of its own"],
+         "before it in PATH", "privileged", "a script of its own"],
 )  # fmt: skip
 def test_N15_what_may_be_another_program_by_then_is_a_warning(yard: Yard, text: str) -> None:
     (said,) = yard.told(text, no_cache=True)
