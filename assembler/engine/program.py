@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from assembler.layer.changeset import Entry, Kind
+from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.reading import as_file
 from assembler.layer.tree import Lookup, resolve
 from assembler.linux.beneath import Openings
@@ -68,8 +68,18 @@ class Programs:
         """The file at `path`, links followed; None for anything else, and where the step sees what is
         not in the tree. Raises StepError for links without an end, OSError."""
         place = resolve(self, path)
+        if (script := self._script(place)) is not None:
+            return script
         entry = None if self._hidden(place) else self.lookup(place)
         return entry if entry is not None and entry.kind is Kind.FILE else None
+
+    def _script(self, place: str) -> Entry | None:
+        """The here-document of the step that is shown at `place`."""
+        for name, text in self.step.scripts:
+            if place == f"dev/pipes/{name}":
+                source = InlineBytes(text.encode("utf-8", "surrogateescape"))
+                return Entry(place, Kind.FILE, mode=0o755, source=source)
+        return None
 
     def foreign(self, path: str) -> str | None:
         """Why the program at `path` is sure to be refused for the architecture it is for; empty where
@@ -129,11 +139,12 @@ class Programs:
     def _refused_script(self, path: str, head: bytes, depth: int) -> Refused | None:
         name, carriage = _interpreter(head)
         if carriage:
+            own = path.startswith("/dev/pipes/")
+            mended = "the Dockerfile" if own else f"{path} (or RUN sed -i 's/\\r$//' {path})"
             return Refused(
                 f"the first line of {path} ends with CR LF, as on Windows, so that the name of its"
                 " interpreter ends with a carriage return",
-                "save it with LF (git: `* text=auto eol=lf` in .gitattributes), or"
-                f" RUN sed -i 's/\\r$//' {path}",
+                f"save {mended} with LF; git does by `* text=auto eol=lf` in .gitattributes",
             )
         place = posixpath.join(self.step.cwd, name)
         entry = self.file(place)

@@ -128,9 +128,10 @@ def test_N15_what_is_sure_to_fail_is_refused_at_its_line(yard: Yard) -> None:
         "FROM --platform=linux/amd64 arm\n" + RUN,
         "FROM own AS a\n" + RUN + "FROM arm\n" + RUN,
         "FROM arm\nRUN --mount=type=cache,target=/c " + RUN[4:],
+        "FROM arm\nRUN <<EOF\n#!/bin/sh\nEOF\n",
     ],
     ids=["copy beside", "copy of an image", "by PATH", "two stages", "only the image says so",
-         "after another stage", "mount beside"],
+         "after another stage", "mount beside", "by a script of its own"],
 )  # fmt: skip
 def test_N15_other_steps_do_not_hide_it(yard: Yard, text: str) -> None:
     yard.runtime.ran.clear()
@@ -148,10 +149,9 @@ def test_N15_other_steps_do_not_hide_it(yard: Yard, text: str) -> None:
         "FROM arm\nRUN --mount=type=bind,target=/bin " + RUN[4:],
         "FROM arm\nCOPY own /opt/sh\n" + RUN.replace("/bin/sh", "sh"),
         "FROM arm\nRUN --security=insecure " + RUN[4:],
-        "FROM arm\nRUN <<EOF\n#!/bin/sh\nEOF\n",
     ],
     ids=["over it", "over all", "beside it", "maybe through a link", "all of it", "mounted over",
-         "before it in PATH", "privileged", "a script of its own"],
+         "before it in PATH", "privileged"],
 )  # fmt: skip
 def test_N15_what_may_be_another_program_by_then_is_a_warning(yard: Yard, text: str) -> None:
     (said,) = yard.told(text, no_cache=True)

@@ -122,6 +122,8 @@ def test_the_loader_of_an_emulated_program_is_the_emulators_matter() -> None:
 def test_a_line_that_ends_as_on_windows_is_told_as_such() -> None:
     for line in (b"#!/bin/sh\r\n", b"#!/usr/bin/env bash\r\n"):
         assert "ends with CR LF" in reason(line + b"echo\r\n", program("bin/sh", NATIVE))
+        found = refused(line)
+        assert found is not None and "RUN sed -i 's/\\r$//' /bin/x" in found.remedy
     assert reason(b"#!/bin/sh\necho\r\n", program("bin/sh", NATIVE)) == ""
 
 
@@ -198,3 +200,17 @@ def test_what_no_file_can_be_called_is_not_there(name: str, tmp_path: Path) -> N
     for path in found.paths(name):
         with suppress(OSError):
             assert found.foreign(path) is None and found.refused(path) is None
+
+
+def test_H9_a_script_of_the_step_is_shown_where_the_tree_has_nothing() -> None:
+    texts = (("EOF", "#!/usr/bin/perl\n"), ("OK", "#!/bin/sh\n"), ("CR", "#!/bin/sh\r\n"))
+    step = replace(programs([]).step, scripts=texts)
+    found = Programs(tree_of([program("bin/sh", NATIVE)]), step, host())
+    refused = found.refused("/dev/pipes/EOF")
+    assert refused is not None
+    assert refused.reason == (
+        "/dev/pipes/EOF is for the interpreter /usr/bin/perl, which the stage does not have"
+    )
+    ended = found.refused("/dev/pipes/CR")
+    assert ended is not None and ended.remedy.startswith("save the Dockerfile with LF")
+    assert found.refused("/dev/pipes/OK") is None and found.refused("/dev/pipes/other") is None
