@@ -327,8 +327,11 @@ def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def annotations_of(words: tuple[str, ...], platform: Platform) -> Annotations:
-    """`[TYPE[[PLATFORM]],…:]KEY=VALUE` (rule Y8); what is for another platform is left out.
+def annotations_of(
+    words: tuple[str, ...], platform: Platform, option: str = "--annotation"
+) -> Annotations:
+    """`[TYPE[[PLATFORM]],…:]KEY=VALUE` (rule Y8) of `option`; what is for another platform is left
+    out.
 
     Raises UsageError for another form, and for a type that nothing here carries.
     """
@@ -341,12 +344,12 @@ def annotations_of(words: tuple[str, ...], platform: Platform) -> Annotations:
         kinds, key = (kinds, key) if colon else ("manifest", head)
         if not equals or not key:
             raise UsageError(
-                f"invalid --annotation {word!r}, expected key=value", hint="--annotation KEY=VALUE"
+                f"invalid {option} {word!r}, expected key=value", hint="--annotation KEY=VALUE"
             )
         if word != word.encode("utf-8", "replace").decode():
-            raise UsageError(f"--annotation {word!r}: it is no UTF-8, which a manifest has to be")
+            raise UsageError(f"{option} {word!r}: it is no UTF-8, which a manifest has to be")
         for kind in kinds.split(","):
-            name, wanted = _annotated(word, kind)
+            name, wanted = _annotated(f"{option} {word}", kind)
             if wanted is None or wanted == platform:
                 found[name][key] = value
     return Annotations(found["manifest"], found["manifest-descriptor"])
@@ -359,23 +362,24 @@ def _annotated(word: str, kind: str) -> tuple[str, Platform | None]:
     match = re.fullmatch(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?", kind)
     if match is None:
         raise UsageError(
-            f"--annotation {word}: invalid annotation type {kind!r}",
+            f"{word}: invalid annotation type {kind!r}",
             hint="--annotation manifest[linux/amd64]:KEY=VALUE",
         )
     name, platform = match[1], match[2]
     if name in ("index", "index-descriptor"):
         raise UsageError(
-            f"--annotation {word}: {name} annotations not supported for single platform export"
+            f"{word}: {name} annotations not supported for single platform export",
+            hint="manifest:KEY=VALUE is of the image, manifest-descriptor: of what names it",
         )
     if name not in ("manifest", "manifest-descriptor"):
         raise UsageError(
-            f"--annotation {word}: unknown annotation type {name!r}",
+            f"{word}: unknown annotation type {name!r}",
             hint="manifest or manifest-descriptor",
         )
     try:
         return name, None if platform is None else Platform.parse(platform)
     except ValueError as error:
-        raise UsageError(f"--annotation {word}: {error}") from error
+        raise UsageError(f"{word}: {error}") from error
 
 
 def hosts_of(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -85,11 +85,14 @@ class Archive:
         if self._docker:
             legacy = {
                 "Config": _path(image.manifest.config),
-                "RepoTags": [Reference.parse(name).familiar for name in self._references] or None,
+                "RepoTags": self._tags() or None,
                 "Layers": [_path(layer) for layer in image.manifest.layers],
             }
             documents["manifest.json"] = json.dumps([legacy], separators=(",", ":")).encode()
         return documents
+
+    def _tags(self) -> list[str]:
+        return [Reference.parse(name).familiar for name in self._references]
 
 
 def _path(descriptor: Descriptor) -> str:
