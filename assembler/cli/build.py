@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cli import declared as click
 from assembler.cli.main import cancellable
@@ -29,11 +29,20 @@ if TYPE_CHECKING:
     from assembler.plan.plan import Plan
     from assembler.request import BuildRequest
 
+Result = TypeVar("Result")
+
 
 @click.command("build", click.Argument("context", "CONTEXT"))
 @click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
-@click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="DIR|-|type=…",
+    multiple=True,
+    help="Where to write: files to a directory or a tar (-), or an image.",
+)
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
 @click.option(
     "--load", is_flag=True, help="Load the image into docker, or podman; it is -o type=docker."
@@ -108,19 +117,22 @@ def command(**options: Any) -> int | None:
     from assembler.cli.durations import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation, ExitStack() as stack:
-        from assembler.cli.budget import budget_of
+        from assembler.cli.budget import Budget, budget_of
         from assembler.cli.display.stopped import Stopped
-        from assembler.cli.outputs import requested
+        from assembler.cli.outputs import imaged, requested
 
         if options["attests"] or options["provenance"] or options["sbom"]:
             from assembler.cli.attestations import refuse_attestations
 
             refuse_attestations(options["attests"], options["provenance"], options["sbom"])
-        asked = requested(options["outputs"], options["push"], options["load"])
+        asked = requested(options["outputs"], options["push"], options["load"], options["allow"])
         programs = _programs(asked, environment, cancellation, stack)
         budget = budget_of(options["max_size"], options["max_layers"])
+        if budget != Budget() and not imaged(asked):
+            raise UsageError("--max-size and --max-layers are for images, and none is made")
         progress = "quiet" if options["quiet"] else options["progress"]
-        sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
+        store = options["store"] or environment.store
+        sink = Stopped(build_sink(progress, environment, store, cancellation))
         names = _names(options["tags"], asked)
         access = options["access"]
         targets = (one.attributes.targets(names) for one in asked if one.attributes.push)
@@ -142,21 +154,30 @@ def command(**options: Any) -> int | None:
                 if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
                 place = place_of(inputs, options["context"])
-                with builder.recorded(request, names, place) as reference:
+                noted = names if imaged(asked) else ()
+                with builder.recorded(request, noted, place) as reference:
                     image = _build(builder, request, names, asked, budget, programs, cancellation)
                 if bounds:
                     builder.collect(bounds)
         except Cancelled as error:
             error.running = sink.names
             raise
-        from assembler.cli.image_attributes import named
-
-        told = named(names, [one.attributes for one in asked], image.digest)
-        _write_results(image, told, reference, options)
-        if all(one.destination != "-" for one in asked):
+        _write_results(image, _told(names, asked, image), reference, options)
+        if image is not None and all(one.destination != "-" for one in asked):
             sys.stdout.write(f"{image.digest}\n")
             sys.stdout.flush()
     return None
+
+
+def _told(
+    names: tuple[Reference, ...], asked: tuple[OutputRequest, ...], image: Image | None
+) -> tuple[Reference, ...]:
+    """What the results say that `image` is called; nothing where there is none."""
+    if image is None:
+        return ()
+    from assembler.cli.image_attributes import named
+
+    return named(names, [one.attributes for one in asked], image.digest)
 
 
 def _programs(
@@ -188,12 +209,13 @@ def _build(
     budget: Budget,
     programs: Mapping[str, Outside],
     cancellation: Cancellation,
-) -> Image:
+) -> Image | None:
+    """The first image that is made; None where only files are written."""
     from assembler.cli.image_attributes import kept_names
-    from assembler.cli.outputs import Packaging, concrete
+    from assembler.cli.outputs import Packaging, concrete, files_output, imaged
 
     request = replace(request, whole=not asked or any(one.whole for one in asked))
-    kept = [one for one in asked if one.type != "cacheonly"] or asked
+    kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     annotated = {one: _annotations(one, request) for one in packagings}
     if any(annotated[one].manifest for one in packagings if one.docker):
@@ -210,7 +232,7 @@ def _build(
         outputs = [
             concrete(one, names, builder, annotated[packaging].descriptor, programs)
             for one in asked
-            if one.writes and one.packaging == packaging
+            if one.writes and not one.files and one.packaging == packaging
         ]
         attributes = [one.attributes for one in asked]
         with builder.delivery(outputs) as delivery:
@@ -222,6 +244,7 @@ def _build(
                 annotations=annotated[packaging],
                 wanted=lambda layer: any(output.reads(layer) for output in outputs),
                 destination=delivery,
+                files_to=None if images else files_to,
             )
             image = builder.build(packaged, plan)
             budget.check(image)
@@ -230,15 +253,22 @@ def _build(
         return image
 
     images: list[Image] = []
-    for packaging in packagings:
+    files = builder.files_delivery([files_output(one, plan.epoch) for one in asked if one.files])
+    files_to = files.write if any(one.files for one in asked) else None
+    if not imaged(asked):
+        only = replace(request, files_to=files_to)
+        _repaired(partial(builder.build_files, only, plan), builder, cancellation)
+    for packaging in packagings if imaged(asked) else ():
         first = not images
         images.append(_repaired(partial(build, packaging, plan, first), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    files.end()
+    image = images[0] if images else None
     registries = [one.attributes.targets(names) for one in asked if one.type == "registry"]
     pushed = tuple(dict.fromkeys(name for targets in registries for name in targets))
-    builder.export(replace(request, compression=packagings[0].checked()), plan, images[0], pushed)
-    return images[0]
+    builder.export(replace(request, compression=packagings[0].checked()), plan, image, pushed)
+    return image
 
 
 def _annotations(packaging: Packaging, request: BuildRequest) -> Annotations:
@@ -257,7 +287,7 @@ def _annotations(packaging: Packaging, request: BuildRequest) -> Annotations:
     )
 
 
-def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancellation) -> Image:
+def _repaired(build: Callable[[], Result], builder: Builder, cancellation: Cancellation) -> Result:
     """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
     fetched or made anew by building again, once for each blob."""
     while True:
@@ -286,22 +316,30 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
 
 
 def _write_results(
-    image: Image, names: tuple[Reference, ...], build: str, options: Mapping[str, Any]
+    image: Image | None,
+    names: tuple[Reference, ...],
+    build: str,
+    options: Mapping[str, Any],
 ) -> None:
-    descriptor = image.manifest.descriptor
+    """What `--iidfile`, `--digest-file` and `--metadata-file` ask for. Where no image was made they
+    say so: nothing that an earlier build left there is taken for this one's."""
     if options["iidfile"]:
-        _write(options["iidfile"], str(image.manifest.config.digest))
+        _write(options["iidfile"], "" if image is None else str(image.manifest.config.digest))
     if options["digest_file"]:
-        _write(options["digest_file"], str(descriptor.digest))
+        _write(options["digest_file"], "" if image is None else str(image.digest))
     if options["metadata_file"]:
-        document = {
-            "buildx.build.ref": build,
-            "containerimage.config.digest": str(image.manifest.config.digest),
-            "containerimage.descriptor": descriptor.to_document(),
-            "containerimage.digest": str(descriptor.digest),
-            "image.name": ",".join(map(str, names)),
-        }
+        document = {"buildx.build.ref": build, **({} if image is None else _metadata(image, names))}
         _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
+
+
+def _metadata(image: Image, names: tuple[Reference, ...]) -> dict[str, object]:
+    descriptor = image.manifest.descriptor
+    return {
+        "containerimage.config.digest": str(image.manifest.config.digest),
+        "containerimage.descriptor": descriptor.to_document(),
+        "containerimage.digest": str(descriptor.digest),
+        "image.name": ",".join(map(str, names)),
+    }
 
 
 def _write(path: str, text: str) -> None:

@@ -56,9 +56,8 @@ class Load(Archive):
         failed."""
         with self._program.running() as running:
             with suppress(Over):  # it may know enough before the end
-                self._pack(
-                    image, blobs, cast(BinaryIO, running), check
-                )  # of which it needs `write`
+                stream = cast(BinaryIO, running)  # of which `write` is needed
+                self._pack(image, blobs, stream, check)
             status, said = running.finish()
         if status:
             raise HostError(f"{self._tool} load {_ended(status, said)}", self._tool, hint=_INSTEAD)
