@@ -33,6 +33,7 @@ TYPES = {
     "cacheonly": set[str](),
 }
 FILES = ("local", "tar")
+_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 @value
@@ -236,7 +237,7 @@ def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputReques
     """An output of files: what buildx checks of it, and of what is not there that it is not asked for."""
     option, destination = f"-o {word}", fields.get("dest", "")
     if kind == "tar":
-        destination = destination or "-"
+        destination = "-" if destination in ("", *_STDOUT) else destination
         if destination != "-" and os.path.isdir(destination):
             raise UsageError(f"{option}: {destination} is a directory")
     elif not destination:

@@ -172,6 +172,7 @@ def only(word: str) -> OutputRequest:
         ("-", "tar", "-"),
         ("type=tar", "tar", "-"),
         ("type=tar,dest=-", "tar", "-"),
+        ("type=tar,dest=/dev/stdout", "tar", "-"),
         ("type=tar,dest=x.tar", "tar", "x.tar"),
     ],
 )
