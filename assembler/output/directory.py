@@ -204,6 +204,8 @@ class _Writing:
             self._write(entry)
         elif kind is Kind.HARDLINK:
             self._link(entry)
+        elif kind is Kind.SYMLINK:
+            self._make_link(entry)
         else:
             self._make_special(entry)
 
@@ -275,15 +277,41 @@ class _Writing:
     def _link(self, entry: Entry) -> None:
         above, _, target = entry.link.rpartition("/")
         parent, directory = self._parent(), paths.open_beneath(self._root, above, _BY_NAME)
-        beside = _beside()
+
+        def link(name: str) -> None:
+            os.link(target, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+
         try:
-            os.link(target, beside, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+            try:
+                link(entry.name)
+                return
+            except FileExistsError:
+                link(beside := _beside())
         finally:
             os.close(directory)
         try:
             self._name(beside, entry)
         finally:
             self._remove(parent, beside)  # rename(2) of one name of a file to another does nothing
+
+    def _make_link(self, entry: Entry) -> None:
+        parent, name = self._parent(), entry.name
+        try:
+            os.symlink(entry.link, name, dir_fd=parent)
+        except FileExistsError:
+            if not self._is_linked(parent, entry):
+                self._make_special(entry)
+                return
+        self._finish_special(entry, name, parent)
+
+    def _is_linked(self, parent: int, entry: Entry) -> bool:
+        """Whether the link is there already, and the caller's."""
+        try:
+            status = os.stat(entry.name, dir_fd=parent, follow_symlinks=False)
+            same = os.readlink(entry.name, dir_fd=parent) == entry.link
+        except OSError:
+            return False
+        return same and (status.st_uid, status.st_gid) == self._owner
 
     def _make_special(self, entry: Entry) -> None:
         parent, beside = self._parent(), _beside()
@@ -294,15 +322,17 @@ class _Writing:
                 os.mkfifo(beside, 0o600, dir_fd=parent)
             else:
                 self._make_device(entry, beside, parent)
-            os.chown(beside, *self._owner, dir_fd=parent, follow_symlinks=False)
-            if entry.kind is not Kind.SYMLINK:
-                os.chmod(beside, entry.mode, dir_fd=parent)
-            times = (entry.mtime, entry.mtime)
-            os.utime(beside, ns=times, dir_fd=parent, follow_symlinks=False)
+            self._finish_special(entry, beside, parent)
             self._name(beside, entry)
         except BaseException:
             self._remove(parent, beside)
             raise
+
+    def _finish_special(self, entry: Entry, name: str, parent: int) -> None:
+        os.chown(name, *self._owner, dir_fd=parent, follow_symlinks=False)
+        if entry.kind is not Kind.SYMLINK:  # it has a name that nobody knows
+            os.chmod(name, entry.mode, dir_fd=parent)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _make_device(self, entry: Entry, name: str, parent: int) -> None:
         kind = stat.S_IFBLK if entry.kind is Kind.BLOCK else stat.S_IFCHR

@@ -252,6 +252,16 @@ def test_a_file_of_the_same_content_stays_and_gets_its_attributes(tmp_path: Path
         assert (found.st_ino == before[name]) is (name == "f")
 
 
+def test_a_link_that_is_there_stays_and_gets_its_time(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, link("same", "to", mtime=SECOND), link("other", "to"))
+    before = (out / "same").lstat().st_ino
+    write(out, link("same", "to", mtime=2 * SECOND), link("other", "elsewhere"))
+    assert (out / "same").lstat().st_ino == before
+    assert (out / "same").lstat().st_mtime_ns == 2 * SECOND
+    assert os.readlink(out / "other") == "elsewhere" and listed(out) == ["other", "same"]
+
+
 def test_a_name_of_a_file_that_is_elsewhere_too_is_given_up(tmp_path: Path) -> None:
     """Nothing is changed by way of a hard link out of the directory."""
     outside = tmp_path / "outside"
