@@ -310,6 +310,7 @@ class Builder:
             described=self._caches.inline(request, lambda: self.services(request)),
             destination=request.destination,
             files_to=request.files_to,
+            files_into=request.files_into,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,

@@ -36,7 +36,7 @@ class BuildRequest:
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers, `files_to` is handed the
-    files of the target. With `recompress`,
+    files of the target, and may write to the directories `files_into`. With `recompress`,
     base layers too are in `compression`; with `docker_types`, the image has Docker's media types
     instead of OCI's."""
 
@@ -59,6 +59,7 @@ class BuildRequest:
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
     files_to: Callable[[Tree], object] | None = None
+    files_into: tuple[str, ...] = ()
     no_cache: frozenset[str] = frozenset()
     since: float | None = None
     require_cached: bool = False

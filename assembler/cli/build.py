@@ -214,7 +214,11 @@ def _build(
     from assembler.cli.image_attributes import kept_names
     from assembler.cli.outputs import Packaging, concrete, files_output, imaged
 
-    request = replace(request, whole=not asked or any(one.whole for one in asked))
+    request = replace(
+        request,
+        whole=not asked or any(one.whole for one in asked),
+        files_into=tuple(one.destination for one in asked if one.type == "local"),
+    )
     kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     annotated = {one: _annotations(one, request) for one in packagings}

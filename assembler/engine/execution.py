@@ -123,10 +123,14 @@ def _hand_over(services: Services, done: _Executed) -> None:
     from assembler.layer.members import gather
     from assembler.layer.tree import MergedTree, everything
 
-    tree = done.realisation.tree(done.snapshot, keep=True)
+    tree, check = done.realisation.tree(done.snapshot, keep=True), services.cancellation.check
     if isinstance(tree, MergedTree) and tree.packed:
         with vertex("files", "taking files out of layers", services.sink, services.clock):
-            gather(_checked(everything(tree), services.cancellation.check))
+            gather(_checked(everything(tree), check))
+    if services.files_into:
+        from assembler.engine.held import held
+
+        tree = held(tree, done.snapshot, services.files_into, done.realisation.spool, check)
     services.files_to(tree)
 
 

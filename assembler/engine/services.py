@@ -231,7 +231,7 @@ class Services:
     `described` gives what the image's configuration says besides. `destination` is told of the
     image's layers when they are there, and while they are packed.
     Where no `image` is made, nothing is packed. `files_to` is handed the target's files, while they can
-    be read.
+    be read, and may write to the directories `files_into`.
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
     `secrets` maps an id to its value, `concealed` hides those that were read; `agents` gives the
@@ -267,6 +267,7 @@ class Services:
     destination: Destination = field(default_factory=Nowhere)
     image: bool = True
     files_to: Callable[[Tree], object] | None = None
+    files_into: tuple[str, ...] = ()
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
 from assembler.engine.execution import execute, export
-from assembler.errors import StepError
+from assembler.errors import ContextChanged, StepError
 from assembler.events import VertexDone
 from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree, everything
@@ -24,7 +25,11 @@ from tests.engine.test_execution import LINUX, Workshop
 
 
 class Bench(Workshop):
-    """A workshop that hands over files."""
+    """A workshop that hands over files, which are read after what is to be done `first`, by somebody
+    who writes `into` directories."""
+
+    into: tuple[str, ...] = ()
+    first: Callable[[], object] | None = None
 
     def files_of(self, text: str, *, image: bool = False) -> dict[str, str]:
         """The regular files of the target of `text`, by path; `image` makes its image too."""
@@ -33,6 +38,8 @@ class Bench(Workshop):
         found: dict[str, str] = {}
 
         def take(tree: Tree) -> None:
+            if self.first is not None:
+                self.first()
             for entry in everything(tree):
                 if entry.kind is Kind.FILE and entry.source is not None:
                     with entry.source.open() as stream:
@@ -50,7 +57,8 @@ class Bench(Workshop):
             LocalCache(str(self.directory / "cache.db")) as cache,
             Cancellation() as cancellation,
         ):
-            services = replace(self.services(store, cache, cancellation), files_to=take)
+            services = self.services(store, cache, cancellation)
+            services = replace(services, files_to=take, files_into=self.into)
             self.made: Image | None = execute(plan, services) if image else None
             if not image:
                 export(plan, services)
@@ -150,3 +158,22 @@ def test_a_stage_that_copies_more_than_once_is_read_whole(bench: Bench) -> None:
 def test_nothing_is_handed_over_of_a_build_that_failed(bench: Bench) -> None:
     with pytest.raises(StepError):
         assert bench.files_of('FROM scratch\nCOPY f /f\nRUN ["sh", "fail 3"]\n') == "never"
+
+
+def test_files_that_will_be_written_over_are_read_first(bench: Bench, tmp_path: Path) -> None:
+    """A directory below the context, or the context itself; nothing else is put aside."""
+    bench.into = (str(bench.context),)
+    (bench.context / "g").write_text("other")
+    plan = "FROM scratch AS a\nCOPY f g /\nFROM scratch\nCOPY --from=a / /x/\n"
+    before = {"x/f": "file", "x/g": "other"}
+
+    def overwrite() -> None:
+        (bench.context / "f").write_text("written over")
+        (bench.context / "g").unlink()
+
+    bench.first = overwrite
+    assert bench.files_of(plan) == before
+    bench.into = (str(tmp_path / "elsewhere"),)
+    bench.first = (bench.context / "f").unlink
+    with pytest.raises(ContextChanged):
+        bench.files_of("FROM scratch\nCOPY f /f\n")
