@@ -224,7 +224,7 @@ def _shown_by(progress: str, environment: Environment) -> str:
 
 def _live(environment: Environment, title: str, cancellation: Cancellation | None) -> Live:
     from assembler.cli.display.colors import colors
-    from assembler.cli.display.layout import LINES
+    from assembler.cli.display.lines import LINES
     from assembler.cli.display.live import Live
     from assembler.cli.display.tty import Tty
 

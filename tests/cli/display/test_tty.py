@@ -675,9 +675,9 @@ def test_what_is_drawn_by_changes_is_what_is_drawn_anew_and_fits(
             continue
         lines = present(shown.display._board, columns - 1, max(1, rows - 1), shown.now, "Building")
         assert len(lines) <= max(1, rows - 1)
-        assert all(columns_of(line.text) < columns for line in lines)
+        assert all(columns_of(text) < columns for text, _ in lines)
         fresh = Terminal(columns, rows)
-        fresh.write("\r\n".join(line.text for line in lines))
+        fresh.write("\r\n".join(text for text, _ in lines))
         row = shown.terminal.cursor[0]
         assert "\n".join(shown.terminal.screen.split("\n")[row:]) == fresh.screen
 
