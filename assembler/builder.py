@@ -23,6 +23,7 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Event, Sink, VertexProgress, Warned, discard
+from assembler.images import host_platform
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
     from assembler.cache.bounds import Bounds, Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
-    from assembler.delivery import Delivery
+    from assembler.delivery import Delivery, FilesDelivery
     from assembler.engine.earlier import Earlier
     from assembler.engine.services import Services
     from assembler.layer.compression import Compression
     from assembler.net.agent import Agents
-    from assembler.output.base import Output
+    from assembler.output.base import FilesOutput, Output
     from assembler.plan.forecast import Forecast
     from assembler.plan.make import PlanRequest
     from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
@@ -174,36 +175,53 @@ class Builder:
 
     def build(self, request: BuildRequest, plan: Plan) -> Image:
         """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
-        Raises NotCached where `request.require_cached` says so, and what steps raise."""
+        Raises NotCached where `request.require_cached` says so, and what steps and
+        `request.files_to` raise."""
         from assembler.engine.execution import execute
 
+        built = execute(plan, self._ready(request, plan))
+        self._ledger.image = self._ledger.image or str(built.digest)
+        return built
+
+    def build_files(self, request: BuildRequest, plan: Plan) -> None:
+        """Execute `plan` for the files of its target, which `request.files_to` is handed; no image is
+        made. Raises as `build`."""
+        from assembler.engine.execution import export
+
+        export(plan, self._ready(request, plan))
+
+    def _ready(self, request: BuildRequest, plan: Plan) -> Services:
+        """What the engine is given, once it is known that `plan` may be executed."""
         for image in plan.images.values():
             self.images.know(image)
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
-        built = execute(plan, services)
-        self._ledger.image = self._ledger.image or str(built.digest)
-        return built
+        self._check_programs(plan, services)
+        return services
 
     @contextmanager
     def recorded(
         self, request: BuildRequest, names: Sequence[Reference], place: str = ""
-    ) -> Iterator[None]:
-        """A build of `request` under `names`, of which a record is kept when the block ends, however
-        that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+    ) -> Iterator[str]:
+        """The id of a build of `request` under `names`, of which a record is kept when the block ends,
+        however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and
+        context."""
         from assembler.recording import recording
+        from assembler.store.builds import new_id
 
+        id = new_id()
         with recording(
             request,
             names,
             place,
+            id=id,
             store=self.store,
             compared_with=lambda: self._earlier(request, names, place),
             warn=self.warn,
             clock=self._clock,
         ) as self._ledger:
-            yield
+            yield id
 
     def _earlier(self, request: BuildRequest, names: Sequence[Reference], place: str) -> Earlier:
         from assembler.recording import earlier
@@ -221,6 +239,17 @@ class Builder:
 
         published = PublishedLayers(self.store.layers_directory)
         require_cached(plan, services, published, Unfetched())
+
+    def _check_programs(self, plan: Plan, services: Services) -> None:
+        """See `engine.emulation.check`, which is imported where this host does not execute all."""
+        if not _foreign(plan, services):
+            return
+        from assembler.engine.emulation import check
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        check(plan, services, published, Unfetched(), lambda: self._sandboxes.enter_for_files())
 
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
@@ -248,7 +277,13 @@ class Builder:
         self.store.look_only()
         ledger = Ledger(lambda: self._earlier(request, (), place))
         services = replace(self.services(request), remote=Unfetched(), ledger=ledger)
-        return forecast(plan, services, PublishedLayers(self.store.layers_directory))
+        found = forecast(plan, services, PublishedLayers(self.store.layers_directory))
+        if _foreign(plan, services):
+            from assembler.engine.emulation import foreseen
+
+            for warned in foreseen(plan, found, services):
+                self._sink(warned)
+        return found
 
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
@@ -274,6 +309,7 @@ class Builder:
             wanted=request.wanted,
             described=self._caches.inline(request, lambda: self.services(request)),
             destination=request.destination,
+            files_to=request.files_to,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,
@@ -323,6 +359,14 @@ class Builder:
             cancellation=self._cancellation,
         )
 
+    def files_delivery(self, outputs: Sequence[FilesOutput]) -> FilesDelivery:
+        """What brings files to `outputs`, with its `write` as `BuildRequest.files_to`."""
+        from assembler.delivery import FilesDelivery
+
+        return FilesDelivery(
+            outputs, sink=self._sink, clock=self._clock, cancellation=self._cancellation
+        )
+
     def deliver(self, image: Image, delivery: Delivery) -> None:
         """See `write`."""
         self.store.blobs.missing(image.manifest.layers)  # all are held now, not one after the other
@@ -335,10 +379,10 @@ class Builder:
             raise
 
     def export(
-        self, request: BuildRequest, plan: Plan, image: Image, names: Sequence[Reference]
+        self, request: BuildRequest, plan: Plan, image: Image | None, names: Sequence[Reference]
     ) -> None:
-        """Write the caches that `request` asks for, once `image` was built of `plan` and pushed to
-        `names`. Raises AssemblerError, unless that is to be ignored."""
+        """Write the caches that `request` asks for, once `image`, if one is made, was built of `plan`
+        and pushed to `names`. Raises AssemblerError, unless that is to be ignored."""
         self._caches.export(request, plan, image, names, lambda: self.services(request))
 
     def registry_output(self, names: Sequence[Reference]) -> Output:
@@ -454,3 +498,11 @@ class Builder:
             agents = Agents(self._given_agents, self._environment.get("PATH"))
             self._started_agents = self._stack.enter_context(agents)
         return self._started_agents
+
+
+def _foreign(plan: Plan, services: Services) -> bool:
+    """Whether anything of `plan` is said to be for an architecture that this host does not execute."""
+    platforms = {stage.platform for stage in plan.stages}
+    platforms |= {image.config.platform for image in plan.images.values()}
+    others = {one.architecture for one in platforms} - {host_platform().architecture}
+    return bool(others) and not all(map(services.host().executes, others))

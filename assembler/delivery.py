@@ -21,7 +21,8 @@ from assembler.oci.image import Image
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from assembler.output.base import Blobs, Output, Refused
+    from assembler.layer.tree import Tree
+    from assembler.output.base import Blobs, FilesOutput, Output, Refused
     from assembler.store.growing import Growing
 
 
@@ -52,6 +53,11 @@ class Delivery:
             _Route(output, self._open, partial(self._refused, output.name), sink, clock)
             for output in outputs
         ]
+
+    def announce(self) -> None:
+        """See `engine.services.Destination.announce`."""
+        for route in self._routes:
+            route.announce()
 
     def layer(self, layer: Descriptor) -> None:
         """See `engine.services.Destination.layer`."""
@@ -117,6 +123,43 @@ class Delivery:
             _raise_one(list(self._refusals.values()))
 
 
+class FilesDelivery:
+    """Brings the files of a build's target to `outputs`, one after another, to each once, however often
+    it is built again. When one fails the others are completed, and an image too; `end` is called last,
+    and raises the failure."""
+
+    def __init__(
+        self,
+        outputs: Sequence[FilesOutput],
+        *,
+        sink: Sink,
+        clock: Callable[[], float],
+        cancellation: Cancellation,
+    ) -> None:
+        self._left = list(outputs)
+        self._sink = sink
+        self._clock = clock
+        self._cancellation = cancellation
+        self._failures: list[Exception] = []
+
+    def write(self, tree: Tree) -> None:
+        """Write `tree` to every output. Raises Cancelled and BlobCorrupt."""
+        while self._left:
+            output = self._left[0]
+            try:
+                with vertex(output.name, output.name, self._sink, self._clock):
+                    output.write(tree, self._cancellation.check)
+            except (Cancelled, BlobCorrupt, BrokenPipeError):
+                raise
+            except Exception as error:  # is raised when the others are done
+                self._failures.append(error)
+            del self._left[0]
+
+    def end(self) -> None:
+        """Raises the failure, with those of others named in it, by what outputs raise."""
+        _raise_one(self._failures)
+
+
 class _Route:
     """One output, and what progress shows of it from its first layer on."""
 
@@ -144,6 +187,10 @@ class _Route:
     def begun(self) -> bool:
         """Whether there is something on its way."""
         return self._work is not None
+
+    def announce(self) -> None:
+        if self._transfer is not None:
+            self._transfer.announce()
 
     def layer(self, layer: Descriptor) -> None:
         if self._transfer is not None:

@@ -22,17 +22,21 @@ from assembler.values import field, value
 if TYPE_CHECKING:
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.places import CacheSource
+    from assembler.layer.tree import Tree
+    from assembler.plan.unset import Unset
 
 
 @value(kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    `contexts` gives them. `require` names stages that must succeed though the target does not need
+    them; `*` is all. `no_cache` names stages that take nothing from the cache; `*` is all.
     Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
     no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
-    whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
+    whether it will be asked for; `destination` is told of the image's layers, `files_to` is handed the
+    files of the target. With `recompress`,
     base layers too are in `compression`; with `docker_types`, the image has Docker's media types
     instead of OCI's."""
 
@@ -41,9 +45,11 @@ class BuildRequest:
     files: Mapping[str, Context] = field(default_factory=dict)
     contexts: Contexts = field(default_factory=Contexts)
     target: str = ""
+    require: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[Unset, ...] = ()
     annotations: Annotations = field(default_factory=Annotations)
     network: str = "default"
     allow: frozenset[str] = frozenset()
@@ -52,6 +58,7 @@ class BuildRequest:
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
+    files_to: Callable[[Tree], object] | None = None
     no_cache: frozenset[str] = frozenset()
     since: float | None = None
     require_cached: bool = False
@@ -77,9 +84,11 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         dockerfile=request.dockerfile,
         build_args=request.build_args,
         target=request.target,
+        require=request.require,
         platform=request.platform,
         build_platform=host_platform(),
         labels=request.labels,
+        unset=request.unset,
         contexts=request.contexts,
         network=request.network,
         epoch=request.epoch,

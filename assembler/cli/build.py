@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cli import declared as click
 from assembler.cli.main import cancellable
@@ -19,18 +21,41 @@ from assembler.values import replace
 if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.cancellation import Cancellation
+    from assembler.cli.budget import Budget
     from assembler.cli.outputs import OutputRequest, Packaging
-    from assembler.oci.image import Image
+    from assembler.linux.outside import Outside
+    from assembler.oci.image import Annotations, Image
     from assembler.oci.reference import Reference
     from assembler.plan.plan import Plan
     from assembler.request import BuildRequest
 
+Result = TypeVar("Result")
 
-@click.command("build", "context")
+
+@click.command("build", click.Argument("context", "CONTEXT"))
 @click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
-@click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="DIR|-|type=…",
+    multiple=True,
+    help="Where to write: files to a directory or a tar (-), or an image.",
+)
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
+@click.option(
+    "--load", is_flag=True, help="Load the image into docker, or podman; it is -o type=docker."
+)
+@click.option(
+    "--attest",
+    "attests",
+    metavar="type=…,disabled=true",
+    multiple=True,
+    help="Decline an attestation; none is made yet.",
+)
+@click.option("--provenance", metavar="false", default="", help="Decline provenance.")
+@click.option("--sbom", metavar="false", default="", help="Decline an SBOM.")
 @click.option(
     "--require-cached", is_flag=True, help="Fail, before anything is done, if a step is not cached."
 )
@@ -55,7 +80,24 @@ if TYPE_CHECKING:
 )
 @click.options(CDI, TIMEOUT)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
+@click.option(
+    "--max-size", metavar="SIZE", default="", help="Fail if the layers are larger, as in 200m."
+)
+@click.option(
+    "--max-layers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Fail if there are more.",
+)
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
+@click.option(
+    "--digest-file",
+    "--digestfile",
+    metavar="FILE",
+    default="",
+    help="Write the digest of the image's manifest here.",
+)
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image digest.")
 @click.options(PROGRESS, *NETWORK, STORE)
@@ -74,22 +116,36 @@ def command(**options: Any) -> int | None:
     from assembler.cli.configuration import bounds_of
     from assembler.cli.durations import timeout_of
 
-    with cancellable(timeout_of(options["timeout"])) as cancellation:
+    with cancellable(timeout_of(options["timeout"])) as cancellation, ExitStack() as stack:
+        from assembler.cli.budget import Budget, budget_of
         from assembler.cli.display.stopped import Stopped
-        from assembler.cli.outputs import requested
+        from assembler.cli.outputs import imaged, requested
 
-        asked = requested(options["outputs"], options["push"])
+        if options["attests"] or options["provenance"] or options["sbom"]:
+            from assembler.cli.attestations import refuse_attestations
+
+            refuse_attestations(options["attests"], options["provenance"], options["sbom"])
+        asked = requested(options["outputs"], options["push"], options["load"], options["allow"])
+        programs = _programs(asked, environment, cancellation, stack)
+        budget = budget_of(options["max_size"], options["max_layers"])
+        if budget != Budget() and not imaged(asked):
+            raise UsageError("--max-size and --max-layers are for images, and none is made")
         progress = "quiet" if options["quiet"] else options["progress"]
         store = options["store"] or environment.store
         sink = Stopped(build_sink(progress, environment, store, cancellation))
         names = _names(options["tags"], asked)
         access = options["access"]
-        if access.creds and not names:
+        targets = (one.attributes.targets(names) for one in asked if one.attributes.push)
+        registries = [name.registry for name in (*names, *chain.from_iterable(targets))]
+        if access.creds and not registries:
             raise UsageError(
                 "--creds is for the registries of the image's names, and it has none",
                 hint="`assemble login REGISTRY` for that of a base image",
             )
-        options["access"] = access.creds_to(*(name.registry for name in names))
+        access = access.creds_to(*registries)
+        if any(one.attributes.insecure for one in asked):
+            access = access.insecure_for(*registries)
+        options["access"] = access
         try:
             with builder_for(options, environment, cancellation, sink) as builder:
                 bounds = bounds_of(environment, builder.warn)
@@ -97,17 +153,52 @@ def command(**options: Any) -> int | None:
                 request = request_of(inputs, options, environment)
                 if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
-                with builder.recorded(request, names, place_of(inputs, options["context"])):
-                    image = _build(builder, request, names, asked, cancellation)
+                place = place_of(inputs, options["context"])
+                noted = names if imaged(asked) else ()
+                with builder.recorded(request, noted, place) as reference:
+                    image = _build(builder, request, names, asked, budget, programs, cancellation)
                 if bounds:
                     builder.collect(bounds)
         except Cancelled as error:
             error.running = sink.names
             raise
-        _write_results(image, names, options)
-        sys.stdout.write(f"{image.digest}\n")
-        sys.stdout.flush()
+        _write_results(image, _told(names, asked, image), reference, options)
+        if image is not None and all(one.destination != "-" for one in asked):
+            sys.stdout.write(f"{image.digest}\n")
+            sys.stdout.flush()
     return None
+
+
+def _told(
+    names: tuple[Reference, ...], asked: tuple[OutputRequest, ...], image: Image | None
+) -> tuple[Reference, ...]:
+    """What the results say that `image` is called; nothing where there is none."""
+    if image is None:
+        return ()
+    from assembler.cli.image_attributes import named
+
+    return named(names, [one.attributes for one in asked], image.digest)
+
+
+def _programs(
+    asked: tuple[OutputRequest, ...],
+    environment: Environment,
+    cancellation: Cancellation,
+    stack: ExitStack,
+) -> dict[str, Outside]:
+    """What loads images, by the contexts of docker, as long as `stack` is open. Raises HostError where
+    there is nothing that does."""
+    contexts = {one.context for one in asked if one.loads}
+    if not contexts:
+        return {}
+    from assembler.linux.outside import Outside
+    from assembler.output.load import loader
+
+    commands = {context: loader(environment.get("PATH"), context) for context in sorted(contexts)}
+    return {
+        context: stack.enter_context(Outside(argv, environment.variables, cancellation))
+        for context, argv in commands.items()
+    }
 
 
 def _build(
@@ -115,50 +206,88 @@ def _build(
     request: BuildRequest,
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
+    budget: Budget,
+    programs: Mapping[str, Outside],
     cancellation: Cancellation,
-) -> Image:
-    from assembler.cli.outputs import Packaging, concrete
+) -> Image | None:
+    """The first image that is made; None where only files are written."""
+    from assembler.cli.image_attributes import kept_names
+    from assembler.cli.outputs import Packaging, concrete, files_output, imaged
 
     request = replace(request, whole=not asked or any(one.whole for one in asked))
-    plan = builder.checked(builder.plan(request))
-    kept = [one for one in asked if one.type != "cacheonly"] or asked
+    kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
-    if request.annotations.manifest and any(one.docker for one in packagings):
+    annotated = {one: _annotations(one, request) for one in packagings}
+    if any(annotated[one].manifest for one in packagings if one.docker):
         raise UsageError("annotations cannot be exported with oci-mediatypes=false")
+    plan = builder.checked(builder.plan(request))
+    if plan.epoch is not None and any(one.attributes.rewrite is False for one in asked):
+        raise UsageError(
+            "rewrite-timestamp=false: new layers have no times after SOURCE_DATE_EPOCH",
+            hint="build without SOURCE_DATE_EPOCH for the times that files have",
+        )
 
-    def build(packaging: Packaging, plan: Plan, tags: tuple[Reference, ...]) -> Image:
+    def build(packaging: Packaging, plan: Plan, first: bool) -> Image:
         compression = packaging.checked()
         outputs = [
-            concrete(one, names, builder, request.annotations.descriptor)
+            concrete(one, names, builder, annotated[packaging].descriptor, programs)
             for one in asked
-            if one.writes and one.packaging == packaging
+            if one.writes and not one.files and one.packaging == packaging
         ]
+        attributes = [one.attributes for one in asked]
         with builder.delivery(outputs) as delivery:
             packaged = replace(
                 request,
                 compression=compression,
                 recompress=packaging.force,
                 docker_types=packaging.docker,
+                annotations=annotated[packaging],
                 wanted=lambda layer: any(output.reads(layer) for output in outputs),
                 destination=delivery,
+                files_to=None if images else files_to,
             )
             image = builder.build(packaged, plan)
-            builder.tag(image, tags)
+            budget.check(image)
+            builder.tag(image, kept_names(names, attributes, image.digest) if first else ())
             builder.deliver(image, delivery)
         return image
 
     images: list[Image] = []
-    for packaging in packagings:
-        tags = () if images else names
-        images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
+    files = builder.files_delivery([files_output(one, plan.epoch) for one in asked if one.files])
+    files_to = files.write if any(one.files for one in asked) else None
+    if not imaged(asked):
+        only = replace(request, files_to=files_to)
+        _repaired(partial(builder.build_files, only, plan), builder, cancellation)
+    for packaging in packagings if imaged(asked) else ():
+        first = not images
+        images.append(_repaired(partial(build, packaging, plan, first), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
-    pushed = names if any(one.type == "registry" for one in asked) else ()
-    builder.export(replace(request, compression=packagings[0].checked()), plan, images[0], pushed)
-    return images[0]
+    files.end()
+    image = images[0] if images else None
+    registries = [one.attributes.targets(names) for one in asked if one.type == "registry"]
+    pushed = tuple(dict.fromkeys(name for targets in registries for name in targets))
+    builder.export(replace(request, compression=packagings[0].checked()), plan, image, pushed)
+    return image
 
 
-def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancellation) -> Image:
+def _annotations(packaging: Packaging, request: BuildRequest) -> Annotations:
+    """Those of one output and those of all, which win, as under buildx."""
+    every = request.annotations
+    if not packaging.annotations:
+        return every
+    from assembler.cli.request import annotations_of
+    from assembler.images import host_platform
+
+    own = annotations_of(packaging.annotations, request.platform or host_platform(), "-o")
+    return replace(
+        own,
+        manifest={**own.manifest, **every.manifest},
+        descriptor={**own.descriptor, **every.descriptor},
+    )
+
+
+def _repaired(build: Callable[[], Result], builder: Builder, cancellation: Cancellation) -> Result:
     """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
     fetched or made anew by building again, once for each blob."""
     while True:
@@ -173,31 +302,47 @@ def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancel
 
 
 def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Reference, ...]:
-    from assembler.image_names import parse_reference
+    from assembler.image_names import parse_reference, parse_repository
 
-    extra = [name for output in asked for name in output.names]
-    names = tuple(dict.fromkeys(map(parse_reference, (*tags, *extra))))
-    if not names and any(output.type == "registry" for output in asked):
+    words = (*tags, *(name for output in asked for name in output.names))
+    names = tuple(dict.fromkeys(map(parse_reference, words)))
+    pushed = [one.attributes for one in asked if one.attributes.push]
+    if any(one.by_digest for one in pushed):
+        for word in words:
+            parse_repository(word, "push-by-digest")
+    if not all(one.targets(names) for one in pushed):
         raise UsageError("--push needs a name", hint="add -t REGISTRY/REPOSITORY[:TAG]")
     return names
 
 
-def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
-    descriptor = image.manifest.descriptor
+def _write_results(
+    image: Image | None,
+    names: tuple[Reference, ...],
+    build: str,
+    options: Mapping[str, Any],
+) -> None:
+    """What `--iidfile`, `--digest-file` and `--metadata-file` ask for. Where no image was made they
+    say so: nothing that an earlier build left there is taken for this one's."""
     if options["iidfile"]:
-        _write(options["iidfile"], str(image.manifest.config.digest))
+        _write(options["iidfile"], "" if image is None else str(image.manifest.config.digest))
+    if options["digest_file"]:
+        _write(options["digest_file"], "" if image is None else str(image.digest))
     if options["metadata_file"]:
-        document = {
-            "containerimage.config.digest": str(image.manifest.config.digest),
-            "containerimage.descriptor": descriptor.to_document(),
-            "containerimage.digest": str(descriptor.digest),
-            "image.name": ",".join(map(str, names)),
-        }
+        document = {"buildx.build.ref": build, **({} if image is None else _metadata(image, names))}
         _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
 
 
-def _write(path: str, text: str) -> None:
-    from assembler.linux.replacing import replacing
+def _metadata(image: Image, names: tuple[Reference, ...]) -> dict[str, object]:
+    descriptor = image.manifest.descriptor
+    return {
+        "containerimage.config.digest": str(image.manifest.config.digest),
+        "containerimage.descriptor": descriptor.to_document(),
+        "containerimage.digest": str(descriptor.digest),
+        "image.name": ",".join(map(str, names)),
+    }
 
-    with replacing(path) as stream:
-        stream.write(text.encode())
+
+def _write(path: str, text: str) -> None:
+    from assembler.linux.replacing import written
+
+    written(path, text.encode())

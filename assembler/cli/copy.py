@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import click
+import sys
+from typing import Any
 
-from assembler.access import Access
+from assembler.cli import declared as click
 from assembler.cli.main import cancellable
 from assembler.cli.options import (
-    network_options,
+    NETWORK,
+    PROGRESS,
+    STORE,
+    TIMEOUT,
+    access_of,
     platform_of,
-    progress_option,
     sink_for,
-    store_option,
-    timeout_option,
 )
 from assembler.environment import Environment
 from assembler.errors import UsageError
 
 
-@click.command("copy")
+@click.command(
+    "copy", click.Argument("source", "SRC"), click.Argument("targets", "DST...", many=True)
+)
 @click.option(
     "--platform",
     "platforms",
@@ -26,20 +30,15 @@ from assembler.errors import UsageError
     multiple=True,
     help="Copy these only; for one it is the image, without the index.",
 )
-@progress_option
-@network_options
-@timeout_option
-@store_option
-@click.argument("source", metavar="SRC")
-@click.argument("targets", metavar="DST...", nargs=-1, required=True)
+@click.options(PROGRESS, *NETWORK, TIMEOUT, STORE)
 def command(
     source: str,
     targets: tuple[str, ...],
     platforms: tuple[str, ...],
     progress: str,
-    access: Access,
     timeout: str,
     store: str,
+    **network: Any,
 ) -> None:
     """Copy SRC to every DST, for all of its platforms and byte for byte.
 
@@ -49,6 +48,7 @@ def command(
     from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
+    access = access_of(network)
     words = [word for text in platforms for word in text.split(",")]
     wanted = [one for word in words if (one := platform_of(word, environment)) is not None]
     with cancellable(timeout_of(timeout), "copy") as cancellation:
@@ -71,4 +71,4 @@ def command(
             cancellation=cancellation,
         ) as builder:
             digest = builder.copy(source, wanted, targets)
-        click.echo(str(digest))
+        sys.stdout.write(f"{digest}\n")

@@ -1,6 +1,7 @@
-"""What `build` takes, as data: plain words are read here, everything else by click.
+"""What commands take, as data: plain words are read here, everything else by click.
 
-To import click takes a tenth of a build that finds all in the cache. It is asked where there is more
+To import click takes a tenth of a build that finds all in the cache, or of a push that finds all
+there. It is asked where there is more
 to do: for help, for a mistake, for variables of the environment, for types that are rarely given. So
 `Command.read` says either what click would, or nothing. The names here are click's.
 """
@@ -40,13 +41,16 @@ class Choice(NamedTuple):
 class IntRange(NamedTuple):
     """A number."""
 
-    min: int
+    min: int | None = None
     max: int | None = None
 
     def read(self, word: str) -> int | None:
         """The number, None where click has to say something."""
-        number = int(word) if word.isdecimal() and len(word) < 10 else -1
-        return number if self.min <= number <= (number if self.max is None else self.max) else None
+        if not word.isdecimal() or len(word) > 9:
+            return None
+        number = int(word)
+        low, high = number < (self.min or 0), self.max is not None and number > self.max
+        return None if low or high else number
 
     def by_click(self) -> Any:
         """Click's type."""
@@ -141,13 +145,30 @@ def options(*several: Option) -> Callable[[Function], Function]:
 
 
 @value
+class Argument:
+    """One word, or if `many` at least one and all that are left, as a tuple."""
+
+    name: str
+    metavar: str
+    many: bool = False
+
+    def by_click(self, command: Function) -> Function:
+        """`command` with this argument of click's."""
+        import click
+
+        number = -1 if self.many else 1
+        return click.argument(self.name, metavar=self.metavar, nargs=number, required=True)(command)
+
+
+@value
 class Command:
-    """A command that `run` executes with a value for each of its options and its one argument."""
+    """A command that `run` executes with a value for each of its options and arguments, of which the
+    last may be many."""
 
     name: str
     run: Callable[..., int | None]
     options: tuple[Option, ...]
-    argument: str
+    arguments: tuple[Argument, ...]
 
     def read(self, words: Iterable[str], variables: Mapping[str, str]) -> Words | None:
         """The values that click would find in `words`; None where it has more to do. `variables`
@@ -158,11 +179,11 @@ class Command:
         flags = {word: one for one in self.options for word in one.words if word.startswith("-")}
         found: Words = {one.name: one.default for one in self.options}
         given: dict[str, list[Any]] = {}
-        arguments: list[str] = []
+        bare: list[str] = []
         left = iter(words)
         for word in left:
             if word == "-" or not word.startswith("-"):
-                arguments.append(word)
+                bare.append(word)
                 continue
             flag, equals, value = word.partition("=")
             asked = flags.get(flag)
@@ -183,20 +204,25 @@ class Command:
             if one.name in given:
                 values = given[one.name]
                 found[one.name] = tuple(values) if one.multiple else values[-1]
-        if len(arguments) != 1:
+        last = len(self.arguments) - 1
+        if len(bare) <= last or (len(bare) > last + 1 and not self.arguments[last].many):
             return None
-        return {**found, self.argument: arguments[0]}
+        for number, argument in enumerate(self.arguments):
+            found[argument.name] = tuple(bare[number:]) if argument.many else bare[number]
+        return found
 
     def by_click(self) -> click.Command:
         """Click's command."""
         import click
 
-        run = click.argument(self.argument, metavar=self.argument.upper())(self.run)
+        run = self.run
+        for argument in reversed(self.arguments):
+            run = argument.by_click(run)
         for one in reversed(self.options):
             run = one.by_click(run)
         return click.command(self.name)(run)
 
 
-def command(name: str, argument: str) -> Callable[[Callable[..., int | None]], Command]:
+def command(name: str, *arguments: Argument) -> Callable[[Callable[..., int | None]], Command]:
     """A decorator that makes a function, and the options below it, a command."""
-    return lambda run: Command(name, run, getattr(run, "options", ()), argument)
+    return lambda run: Command(name, run, getattr(run, "options", ()), arguments)

@@ -20,6 +20,7 @@ COMMANDS = {
     "build": "Build an image from a Dockerfile",
     "check": "Lint a Dockerfile without building it",
     "plan": "Show what a build would do, without doing it",
+    "context": "List the files of a context, and what reads or hides them",
     "explain": "Say why each step of a build ran, or where its result was from",
     "history": "List builds, how they ended, and how many steps were cached",
     "push": "Push an image from the store, an OCI layout or an archive",
@@ -36,7 +37,10 @@ COMMANDS = {
     "store": "Check the store",
     "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
+    "completion": "Print what makes a shell complete command lines",
 }
+WITHOUT_CLICK = ("build", "push", "pull", "copy")
+"""The commands that are a `declared.Command`."""
 
 
 def run() -> int:
@@ -89,13 +93,14 @@ def _run(debug: bool) -> int:
 
 
 def _command() -> int:
-    """The exit status of what the command line asks for. Most builds are read without click."""
-    if sys.argv[1:2] == ["build"]:
-        from assembler.cli import build
+    """The exit status of what the command line asks for. Most of `WITHOUT_CLICK` is read without."""
+    if len(sys.argv) > 1 and sys.argv[1] in WITHOUT_CLICK:
+        from importlib import import_module
 
-        options = build.command.read(sys.argv[2:], Environment.read().variables)
+        command = import_module(f"assembler.cli.{sys.argv[1]}").command
+        options = command.read(sys.argv[2:], Environment.read().variables)
         if options is not None:
-            return build.command.run(**options) or 0
+            return command.run(**options) or 0
     from assembler.cli.commands import by_click
 
     return by_click()

@@ -183,11 +183,6 @@ def cdi_option(command: Command) -> Command:
     return CDI.by_click(command)
 
 
-def progress_option(command: Command) -> Command:
-    """`--progress`."""
-    return PROGRESS.by_click(command)
-
-
 def sink_for(
     progress: str,
     environment: Environment,

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import click
+import sys
+from typing import Any
 
-from assembler.access import Access
+from assembler.cli import declared as click
 from assembler.cli.main import cancellable
 from assembler.cli.options import (
-    network_options,
+    NETWORK,
+    PROGRESS,
+    STORE,
+    TIMEOUT,
+    access_of,
     platform_of,
-    progress_option,
     sink_for,
-    store_option,
-    timeout_option,
 )
 from assembler.environment import Environment
 from assembler.errors import UsageError
 
 
-@click.command("pull")
+@click.command("pull", click.Argument("names", "REF...", many=True))
 @click.option(
     "--platform",
     "platforms",
@@ -27,24 +29,21 @@ from assembler.errors import UsageError
     help="Pull for this platform; for several the index is kept.",
 )
 @click.option("--all-platforms", is_flag=True, help="Pull the whole index, attestations too.")
-@progress_option
-@network_options
-@timeout_option
-@store_option
-@click.argument("names", metavar="REF...", nargs=-1, required=True)
+@click.options(PROGRESS, *NETWORK, TIMEOUT, STORE)
 def command(
     names: tuple[str, ...],
     platforms: tuple[str, ...],
     all_platforms: bool,
     progress: str,
-    access: Access,
     timeout: str,
     store: str,
+    **network: Any,
 ) -> None:
     """Pull every REF into the store, all of its layers, and print the digests."""
     from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
+    access = access_of(network)
     words = [word for text in platforms for word in text.split(",")]
     if words and all_platforms:
         raise UsageError("--all-platforms with --platform: say which")
@@ -75,4 +74,4 @@ def command(
                     digests.append(str(digest))
         finally:  # of those that came; the terminal is no more the display's
             for one in digests:
-                click.echo(one)
+                sys.stdout.write(f"{one}\n")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import click
+import sys
+from typing import Any
 
-from assembler.access import Access
+from assembler.cli import declared as click
 from assembler.cli.main import cancellable
-from assembler.cli.options import (
-    network_options,
-    progress_option,
-    sink_for,
-    store_option,
-    timeout_option,
-)
+from assembler.cli.options import NETWORK, PROGRESS, STORE, TIMEOUT, access_of, sink_for
 from assembler.environment import Environment
 from assembler.errors import UsageError
 
 
-@click.command("push")
+@click.command("push", click.Argument("words", "[IMAGE|LAYOUT|ARCHIVE] REF...", many=True))
 @click.option(
     "--compression",
     metavar="NAME",
@@ -25,21 +20,21 @@ from assembler.errors import UsageError
     help="Recompress layers that have another: gzip, zstd, estargz, zstd:chunked, uncompressed.",
 )
 @click.option(
-    "--compression-level", metavar="N", type=int, default=None, help="The level of --compression."
+    "--compression-level",
+    metavar="N",
+    type=click.IntRange(),
+    default=None,
+    help="The level of --compression.",
 )
-@progress_option
-@network_options
-@timeout_option
-@store_option
-@click.argument("words", metavar="[IMAGE|LAYOUT|ARCHIVE] REF...", nargs=-1, required=True)
+@click.options(PROGRESS, *NETWORK, TIMEOUT, STORE)
 def command(
     words: tuple[str, ...],
     compression: str,
     compression_level: int | None,
     progress: str,
-    access: Access,
     timeout: str,
     store: str,
+    **network: Any,
 ) -> None:
     """Push an image, or an index with all that it leads to, to every REF.
 
@@ -49,6 +44,7 @@ def command(
     from assembler.cli.durations import timeout_of
 
     environment = Environment.read()
+    access = access_of(network)
     subject, targets = words[0], words[1:] or words[:1]
     if compression_level is not None and not compression:
         raise UsageError("--compression-level needs --compression")
@@ -82,4 +78,4 @@ def command(
                 digest = found.digest
             else:
                 digest = builder.copy(found, (), targets)
-        click.echo(str(digest))
+        sys.stdout.write(f"{digest}\n")

@@ -23,16 +23,26 @@ if TYPE_CHECKING:
     from assembler.images import Pull
     from assembler.oci.image import Annotations
     from assembler.oci.platform import Platform
+    from assembler.plan.unset import Unset
     from assembler.request import BuildRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ENTITLEMENTS = ("network.host", "security.insecure", "device")
+DELETE = "buildx.local.delete"
+"""What `--allow` calls the removal of files that are not below the working directory; RUN has nothing
+of it."""
 OPTIONS = (
     click.option(
         "-f", "--file", "file", metavar="FILE", default="", help="The Dockerfile; - is stdin."
     ),
     click.option("--target", metavar="STAGE", default="", help="The stage to build."),
+    click.option(
+        "--require",
+        metavar="STAGE,…",
+        multiple=True,
+        help="Stages that must succeed too, such as tests; nothing of them is kept. * is every stage.",
+    ),
     click.option(
         "--build-arg", "build_args", metavar="K[=V]", multiple=True, help="Value of an ARG."
     ),
@@ -46,10 +56,22 @@ OPTIONS = (
     click.option("--platform", metavar="OS/ARCH", default="", help="The platform of the image."),
     click.option("--label", "labels", metavar="K=V", multiple=True, help="Label of the image."),
     click.option(
+        "--unset",
+        metavar="KIND[:NAME],…",
+        multiple=True,
+        help="Leave it out of the image's configuration: volume, expose, env, label, each also with a"
+        " name as in expose:80, entrypoint, cmd, healthcheck, onbuild, user, workdir, stopsignal,"
+        " shell.",
+    ),
+    click.option(
         "--annotation", "annotations", metavar="[TYPE:]K=V", multiple=True, help="Annotation."
     ),
     click.option(
-        "--secret", "secrets", metavar="id=…", multiple=True, help="Secret for RUN --mount."
+        "--secret",
+        "secrets",
+        metavar="id=…",
+        multiple=True,
+        help="Secret for RUN --mount, masked in output.",
     ),
     click.option(
         "--ssh", "ssh", metavar="default|ID[=…]", multiple=True, help="Agent for git over ssh."
@@ -197,9 +219,11 @@ def request_for(
         files=inputs.files,
         contexts=Contexts(inputs.named),
         target=options["target"],
+        require=tuple(filter(None, ",".join(options["require"]).split(","))),
         build_args=build_args_of(options["build_args"], environment),
         platform=platform,
         labels=pairs(options["labels"], "--label"),
+        unset=unset_of(options["unset"]),
         annotations=annotations_of(options["annotations"], platform or host_platform()),
         network=options["network"],
         allow=allowed(options["allow"], options["network"]),
@@ -225,6 +249,15 @@ def place_of(inputs: Inputs, context: str) -> str:
     where = (os.path.realpath(path) for path in (context, inputs.path))
     text = "\0".join(where)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def unset_of(words: tuple[str, ...]) -> tuple[Unset, ...]:
+    """What `--unset` takes out of the image's configuration. Raises UsageError."""
+    if not words:
+        return ()
+    from assembler.plan.unset import parse
+
+    return parse(words)
 
 
 def pull_of(text: str) -> Pull:
@@ -282,6 +315,8 @@ def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
     found = {"network.host"} if network == "host" else set()
     for word in words:
         name, equals, rest = word.partition("=")
+        if word == DELETE:
+            continue
         if name not in ENTITLEMENTS:
             known = ", ".join(ENTITLEMENTS)
             raise UsageError(f"--allow {word}: unknown entitlement", hint=f"one of {known}")
@@ -292,8 +327,11 @@ def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def annotations_of(words: tuple[str, ...], platform: Platform) -> Annotations:
-    """`[TYPE[[PLATFORM]],…:]KEY=VALUE` (rule Y8); what is for another platform is left out.
+def annotations_of(
+    words: tuple[str, ...], platform: Platform, option: str = "--annotation"
+) -> Annotations:
+    """`[TYPE[[PLATFORM]],…:]KEY=VALUE` (rule Y8) of `option`; what is for another platform is left
+    out.
 
     Raises UsageError for another form, and for a type that nothing here carries.
     """
@@ -306,12 +344,12 @@ def annotations_of(words: tuple[str, ...], platform: Platform) -> Annotations:
         kinds, key = (kinds, key) if colon else ("manifest", head)
         if not equals or not key:
             raise UsageError(
-                f"invalid --annotation {word!r}, expected key=value", hint="--annotation KEY=VALUE"
+                f"invalid {option} {word!r}, expected key=value", hint="--annotation KEY=VALUE"
             )
         if word != word.encode("utf-8", "replace").decode():
-            raise UsageError(f"--annotation {word!r}: it is no UTF-8, which a manifest has to be")
+            raise UsageError(f"{option} {word!r}: it is no UTF-8, which a manifest has to be")
         for kind in kinds.split(","):
-            name, wanted = _annotated(word, kind)
+            name, wanted = _annotated(f"{option} {word}", kind)
             if wanted is None or wanted == platform:
                 found[name][key] = value
     return Annotations(found["manifest"], found["manifest-descriptor"])
@@ -324,23 +362,24 @@ def _annotated(word: str, kind: str) -> tuple[str, Platform | None]:
     match = re.fullmatch(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?", kind)
     if match is None:
         raise UsageError(
-            f"--annotation {word}: invalid annotation type {kind!r}",
+            f"{word}: invalid annotation type {kind!r}",
             hint="--annotation manifest[linux/amd64]:KEY=VALUE",
         )
     name, platform = match[1], match[2]
     if name in ("index", "index-descriptor"):
         raise UsageError(
-            f"--annotation {word}: {name} annotations not supported for single platform export"
+            f"{word}: {name} annotations not supported for single platform export",
+            hint="manifest:KEY=VALUE is of the image, manifest-descriptor: of what names it",
         )
     if name not in ("manifest", "manifest-descriptor"):
         raise UsageError(
-            f"--annotation {word}: unknown annotation type {name!r}",
+            f"{word}: unknown annotation type {name!r}",
             hint="manifest or manifest-descriptor",
         )
     try:
         return name, None if platform is None else Platform.parse(platform)
     except ValueError as error:
-        raise UsageError(f"--annotation {word}: {error}") from error
+        raise UsageError(f"{word}: {error}") from error
 
 
 def hosts_of(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

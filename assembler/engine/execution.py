@@ -1,16 +1,17 @@
-"""One plan, executed: look everything up; run what is missing; pack what the image contains."""
+"""One plan, executed: look everything up; run what is missing; pack what the image contains, or hand
+over the files as they are."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.blobs import ChangeBlobs
 from assembler.engine.change import BaseChange, Snapshot, StepChange
-from assembler.engine.lookup import KnownStage, demanded, look_up, missing
+from assembler.engine.lookup import KnownStage, demanded, look_up, missing, untried
 from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
@@ -20,19 +21,54 @@ from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan
 from assembler.plan.steps import Run
+from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.engine.realisation import Realisation
     from assembler.engine.stage import BuiltStage
+    from assembler.layer.changeset import Entry
 
 
 def execute(plan: Plan, services: Services) -> Image:
     """The image of the plan's target, in the store: complete, but where `services.whole` says
-    otherwise for base layers that nothing needed.
+    otherwise for base layers that nothing needed. `services.files_to` is handed its files too.
 
     When the cache knows every layer, nothing is run and no namespace is entered. Raises
-    DockerfileError for devices that are not allowed, and what steps raise.
+    DockerfileError for devices that are not allowed, and what steps and `files_to` raise.
     """
+    with _executed(plan, services) as done:
+        layers = _layers(done.snapshot, done.blobs, done.packed, done.pack)
+        image = _finish(plan, services, done, layers)
+        _hand_over(services, done)
+        return image
+
+
+def export(plan: Plan, services: Services) -> None:
+    """Hand the files of the plan's target to `services.files_to`. Nothing is packed, and where all of
+    them are in blobs no namespace is entered. Raises what `execute` raises."""
+    services = replace(services, image=False)
+    with _executed(plan, services) as done:
+        _hand_over(services, done)
+
+
+@value
+class _Executed:
+    """A plan that was executed: what its target is made of, and the changes of the stages that it is
+    built from. Some steps are `packed`; `pack` packs others. `realisation` is there where there are
+    files to hand over."""
+
+    snapshot: Snapshot
+    changes: Mapping[int, tuple[StepChange, ...]]
+    blobs: ChangeBlobs
+    packed: Mapping[Digest, Layer]
+    pack: Callable[[StepChange, Snapshot], Layer]
+    realisation: Realisation | None
+    cached: bool = False
+
+
+@contextmanager
+def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
+    """`plan`, executed; its target can be packed and read within the block."""
     if any(isinstance(step, Run) and step.devices for stage in plan.stages for step in stage.steps):
         from assembler.engine.devices import check
 
@@ -44,33 +80,60 @@ def execute(plan: Plan, services: Services) -> Image:
     _note_known(plan, services, known)
     target = known[plan.target]
     packed = _all_packed(target, blobs)
-    if packed is not None:
-        _report_cached(plan, services, known)
-        changes = {index: known[index].changes for index in chain_indexes(plan)}
-
-        def pack(change: StepChange, below: Snapshot) -> Layer:  # in another compression it is
-            from assembler.engine.realisation import Realisation
-
-            return Realisation(services, None, plan.epoch).pack(change, below)
-
-        layers = _layers(target.snapshot, blobs, packed, pack)
-        return _finish(plan, services, blobs, target.snapshot, layers, changes, cached=True)
-    from assembler.engine.realisation import Realisation
-
-    realisation = Realisation(services, None, plan.epoch)
-    _hold(plan, known, realisation, services)
-    needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
+        if packed is not None and not untried(plan, known):
+            _report_cached(plan, services, known)
+            changes = {index: known[index].changes for index in chain_indexes(plan)}
+
+            def pack(change: StepChange, below: Snapshot) -> Layer:  # in another compression it is
+                from assembler.engine.realisation import Realisation
+
+                return Realisation(services, None, plan.epoch).pack(change, below)
+
+            files = None
+            if services.files_to is not None:
+                from assembler.engine.realisation import Realisation
+
+                spool = stack.enter_context(services.store.scratch())
+                files = Realisation(services, None, plan.epoch, spool)
+            yield _Executed(target.snapshot, changes, blobs, packed, pack, files, cached=True)
+            return
+        from assembler.engine.realisation import Realisation
+
+        realisation = Realisation(services, None, plan.epoch)
+        _hold(plan, known, realisation, services)
+        needed = needs_sandbox(plan, known, realisation)
         sandbox = stack.enter_context(services.sandbox()) if needed else None
         snapshotter = None if sandbox is None else sandbox.snapshotter
         spool = stack.enter_context(services.store.scratch())
         apart = None if sandbox is None else sandbox.apart
+        if needed:  # not before the namespace is entered: it may begin threads
+            services.destination.announce()
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         snapshot = built[plan.target].snapshot
-        layers = _layers(snapshot, realisation.blobs, {}, realisation.pack)
-        return _finish(plan, services, realisation.blobs, snapshot, layers, changes)
+        yield _Executed(snapshot, changes, realisation.blobs, {}, realisation.pack, realisation)
+
+
+def _hand_over(services: Services, done: _Executed) -> None:
+    """Give the target's files to who is to have them, their bytes at hand."""
+    if services.files_to is None or done.realisation is None:
+        return
+    from assembler.layer.members import gather
+    from assembler.layer.tree import MergedTree, everything
+
+    tree = done.realisation.tree(done.snapshot, keep=True)
+    if isinstance(tree, MergedTree) and tree.packed:
+        with vertex("files", "taking files out of layers", services.sink, services.clock):
+            gather(_checked(everything(tree), services.cancellation.check))
+    services.files_to(tree)
+
+
+def _checked(entries: Iterable[Entry], check: Callable[[], None]) -> Iterator[Entry]:
+    for entry in entries:
+        check()
+        yield entry
 
 
 def _hold(
@@ -152,7 +215,7 @@ def _run(
     from assembler.engine.stage import StageBuilder
 
     running = _running(plan, known, realisation)
-    chain = frozenset(chain_indexes(plan))
+    chain = frozenset(chain_indexes(plan) if services.image else ())
     builder = StageBuilder(plan, services, sources, realisation, sandbox, known, running, chain)
     scheduler: Scheduler[BuiltStage] = Scheduler(
         lambda index: builder.build(index, scheduler), services.cancellation, services.jobs
@@ -175,12 +238,8 @@ def _vertexes(plan: Plan, stages: frozenset[int]) -> tuple[str, ...]:
 def _finish(
     plan: Plan,
     services: Services,
-    blobs: ChangeBlobs,
-    snapshot: Snapshot,
+    done: _Executed,
     layers: Iterator[Layer],
-    changes: Mapping[int, tuple[StepChange, ...]],
-    *,
-    cached: bool = False,
 ) -> Image:
     with vertex("export", "exporting layers", services.sink, services.clock) as work:
         found: list[Layer] = []
@@ -191,14 +250,14 @@ def _finish(
             services.cancellation.check()
         results = {
             change.identity: layer
-            for change, layer in zip(snapshot, found, strict=True)
+            for change, layer in zip(done.snapshot, found, strict=True)
             if isinstance(change, StepChange)
         }
         if services.whole:
-            blobs.bring(results.values())
-        work.cached = cached
-        described = services.described(plan, results, blobs.variant)
-        image = assemble(plan, changes, tuple(found), services, described)
+            done.blobs.bring(results.values())
+        work.cached = done.cached
+        described = services.described(plan, results, done.blobs.variant)
+        image = assemble(plan, done.changes, tuple(found), services, described)
         work.detail = f"{image.digest}"
         return image
 

@@ -111,15 +111,18 @@ def read_once(
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
     cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
-    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number):
+    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number, services):
         return None
     if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
 
-def ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
-    """Whether the image has the layer of step `number` of `stage`, and no RUN is above it."""
+def ends_in_image(plan: Plan, stage: PlannedStage, number: int, services: Services) -> bool:
+    """Whether the image, if one is made, has the layer of step `number` of `stage`, and no RUN is
+    above it."""
+    if not services.image:
+        return False
     above: list[Step] = []
     for index in reversed(chain_indexes(plan)):
         if index == stage.index:
@@ -171,16 +174,17 @@ def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snap
 def demanded(
     plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation
 ) -> frozenset[int]:
-    """The stages whose content is needed to write the target; empty when all of it is packed.
+    """The stages whose content is needed to write the target, and those that are required; none when
+    all of the target is packed, and all that is required known to have succeeded.
 
     A stage is needed when something above it must execute, when files are taken out of it, or
     when one of its own layers is in no packed form yet.
     """
     target = known[plan.target]
-    if target.complete and all(realisation.packed(change) for change in target.snapshot):
-        return frozenset()
     needed: set[int] = set()
-    pending = [plan.target]
+    pending = list(untried(plan, known))
+    if not target.complete or not all(realisation.packed(change) for change in target.snapshot):
+        pending.append(plan.target)
     while pending:
         index = pending.pop()
         if index in needed:
@@ -188,6 +192,11 @@ def demanded(
         needed.add(index)
         pending += _sources_of_missing(plan, known[index], realisation)
     return frozenset(needed)
+
+
+def untried(plan: Plan, known: Mapping[int, KnownStage]) -> list[int]:
+    """The required stages that are not known to succeed. What they made may be gone."""
+    return [index for index in plan.required if not known[index].complete]
 
 
 def missing(known: KnownStage, realisation: Realisation) -> list[Step]:

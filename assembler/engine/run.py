@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from assembler.engine.concealed import passwords
 from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
-from assembler.errors import ProcessFailed, StepError
+from assembler.errors import AssemblerError, ProcessFailed, StepError
 from assembler.plan.steps import Limit, Run
-from assembler.runtime.base import HOSTNAME, Process
+from assembler.runtime.base import HOSTNAME, Process, Root
 from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
+    from assembler.masking import Masks
 
 _KILLED = 137  # 128 + SIGKILL
+_NOT_EXECUTED = (1, 126, 127)  # of containers, and of shells, when a program is no use
+_REMEMBERED = 4096  # bytes of output
 
 
 def execute(
@@ -31,16 +36,20 @@ def execute(
     more: bool = False,
 ) -> None:
     """Run `step` over `lowers`; its upper directory is published as layer directory `id`. `more`
-    says that the stage has another such step.
+    says that the stage has another such step. No secret is in what `output` gets, nor in errors.
 
     Raises ProcessFailed for another exit status than 0.
     """
+    values = passwords(step.proxies).union(mounted.secrets)
+    masks = services.concealed.masks(services.secrets, values)
     with sandbox.snapshotter.prepare(id, lowers) as root, sandbox.groups.step() as group:
         process = _process(step, services, mounted, sandbox.limits, group.groups, more)
+        said = _Tail(output)
         try:
-            status = sandbox.runtime.run(
-                process, root, mounted.mounts, output, services.cancellation
-            )
+            with _masked(masks, said) as shown:
+                status = sandbox.runtime.run(
+                    process, root, mounted.mounts, shown, services.cancellation
+                )
         except StepError as error:  # a user, a limit or a hook of this step
             error.place_at(step.span)
             error.hint = error.hint or group.shortage(killed=True)
@@ -51,8 +60,26 @@ def execute(
                 f"exit code: {status}",
                 status,
                 step.span,
-                hint=group.shortage(status == _KILLED) or _full(root.upper),
+                hint=group.shortage(status == _KILLED)
+                or _full(root.upper)
+                or _unexecuted(status, step, root, said, services, masks),
             )
+
+
+@contextmanager
+def _masked(
+    masks: Masks | None, output: Callable[[bytes], None]
+) -> Iterator[Callable[[bytes], None]]:
+    if masks is None:
+        yield output
+        return
+    try:
+        with masks.masked(output) as shown:
+            yield shown
+    except AssemblerError as error:  # which may say what a runtime said
+        error.message, error.hint = masks.text(error.message), masks.text(error.hint)
+        error.args = (error.message,)
+        raise
 
 
 def _process(
@@ -82,6 +109,35 @@ def _process(
         cgroups=cgroups,
         more=more,
     )
+
+
+def _unexecuted(
+    status: int, step: Run, root: Root, said: _Tail, services: Services, masks: Masks | None
+) -> str:
+    """A hint when the step failed because a program could not be executed."""
+    if status not in _NOT_EXECUTED:
+        return ""
+    from assembler.engine.refusals import refusal
+
+    told = refusal(status, step, root, said.text, services.host())
+    return masks.text(told) if masks is not None else told  # a script may name a secret
+
+
+class _Tail:
+    """The end of what a step says, on its way to `output`."""
+
+    def __init__(self, output: Callable[[bytes], None]) -> None:
+        self._output = output
+        self._said = b""
+
+    def __call__(self, piece: bytes) -> None:
+        self._said = (self._said + piece[-_REMEMBERED:])[-_REMEMBERED:]
+        self._output(piece)
+
+    @property
+    def text(self) -> str:
+        """What it was."""
+        return self._said.decode("utf-8", "surrogateescape")
 
 
 def _full(path: str) -> str:

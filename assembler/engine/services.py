@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from assembler.engine.concealed import Concealed
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import unclaimed
 from assembler.engine.take import Take as Take
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from assembler.layer.directory import Lower
     from assembler.layer.tree import Tree
     from assembler.linux.cgroups import Groups
+    from assembler.linux.emulators import Host
     from assembler.runtime.base import Runtime
     from assembler.snapshot.base import Snapshotter
     from assembler.store.growing import Growing
@@ -168,7 +170,11 @@ class NoMounts:
 
 
 class Destination(Protocol):
-    """Where the image goes, told of its layers while it is being built. Both return at once."""
+    """Where the image goes, told of its layers while it is being built. All return at once."""
+
+    def announce(self) -> None:
+        """An image is to come, behind steps that are run first."""
+        ...
 
     def layer(self, layer: Descriptor) -> None:
         """The image has `layer`, whose blob is in the store or where its base is."""
@@ -181,6 +187,9 @@ class Destination(Protocol):
 
 class Nowhere:
     """For images that only the store keeps."""
+
+    def announce(self) -> None:
+        """Nothing."""
 
     def layer(self, layer: Descriptor) -> None:
         """Nothing."""
@@ -201,6 +210,13 @@ def no_devices() -> Registry:
     return Registry()
 
 
+def this_host() -> Host:
+    """What executes programs on this host."""
+    from assembler.linux.emulators import Host
+
+    return Host.here()
+
+
 @value(kw_only=True)
 class Services:
     """The engine's surroundings for one build.
@@ -214,13 +230,16 @@ class Services:
     after the build. `claims` gives a turn at work that other builds on the store may be at.
     `described` gives what the image's configuration says besides. `destination` is told of the
     image's layers when they are there, and while they are packed.
+    Where no `image` is made, nothing is packed. `files_to` is handed the target's files, while they can
+    be read.
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
-    `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
-    does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
-    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the
-    epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
+    `secrets` maps an id to its value, `concealed` hides those that were read; `agents` gives the
+    socket of an ssh agent, None for an id it does not know. `devices` reads the host's CDI
+    specifications, of which steps may have what `devices_allowed` says. `archive_limits` is what
+    layers and archives may hold. `carried` gives cache mounts that are new here the content that they
+    had elsewhere. `clock` is seconds since the epoch, `host` tells what programs are executed here.
+    With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
     Docker's media types instead of OCI's.
     """
 
@@ -246,6 +265,8 @@ class Services:
     cached: CachedBlobs = field(default_factory=NoCaches)
     described: Described = nothing_more
     destination: Destination = field(default_factory=Nowhere)
+    image: bool = True
+    files_to: Callable[[Tree], object] | None = None
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent
@@ -254,5 +275,7 @@ class Services:
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
     ledger: Ledger = field(default_factory=Ledger)
+    concealed: Concealed = field(default_factory=Concealed)
     since: float | None = None
+    host: Callable[[], Host] = this_host
     carried: CarriedMounts = field(default_factory=NoMounts)

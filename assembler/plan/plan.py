@@ -88,12 +88,14 @@ class PlanWarning:
 
 @value
 class Plan:
-    """Every stage the target needs, in an order in which each comes after what it needs."""
+    """Every stage that is needed, in an order in which each comes after what it needs."""
 
     stages: tuple[PlannedStage, ...]
     target: int
     images: Mapping[str, ResolvedImage]
     platform: Platform
+    required: tuple[int, ...] = ()
+    """The stages that must have succeeded before there is an image, besides the target."""
     epoch: int | None = None
     """SOURCE_DATE_EPOCH in seconds, None when not set."""
     warnings: tuple[PlanWarning, ...] = ()

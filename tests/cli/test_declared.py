@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assembler.cli import build
+from assembler.cli import build, copy, pull, push
 from assembler.cli.commands import bare_values
 from assembler.cli.declared import Command
+from assembler.cli.main import WITHOUT_CLICK
 
 WORDS = (
     *("-t", "a:1", "-f", "-", "--file=x", "--push", "-q", "--quiet", "--pull", "--pull=newer", "."),
@@ -41,27 +42,31 @@ WORDS = (
     ),
     *("-1", "--jobs=٣", "--jobs= 3", "--cache-ttl=-5h", "--cache-ttl", "--no-cache-filter=a,b"),
     *("--cache-to=", "--cache-from=type=local,src=x", "--require-cached", "--tls-verify=", "-qt"),
+    *("--load", "--provenance=false", "--provenance", "--sbom", "false", "--attest=type=sbom"),
+    *("--digest-file", "--digestfile=d", "--load=true"),
     *("--pull=", "-f-", "--retry=1001", "--network", "Host", "--buil", "--label=a=b=c"),
 )
 
+OF_TRANSFERS = (
+    *("app", "r.example/app:1", "--compression", "zstd", "--compression-level=3"),
+    *("--compression-level", "-3", "--all-platforms", "--platform=linux/arm64,linux/amd64"),
+)
+TRANSFERS = (push.command, pull.command, copy.command)
 
-def by_click(words: list[str], **env: str) -> dict[str, Any] | None:
+
+def by_click(words: list[str], command: Command = build.command) -> dict[str, Any] | None:
     """What click gives the command for these words; None for what it refuses, or does itself."""
     found: list[dict[str, Any]] = []
-    command = build.command
     recording = Command(
-        command.name, lambda **options: found.append(options), command.options, command.argument
+        command.name, lambda **options: found.append(options), command.options, command.arguments
     ).by_click()
     bare = bare_values(recording)
     end = words.index("--") if "--" in words else len(words)
     words = [bare.get(word, word) for word in words[:end]] + words[end:]
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        try:
-            recording.main(words, standalone_mode=False, auto_envvar_prefix="ASSEMBLE_BUILD")
-        except click.ClickException:
-            return None
+    try:
+        recording.main(words, standalone_mode=False, auto_envvar_prefix="ASSEMBLE_DECLARED")
+    except click.ClickException:
+        return None
     return found[0] if found else None
 
 
@@ -69,6 +74,58 @@ def by_click(words: list[str], **env: str) -> dict[str, Any] | None:
 def test_what_is_read_is_what_click_reads(words: list[str]) -> None:
     read = build.command.read(words, {})
     assert read is None or read == by_click(words)
+
+
+@given(
+    st.sampled_from(TRANSFERS),
+    st.lists(
+        st.sampled_from((*WORDS, *OF_TRANSFERS)),
+        max_size=7,
+    ),
+)
+def test_what_is_read_of_transfers_is_what_click_reads(command: Command, words: list[str]) -> None:
+    read = command.read(words, {})
+    assert read is None or read == by_click(words, command)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "arguments"),
+    [
+        (push.command, ["app"], {"words": ("app",)}),
+        (push.command, ["a", "--retry=2", "r/a:1", "r/a:2"], {"words": ("a", "r/a:1", "r/a:2")}),
+        (pull.command, ["--all-platforms", "a", "b"], {"names": ("a", "b")}),
+        (copy.command, ["a", "b"], {"source": "a", "targets": ("b",)}),
+        (
+            copy.command,
+            ["a", "b", "--progress", "tty", "c"],
+            {"source": "a", "targets": ("b", "c")},
+        ),
+    ],
+)
+def test_what_most_transfers_are_given_is_read(
+    command: Command, words: list[str], arguments: dict[str, Any]
+) -> None:
+    read = command.read(words, {"ASSEMBLE_STORE": "/s"})
+    assert read is not None and read == by_click(words, command)
+    assert {name: read[name] for name in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (push.command, []),
+        (push.command, ["--compression-level=-3", "app"]),
+        (push.command, ["--compression-level=1234567890", "app"]),
+        (copy.command, ["a"]),
+        (pull.command, ["--", "a"]),
+    ],
+)
+def test_the_rest_of_transfers_is_for_click(command: Command, words: list[str]) -> None:
+    assert command.read(words, {}) is None
+
+
+def test_the_commands_without_click_are_those_that_are_declared() -> None:
+    assert tuple(one.name for one in (build.command, *TRANSFERS)) == WITHOUT_CLICK
 
 
 @pytest.mark.parametrize(
