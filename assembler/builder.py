@@ -26,7 +26,7 @@ from assembler.events import Event, Sink, VertexProgress, Warned, discard
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image
+from assembler.oci.image import Image, ImageIndex, Result
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.pulling import pulling
@@ -172,19 +172,28 @@ class Builder:
         """See `planning.Planner.checked`."""
         return self._planner.checked(plan)
 
-    def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
-        Raises NotCached where `request.require_cached` says so, and what steps raise."""
-        from assembler.engine.execution import execute
+    def build(self, request: BuildRequest, plan: Plan) -> Result:
+        """Execute `plan`; the image, or the index with its images where `request.indexed` asks for
+        one, is in the store, complete where `request.whole` does. Raises NotCached where
+        `request.require_cached` says so, and what steps raise."""
+        from assembler.engine.execution import execute_all
 
         for image in plan.images.values():
             self.images.know(image)
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
-        built = execute(plan, services)
+        images = execute_all(plan, services)
+        built = self._index(request, plan, images) if request.indexed else images[0]
         self._ledger.image = self._ledger.image or str(built.digest)
         return built
+
+    def _index(self, request: BuildRequest, plan: Plan, images: Sequence[Image]) -> ImageIndex:
+        """The index of `images`, which `plan` gave, in the store."""
+        of = {target.platform: image for target, image in zip(plan.targets, images, strict=True)}
+        made = ImageIndex.create(of, request.annotations, docker=request.docker_types)
+        self.store.blobs.put(made.index.content)
+        return made
 
     @contextmanager
     def recorded(
@@ -303,7 +312,7 @@ class Builder:
         """See `store.working.Working.claim`, which a build that knows everything does not import."""
         return self.store.working.claim(name, tell, check)
 
-    def write(self, image: Image, outputs: Sequence[Output]) -> None:
+    def write(self, image: Result, outputs: Sequence[Output]) -> None:
         """Write `image` to every output. Layers that the store lacks are fetched if an output
         asks for their bytes. Raises RegistryError, StoreError; where that is because a blob is
         damaged, BlobCorrupt, and the blob is removed: what is built again then has it anew."""
@@ -323,19 +332,19 @@ class Builder:
             cancellation=self._cancellation,
         )
 
-    def deliver(self, image: Image, delivery: Delivery) -> None:
+    def deliver(self, image: Result, delivery: Delivery) -> None:
         """See `write`."""
-        self.store.blobs.missing(image.manifest.layers)  # all are held now, not one after the other
+        self.store.blobs.missing(image.blobs)  # all are held now, not one after the other
         try:
             delivery.write(image)
         except (BlobCorrupt, RegistryError) as error:
             if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
-                for layer in image.manifest.layers:
+                for layer in image.blobs:
                     self.store.blobs.condemn(layer.digest, error)
             raise
 
     def export(
-        self, request: BuildRequest, plan: Plan, image: Image, names: Sequence[Reference]
+        self, request: BuildRequest, plan: Plan, image: Result, names: Sequence[Reference]
     ) -> None:
         """Write the caches that `request` asks for, once `image` was built of `plan` and pushed to
         `names`. Raises AssemblerError, unless that is to be ignored."""
@@ -368,12 +377,12 @@ class Builder:
             )
             return copies.copy(copies.origin(source, len(targets)), platforms, targets)
 
-    def tag(self, image: Image, names: Sequence[Reference]) -> None:
+    def tag(self, image: Result, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be
         about to be, where these names are in a registry."""
-        remote = bool(self.store.blobs.missing(image.manifest.layers))
+        remote = bool(self.store.blobs.missing(image.blobs))
         for name in names:
-            self.store.refs.set(str(name), image.manifest.descriptor, remote=remote)
+            self.store.refs.set(str(name), image.document.descriptor, remote=remote)
 
     def usages(self) -> list[Usage]:
         """What the store holds, the longest unused first; enters the user namespace."""

@@ -16,7 +16,7 @@ from assembler.errors import AssemblerError, BlobCorrupt, Cancelled
 from assembler.events import Sink
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image
+from assembler.oci.image import Result
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -63,7 +63,7 @@ class Delivery:
         for route in self._routes:
             route.growing(blob)
 
-    def write(self, image: Image) -> None:
+    def write(self, image: Result) -> None:
         """Write `image` to every output. When one fails the others are completed. Raises the
         failure, with those of others named in it, by what outputs raise."""
         if len(self._routes) < 2:
@@ -73,7 +73,7 @@ class Delivery:
         self._over = True
         _raise_one(list(filter(None, failures)))
 
-    def _at_once(self, image: Image) -> list[Exception | None]:
+    def _at_once(self, image: Result) -> list[Exception | None]:
         from concurrent.futures import ThreadPoolExecutor, wait
 
         with ThreadPoolExecutor(len(self._routes), "output") as pool:
@@ -162,7 +162,7 @@ class _Route:
                 self._work = self._shown.enter_context(vertex(name, name, self._sink, self._clock))
             return self._work
 
-    def write(self, image: Image, cancellation: Cancellation) -> Exception | None:
+    def write(self, image: Result, cancellation: Cancellation) -> Exception | None:
         """What kept the image from being written. Raises Cancelled."""
         work = self._show()
         try:

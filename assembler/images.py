@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from assembler.clients import RegistryClients
     from assembler.fetcher import BlobFetcher
     from assembler.registry.client import RegistryClient
+    from assembler.registry.pull import Resolved
     from assembler.registry.registries_conf import Registries
 
 RESOLVED = "assembler.resolved"
@@ -248,11 +249,11 @@ class Images:
                 for name, entry in self._store.refs.items():
                     # A name that is none of ours, or an image that is damaged, is no place to look.
                     with contextlib.suppress(ValueError, AssemblerError):
-                        manifest = self._store.image(entry, None).manifest
-                        layers = () if REMOTE in entry.annotations else manifest.layers
-                        for one in (manifest.config, *layers):
-                            names = self._kept.get(one.digest, ())
-                            self._kept[one.digest] = (*names, Reference.parse(name))
+                        for image in self._store.images(entry):
+                            layers = () if REMOTE in entry.annotations else image.manifest.layers
+                            for one in (image.manifest.config, *layers):
+                                names = self._kept.get(one.digest, ())
+                                self._kept[one.digest] = (*names, Reference.parse(name))
             return self._kept
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
@@ -286,8 +287,10 @@ class Images:
             if not self._learnt:
                 for name, entry in self._store.refs.items():
                     if REMOTE in entry.annotations:
-                        with contextlib.suppress(ValueError):  # a name that is none of ours
-                            self.stored(Reference.parse(name), None)
+                        # a name that is none of ours, or not all is here
+                        with contextlib.suppress(ValueError, AssemblerError):
+                            for image in self._store.images(entry):
+                                self.know(_resolved(str(Reference.parse(name)), image))
             self._learnt = True
         return tuple(self._sources.get(layer.digest, {}).values())
 
@@ -361,14 +364,27 @@ class Images:
     def _asked(self, reference: Reference, platform: Platform) -> Image:
         from assembler.registry.pull import resolve
 
-        resolved = resolve(self.client, reference, platform, self._means(reference))
-        descriptor = replace(
-            self._store.put_image(resolved.image),
-            platform=resolved.platform,
-            annotations={RESOLVED: str(resolved.top)},
-        )
+        means = self._means(reference)
+        resolved = resolve(self.client, reference, platform, means)
+        descriptor = replace(self._store.put_image(resolved.image), platform=resolved.platform)
+        if isinstance(means, Index) and self._has_others(reference, resolved, means):
+            self._store.blobs.put(means.content)
+            descriptor = means.descriptor
+        descriptor = replace(descriptor, annotations={RESOLVED: str(resolved.top)})
         self._store.refs.set(str(reference), descriptor, remote=True)
         return resolved.image
+
+    def _has_others(self, reference: Reference, resolved: Resolved, means: Index) -> bool:
+        """Whether the store has, under the name, images of the same index for other platforms: it is
+        the index that is kept then, so that one does not take the place of the other."""
+        had = self._store.refs.get(str(reference))
+        entries = {entry.digest for entry in means.manifests}
+        if had is None or resolved.image.digest not in entries:
+            return False
+        if had.digest == means.descriptor.digest:
+            return True
+        same = had.annotations.get(RESOLVED) == str(resolved.top)
+        return same and had.digest in entries - {resolved.image.digest}
 
     def _means(self, reference: Reference) -> Document:
         """What the name means in its registry, asked once."""

@@ -17,7 +17,7 @@ from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts
 from assembler.plan.make import PlanRequest
 from assembler.plan.steps import SHARED_MEMORY, Limit
-from assembler.values import field, value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.cache.exporting import CacheTarget
@@ -34,7 +34,9 @@ class BuildRequest:
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
     base layers too are in `compression`; with `docker_types`, the image has Docker's media types
-    instead of OCI's."""
+    instead of OCI's.
+    `indexed` says that an index is made, of the images for `platform` and `others`; without it there
+    are no others."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -43,6 +45,8 @@ class BuildRequest:
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
+    others: tuple[Platform, ...] = ()
+    indexed: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Annotations = field(default_factory=Annotations)
     network: str = "default"
@@ -65,6 +69,12 @@ class BuildRequest:
     limits: tuple[Limit, ...] = ()
     resources: Resources = field(default_factory=Resources)
     cgroup_parent: str = ""
+
+
+def each_platform(request: BuildRequest) -> tuple[BuildRequest, ...]:
+    """`request` for one image after the other, in the order of the index."""
+    platforms = (request.platform, *request.others)
+    return tuple(replace(request, platform=one, others=()) for one in platforms)
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.cancellation import Cancellation
     from assembler.cli.outputs import OutputRequest, Packaging
-    from assembler.oci.image import Image
+    from assembler.oci.image import Result
     from assembler.oci.reference import Reference
     from assembler.plan.plan import Plan
     from assembler.request import BuildRequest
@@ -115,20 +115,28 @@ def _build(
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
     cancellation: Cancellation,
-) -> Image:
+) -> Result:
     from assembler.cli.outputs import Packaging, concrete
 
+    if request.indexed and any(one.type == "docker" for one in asked):
+        raise UsageError(
+            "docker exporter does not currently support exporting manifest lists",
+            hint="an archive of -o type=oci has room for the images of all platforms",
+        )
     request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
     kept = [one for one in asked if one.type != "cacheonly"] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
-    if request.annotations.manifest and any(one.docker for one in packagings):
+    own = request.annotations.of(plan.platform)
+    annotations = request.annotations if request.indexed else own
+    if annotations.carried and any(one.docker for one in packagings):
         raise UsageError("annotations cannot be exported with oci-mediatypes=false")
+    of_top = annotations.index_descriptor if request.indexed else annotations.descriptor
 
-    def build(packaging: Packaging, plan: Plan, tags: tuple[Reference, ...]) -> Image:
+    def build(packaging: Packaging, plan: Plan, tags: tuple[Reference, ...]) -> Result:
         compression = packaging.checked()
         outputs = [
-            concrete(one, names, builder, request.annotations.descriptor)
+            concrete(one, names, builder, of_top)
             for one in asked
             if one.writes and one.packaging == packaging
         ]
@@ -146,7 +154,7 @@ def _build(
             builder.deliver(image, delivery)
         return image
 
-    images: list[Image] = []
+    images: list[Result] = []
     for packaging in packagings:
         tags = () if images else names
         images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
@@ -157,7 +165,7 @@ def _build(
     return images[0]
 
 
-def _repaired(build: Callable[[], Image], builder: Builder, cancellation: Cancellation) -> Image:
+def _repaired(build: Callable[[], Result], builder: Builder, cancellation: Cancellation) -> Result:
     """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
     fetched or made anew by building again, once for each blob."""
     while True:
@@ -181,13 +189,16 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
     return names
 
 
-def _write_results(image: Image, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
-    descriptor = image.manifest.descriptor
+def _write_results(image: Result, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
+    from assembler.oci.image import Image
+
+    descriptor = image.document.descriptor
+    id = image.manifest.config.digest if isinstance(image, Image) else image.digest
     if options["iidfile"]:
-        _write(options["iidfile"], str(image.manifest.config.digest))
+        _write(options["iidfile"], str(id))
     if options["metadata_file"]:
-        document = {
-            "containerimage.config.digest": str(image.manifest.config.digest),
+        one = {"containerimage.config.digest": str(id)} if isinstance(image, Image) else {}
+        document = one | {
             "containerimage.descriptor": descriptor.to_document(),
             "containerimage.digest": str(descriptor.digest),
             "image.name": ",".join(map(str, names)),

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 
 def execute(plan: Plan, services: Services) -> Image:
-    """The image of the plan's target, in the store: complete, but where `services.whole` says
+    """The image of a plan with one target; see `execute_all`."""
+    (image,) = execute_all(plan, services)
+    return image
+
+
+def execute_all(plan: Plan, services: Services) -> tuple[Image, ...]:
+    """The images of the plan's targets, in the store: complete, but where `services.whole` says
     otherwise for base layers that nothing needed.
 
     When the cache knows every layer, nothing is run and no namespace is entered. Raises
@@ -42,8 +48,10 @@ def execute(plan: Plan, services: Services) -> Image:
     services.ledger.begin(plan)
     known = look_up(plan, services, sources)
     _note_known(plan, services, known)
-    target = known[plan.target]
-    packed = _all_packed(target, blobs)
+    packed: dict[Digest, Layer] | None = {}
+    for target in plan.targets:
+        found = _all_packed(known[target.index], blobs)
+        packed = None if packed is None or found is None else packed | found
     if packed is not None:
         _report_cached(plan, services, known)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
@@ -53,8 +61,8 @@ def execute(plan: Plan, services: Services) -> Image:
 
             return Realisation(services, None, plan.epoch).pack(change, below)
 
-        layers = _layers(target.snapshot, blobs, packed, pack)
-        return _finish(plan, services, blobs, target.snapshot, layers, changes, cached=True)
+        stacks = {target.index: known[target.index].snapshot for target in plan.targets}
+        return _finish(plan, services, blobs, stacks, changes, packed, pack, cached=True)
     from assembler.engine.realisation import Realisation
 
     realisation = Realisation(services, None, plan.epoch)
@@ -68,9 +76,9 @@ def execute(plan: Plan, services: Services) -> Image:
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
-        snapshot = built[plan.target].snapshot
-        layers = _layers(snapshot, realisation.blobs, {}, realisation.pack)
-        return _finish(plan, services, realisation.blobs, snapshot, layers, changes)
+        stacks = {target.index: built[target.index].snapshot for target in plan.targets}
+        blobs = realisation.blobs
+        return _finish(plan, services, blobs, stacks, changes, {}, realisation.pack)
 
 
 def _hold(
@@ -165,13 +173,37 @@ def _finish(
     plan: Plan,
     services: Services,
     blobs: ChangeBlobs,
+    stacks: Mapping[int, Snapshot],
+    changes: Mapping[int, tuple[StepChange, ...]],
+    known: Mapping[Digest, Layer],
+    pack: Callable[[StepChange, Snapshot], Layer],
+    *,
+    cached: bool = False,
+) -> tuple[Image, ...]:
+    """The images of the targets, of whose `stacks` some layers are `known`."""
+    images = []
+    for target in plan.targets:
+        stack = stacks[target.index]
+        layers = _layers(stack, blobs, known, pack)
+        part = plan.part(target)
+        images.append(_image(part, services, blobs, stack, layers, changes, cached=cached))
+    return tuple(images)
+
+
+def _image(
+    plan: Plan,
+    services: Services,
+    blobs: ChangeBlobs,
     snapshot: Snapshot,
     layers: Iterator[Layer],
     changes: Mapping[int, tuple[StepChange, ...]],
     *,
-    cached: bool = False,
+    cached: bool,
 ) -> Image:
-    with vertex("export", "exporting layers", services.sink, services.clock) as work:
+    id, title = "export", "exporting layers"
+    if plan.stage(plan.target).label:
+        id, title = f"export {plan.platform}", f"exporting layers for {plan.platform}"
+    with vertex(id, title, services.sink, services.clock) as work:
         found: list[Layer] = []
         services.cancellation.check()
         for layer in layers:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.engine.ledger import Ledger
-from assembler.engine.sharing import unclaimed
+from assembler.engine.sharing import Made, unclaimed
 from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
@@ -219,8 +219,8 @@ class Services:
     `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
-    cache mounts that are new here the content that they had elsewhere. `clock` is seconds since the
-    epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
+    cache mounts that are new here the content that they had elsewhere. `made` knows what was made in
+    spite of the cache. `clock` is seconds since the epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
     Docker's media types instead of OCI's.
     """
 
@@ -256,3 +256,4 @@ class Services:
     ledger: Ledger = field(default_factory=Ledger)
     since: float | None = None
     carried: CarriedMounts = field(default_factory=NoMounts)
+    made: Made = field(default_factory=Made)

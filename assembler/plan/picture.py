@@ -80,8 +80,7 @@ class Node:
 
 def text(plan: Plan, forecast: Forecast) -> str:
     """The plan as lines: images with what will be pulled, stages with the fate of each step."""
-    target = plan.stage(plan.target)
-    lines = [f"target {target.title}, {plan.platform}"]
+    lines = [f"target {plan.stage(one.index).title}, {one.platform}" for one in plan.targets]
     if plan.images or plan.missing:
         lines += ["", "images"]
     for key, image in plan.images.items():
@@ -145,7 +144,7 @@ def dot(plan: Plan, forecast: Forecast) -> str:
 
 
 def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[str]:
-    target = stage.index == plan.target
+    target = _is_target(plan, stage)
     title = f"<b>{_html(stage.title)}</b>" + (" (target)" if target else "")
     colour, width = ("#1f4e79", 2) if target else ("#c4c4c4", 1)
     yield f"  subgraph cluster_{stage.index} {{"
@@ -162,7 +161,7 @@ def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[st
 
 def _heading(plan: Plan, forecast: Forecast) -> str:
     """The title, the figures, and what the colours mean, as far as they occur."""
-    title = f"{plan.stage(plan.target).title}, {plan.platform}"
+    title = "; ".join(f"{plan.stage(one.index).title}, {one.platform}" for one in plan.targets)
     used = [fate for fate in Fate if forecast.count(plan, fate)]
     cells = "".join(
         f'<td border="1" color="{look.line}" bgcolor="{look.fill}">'
@@ -196,7 +195,7 @@ def mermaid(plan: Plan, forecast: Forecast) -> str:
     for node in outside(plan, forecast):
         lines.append(f"  {node.name}[({_escaped(_two_lines(node))})]:::outside")
     for stage in plan.stages:
-        title = f"{stage.title} (target)" if stage.index == plan.target else stage.title
+        title = f"{stage.title} (target)" if _is_target(plan, stage) else stage.title
         lines.append(f"  subgraph stage_{stage.index}[{_escaped(title)}]")
         for node in steps(stage, forecast):
             kind = f":::{node.fate.value}" if node.fate else ""
@@ -207,8 +206,13 @@ def mermaid(plan: Plan, forecast: Forecast) -> str:
     looks = {"outside": _OUTSIDE} | {fate.value: _LOOKS[fate] for fate in Fate}
     for kind, look in looks.items():
         lines.append(f"  classDef {kind} fill:{look.fill},stroke:{look.line},color:#222222")
-    lines.append(f"  style stage_{plan.target} stroke:#1f4e79,stroke-width:3px")
+    for index in dict.fromkeys(target.index for target in plan.targets):
+        lines.append(f"  style stage_{index} stroke:#1f4e79,stroke-width:3px")
     return "\n".join(lines) + "\n"
+
+
+def _is_target(plan: Plan, stage: PlannedStage) -> bool:
+    return any(stage.index == target.index for target in plan.targets)
 
 
 def _two_lines(node: Node) -> str:
