@@ -384,6 +384,15 @@ class Builder:
         for name in names:
             self.store.refs.set(str(name), image.document.descriptor, remote=remote)
 
+    def tag_index(self, entry: Descriptor, names: Sequence[Reference]) -> None:
+        """Keep the index `entry` of the store under `names` too, with the layers of its images that
+        are here: under another name they could not be fetched. Raises RegistryError, StoreError."""
+        for image in self.store.images(entry):
+            self.images.complete(image)
+        lacking = bool(self.store.blobs.missing(self.store.index(entry).manifests))
+        for name in names:
+            self.store.refs.set(str(name), replace(entry, annotations={}), remote=lacking)
+
     def usages(self) -> list[Usage]:
         """What the store holds, the longest unused first; enters the user namespace."""
         from assembler.cache.usage import usages

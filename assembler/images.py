@@ -323,15 +323,18 @@ class Images:
         self.know(_resolved(str(reference), image))
         return image
 
-    def pull_manifest(self, reference: Reference, platform: Platform) -> Image:
-        """Ask the registry; manifest and configuration are stored under `reference`. A name is asked
-        for once, and where it means what it meant before, by HEAD only (rule R15)."""
+    def pull_manifest(
+        self, reference: Reference, platform: Platform, *, alone: bool = False
+    ) -> Image:
+        """Ask the registry; manifest and configuration are stored under `reference`, beside those of
+        the same index for other platforms, unless it is to be there `alone`. A name is asked for once,
+        and where it means what it meant before, by HEAD only (rule R15)."""
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
             with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
                 image = self._unchanged(reference, platform)
-                image = image or self._asked_once(work, reference, platform)
+                image = image or self._asked_once(work, reference, platform, alone)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
                 self._pulled[key] = image
@@ -352,22 +355,25 @@ class Images:
         now = reference.digest or current(self.client, reference)
         return image if str(now) == had else None
 
-    def _asked_once(self, work: Vertex, reference: Reference, platform: Platform) -> Image:
+    def _asked_once(
+        self, work: Vertex, reference: Reference, platform: Platform, alone: bool
+    ) -> Image:
         """What the registry says, or has just said to another build on the store."""
         before = self._store.refs.get(str(reference))
         with self._store.working.claim(f"image {reference} {platform}", work.output):
             image = None
             if self._store.refs.get(str(reference)) != before:
                 image = self.stored(reference, platform)
-            return image or self._asked(reference, platform)
+            return image or self._asked(reference, platform, alone)
 
-    def _asked(self, reference: Reference, platform: Platform) -> Image:
+    def _asked(self, reference: Reference, platform: Platform, alone: bool) -> Image:
         from assembler.registry.pull import resolve
 
         means = self._means(reference)
         resolved = resolve(self.client, reference, platform, means)
         descriptor = replace(self._store.put_image(resolved.image), platform=resolved.platform)
-        if isinstance(means, Index) and self._has_others(reference, resolved, means):
+        together = isinstance(means, Index) and self._has_others(reference, resolved, means)
+        if together and not alone:
             self._store.blobs.put(means.content)
             descriptor = means.descriptor
         descriptor = replace(descriptor, annotations={RESOLVED: str(resolved.top)})

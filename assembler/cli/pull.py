@@ -65,7 +65,7 @@ def command(
                     chosen = () if all_platforms else wanted
                     digest = images.pull_index(reference, chosen).descriptor.digest
                 else:
-                    image = images.pull_manifest(reference, wanted[0])
+                    image = images.pull_manifest(reference, wanted[0], alone=True)
                     images.complete(image)
                     digest = image.digest
                 sys.stdout.write(f"{digest}\n")

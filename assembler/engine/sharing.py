@@ -7,8 +7,8 @@ blobs, which wait for nobody. While a thread has a turn it waits for no stage of
 
 from __future__ import annotations
 
+import os
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -38,7 +38,7 @@ class Made:
     def __init__(self) -> None:
         self._keys: set[Digest] = set()
         self._guard = threading.Lock()
-        self.name = uuid.uuid4().hex
+        self.name = os.urandom(16).hex()
         """Of the execution, for claims that no other build has a part in."""
 
     def add(self, *keys: Digest) -> None:
