@@ -116,7 +116,7 @@ def test_R15_a_tag_that_means_what_it_meant_costs_one_head(
 def test_R15_a_base_for_several_platforms_is_kept_for_all_of_them(
     faulty: FaultyRegistry, tmp_path: Path
 ) -> None:
-    amd64, arm64, arm7 = image(AMD64), image(ARM64), image(Platform.parse("arm/v7"))
+    amd64, arm64, arm7 = image(AMD64), image(ARM64), image(Platform.parse("linux/arm/v7"))
     provide_index(faulty, *(provide(faulty, one) for one in (amd64, arm64, arm7)))
     name = str(reference(faulty))
     with command(tmp_path) as builder:

@@ -19,7 +19,7 @@ from assembler.plan.several import merged
 from assembler.plan.steps import Copy, Run, StageOrigin
 from assembler.source import Source
 
-AMD64, ARM64, ARM7 = (Platform.parse(name) for name in ("amd64", "arm64", "arm/v7"))
+AMD64, ARM64, ARM7 = (Platform.parse(name) for name in ("amd64", "arm64", "linux/arm/v7"))
 CROSS = """\
 FROM --platform=$BUILDPLATFORM golang AS tools
 RUN fetch
