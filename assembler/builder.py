@@ -176,21 +176,24 @@ class Builder:
         """Execute `plan`; the image, or the index with its images where `request.indexed` asks for
         one, is in the store, complete where `request.whole` does. Raises NotCached where
         `request.require_cached` says so, and what steps raise."""
-        from assembler.engine.execution import execute_all
+        from assembler.engine.execution import execute
 
         for image in plan.images.values():
             self.images.know(image)
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
-        images = execute_all(plan, services)
+        images = execute(plan, services)
         built = self._index(request, plan, images) if request.indexed else images[0]
         self._ledger.image = self._ledger.image or str(built.digest)
         return built
 
     def _index(self, request: BuildRequest, plan: Plan, images: Sequence[Image]) -> ImageIndex:
         """The index of `images`, which `plan` gave, in the store."""
-        of = {target.platform: image for target, image in zip(plan.targets, images, strict=True)}
+        platforms = [target.platform for target in plan.targets]
+        if request.platform is None:  # then it may be that of the base (rule S14)
+            platforms = [image.config.platform for image in images]
+        of = dict(zip(platforms, images, strict=True))
         made = ImageIndex.create(of, request.annotations, docker=request.docker_types)
         self.store.blobs.put(made.index.content)
         return made

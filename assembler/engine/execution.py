@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     from assembler.engine.stage import BuiltStage
 
 
-def execute(plan: Plan, services: Services) -> Image:
-    """The image of a plan with one target; see `execute_all`."""
-    (image,) = execute_all(plan, services)
-    return image
-
-
-def execute_all(plan: Plan, services: Services) -> tuple[Image, ...]:
+def execute(plan: Plan, services: Services) -> tuple[Image, ...]:
     """The images of the plan's targets, in the store: complete, but where `services.whole` says
     otherwise for base layers that nothing needed.
 

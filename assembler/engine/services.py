@@ -220,8 +220,8 @@ class Services:
     does not know. `devices` reads the host's CDI specifications, of which steps may have what
     `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
     cache mounts that are new here the content that they had elsewhere. `made` knows what was made in
-    spite of the cache. `clock` is seconds since the epoch. With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
-    Docker's media types instead of OCI's.
+    spite of the cache. `clock` is seconds since the epoch. With `recompress`, base layers too are in
+    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
     store: Store

@@ -10,7 +10,7 @@ import pytest
 from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
 from assembler.dockerfile.parser import parse
-from assembler.engine.execution import execute_all
+from assembler.engine.execution import execute
 from assembler.errors import StepError
 from assembler.oci.image import Image
 from assembler.oci.platform import Platform
@@ -58,7 +58,7 @@ class Platforms(Workshop):
             Cancellation() as cancellation,
         ):
             services = self.working(store, cache, cancellation)
-            return execute_all(merged(plans, alone=False), services)
+            return execute(merged(plans, alone=False), services)
 
     def working(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Any:
         """As `services`, with turns as builds on a store have them."""

@@ -217,8 +217,9 @@ def test_all_is_known_again_without_the_registry(
 
 
 def test_A12_O3_the_forms_of_an_index(
-    assemble: Any, registry: Any, podman: Any, tmp_path: Path
+    assemble: Any, registry: Any, podman: Any, require: Callable[..., None], tmp_path: Path
 ) -> None:
+    require("skopeo", "buildah")
     context = written(tmp_path / "context", "FROM scratch\nCOPY file /file\n", file="x")
     archive, lists, one = tmp_path / "oci.tar", tmp_path / "lists", tmp_path / "one"
     epoch = ("--build-arg", "SOURCE_DATE_EPOCH=0")
@@ -239,6 +240,8 @@ def test_A12_O3_the_forms_of_an_index(
     assemble("build", *epoch, "--platform", BOTH, *pushed, context)
     raw = podman.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}")
     assert json.loads(raw) == of_docker
+    theirs = json.loads(podman.buildah("manifest", "inspect", "--tls-verify=false", name))
+    assert platforms(theirs) == ["amd64/linux", "arm64/linux"]
     turned = assemble(
         "build", *epoch, "--platform", "linux/arm64", "--platform", "linux/amd64,arm64",
         "--store", tmp_path / "other", context,
@@ -319,3 +322,17 @@ def test_explain_and_plan_tell_the_platforms(assemble: Any, base: str, tmp_path:
     assert drawn.count("(target)") == 2
     document = json.loads(assemble("plan", "--format", "json", *asked, context).stdout)
     assert [one["platform"]["text"] for one in document["plan"]["also"]] == ["linux/arm64"]
+
+
+def test_S14_an_index_of_one_says_the_platform_that_a_base_brings(
+    assemble: Any, tmp_path: Path
+) -> None:
+    base = written(tmp_path / "base", "FROM scratch\nCOPY file /file\n", file="x")
+    assemble("build", "--platform", "linux/arm64", "-t", "arm:1", base)
+    context = written(tmp_path / "context", "FROM arm:1\nLABEL a=b\n")
+    layout = tmp_path / "layout"
+    forced = ("--build-arg", "BUILDKIT_MULTI_PLATFORM=1")
+    assemble("build", *forced, "-o", f"type=oci,dest={layout},tar=false", context)
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    index = json.loads((layout / "blobs/sha256" / entry["digest"][7:]).read_text())
+    assert platforms(index) == ["arm64/linux"]
