@@ -90,6 +90,10 @@ class StepError(AssemblerError):
             self.span = span
 
 
+class OverBudget(AssemblerError):
+    """An image is larger than it may be."""
+
+
 class ProcessFailed(StepError):
     """RUN ended with another status than 0 (128 + N for signal N, as shells have it)."""
 

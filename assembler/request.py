@@ -22,12 +22,14 @@ from assembler.values import field, replace, value
 if TYPE_CHECKING:
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.places import CacheSource
+    from assembler.plan.unset import Unset
 
 
 @value(kw_only=True)
 class BuildRequest:
     """One build as asked for. `files` are the named contexts that are trees of files, by the names
-    `contexts` gives them. `no_cache` names stages that take nothing from the cache; `*` is all.
+    `contexts` gives them. `require` names stages that must succeed though the target does not need
+    them; `*` is all. `no_cache` names stages that take nothing from the cache; `*` is all.
     Nor is anything taken that ran before `since`, in seconds since the epoch; with `require_cached`,
     no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
@@ -43,11 +45,13 @@ class BuildRequest:
     files: Mapping[str, Context] = field(default_factory=dict)
     contexts: Contexts = field(default_factory=Contexts)
     target: str = ""
+    require: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
     others: tuple[Platform, ...] = ()
     indexed: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[Unset, ...] = ()
     annotations: Annotations = field(default_factory=Annotations)
     network: str = "default"
     allow: frozenset[str] = frozenset()
@@ -87,9 +91,11 @@ def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanReq
         dockerfile=request.dockerfile,
         build_args=request.build_args,
         target=request.target,
+        require=request.require,
         platform=request.platform,
         build_platform=host_platform(),
         labels=request.labels,
+        unset=request.unset,
         contexts=request.contexts,
         network=request.network,
         epoch=request.epoch,

@@ -19,6 +19,7 @@ from assembler.values import replace
 if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.cancellation import Cancellation
+    from assembler.cli.budget import Budget
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.oci.image import Result
     from assembler.oci.reference import Reference
@@ -55,6 +56,16 @@ if TYPE_CHECKING:
 )
 @click.options(CDI, TIMEOUT)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Steps that run at once.")
+@click.option(
+    "--max-size", metavar="SIZE", default="", help="Fail if the layers are larger, as in 200m."
+)
+@click.option(
+    "--max-layers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Fail if there are more.",
+)
 @click.option("--iidfile", metavar="FILE", default="", help="Write the image id here.")
 @click.option("--metadata-file", metavar="FILE", default="", help="Write the result as JSON here.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image digest.")
@@ -75,10 +86,12 @@ def command(**options: Any) -> int | None:
     from assembler.cli.durations import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
+        from assembler.cli.budget import budget_of
         from assembler.cli.display.stopped import Stopped
         from assembler.cli.outputs import requested
 
         asked = requested(options["outputs"], options["push"])
+        budget = budget_of(options["max_size"], options["max_layers"])
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
@@ -97,7 +110,7 @@ def command(**options: Any) -> int | None:
                 if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
                 with builder.recorded(request, names, place_of(inputs, options["context"])):
-                    image = _build(builder, request, names, asked, cancellation)
+                    image = _build(builder, request, names, asked, budget, cancellation)
                 if bounds:
                     builder.collect(bounds)
         except Cancelled as error:
@@ -114,6 +127,7 @@ def _build(
     request: BuildRequest,
     names: tuple[Reference, ...],
     asked: tuple[OutputRequest, ...],
+    budget: Budget,
     cancellation: Cancellation,
 ) -> Result:
     from assembler.cli.outputs import Packaging, concrete
@@ -150,6 +164,7 @@ def _build(
                 destination=delivery,
             )
             image = builder.build(packaged, plan)
+            budget.check(image)
             builder.tag(image, tags)
             builder.deliver(image, delivery)
         return image

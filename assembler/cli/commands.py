@@ -32,7 +32,7 @@ class Commands(click.Group):
         from assembler.dockerfile.suggest import did_you_mean
 
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}")
         found, command, rest = super().resolve_command(ctx, args)
         bare = {} if command is None else bare_values(command)
@@ -68,8 +68,15 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def by_click() -> int:
-    """Run the command line of this process; the exit status is returned, also of a misuse that click
-    finds. Raises what commands raise."""
+    """Run the command line of this process, or answer the shell that completes one; the exit status
+    is returned, also of a misuse that click finds. Raises what commands raise."""
+    from assembler.environment import Environment
+
+    instruction = Environment.read().get("_ASSEMBLE_COMPLETE")
+    if instruction:
+        from assembler.cli.completion import complete
+
+        return complete(instruction)
     try:
         status = cli(standalone_mode=False, auto_envvar_prefix="ASSEMBLE")
     except click.exceptions.Exit as ended:

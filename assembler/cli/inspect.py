@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +38,7 @@ def command(image: str, style: str, platform: str, store: str) -> None:
             found = find(builder, image, *wanted)
             entry = index_of(builder, image)
             index = None if entry is None else builder.store.index(entry)
-    click.echo(_json(found, index) if style == "json" else _text(found, index))
+    click.echo(_json(found, index) if style == "json" else text(found, index))
 
 
 def _json(image: Image, index: Index | None) -> str:
@@ -53,7 +54,8 @@ def _json(image: Image, index: Index | None) -> str:
     return json.dumps(document, indent=2)
 
 
-def _text(image: Image, index: Index | None) -> str:
+def text(image: Image, index: Index | None = None) -> str:
+    """`image`, which is of `index` if of any, for people."""
     from assembler.source import printable
 
     execution = image.config.execution
@@ -78,13 +80,13 @@ def _text(image: Image, index: Index | None) -> str:
     ):
         if value:
             lines.append(f"{title + ':':<12} {printable(json.dumps(list(value)))}")
-    for title, text in (
+    for title, word in (
         ("User", execution.user),
         ("Workdir", execution.working_dir),
         ("StopSignal", execution.stop_signal),
     ):
-        if text:
-            lines.append(f"{title + ':':<12} {printable(text)}")
+        if word:
+            lines.append(f"{title + ':':<12} {printable(word)}")
     for key, label in sorted(execution.labels.items()):
         lines.append(f"Label:       {printable(key)}={printable(label)}")
     lines.append("Layers:")
@@ -96,7 +98,18 @@ def _text(image: Image, index: Index | None) -> str:
         for key, label in sorted(layer.descriptor.annotations.items()):
             lines.append(f"    {printable(key)}={printable(label)}")
     lines.append("History:")
-    for entry in image.config.history:
-        mark = "-" if entry.empty_layer else "+"
-        lines.append(f"  {mark} {printable(entry.created_by)}")
+    lines += [f"  {line}" for line in _history(image)]
     return "\n".join(lines)
+
+
+def _history(image: Image) -> Iterator[str]:
+    """What made the image, with the bytes of each layer if it is known which that is."""
+    from assembler.source import printable
+
+    sizes = [f"{layer.size:>12}  " for layer in image.manifest.layers]
+    if image.instructions is None:
+        sizes = [""] * len(image.config.history)
+    none, left = " " * len(sizes[0]) if sizes else "", iter(sizes)
+    for entry in image.config.history:
+        mark, size = ("-", none) if entry.empty_layer else ("+", next(left))
+        yield f"{mark} {size}{printable(entry.created_by)}"

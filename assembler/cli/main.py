@@ -20,6 +20,7 @@ COMMANDS = {
     "build": "Build an image from a Dockerfile",
     "check": "Lint a Dockerfile without building it",
     "plan": "Show what a build would do, without doing it",
+    "context": "List the files of a context, and what reads or hides them",
     "explain": "Say why each step of a build ran, or where its result was from",
     "history": "List builds, how they ended, and how many steps were cached",
     "push": "Push an image from the store, an OCI layout or an archive",
@@ -36,6 +37,7 @@ COMMANDS = {
     "store": "Check the store",
     "doctor": "Say what builds can do on this host, and what would improve it",
     "inspect": "Show an image of the store, an OCI layout or an archive",
+    "completion": "Print what makes a shell complete command lines",
 }
 WITHOUT_CLICK = ("build", "push", "pull", "copy")
 """The commands that are a `declared.Command`."""

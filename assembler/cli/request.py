@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assembler.events import Sink
     from assembler.images import Pull
     from assembler.oci.platform import Platform
+    from assembler.plan.unset import Unset
     from assembler.request import BuildRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,6 +33,12 @@ OPTIONS = (
         "-f", "--file", "file", metavar="FILE", default="", help="The Dockerfile; - is stdin."
     ),
     click.option("--target", metavar="STAGE", default="", help="The stage to build."),
+    click.option(
+        "--require",
+        metavar="STAGE,…",
+        multiple=True,
+        help="Stages that must succeed too, such as tests; nothing of them is kept. * is every stage.",
+    ),
     click.option(
         "--build-arg", "build_args", metavar="K[=V]", multiple=True, help="Value of an ARG."
     ),
@@ -51,10 +58,22 @@ OPTIONS = (
     ),
     click.option("--label", "labels", metavar="K=V", multiple=True, help="Label of the image."),
     click.option(
+        "--unset",
+        metavar="KIND[:NAME],…",
+        multiple=True,
+        help="Leave it out of the image's configuration: volume, expose, env, label, each also with a"
+        " name as in expose:80, entrypoint, cmd, healthcheck, onbuild, user, workdir, stopsignal,"
+        " shell.",
+    ),
+    click.option(
         "--annotation", "annotations", metavar="[TYPE:]K=V", multiple=True, help="Annotation."
     ),
     click.option(
-        "--secret", "secrets", metavar="id=…", multiple=True, help="Secret for RUN --mount."
+        "--secret",
+        "secrets",
+        metavar="id=…",
+        multiple=True,
+        help="Secret for RUN --mount, masked in output.",
     ),
     click.option(
         "--ssh", "ssh", metavar="default|ID[=…]", multiple=True, help="Agent for git over ssh."
@@ -203,11 +222,13 @@ def request_for(
         files=inputs.files,
         contexts=Contexts(inputs.named),
         target=options["target"],
+        require=tuple(filter(None, ",".join(options["require"]).split(","))),
         build_args=arguments,
         platform=platforms[0] if platforms else None,
         others=platforms[1:],
         indexed=indexed,
         labels=pairs(options["labels"], "--label"),
+        unset=unset_of(options["unset"]),
         annotations=annotations_of(options["annotations"], indexed=indexed),
         network=options["network"],
         allow=allowed(options["allow"], options["network"]),
@@ -233,6 +254,15 @@ def place_of(inputs: Inputs, context: str) -> str:
     where = (os.path.realpath(path) for path in (context, inputs.path))
     text = "\0".join(where)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def unset_of(words: tuple[str, ...]) -> tuple[Unset, ...]:
+    """What `--unset` takes out of the image's configuration. Raises UsageError."""
+    if not words:
+        return ()
+    from assembler.plan.unset import parse
+
+    return parse(words)
 
 
 def pull_of(text: str) -> Pull:

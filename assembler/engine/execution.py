@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assembler.engine.assemble import assemble, chain_indexes
 from assembler.engine.blobs import ChangeBlobs
 from assembler.engine.change import BaseChange, Snapshot, StepChange
-from assembler.engine.lookup import KnownStage, demanded, look_up, missing
+from assembler.engine.lookup import KnownStage, demanded, look_up, missing, untried
 from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
@@ -46,7 +46,7 @@ def execute(plan: Plan, services: Services) -> tuple[Image, ...]:
     for target in plan.targets:
         found = _all_packed(known[target.index], blobs)
         packed = None if packed is None or found is None else packed | found
-    if packed is not None:
+    if packed is not None and not untried(plan, known):
         _report_cached(plan, services, known)
         changes = {index: known[index].changes for index in chain_indexes(plan)}
 

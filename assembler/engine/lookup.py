@@ -175,18 +175,20 @@ def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snap
 def demanded(
     plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation
 ) -> frozenset[int]:
-    """The stages whose content is needed to write the targets; empty when all of it is packed.
+    """The stages whose content is needed to write the targets, and those that are required; none when
+    all of the targets is packed, and all that is required known to have succeeded.
 
     A stage is needed when something above it must execute, when files are taken out of it, or
     when one of its own layers is in no packed form yet.
     """
-    pending = [target.index for target in plan.targets]
-    if all(
-        known[index].complete and all(map(realisation.packed, known[index].snapshot))
-        for index in pending
-    ):
-        return frozenset()
+    targets = [target.index for target in plan.targets]
     needed: set[int] = set()
+    pending = untried(plan, known)
+    if not all(
+        known[index].complete and all(map(realisation.packed, known[index].snapshot))
+        for index in targets
+    ):
+        pending += targets
     while pending:
         index = pending.pop()
         if index in needed:
@@ -194,6 +196,11 @@ def demanded(
         needed.add(index)
         pending += _sources_of_missing(plan, known[index], realisation)
     return frozenset(needed)
+
+
+def untried(plan: Plan, known: Mapping[int, KnownStage]) -> list[int]:
+    """The required stages that are not known to succeed. What they made may be gone."""
+    return [index for index in plan.required if not known[index].complete]
 
 
 def missing(known: KnownStage, realisation: Realisation) -> list[Step]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from assembler.engine import copy
 from assembler.engine.caches import cache_directory
@@ -38,13 +38,14 @@ OpenTree = Callable[[Origin, Step], Tree]
 @dataclass(frozen=True, slots=True)
 class Mounted:
     """What a step's mounts and devices amount to: variables for its environment, mounts for its
-    root, groups of its process, hooks before it."""
+    root, groups of its process, hooks before it. `secrets` are the values that are in them."""
 
     env: tuple[tuple[str, str], ...]
     mounts: tuple[RunMount, ...]
     groups: tuple[int, ...] = ()
     host_groups: str = ""
     hooks: tuple[Hook, ...] = ()
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,20 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
         for name, text in step.scripts
     ]
     env: list[tuple[str, str]] = []
+    secrets: list[bytes] = []
     with ExitStack() as stack:
         caches = _caches(step, given, stack)
         for mount in step.mounts:
             if isinstance(mount, SecretMount):
-                _secret(mount, step, given.services, env, mounts)
+                secret = _secret(mount, step, given.services)
+                if secret is None:
+                    continue
+                secrets.append(secret)
+                if mount.env:
+                    env.append((mount.env, secret.decode("utf-8", "surrogateescape")))
+                if mount.target:
+                    owner = mount.mode, mount.uid, mount.gid
+                    mounts.append(FileContent(mount.target, secret, *owner))
             elif isinstance(mount, SshMount):
                 socket = _agent(mount, step, given.services, stack)
                 if socket is not None:
@@ -88,7 +98,7 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
             else:
                 mounts.append(TemporaryFiles(mount.target, mount.size))
         if not step.devices:
-            yield Mounted(tuple(env), tuple(mounts))
+            yield Mounted(tuple(env), tuple(mounts), secrets=tuple(secrets))
             return
         from assembler.engine.devices import provide
 
@@ -96,7 +106,12 @@ def mounted(step: Run, given: MountSources) -> Iterator[Mounted]:
         # As CDI has it: the devices' own come last, and a mount comes before those below it.
         mounts = sorted((*mounts, *added.mounts), key=lambda mount: mount.target.count("/"))
         yield Mounted(
-            (*env, *added.env), tuple(mounts), added.groups, added.host_groups, added.hooks
+            (*env, *added.env),
+            tuple(mounts),
+            added.groups,
+            added.host_groups,
+            added.hooks,
+            tuple(secrets),
         )
 
 
@@ -170,24 +185,13 @@ def _bind(mount: BindMount, step: Run, given: MountSources, stack: ExitStack) ->
     return BindSource(mount.target, source, read_only=mount.read_only, discard=discard)
 
 
-def _secret(
-    mount: SecretMount,
-    step: Run,
-    services: Services,
-    env: list[tuple[str, str]],
-    mounts: list[RunMount],
-) -> None:
+def _secret(mount: SecretMount, step: Run, services: Services) -> bytes | None:
+    """The value; None when the build was given none and the mount does not need one."""
     value = services.secrets.get(mount.id)
-    if value is None:
-        if mount.required:
-            raise StepError(
-                f"secret {mount.id}: not found",
-                step.span,
-                hint=f"give it with --secret id={mount.id},src=FILE",
-            )
-        return
-    secret = value()
-    if mount.env:
-        env.append((mount.env, secret.decode("utf-8", "surrogateescape")))
-    if mount.target:
-        mounts.append(FileContent(mount.target, secret, mount.mode, mount.uid, mount.gid))
+    if value is None and mount.required:
+        raise StepError(
+            f"secret {mount.id}: not found",
+            step.span,
+            hint=f"give it with --secret id={mount.id},src=FILE",
+        )
+    return None if value is None else value()

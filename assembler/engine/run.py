@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from assembler.engine.concealed import passwords
 from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
-from assembler.errors import ProcessFailed, StepError
+from assembler.errors import AssemblerError, ProcessFailed, StepError
 from assembler.plan.steps import Limit, Run
 from assembler.runtime.base import HOSTNAME, Process
 from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
     from assembler.linux.cgroups import Group
+    from assembler.masking import Masks
 
 _KILLED = 137  # 128 + SIGKILL
 
@@ -31,16 +34,19 @@ def execute(
     more: bool = False,
 ) -> None:
     """Run `step` over `lowers`; its upper directory is published as layer directory `id`. `more`
-    says that the stage has another such step.
+    says that the stage has another such step. No secret is in what `output` gets, nor in errors.
 
     Raises ProcessFailed for another exit status than 0.
     """
+    values = passwords(step.proxies).union(mounted.secrets)
+    masks = services.concealed.masks(services.secrets, values)
     with sandbox.snapshotter.prepare(id, lowers) as root, sandbox.groups.step() as group:
         process = _process(step, services, mounted, sandbox.limits, group.groups, more)
         try:
-            status = sandbox.runtime.run(
-                process, root, mounted.mounts, output, services.cancellation
-            )
+            with _masked(masks, output) as shown:
+                status = sandbox.runtime.run(
+                    process, root, mounted.mounts, shown, services.cancellation
+                )
         except StepError as error:  # a user, a limit or a hook of this step
             error.place_at(step.span)
             error.hint = error.hint or group.shortage(killed=True)
@@ -53,6 +59,22 @@ def execute(
                 step.span,
                 hint=group.shortage(status == _KILLED) or _full(root.upper),
             )
+
+
+@contextmanager
+def _masked(
+    masks: Masks | None, output: Callable[[bytes], None]
+) -> Iterator[Callable[[bytes], None]]:
+    if masks is None:
+        yield output
+        return
+    try:
+        with masks.masked(output) as shown:
+            yield shown
+    except AssemblerError as error:  # which may say what a runtime said
+        error.message, error.hint = masks.text(error.message), masks.text(error.hint)
+        error.args = (error.message,)
+        raise
 
 
 def _process(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from assembler.engine.concealed import Concealed
 from assembler.engine.ledger import Ledger
 from assembler.engine.sharing import Made, unclaimed
 from assembler.engine.take import Take as Take
@@ -216,12 +217,13 @@ class Services:
     image's layers when they are there, and while they are packed.
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
-    `secrets` maps an id to its value; `agents` gives the socket of an ssh agent, None for an id it
-    does not know. `devices` reads the host's CDI specifications, of which steps may have what
-    `devices_allowed` says. `archive_limits` is what layers and archives may hold. `carried` gives
-    cache mounts that are new here the content that they had elsewhere. `made` knows what was made in
-    spite of the cache. `clock` is seconds since the epoch. With `recompress`, base layers too are in
-    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
+    `secrets` maps an id to its value, `concealed` hides those that were read; `agents` gives the
+    socket of an ssh agent, None for an id it does not know. `devices` reads the host's CDI
+    specifications, of which steps may have what `devices_allowed` says. `archive_limits` is what
+    layers and archives may hold. `carried` gives cache mounts that are new here the content that they
+    had elsewhere. `made` knows what was made in spite of the cache. `clock` is seconds since the epoch.
+    With `recompress`, base layers too are in `compression`; with `docker_types`, the image has Docker's
+    media types instead of OCI's.
     """
 
     store: Store
@@ -254,6 +256,7 @@ class Services:
     devices_allowed: DeviceAllowance = field(default_factory=DeviceAllowance)
     archive_limits: Limits = DEFAULT_LIMITS
     ledger: Ledger = field(default_factory=Ledger)
+    concealed: Concealed = field(default_factory=Concealed)
     since: float | None = None
     carried: CarriedMounts = field(default_factory=NoMounts)
     made: Made = field(default_factory=Made)

@@ -83,7 +83,7 @@ class Sources:
         """What `step` reads, in order: context files by the digest of those that it selects, stages
         and images as a whole. None while the identity of some of it is not known."""
         found: list[Read] = []
-        for origin, copy, named in _readers(step):
+        for origin, copy, named in reads_from(step):
             identity = self._identity(origin, copy, stage_identity, isinstance(step, Run))
             if identity is None:
                 return None
@@ -169,7 +169,7 @@ class Sources:
         from assembler.engine.files import Files
 
         found: dict[str, Listing] = {}
-        for origin, copy, _ in _readers(step):
+        for origin, copy, _ in reads_from(step):
             if isinstance(origin, ContextOrigin):
                 files, copy = Files(), replace(copy, sources=copy.paths)
                 selection = self._context_selection(origin, copy, isinstance(step, Run))
@@ -293,7 +293,7 @@ def mount_copy(origin: Origin, source: str, run: Run) -> Copy:
     )
 
 
-def _readers(step: Step) -> list[tuple[Origin, Copy, tuple[str, ...]]]:
+def reads_from(step: Step) -> list[tuple[Origin, Copy, tuple[str, ...]]]:
     """Where `step` reads from, the COPY that would select the same, and what is named there."""
     if isinstance(step, Copy):
         return [(step.origin, step, step.paths)]

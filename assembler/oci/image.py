@@ -92,6 +92,13 @@ class Image:
         """The layers, lowest first."""
         return tuple(map(Layer, self.manifest.layers, self.config.diff_ids))
 
+    @property
+    def instructions(self) -> tuple[str, ...] | None:
+        """What made each layer, lowest first; None where the history tells of another number of
+        layers, as of an image that somebody squashed."""
+        made = tuple(one.created_by for one in self.config.history if not one.empty_layer)
+        return made if len(made) == len(self.manifest.layers) else None
+
     @classmethod
     def read(cls, manifest: Manifest, config_content: bytes) -> Image:
         """An image from stored documents. Raises ValueError where they contradict each other, and

@@ -91,9 +91,17 @@ class Names:
 
     def target(self, name: str) -> int:
         """The stage index that `--target` means; the last one when it is empty (rule S10)."""
+        return self._asked(name, "target") if name else len(self.dockerfile.stages) - 1
+
+    def required(self, names: Sequence[str]) -> tuple[int, ...]:
+        """The stage indexes that `--require` means; `*` is every stage."""
+        every = range(len(self.dockerfile.stages)) if "*" in names else ()
+        return tuple(
+            sorted({*every, *(self._asked(name, "required") for name in names if name != "*")})
+        )
+
+    def _asked(self, name: str, kind: str) -> int:
         stages = self.dockerfile.stages
-        if not name:
-            return len(stages) - 1
         found = self._stage(name)
         if found is None and _INDEX.fullmatch(name) and 0 <= int(name) < len(stages):
             found = int(name)
@@ -101,7 +109,7 @@ class Names:
             word = name.lower()
             suggestion = did_you_mean(word, self.known) or completed(word, self.known)
             raise UndefinedStage(
-                f'target stage "{name}" could not be found{suggestion}',
+                f'{kind} stage "{name}" could not be found{suggestion}',
                 hint=f"stages with a name: {', '.join(self.known)}" if self.known else "",
             )
         return found

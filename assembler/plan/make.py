@@ -40,6 +40,7 @@ from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.plan.outline import Outline
+    from assembler.plan.unset import Unset
 
 _SUGGESTIONS = 20
 """How many undeclared build arguments are compared with every ARG of the file."""
@@ -50,6 +51,8 @@ class PlanRequest:
     """What to plan. `epoch` is the build argument SOURCE_DATE_EPOCH where none is given; `epochs`
     are the times of `context`, of named contexts and of what `time_source` asked for (rule T1).
 
+    `unset` is what the image is not to have of its configuration.
+    `require` names stages that must succeed though the target does not need them; `*` is every stage.
     `ignore` are rules for lint. `every_stage` plans all of them, not only what the target needs.
     `allow` are entitlements, `hosts` the names that every RUN knows an address of, `limits` and the
     bytes of `shared_memory` what every RUN may use. `no_cache` names the stages that take nothing from
@@ -60,8 +63,10 @@ class PlanRequest:
     build_platform: Platform
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
+    require: tuple[str, ...] = ()
     platform: Platform | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[Unset, ...] = ()
     contexts: Contexts = field(default_factory=Contexts)
     network: str = "default"
     epoch: int | None = None
@@ -94,17 +99,18 @@ def make(request: PlanRequest, resolved: Mapping[str, ResolvedImage]) -> Plan:
     settled = _settled(request)
     request, names = settled.request, settled.names
     graph, planned, traces = _traced(request, names, resolved)
-    planned[graph.target] = _finished(planned[graph.target], request)
+    planned[graph.target], absent = _finished(planned[graph.target], request)
     found = [*text_warnings(request.dockerfile), *from_warnings(names)]
     found += stage_warnings(traces, resolved, request.ignore)
     warnings, violations = _wanted(request, found)
     return Plan(
         stages=tuple(planned[node.stage.index] for node in graph.nodes),
         target=graph.target,
+        required=tuple(one for one in names.required(request.require) if one != graph.target),
         images=_used(graph, planned, resolved),
         platform=names.platform,
         epoch=settled.epoch,
-        warnings=(*warnings, *_unused_arguments(request, graph.nodes)),
+        warnings=(*warnings, *_unused_arguments(request, graph.nodes), *absent),
         violations=violations,
         missing=graph.missing,
     )
@@ -218,7 +224,7 @@ def _traced(
 def _graph(request: PlanRequest, names: Names, resolved: Mapping[str, ResolvedImage]) -> StageGraph:
     target = names.target(request.target)
     others = range(len(request.dockerfile.stages)) if request.every_stage else ()
-    return build(names, (*others, target), resolved)
+    return build(names, (*others, *names.required(request.require), target), resolved)
 
 
 def _wanted(
@@ -326,21 +332,28 @@ def _platform(
     return config.platform if node.adopts else node.platform
 
 
-def _finished(stage: PlannedStage, request: PlanRequest) -> PlannedStage:
-    """The target: with labels from the command line, and the platform asked for (K9, Y3)."""
-    config = stage.config
+def _finished(stage: PlannedStage, request: PlanRequest) -> tuple[PlannedStage, list[PlanWarning]]:
+    """The target: without what is unset, with labels from the command line, and the platform asked
+    for (K9, Y3)."""
+    config, warnings = stage.config, []
+    if request.unset:
+        from assembler.plan.unset import unset
+
+        execution, absent = unset(config.execution, request.unset)
+        config = config.with_execution(execution)
+        warnings = [PlanWarning(f"--unset {one}: the image has none", stage.span) for one in absent]
     if request.labels:
         labels = {**config.execution.labels, **request.labels}
         config = config.with_execution(replace(config.execution, labels=labels))
     wanted, found = request.platform, config.platform
     if wanted is None:
-        return replace(stage, config=config)
-    if (wanted.os, wanted.architecture) != (found.os, found.architecture):
+        pass
+    elif (wanted.os, wanted.architecture) != (found.os, found.architecture):
         unknown = {key: value for key, value in config.unknown.items() if key != "os.version"}
         config = replace(config, platform=wanted, unknown=unknown)
     elif wanted.variant:
         config = replace(config, platform=wanted)
-    return replace(stage, config=config)
+    return replace(stage, config=config), warnings
 
 
 def _used(

@@ -95,7 +95,8 @@ def text(plan: Plan, forecast: Forecast) -> str:
         layers = _counted(len(forecast.fetches), "layer")
         lines += ["", f"shared caches\n  {layers}, {size(_bytes(forecast.fetches))} to pull"]
     for stage in plan.stages:
-        lines += ["", f"stage {stage.title}  FROM {base_text(plan, stage)}"]
+        required = " (required)" if stage.index in plan.required else ""
+        lines += ["", f"stage {stage.title}{required}  FROM {base_text(plan, stage)}"]
         for number, step in enumerate(stage.steps):
             fate = forecast.fate(stage.index, number)
             hit = forecast.hits.get((stage.index, number))
@@ -145,7 +146,7 @@ def dot(plan: Plan, forecast: Forecast) -> str:
 
 def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[str]:
     target = _is_target(plan, stage)
-    title = f"<b>{_html(stage.title)}</b>" + (" (target)" if target else "")
+    title = f"<b>{_html(stage.title)}</b>{_role(plan, stage)}"
     colour, width = ("#1f4e79", 2) if target else ("#c4c4c4", 1)
     yield f"  subgraph cluster_{stage.index} {{"
     yield f"    label=<{title}>; labeljust=l; fontsize=12; margin=12;"
@@ -157,6 +158,13 @@ def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[st
             f' fillcolor="{look.fill}", color="{look.line}"];'
         )
     yield "  }"
+
+
+def _role(plan: Plan, stage: PlannedStage) -> str:
+    """What the title of a stage says of it."""
+    if _is_target(plan, stage):
+        return " (target)"
+    return " (required)" if stage.index in plan.required else ""
 
 
 def _heading(plan: Plan, forecast: Forecast) -> str:
@@ -195,7 +203,7 @@ def mermaid(plan: Plan, forecast: Forecast) -> str:
     for node in outside(plan, forecast):
         lines.append(f"  {node.name}[({_escaped(_two_lines(node))})]:::outside")
     for stage in plan.stages:
-        title = f"{stage.title} (target)" if _is_target(plan, stage) else stage.title
+        title = f"{stage.title}{_role(plan, stage)}"
         lines.append(f"  subgraph stage_{stage.index}[{_escaped(title)}]")
         for node in steps(stage, forecast):
             kind = f":::{node.fate.value}" if node.fate else ""

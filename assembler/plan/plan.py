@@ -100,7 +100,7 @@ class Target:
 
 @value
 class Plan:
-    """Every stage the target needs, in an order in which each comes after what it needs.
+    """Every stage that is needed, in an order in which each comes after what it needs.
 
     A plan for several platforms (`plan.several`) has a target for each: `also` are those after the
     first.
@@ -110,6 +110,8 @@ class Plan:
     target: int
     images: Mapping[str, ResolvedImage]
     platform: Platform
+    required: tuple[int, ...] = ()
+    """The stages that must have succeeded before there is an image, besides the target."""
     epoch: int | None = None
     """SOURCE_DATE_EPOCH in seconds, None when not set."""
     warnings: tuple[PlanWarning, ...] = ()
@@ -131,7 +133,14 @@ class Plan:
             if stage.index in needed:
                 needed |= self.sources(stage)
         stages = tuple(stage for stage in self.stages if stage.index in needed)
-        return replace(self, stages=stages, target=target.index, platform=target.platform, also=())
+        return replace(
+            self,
+            stages=stages,
+            target=target.index,
+            platform=target.platform,
+            required=(),
+            also=(),
+        )
 
     def stage(self, index: int) -> PlannedStage:
         """The stage with this index in the Dockerfile."""

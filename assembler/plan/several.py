@@ -26,13 +26,19 @@ def merged(plans: Sequence[Plan], *, alone: bool) -> Plan:
                 hint="give one time with --build-arg SOURCE_DATE_EPOCH",
             )
     found = _Stages(alone)
-    targets = [Target(found.add(plan)[plan.target], plan.platform) for plan in plans]
+    targets: list[Target] = []
+    required: dict[int, None] = {}
+    for plan in plans:
+        numbers = found.add(plan)
+        targets.append(Target(numbers[plan.target], plan.platform))
+        required |= dict.fromkeys(numbers[index] for index in plan.required)
     every = {key: image for plan in plans for key, image in plan.images.items()}
     return Plan(
         stages=tuple(found.labelled()),
         target=targets[0].index,
         images=dict(sorted(every.items())),
         platform=first.platform,
+        required=tuple(required),
         epoch=first.epoch,
         warnings=tuple(dict.fromkeys(one for plan in plans for one in plan.warnings)),
         violations=tuple(sorted({rule for plan in plans for rule in plan.violations})),

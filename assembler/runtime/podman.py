@@ -27,6 +27,7 @@ from assembler.runtime.native import Forked
 from assembler.runtime.oci_runtime import capability_names
 
 _OWN_FAILURE = 125
+_QUOTED = 500  # bytes of its last line that an error repeats
 # What podman itself, conmon, Go or the dynamic linker would heed: said in words, which the host's
 # users see, and never in podman's own environment. Of the others podman is told the names only.
 _HEEDED = frozenset(
@@ -146,8 +147,11 @@ class Podman(Forked):
     def _checked(self, status: int, said: bytes) -> int:
         # podman-run(1), "Exit Status"
         if status == _OWN_FAILURE and b"Error:" in said:
-            text = said.decode("utf-8", "replace").strip().splitlines()[-1]
-            raise HostError(f"podman failed: {text[:500]}", "podman")
+            *before, line = said.strip().split(b"\n")
+            # Only whole lines: in a part of one no secret is recognised.
+            whole = len(line) <= _QUOTED and (before or line.startswith(b"Error:"))
+            text = line.decode("utf-8", "surrogateescape") if whole else "see its output"
+            raise HostError(f"podman failed: {text}", "podman")
         return status
 
     def _global_options(self, state: str) -> list[str]:

@@ -1,9 +1,11 @@
-"""R1: secrets of a registry, looked for wherever they might come out, with --debug and when it fails."""
+"""R1, B5: secrets of registries and of steps, looked for wherever they might come out, with --debug and
+when it fails."""
 
 from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from assembler.oci.image import Image, Layer
 from assembler.oci.platform import Platform
 from assembler.testing import Answer, MemoryRegistry, Tokens
 from assembler.testing.distribution import Session
-from tests.conftest import Assemble, environment
+from tests.conftest import Assemble, environment, needs
 from tests.registry.faulty import FaultyRegistry
 from tests.registry.rules import BLOB, MANIFEST, PING, UPLOAD, Case, reset
 
@@ -168,3 +170,38 @@ def test_R1_no_secret_of_a_proxy_comes_out(user: User, fault: str) -> None:
         assert fault != "refused" or f"Basic {PAIR}" in asked
     assert not user.secrets_out(PASSWORD, PAIR)
     assert all("Traceback" in text for text in user.printed)
+
+
+PRINTED = """\
+FROM scratch
+COPY --chmod=755 busybox /bin/busybox
+SHELL ["/bin/busybox", "sh", "-xec"]
+RUN {mounts} $b cat /run/secrets/file; export -p; $b base64 /run/secrets/file
+RUN {mounts} $b echo "failed: $TOKEN" >&2; "no-such-program-$TOKEN"
+"""
+
+
+@pytest.mark.parametrize("progress", ["plain", "rawjson"])
+def test_B5_no_secret_comes_out_of_a_step_that_prints_it(
+    user: User, tmp_path: Path, progress: str
+) -> None:
+    needs("busybox")
+    context = tmp_path / "context"
+    context.mkdir()
+    mounts = "--mount=type=secret,id=file --mount=type=secret,id=file,env=TOKEN"
+    text = PRINTED.format(mounts=mounts).replace("$b", "/bin/busybox")
+    (context / "Dockerfile").write_text(text)
+    shutil.copy(str(shutil.which("busybox")), context / "busybox")
+    secret = ("--secret", "id=file,env=GIVEN")
+    build = ("build", "--progress", progress, *secret, "-t", "printed", str(context))
+    assert user.run(*build, GIVEN=PASSWORD) == 1
+    assert user.run("history") == 0
+    assert user.run("explain", "printed") == 0
+    said = user.printed[0]
+    if progress == "rawjson":
+        documents = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        logs = [log["data"] for one in documents for log in one.get("logs", ())]
+        said = b"".join(map(base64.b64decode, logs)).decode()
+        user.printed.append(said)
+    assert "failed: ***\n" in said and "no-such-program-***: not found" in said
+    assert not user.secrets_out(PASSWORD, base64.b64encode(PASSWORD.encode()).decode())

@@ -44,7 +44,7 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     """The request of a command line with these options only."""
     variables = options.pop("variables", {})
     given = {
-        "target": "", "build_args": (), "platforms": (), "labels": (), "annotations": (),
+        "target": "", "require": (), "build_args": (), "platforms": (), "labels": (), "unset": (), "annotations": (),
         "network": "default", "allow": (), "pull": "missing", "no_cache": False,
         "no_cache_filter": (), "cache_ttl": "", "add_hosts": (), "shm_size": "", "ulimits": (),
         "resources": (), "cgroup_parent": "", **options,

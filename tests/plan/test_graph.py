@@ -247,6 +247,33 @@ def test_S6_other_images_get_no_working_directory() -> None:
     assert last(plan("FROM a / RUN x")).steps[0].cwd == "/"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("names", "required"),
+    [
+        ((), ()),
+        (("a",), (0,)),
+        (("B", "0"), (0, 1)),
+        (("c",), ()),
+        (("*",), (0, 1)),
+        (("*", "b"), (0, 1)),
+    ],
+)
+def test_stages_that_are_required_are_planned(
+    names: tuple[str, ...], required: tuple[int, ...]
+) -> None:
+    asked = request("FROM scratch AS a / FROM scratch AS b / FROM scratch AS c")
+    made = make(replace(asked, require=names), {})
+    assert (made.required, made.target) == (required, 2)
+    assert {stage.index for stage in made.stages} == {*required, 2}
+    assert from_document(to_document(made)) == made
+
+
+def test_a_required_stage_must_be_one() -> None:
+    asked = replace(request("FROM scratch AS tests / FROM scratch"), require=("test",))
+    with pytest.raises(UndefinedStage, match='required stage "test" could not be found'):
+        make(asked, {})
+
+
 @pytest.mark.parametrize("name", ["0", "+0", "00"])
 def test_S7_copy_takes_an_index(name: str) -> None:
     assert copied(plan(f"FROM a AS x / FROM a / COPY --from={name} f f")) == StageOrigin(0)

@@ -32,12 +32,18 @@ COPY --from=build /out /out
 """
 
 
-def planned(text: str, *platforms: Platform, epoch: int | None = None) -> Plan:
+def planned(
+    text: str, *platforms: Platform, epoch: int | None = None, require: tuple[str, ...] = ()
+) -> Plan:
     dockerfile = parse(Source("Dockerfile", text))
     plans = []
     for platform in platforms:
         asked = PlanRequest(
-            dockerfile=dockerfile, platform=platform, build_platform=AMD64, epoch=epoch
+            dockerfile=dockerfile,
+            platform=platform,
+            build_platform=AMD64,
+            epoch=epoch,
+            require=require,
         )
         resolved: dict[str, ResolvedImage] = {}
         while wanted := needs(asked, resolved):
@@ -123,3 +129,16 @@ def test_T1_one_time_is_for_all() -> None:
     plans = [planned("FROM scratch\n", AMD64, epoch=time) for time in (5, 6)]
     with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH is 5 for linux/amd64, and 6 for"):
         merged(plans, alone=True)
+
+
+def test_what_is_required_is_so_for_every_platform() -> None:
+    text = (
+        "FROM base AS test\nRUN x\nFROM --platform=$BUILDPLATFORM base AS lint\nRUN y\nFROM base\n"
+    )
+    plan = planned(text, AMD64, ARM64, require=("test", "lint"))
+    assert [plan.stage(index).title for index in plan.required] == [
+        "linux/amd64 test",
+        "linux/amd64 lint",
+        "linux/arm64 test",
+    ]
+    assert [plan.part(target).required for target in plan.targets] == [(), ()]
