@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from assembler.cache.bounds import Bounds, Policy
     from assembler.cache.usage import Usage
     from assembler.cdi.registry import Registry
-    from assembler.delivery import Delivery
+    from assembler.delivery import Delivery, FilesDelivery
     from assembler.engine.earlier import Earlier
     from assembler.engine.services import Services
     from assembler.layer.compression import Compression
     from assembler.net.agent import Agents
-    from assembler.output.base import Output
+    from assembler.output.base import FilesOutput, Output
     from assembler.plan.forecast import Forecast
     from assembler.plan.make import PlanRequest
     from assembler.plan.plan import Plan, PlanWarning, ResolvedImage
@@ -175,18 +175,29 @@ class Builder:
     def build(self, request: BuildRequest, plan: Plan) -> Result:
         """Execute `plan`; the image, or the index with its images where `request.indexed` asks for
         one, is in the store, complete where `request.whole` does. Raises NotCached where
-        `request.require_cached` says so, and what steps raise."""
+        `request.require_cached` says so, and what steps and `request.files_to` raise."""
         from assembler.engine.execution import execute
 
+        images = execute(plan, self._ready(request, plan))
+        built = self._index(request, plan, images) if request.indexed else images[0]
+        self._ledger.image = self._ledger.image or str(built.digest)
+        return built
+
+    def build_files(self, request: BuildRequest, plan: Plan) -> None:
+        """Execute `plan` for the files of its target, which `request.files_to` is handed; no image is
+        made. Raises as `build`."""
+        from assembler.engine.execution import export
+
+        export(plan, self._ready(request, plan))
+
+    def _ready(self, request: BuildRequest, plan: Plan) -> Services:
+        """What the engine is given, once it is known that `plan` may be executed."""
         for image in plan.images.values():
             self.images.know(image)
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
-        images = execute(plan, services)
-        built = self._index(request, plan, images) if request.indexed else images[0]
-        self._ledger.image = self._ledger.image or str(built.digest)
-        return built
+        return services
 
     def _index(self, request: BuildRequest, plan: Plan, images: Sequence[Image]) -> ImageIndex:
         """The index of `images`, which `plan` gave, in the store."""
@@ -286,6 +297,7 @@ class Builder:
             wanted=request.wanted,
             described=self._caches.inline(request, lambda: self.services(request)),
             destination=request.destination,
+            files_to=request.files_to,
             compression=request.compression,
             recompress=request.recompress,
             docker_types=request.docker_types,
@@ -335,6 +347,14 @@ class Builder:
             cancellation=self._cancellation,
         )
 
+    def files_delivery(self, outputs: Sequence[FilesOutput]) -> FilesDelivery:
+        """What brings files to `outputs`, with its `write` as `BuildRequest.files_to`."""
+        from assembler.delivery import FilesDelivery
+
+        return FilesDelivery(
+            outputs, sink=self._sink, clock=self._clock, cancellation=self._cancellation
+        )
+
     def deliver(self, image: Result, delivery: Delivery) -> None:
         """See `write`."""
         self.store.blobs.missing(image.blobs)  # all are held now, not one after the other
@@ -347,10 +367,10 @@ class Builder:
             raise
 
     def export(
-        self, request: BuildRequest, plan: Plan, image: Result, names: Sequence[Reference]
+        self, request: BuildRequest, plan: Plan, image: Result | None, names: Sequence[Reference]
     ) -> None:
-        """Write the caches that `request` asks for, once `image` was built of `plan` and pushed to
-        `names`. Raises AssemblerError, unless that is to be ignored."""
+        """Write the caches that `request` asks for, once `image`, if one is made, was built of `plan`
+        and pushed to `names`. Raises AssemblerError, unless that is to be ignored."""
         self._caches.export(request, plan, image, names, lambda: self.services(request))
 
     def registry_output(self, names: Sequence[Reference]) -> Output:

@@ -137,12 +137,12 @@ class Caches:
         self,
         request: BuildRequest,
         plan: Plan,
-        image: Result,
+        image: Result | None,
         names: Sequence[Reference],
         services: Callable[[], Services],
     ) -> None:
-        """Write the caches that `request` asks for, once `image` was built of `plan` with `services`
-        and pushed to `names`. Raises AssemblerError, unless that is to be ignored."""
+        """Write the caches that `request` asks for, once `image`, if one is made, was built of `plan`
+        with `services` and pushed to `names`. Raises AssemblerError, unless that is to be ignored."""
         targets = [target for target in request.cache_to if not target.inline]
         if not targets:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -21,7 +21,9 @@ from assembler.oci.image import Result
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from assembler.output.base import Blobs, Output, Refused
+    from assembler.layer.tree import Tree
+    from assembler.oci.platform import Platform
+    from assembler.output.base import Blobs, FilesOutput, Output, Refused
     from assembler.store.growing import Growing
 
 
@@ -115,6 +117,55 @@ class Delivery:
             route.close(error)
         if error is not None and self._hopeless and not self._cancellation.asked:
             _raise_one(list(self._refusals.values()))
+
+
+class FilesDelivery:
+    """Brings the files of a build's target to `outputs`, one after another, to each once, however often
+    it is built again. When one fails the others are completed, and an image too; `end` is called last,
+    and raises the failure."""
+
+    def __init__(
+        self,
+        outputs: Sequence[FilesOutput],
+        *,
+        sink: Sink,
+        clock: Callable[[], float],
+        cancellation: Cancellation,
+    ) -> None:
+        self._left = list(outputs)
+        self._sink = sink
+        self._clock = clock
+        self._cancellation = cancellation
+        self._failures: list[Exception] = []
+
+    def write(self, trees: Mapping[Platform, Tree]) -> None:
+        """Write `trees`, those of the targets for these platforms, to every output. Raises Cancelled and
+        BlobCorrupt."""
+        while self._left:
+            output = self._left[0]
+            try:
+                with vertex(output.name, output.name, self._sink, self._clock):
+                    output.write(_arranged(trees, output.split), self._cancellation.check)
+            except (Cancelled, BlobCorrupt, BrokenPipeError):
+                raise
+            except Exception as error:  # is raised when the others are done
+                self._failures.append(error)
+            del self._left[0]
+
+    def end(self) -> None:
+        """Raises the failure, with those of others named in it, by what outputs raise."""
+        _raise_one(self._failures)
+
+
+def _arranged(trees: Mapping[Platform, Tree], split: bool) -> Tree:
+    """`trees` as one: each in a directory with the name of its platform where that is asked for."""
+    from assembler.layer.beside import Beside, Together
+
+    if split:
+        return Beside({str(one).replace("/", "_"): tree for one, tree in trees.items()})
+    if len(trees) == 1:
+        return next(iter(trees.values()))
+    return Together({str(one): tree for one, tree in trees.items()})
 
 
 class _Route:

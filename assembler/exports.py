@@ -48,14 +48,15 @@ _REFUSED = frozenset({400, 405, 413, 415, 422})
 
 
 class Exports:
-    """Writes the cache of one `plan`, whose `image` was made in `compression` and pushed to `names`.
+    """Writes the cache of one `plan`, whose `image`, if any, was made in `compression` and pushed to
+    `names`.
     `told` has the store take the listing of a selection from another cache, if one has it; `lost` says
     of what blobs a cache proved to be wrong, `release` lets go of the caches that were read."""
 
     def __init__(
         self,
         plan: Plan,
-        image: Result,
+        image: Result | None,
         compression: Compression,
         names: Sequence[Reference],
         *,
@@ -70,7 +71,7 @@ class Exports:
         self._plan = plan
         self._compression = compression
         self._names = tuple(names)
-        self._layers = {layer.digest for layer in image.blobs}
+        self._layers = set() if image is None else {layer.digest for layer in image.blobs}
         self._seen = Seen(services.cache)
         self._services = replace(services, cache=self._seen, whole=False)
         self._store: Store = services.store

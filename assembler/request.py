@@ -22,6 +22,7 @@ from assembler.values import field, replace, value
 if TYPE_CHECKING:
     from assembler.cache.exporting import CacheTarget
     from assembler.cache.places import CacheSource
+    from assembler.layer.tree import Tree
     from assembler.plan.unset import Unset
 
 
@@ -34,7 +35,8 @@ class BuildRequest:
     no step may have to be done.
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
-    whether it will be asked for; `destination` is told of the image's layers. With `recompress`,
+    whether it will be asked for; `destination` is told of the image's layers, `files_to` is handed the
+    files of each target. With `recompress`,
     base layers too are in `compression`; with `docker_types`, the image has Docker's media types
     instead of OCI's.
     `indexed` says that an index is made, of the images for `platform` and `others`; without it there
@@ -60,6 +62,7 @@ class BuildRequest:
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
+    files_to: Callable[[Mapping[Platform, Tree]], object] | None = None
     no_cache: frozenset[str] = frozenset()
     since: float | None = None
     require_cached: bool = False

@@ -15,11 +15,13 @@ import pytest
 
 from assembler.cache.local import LocalCache
 from assembler.cancellation import Cancellation
-from assembler.delivery import Delivery
+from assembler.delivery import Delivery, FilesDelivery
 from assembler.engine.services import Destination, Nowhere, Services
 from assembler.environment import Environment
-from assembler.errors import Cancelled, NoSpace, Unauthorized, Unreachable
+from assembler.errors import BlobCorrupt, Cancelled, NoSpace, Unauthorized, Unreachable
 from assembler.events import Event, VertexDone, VertexFailed
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.tree import ChangesetTree, EmptyTree, Tree, everything
 from assembler.net.retry import RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
@@ -441,3 +443,89 @@ def test_packing_that_fails_beside_a_step_ends_the_build(
     yard.runtime.awaited = lambda: False
     with pytest.raises(NoSpace):
         yard.build(STEPS)
+
+
+PLATFORM = Platform("linux", "amd64")
+
+
+class Files:
+    """An output of files that does what `acts` say, one after another."""
+
+    split = False
+
+    def __init__(self, name: str, *acts: Exception | None) -> None:
+        self.name = name
+        self.acts = list(acts)
+        self.written = 0
+
+    def write(self, tree: Tree, check: Callable[[], None]) -> None:
+        check()
+        act = self.acts.pop(0) if self.acts else None
+        if act is not None:
+            raise act
+        self.written += 1
+
+
+def files_delivery(
+    outputs: list[Files], events: list[Event], cancellation: Cancellation
+) -> FilesDelivery:
+    return FilesDelivery(outputs, sink=events.append, clock=lambda: 0.0, cancellation=cancellation)
+
+
+def test_O2_files_go_everywhere_also_when_one_place_refuses_them() -> None:
+    events: list[Event] = []
+    outputs = [Files("one", NoSpace("full", "")), Files("two"), Files("three", OSError("broken"))]
+    with Cancellation() as cancellation:
+        delivery = files_delivery(outputs, events, cancellation)
+        delivery.write({PLATFORM: EmptyTree()})
+        assert [one.written for one in outputs] == [0, 1, 0]
+        with pytest.raises(NoSpace) as caught:
+            delivery.end()
+    assert caught.value.message == "full; broken"
+    failed = [event.name for event in events if isinstance(event, VertexFailed)]
+    assert failed == ["one", "three"]
+
+
+def test_files_of_a_build_that_began_again_go_to_each_place_once() -> None:
+    """What is on stdout cannot be taken back."""
+    outputs = [Files("one"), Files("two", BlobCorrupt("damaged", "")), Files("three")]
+    with Cancellation() as cancellation:
+        delivery = files_delivery(outputs, [], cancellation)
+        with pytest.raises(BlobCorrupt):
+            delivery.write({PLATFORM: EmptyTree()})
+        delivery.write({PLATFORM: EmptyTree()})
+        delivery.write({PLATFORM: EmptyTree()})
+        delivery.end()
+    assert [one.written for one in outputs] == [1, 1, 1]
+
+
+def test_O2_files_of_several_platforms_are_in_directories_of_theirs_or_together() -> None:
+    trees: dict[Platform, Tree] = {
+        Platform("linux", "amd64"): ChangesetTree([Entry("a", Kind.FILE)]),
+        Platform("linux", "arm", "v7"): ChangesetTree([Entry("b", Kind.FILE)]),
+    }
+    seen: list[list[str]] = []
+
+    class Seeing(Files):
+        def write(self, tree: Tree, check: Callable[[], None]) -> None:
+            seen.append([entry.path for entry in everything(tree)])
+
+    outputs: list[Files] = [Seeing("apart"), Seeing("together")]
+    outputs[0].split = True
+    with Cancellation() as cancellation:
+        files_delivery(outputs, [], cancellation).write(trees)
+        alone = [Seeing("alone")]
+        files_delivery([*alone], [], cancellation).write({PLATFORM: trees[PLATFORM]})
+    assert seen == [
+        ["", "linux_amd64", "linux_amd64/a", "linux_arm_v7", "linux_arm_v7/b"],
+        ["", "a", "b"],
+        ["", "a"],
+    ]
+
+
+@pytest.mark.parametrize("error", [Cancelled(), BrokenPipeError()])
+def test_a_reader_that_has_gone_ends_the_build(error: Exception) -> None:
+    outputs = [Files("one", error), Files("two")]
+    with Cancellation() as cancellation, pytest.raises(type(error)):
+        files_delivery(outputs, [], cancellation).write({PLATFORM: EmptyTree()})
+    assert outputs[1].written == 0

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cli import declared as click
 from assembler.cli.main import cancellable
@@ -21,16 +21,26 @@ if TYPE_CHECKING:
     from assembler.cancellation import Cancellation
     from assembler.cli.budget import Budget
     from assembler.cli.outputs import OutputRequest, Packaging
+    from assembler.oci.digest import Digest
     from assembler.oci.image import Result
     from assembler.oci.reference import Reference
     from assembler.plan.plan import Plan
     from assembler.request import BuildRequest
 
+Made = TypeVar("Made")
+
 
 @click.command("build", click.Argument("context", "CONTEXT"))
 @click.options(*OPTIONS)
 @click.option("-t", "--tag", "tags", metavar="REF", multiple=True, help="Name of the image.")
-@click.option("-o", "--output", "outputs", metavar="type=…", multiple=True, help="Where to write.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="DIR|-|type=…",
+    multiple=True,
+    help="Where to write: files to a directory or a tar (-), or an image.",
+)
 @click.option("--push", is_flag=True, help="Push the image to the registries of its names.")
 @click.option(
     "--require-cached", is_flag=True, help="Fail, before anything is done, if a step is not cached."
@@ -86,12 +96,14 @@ def command(**options: Any) -> int | None:
     from assembler.cli.durations import timeout_of
 
     with cancellable(timeout_of(options["timeout"])) as cancellation:
-        from assembler.cli.budget import budget_of
+        from assembler.cli.budget import Budget, budget_of
         from assembler.cli.display.stopped import Stopped
-        from assembler.cli.outputs import requested
+        from assembler.cli.outputs import imaged, requested
 
         asked = requested(options["outputs"], options["push"])
         budget = budget_of(options["max_size"], options["max_layers"])
+        if budget != Budget() and not imaged(asked):
+            raise UsageError("--max-size and --max-layers are for images, and none is made")
         progress = "quiet" if options["quiet"] else options["progress"]
         sink = Stopped(build_sink(progress, environment, options["store"] or environment.store))
         names = _names(options["tags"], asked)
@@ -109,7 +121,8 @@ def command(**options: Any) -> int | None:
                 request = request_of(inputs, options, environment)
                 if bounds and not request.require_cached:
                     builder.collect(bounds, before=True)
-                with builder.recorded(request, names, place_of(inputs, options["context"])):
+                named = names if imaged(asked) else ()
+                with builder.recorded(request, named, place_of(inputs, options["context"])):
                     image = _build(builder, request, names, asked, budget, cancellation)
                 if bounds:
                     builder.collect(bounds)
@@ -117,8 +130,9 @@ def command(**options: Any) -> int | None:
             error.running = sink.names
             raise
         _write_results(image, names, options)
-        sys.stdout.write(f"{image.digest}\n")
-        sys.stdout.flush()
+        if image is not None and all(one.destination != "-" for one in asked):
+            sys.stdout.write(f"{image.digest}\n")
+            sys.stdout.flush()
     return None
 
 
@@ -129,8 +143,9 @@ def _build(
     asked: tuple[OutputRequest, ...],
     budget: Budget,
     cancellation: Cancellation,
-) -> Result:
-    from assembler.cli.outputs import Packaging, concrete
+) -> Result | None:
+    """The first image or index that is made; None where only files are written."""
+    from assembler.cli.outputs import Packaging, concrete, files_output, imaged
 
     if request.indexed and any(one.type == "docker" for one in asked):
         raise UsageError(
@@ -139,7 +154,10 @@ def _build(
         )
     request = replace(request, whole=not asked or any(one.whole for one in asked))
     plan = builder.checked(builder.plan(request))
-    kept = [one for one in asked if one.type != "cacheonly"] or asked
+    files = builder.files_delivery(
+        [files_output(one, plan.epoch, request.indexed) for one in asked if one.files]
+    )
+    kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     own = request.annotations.of(plan.platform)
     annotations = request.annotations if request.indexed else own
@@ -152,7 +170,7 @@ def _build(
         outputs = [
             concrete(one, names, builder, of_top)
             for one in asked
-            if one.writes and one.packaging == packaging
+            if one.writes and not one.files and one.packaging == packaging
         ]
         with builder.delivery(outputs) as delivery:
             packaged = replace(
@@ -162,6 +180,7 @@ def _build(
                 docker_types=packaging.docker,
                 wanted=lambda layer: any(output.reads(layer) for output in outputs),
                 destination=delivery,
+                files_to=None if images else files_to,
             )
             image = builder.build(packaged, plan)
             budget.check(image)
@@ -170,17 +189,23 @@ def _build(
         return image
 
     images: list[Result] = []
-    for packaging in packagings:
+    files_to = files.write if any(one.files for one in asked) else None
+    if not imaged(asked):
+        only = replace(request, files_to=files_to)
+        _repaired(partial(builder.build_files, only, plan), builder, cancellation)
+    for packaging in packagings if imaged(asked) else ():
         tags = () if images else names
         images.append(_repaired(partial(build, packaging, plan, tags), builder, cancellation))
         # what ran for the first image is not run again for the next
         plan = replace(plan, stages=tuple(replace(one, fresh=False) for one in plan.stages))
+    files.end()
+    image = images[0] if images else None
     pushed = names if any(one.type == "registry" for one in asked) else ()
-    builder.export(replace(request, compression=packagings[0].checked()), plan, images[0], pushed)
-    return images[0]
+    builder.export(replace(request, compression=packagings[0].checked()), plan, image, pushed)
+    return image
 
 
-def _repaired(build: Callable[[], Result], builder: Builder, cancellation: Cancellation) -> Result:
+def _repaired(build: Callable[[], Made], builder: Builder, cancellation: Cancellation) -> Made:
     """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
     fetched or made anew by building again, once for each blob."""
     while True:
@@ -204,21 +229,33 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
     return names
 
 
-def _write_results(image: Result, names: tuple[Reference, ...], options: Mapping[str, Any]) -> None:
+def _write_results(
+    image: Result | None, names: tuple[Reference, ...], options: Mapping[str, Any]
+) -> None:
+    """What `--iidfile` and `--metadata-file` ask for. Where no image was made they say so: nothing
+    that an earlier build left there is taken for this one's."""
+    if options["iidfile"]:
+        _write(options["iidfile"], "" if image is None else str(_id(image)))
+    if options["metadata_file"]:
+        document = {} if image is None else _metadata(image, names)
+        _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
+
+
+def _id(image: Result) -> Digest:
+    """The digest of an image's configuration; an index has only its own."""
     from assembler.oci.image import Image
 
-    descriptor = image.document.descriptor
-    id = image.manifest.config.digest if isinstance(image, Image) else image.digest
-    if options["iidfile"]:
-        _write(options["iidfile"], str(id))
-    if options["metadata_file"]:
-        one = {"containerimage.config.digest": str(id)} if isinstance(image, Image) else {}
-        document = one | {
-            "containerimage.descriptor": descriptor.to_document(),
-            "containerimage.digest": str(descriptor.digest),
-            "image.name": ",".join(map(str, names)),
-        }
-        _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
+    return image.manifest.config.digest if isinstance(image, Image) else image.digest
+
+
+def _metadata(image: Result, names: tuple[Reference, ...]) -> dict[str, object]:
+    descriptor, id = image.document.descriptor, _id(image)
+    configured = {} if id == image.digest else {"containerimage.config.digest": str(id)}
+    return configured | {
+        "containerimage.descriptor": descriptor.to_document(),
+        "containerimage.digest": str(descriptor.digest),
+        "image.name": ",".join(map(str, names)),
+    }
 
 
 def _write(path: str, text: str) -> None:

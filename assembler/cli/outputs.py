@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.layer.compression import Compression
     from assembler.oci.reference import Reference
-    from assembler.output.base import Output
+    from assembler.output.base import FilesOutput, Output
 
 PACKAGING = {"compression", "compression-level", "force-compression", "oci-mediatypes"}
 TYPES = {
@@ -22,8 +23,11 @@ TYPES = {
     "docker": {"dest", "name"} | PACKAGING,
     "image": {"name", "push"} | PACKAGING,
     "registry": {"name"} | PACKAGING,
+    "local": {"dest", "mode", "platform-split", "attestation-prefix", "source-date-epoch"},
+    "tar": {"dest", "platform-split", "attestation-prefix", "source-date-epoch"},
     "cacheonly": set[str](),
 }
+FILES = ("local", "tar")
 
 
 @value
@@ -52,13 +56,22 @@ class Packaging:
 
 @value
 class OutputRequest:
-    """One `-o`, read and checked. `destination` is a path or `-`."""
+    """One `-o`, read and checked. `destination` is a path or `-`. Files get the time `epoch`, in
+    seconds, if it is given, and with `split` a directory for each platform; None is for several
+    platforms only."""
 
     type: str
     destination: str = ""
     names: tuple[str, ...] = ()
     archive: bool = True
     packaging: Packaging = field(default_factory=Packaging)
+    epoch: int | None = None
+    split: bool | None = None
+
+    @property
+    def files(self) -> bool:
+        """Whether the files of the target are written, and no image."""
+        return self.type in FILES
 
     @property
     def writes(self) -> bool:
@@ -67,20 +80,35 @@ class OutputRequest:
 
     @property
     def whole(self) -> bool:
-        """Whether every layer is needed here. A registry may have those of base images."""
-        return self.type not in ("registry", "cacheonly")
+        """Whether every layer is needed here. A registry may have those of base images, and of files
+        those that show are read."""
+        return self.type not in ("registry", "cacheonly", *FILES)
 
 
 def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
     """What `-o` and `--push` ask for. Raises UsageError for what they cannot mean."""
-    found = [_read(word) for word in words]
+    found = [_read(word) for word in filter(None, words)]
     if push:  # as buildx does it: what is kept in the store anyway is pushed as it is packed there
         found = [replace(one, type="registry") if one.type == "store" else one for one in found]
     if push and not any(output.type == "registry" for output in found):
         found.append(OutputRequest("registry"))
     for packaging in {output.packaging for output in found}:
         packaging.checked()
+    streams = [output.type for output in found if output.destination == "-"]
+    if len(streams) > 1:
+        raise UsageError("multiple outputs configured to write to stdout")
+    if streams and sys.stdout.isatty():
+        raise UsageError(
+            f"-o: dest file is required for {streams[0]}, refusing to write to a terminal",
+            hint=f"-o type={streams[0]},dest=FILE, or a pipe behind the command",
+        )
     return tuple(found)
+
+
+def imaged(asked: Sequence[OutputRequest]) -> bool:
+    """Whether an image is made: not where only files are asked for."""
+    others = (one for one in asked if one.type != "cacheonly")
+    return all(not one.files for one in asked) or any(not one.files for one in others)
 
 
 def concrete(
@@ -107,7 +135,24 @@ def concrete(
     )
 
 
+def files_output(request: OutputRequest, epoch: int | None, several: bool) -> FilesOutput:
+    """The output of files that `request` means, in a build of the time `epoch`, which may be for
+    `several` platforms."""
+    split = several if request.split is None else request.split
+    if request.epoch is not None:
+        epoch = request.epoch
+    if request.type == "tar":
+        from assembler.output.tarball import Tarball
+
+        return Tarball(request.destination, epoch, split=split)
+    from assembler.output.directory import Directory
+
+    return Directory(request.destination, epoch, split=split)
+
+
 def _read(word: str) -> OutputRequest:
+    if not word.startswith(("type=", '"')) and "," not in word:  # rule O1
+        return _read_files(word, "tar" if word == "-" else "local", {"dest": word})
     try:
         fields = {key: text or "" for key, text in parse_csv_fields(word)}
     except BadFlag as error:
@@ -119,6 +164,8 @@ def _read(word: str) -> OutputRequest:
         )
     if unknown := sorted(fields.keys() - TYPES[kind]):
         raise UsageError(f"-o {word}: {kind} has no attribute {unknown[0]!r}")
+    if kind in FILES:
+        return _read_files(word, kind, fields)
     names = tuple(filter(None, fields.get("name", "").split(",")))
     packaging = parse_packaging(f"-o {word}", fields)
     if kind == "image":
@@ -135,6 +182,39 @@ def _read(word: str) -> OutputRequest:
             packaging,
         )
     return OutputRequest(kind, names=names, packaging=packaging)
+
+
+def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputRequest:
+    """An output of files: what buildx checks of it, and of what is not there that it is not asked for."""
+    option, destination = f"-o {word}", fields.get("dest", "")
+    if kind == "tar":
+        destination = destination or "-"
+        if destination != "-" and os.path.isdir(destination):
+            raise UsageError(f"{option}: {destination} is a directory")
+    elif not destination:
+        raise UsageError(f"{option}: dest is missing", hint="-o DIR, or -o type=local,dest=DIR")
+    elif destination == "-":
+        raise UsageError(f"{option}: dest cannot be stdout", hint="-o - is a tar on stdout")
+    elif os.path.exists(destination) and not os.path.isdir(destination):
+        raise UsageError(f"{option}: {destination} is no directory")
+    split = None
+    if "platform-split" in fields:
+        split = parse_truth(option, fields, "platform-split", True)
+    if fields.get("attestation-prefix"):
+        raise UsageError(f"{option}: attestation-prefix has no meaning: no attestation is written")
+    mode = fields.get("mode") or "copy"
+    if mode == "delete":
+        raise UsageError(
+            f"{option}: mode=delete is not supported",
+            hint="remove the directory before the build; the default, mode=copy, writes over it",
+        )
+    if mode != "copy":
+        raise UsageError(f"{option}: invalid mode {mode!r}", hint="copy")
+    time = fields.get("source-date-epoch", "")
+    if time and not (time.isdecimal() and time.isascii() and len(time) <= 11):
+        raise UsageError(f"{option}: source-date-epoch is not a number of seconds since 1970")
+    path = destination if destination == "-" else os.path.abspath(destination)
+    return OutputRequest(kind, path, epoch=int(time) if time else None, split=split)
 
 
 def parse_packaging(option: str, fields: Mapping[str, str]) -> Packaging:

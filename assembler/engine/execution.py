@@ -1,10 +1,11 @@
-"""One plan, executed: look everything up; run what is missing; pack what the image contains."""
+"""One plan, executed: look everything up; run what is missing; pack what the image contains, or hand
+over the files as they are."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from assembler.engine.assemble import assemble, chain_indexes
@@ -20,19 +21,55 @@ from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
 from assembler.plan.plan import ImageBase, Plan
 from assembler.plan.steps import Run
+from assembler.values import replace, value
 
 if TYPE_CHECKING:
     from assembler.engine.realisation import Realisation
     from assembler.engine.stage import BuiltStage
+    from assembler.layer.changeset import Entry
+    from assembler.layer.tree import Tree
+    from assembler.oci.platform import Platform
 
 
 def execute(plan: Plan, services: Services) -> tuple[Image, ...]:
     """The images of the plan's targets, in the store: complete, but where `services.whole` says
-    otherwise for base layers that nothing needed.
+    otherwise for base layers that nothing needed. `services.files_to` is handed their files too.
 
     When the cache knows every layer, nothing is run and no namespace is entered. Raises
-    DockerfileError for devices that are not allowed, and what steps raise.
+    DockerfileError for devices that are not allowed, and what steps and `files_to` raise.
     """
+    with _executed(plan, services) as done:
+        images = _finish(plan, services, done)
+        _hand_over(plan, services, done)
+        return images
+
+
+def export(plan: Plan, services: Services) -> None:
+    """Hand the files of the plan's targets to `services.files_to`. Nothing is packed, and where all of
+    them are in blobs no namespace is entered. Raises what `execute` raises."""
+    services = replace(services, image=False)
+    with _executed(plan, services) as done:
+        _hand_over(plan, services, done)
+
+
+@value
+class _Executed:
+    """A plan that was executed: what its targets are made of, and the changes of the stages that they
+    are built from, by stage index. Some steps are `packed`; `pack` packs others. `realisation` is there where there are
+    files to hand over."""
+
+    stacks: Mapping[int, Snapshot]
+    changes: Mapping[int, tuple[StepChange, ...]]
+    blobs: ChangeBlobs
+    packed: Mapping[Digest, Layer]
+    pack: Callable[[StepChange, Snapshot], Layer]
+    realisation: Realisation | None
+    cached: bool = False
+
+
+@contextmanager
+def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
+    """`plan`, executed; its targets can be packed and read within the block."""
     if any(isinstance(step, Run) and step.devices for stage in plan.stages for step in stage.steps):
         from assembler.engine.devices import check
 
@@ -46,23 +83,30 @@ def execute(plan: Plan, services: Services) -> tuple[Image, ...]:
     for target in plan.targets:
         found = _all_packed(known[target.index], blobs)
         packed = None if packed is None or found is None else packed | found
-    if packed is not None and not untried(plan, known):
-        _report_cached(plan, services, known)
-        changes = {index: known[index].changes for index in chain_indexes(plan)}
-
-        def pack(change: StepChange, below: Snapshot) -> Layer:  # in another compression it is
-            from assembler.engine.realisation import Realisation
-
-            return Realisation(services, None, plan.epoch).pack(change, below)
-
-        stacks = {target.index: known[target.index].snapshot for target in plan.targets}
-        return _finish(plan, services, blobs, stacks, changes, packed, pack, cached=True)
-    from assembler.engine.realisation import Realisation
-
-    realisation = Realisation(services, None, plan.epoch)
-    _hold(plan, known, realisation, services)
-    needed = needs_sandbox(plan, known, realisation)
     with ExitStack() as stack:
+        if packed is not None and not untried(plan, known):
+            _report_cached(plan, services, known)
+            changes = {index: known[index].changes for index in chain_indexes(plan)}
+
+            def pack(change: StepChange, below: Snapshot) -> Layer:  # in another compression it is
+                from assembler.engine.realisation import Realisation
+
+                return Realisation(services, None, plan.epoch).pack(change, below)
+
+            files = None
+            if services.files_to is not None:
+                from assembler.engine.realisation import Realisation
+
+                spool = stack.enter_context(services.store.scratch())
+                files = Realisation(services, None, plan.epoch, spool)
+            stacks = {target.index: known[target.index].snapshot for target in plan.targets}
+            yield _Executed(stacks, changes, blobs, packed, pack, files, cached=True)
+            return
+        from assembler.engine.realisation import Realisation
+
+        realisation = Realisation(services, None, plan.epoch)
+        _hold(plan, known, realisation, services)
+        needed = needs_sandbox(plan, known, realisation)
         sandbox = stack.enter_context(services.sandbox()) if needed else None
         snapshotter = None if sandbox is None else sandbox.snapshotter
         spool = stack.enter_context(services.store.scratch())
@@ -71,8 +115,30 @@ def execute(plan: Plan, services: Services) -> tuple[Image, ...]:
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
         stacks = {target.index: built[target.index].snapshot for target in plan.targets}
-        blobs = realisation.blobs
-        return _finish(plan, services, blobs, stacks, changes, {}, realisation.pack)
+        yield _Executed(stacks, changes, realisation.blobs, {}, realisation.pack, realisation)
+
+
+def _hand_over(plan: Plan, services: Services, done: _Executed) -> None:
+    """Give the targets' files to who is to have them, their bytes at hand."""
+    if services.files_to is None or done.realisation is None:
+        return
+    from assembler.layer.members import gather
+    from assembler.layer.tree import MergedTree, everything
+
+    trees: dict[Platform, Tree] = {}
+    for target in plan.targets:
+        tree = done.realisation.tree(done.stacks[target.index], keep=True)
+        if isinstance(tree, MergedTree) and tree.packed:
+            with vertex("files", "taking files out of layers", services.sink, services.clock):
+                gather(_checked(everything(tree), services.cancellation.check))
+        trees[target.platform] = tree
+    services.files_to(trees)
+
+
+def _checked(entries: Iterable[Entry], check: Callable[[], None]) -> Iterator[Entry]:
+    for entry in entries:
+        check()
+        yield entry
 
 
 def _hold(
@@ -154,7 +220,7 @@ def _run(
     from assembler.engine.stage import StageBuilder
 
     running = _running(plan, known, realisation)
-    chain = frozenset(chain_indexes(plan))
+    chain = frozenset(chain_indexes(plan) if services.image else ())
     builder = StageBuilder(plan, services, sources, realisation, sandbox, known, running, chain)
     scheduler: Scheduler[BuiltStage] = Scheduler(
         lambda index: builder.build(index, scheduler), services.cancellation, services.jobs
@@ -166,33 +232,23 @@ def _run(
 def _finish(
     plan: Plan,
     services: Services,
-    blobs: ChangeBlobs,
-    stacks: Mapping[int, Snapshot],
-    changes: Mapping[int, tuple[StepChange, ...]],
-    known: Mapping[Digest, Layer],
-    pack: Callable[[StepChange, Snapshot], Layer],
-    *,
-    cached: bool = False,
+    done: _Executed,
 ) -> tuple[Image, ...]:
-    """The images of the targets, of whose `stacks` some layers are `known`."""
+    """The images of the targets."""
     images = []
     for target in plan.targets:
-        stack = stacks[target.index]
-        layers = _layers(stack, blobs, known, pack)
-        part = plan.part(target)
-        images.append(_image(part, services, blobs, stack, layers, changes, cached=cached))
+        stack = done.stacks[target.index]
+        layers = _layers(stack, done.blobs, done.packed, done.pack)
+        images.append(_image(plan.part(target), services, done, stack, layers))
     return tuple(images)
 
 
 def _image(
     plan: Plan,
     services: Services,
-    blobs: ChangeBlobs,
+    done: _Executed,
     snapshot: Snapshot,
     layers: Iterator[Layer],
-    changes: Mapping[int, tuple[StepChange, ...]],
-    *,
-    cached: bool,
 ) -> Image:
     id, title = "export", "exporting layers"
     if plan.stage(plan.target).label:
@@ -210,10 +266,10 @@ def _image(
             if isinstance(change, StepChange)
         }
         if services.whole:
-            blobs.bring(results.values())
-        work.cached = cached
-        described = services.described(plan, results, blobs.variant)
-        image = assemble(plan, changes, tuple(found), services, described)
+            done.blobs.bring(results.values())
+        work.cached = done.cached
+        described = services.described(plan, results, done.blobs.variant)
+        image = assemble(plan, done.changes, tuple(found), services, described)
         work.detail = f"{image.digest}"
         return image
 

@@ -110,17 +110,18 @@ def read_once(
     anybody reads it: a COPY of context files into the image, on which nothing runs, and of which the
     cache can know no result. Raises what `Sources.unread` raises."""
     step = stage.steps[number]
-    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number):
+    if not isinstance(step, Copy) or not ends_in_image(plan, stage, number, services):
         return None
     if recorded(services, stage, keys.mark_key(parent, step)) is not None:
         return None
     return sources.unread(step)
 
 
-def ends_in_image(plan: Plan, stage: PlannedStage, number: int) -> bool:
-    """Whether an image has the layer of step `number` of `stage`, and in none a RUN is above it."""
+def ends_in_image(plan: Plan, stage: PlannedStage, number: int, services: Services) -> bool:
+    """Whether an image, if any is made, has the layer of step `number` of `stage`, and in none a RUN
+    is above it."""
     ends = False
-    for target in plan.targets:
+    for target in plan.targets if services.image else ():
         above: list[Step] = []
         for one in plan.lineage(target.index):
             if one.index == stage.index:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from assembler.layer.directory import Lower
     from assembler.layer.tree import Tree
     from assembler.linux.cgroups import Groups
+    from assembler.oci.platform import Platform
     from assembler.runtime.base import Runtime
     from assembler.snapshot.base import Snapshotter
     from assembler.store.growing import Growing
@@ -215,6 +216,8 @@ class Services:
     after the build. `claims` gives a turn at work that other builds on the store may be at.
     `described` gives what the image's configuration says besides. `destination` is told of the
     image's layers when they are there, and while they are packed.
+    Where no `image` is made, nothing is packed. `files_to` is handed the files of each
+    target, while they can be read.
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
     `secrets` maps an id to its value, `concealed` hides those that were read; `agents` gives the
@@ -248,6 +251,8 @@ class Services:
     cached: CachedBlobs = field(default_factory=NoCaches)
     described: Described = nothing_more
     destination: Destination = field(default_factory=Nowhere)
+    image: bool = True
+    files_to: Callable[[Mapping[Platform, Tree]], object] | None = None
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
     agents: Callable[[str], str | None] = no_agent

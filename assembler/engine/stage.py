@@ -194,7 +194,10 @@ class StageBuilder:
             or any(self.plan.stage(one).base == StageBase(index) for one in self.running)
         ):
             return lambda task, change: self.realisation.directory(change, task.below)
-        return self._exports.pack if ends_in_image(self.plan, task.stage, task.number) else None
+        return self._exports.pack if self._ends_in_image(task) else None
+
+    def _ends_in_image(self, task: Task) -> bool:
+        return ends_in_image(self.plan, task.stage, task.number, self.services)
 
     def _known(self, key: Digest, task: Task) -> StepChange | None:
         change = self._records.find(key, task)
@@ -371,7 +374,7 @@ class StageBuilder:
         mark = keys.mark_key(task.parent, step)
         if recorded(self.services, task.stage, mark) is not None:
             return None
-        if not ends_in_image(self.plan, task.stage, task.number):
+        if not self._ends_in_image(task):
             return None
         with self._turn(mark, task, work):
             if recorded(self.services, task.stage, mark) is not None:

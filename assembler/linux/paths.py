@@ -143,7 +143,7 @@ def remove_at(parent: int, name: str) -> None:
         return
     except (IsADirectoryError, PermissionError) as error:
         try:
-            top = _open_closed(parent, name)
+            top = open_closed(parent, name)
         except NotADirectoryError:
             raise error from None
         except FileNotFoundError:
@@ -173,7 +173,7 @@ def _clear(directory: int, depth: int, top: int, deferred: list[str]) -> None:
 def _remove_directory(parent: int, name: str, depth: int, top: int, deferred: list[str]) -> None:
     """Remove a directory, what lies too deep in it being moved to `top` and put into `deferred`."""
     try:
-        child = _open_closed(parent, name)
+        child = open_closed(parent, name)
     except FileNotFoundError:  # two that were empty got one name
         return
     try:
@@ -205,7 +205,7 @@ def _hoist(directory: int, name: str, top: int, number: int) -> str:
             number += 1
 
 
-def _open_closed(parent: int, name: str) -> int:
+def open_closed(parent: int, name: str) -> int:
     """Open a directory that may have mode 000; its mode is changed where that is needed."""
     flags = _DIRECTORY | os.O_NOFOLLOW
     try:

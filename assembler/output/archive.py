@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from assembler.cancellation import nothing
 from assembler.layer.changeset import ByteSource, Entry, InlineBytes, Kind
 from assembler.layer.tar_writer import TarWriter
-from assembler.linux.replacing import replacing
 from assembler.oci.descriptor import INDEX, Descriptor
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Result
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
 from assembler.output.layout import named
+from assembler.output.stream import sink, written
 from assembler.store.blobs import Verified
-from assembler.store.disk import translated
-
-_TURN = 0.05  # seconds between two looks at a wish to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +51,7 @@ class Archive:
 
     def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
-        if self._path == "-":
-            sys.stdout.flush()
-            with os.fdopen(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as stream:
-                _left_alone(lambda: self._pack(image, blobs, stream, check), check)
-            return image.document.descriptor
-        try:
-            with replacing(self._path) as stream:
-                self._pack(image, blobs, stream, check)
-        except OSError as error:
-            raise translated(error, os.path.dirname(os.path.abspath(self._path))) from error
+        written(self._path, lambda stream: self._pack(image, blobs, stream, check), check)
         return image.document.descriptor
 
     def reads(self, layer: Descriptor) -> bool:
@@ -74,12 +59,7 @@ class Archive:
         return True
 
     def _pack(self, image: Result, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
-        def put(piece: memoryview) -> None:
-            check()
-            while piece:
-                piece = piece[stream.write(piece) :]
-
-        writer = TarWriter(put)
+        writer = TarWriter(sink(stream, check))
         for path in ("blobs", "blobs/sha256"):
             writer.add(Entry(path, Kind.DIRECTORY, mode=0o755))
         for digest, content in image.documents.items():
@@ -109,26 +89,6 @@ class Archive:
             }
             documents["manifest.json"] = json.dumps([legacy], separators=(",", ":")).encode()
         return documents
-
-
-def _left_alone(work: Callable[[], None], check: Check) -> None:
-    """Do `work` in a thread that is left alone when `check` raises: nothing ends a write(2) to a
-    pipe that nobody reads."""
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # for whoever waits
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="stdout", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_TURN)
-        check()
-    for error in raised:
-        raise error
 
 
 def _path(digest: Digest) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.cancellation import nothing
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import Result
 from assembler.store.growing import Growing
+
+if TYPE_CHECKING:
+    from assembler.layer.tree import Tree
 
 Blobs = Callable[[Descriptor], BinaryIO]
 """Opens a blob of the image for reading from the start; the caller closes it."""
@@ -43,6 +46,20 @@ class Transfer(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class FilesOutput(Protocol):
+    """Writes the files of a build's target somewhere: no image is made for it."""
+
+    name: str
+    """What progress shows: `exporting to directory out`."""
+    split: bool
+    """Whether what is written has a directory for each platform."""
+
+    def write(self, tree: Tree, check: Check = nothing) -> None:
+        """Write all of `tree`. `check` is called for each entry and few MiB, and may raise. Raises
+        StoreError, HostError, and what reading files raises."""
+        ...
 
 
 class Output(Protocol):

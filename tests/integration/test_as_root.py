@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,20 @@ def test_a_step_that_turns_directories_into_links_reaches_nothing_outside(
     found = {path.name: path.read_text() for path in outside.iterdir()}
     names = ("hosts", "hostname", "resolv.conf", "null", "keep")
     assert found == dict.fromkeys(names, "mine\n")
+
+
+@pytest.mark.parametrize("runtime", ["native", "chroot"])
+def test_O1_files_of_a_stage_are_root_s_and_a_tar_keeps_their_owners(
+    assemble: Any, tmp_path: Path, runtime: str
+) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN mkdir /d && echo x > /d/f && chown -R 1000:50 /d && chmod 4711 /d/f\n"
+    )
+    out, tar = tmp_path / "out", tmp_path / "x.tar"
+    words = ("--runtime", runtime, "-o", out, "-o", f"type=tar,dest={tar}")
+    assert assemble("build", *words, tmp_path).stdout == ""
+    owners = {(one.lstat().st_uid, one.lstat().st_gid) for one in out.rglob("*")}
+    assert owners == {(0, 0)} and (out / "d/f").stat().st_mode & 0o7777 == 0o4711
+    with tarfile.open(tar) as archive:
+        member = archive.getmember("d/f")
+        assert (member.uid, member.gid, member.mode) == (1000, 50, 0o4711)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tarfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -339,3 +340,25 @@ def test_S14_an_index_of_one_says_the_platform_that_a_base_brings(
     (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
     index = json.loads((layout / "blobs/sha256" / entry["digest"][7:]).read_text())
     assert platforms(index) == ["arm64/linux"]
+
+
+def test_O1_files_of_each_platform_are_in_a_directory_of_its_own(
+    assemble: Any, base: str, tmp_path: Path
+) -> None:
+    context = written(tmp_path / "context", CROSS)
+    asked = ("build", "--platform", BOTH, "--build-arg", f"BASE={base}")
+    assemble(*asked, "-o", f"{tmp_path}/out", "-o", f"type=tar,dest={tmp_path}/all.tar", context)
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
+    inside = {"", "/base", "/out", "/out/arch", "/out/once", "/out/tool"}
+    names = {f"{name}{path}" for name in ("linux_amd64", "linux_arm64") for path in inside}
+    assert found == names
+    assert (tmp_path / "out/linux_arm64/out/arch").read_text() == "arm64\n"
+    assert (tmp_path / "out/linux_amd64/base").read_text() == "x86"
+    with tarfile.open(tmp_path / "all.tar") as archive:
+        assert set(archive.getnames()) == names
+    together = ("-o", f"type=local,dest={tmp_path}/together,platform-split=false")
+    failed = assemble(*asked, *together, context, code=1)
+    assert "'base' of linux/arm64 would take the place of that of linux/amd64" in failed.stderr
+    one = ("build", "--platform", "linux/arm64", "--build-arg", f"BASE={base}")
+    assemble(*one, "-o", f"type=local,dest={tmp_path}/one,platform-split=true", context)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["linux_arm64"]
