@@ -95,6 +95,7 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._now: dict[str, Digest | None] = {}
         self._names: dict[str, Reference] = {}
         self._making = threading.Lock()
         self._made_clients: RegistryClients | None = None
@@ -342,8 +343,6 @@ class Images:
 
     def _unchanged(self, reference: Reference, platform: Platform) -> Image | None:
         """The image of the store, if the registry says that the name still means it."""
-        from assembler.registry.documents import current
-
         descriptor = self._store.refs.get(str(reference))
         image = self.stored(reference, platform)
         if descriptor is None or image is None or str(reference) in self._meant:
@@ -352,8 +351,16 @@ class Images:
         if descriptor.media_type not in INDEXES and not exact:
             return None  # an index may have a better one
         had = descriptor.annotations.get(RESOLVED) or str(descriptor.digest)
-        now = reference.digest or current(self.client, reference)
+        now = reference.digest or self._current(reference)
         return image if str(now) == had else None
+
+    def _current(self, reference: Reference) -> Digest | None:
+        """The digest that the name has in its registry, as far as HEAD tells; asked once."""
+        from assembler.registry.documents import current
+
+        if str(reference) not in self._now:
+            self._now[str(reference)] = current(self.client, reference)
+        return self._now[str(reference)]
 
     def _asked_once(
         self, work: Vertex, reference: Reference, platform: Platform, alone: bool

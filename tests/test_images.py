@@ -130,8 +130,10 @@ def test_R15_a_base_for_several_platforms_is_kept_for_all_of_them(
         assert builder.images.resolve(name, arm7.config.platform).config == arm7.config
         assert asked(faulty) == ["GET", "GET"], "the index, which says nothing new, and one image"
     with command(tmp_path) as builder:
-        assert builder.images.pull_manifest(reference(faulty), ARM64) == arm64
-        assert asked(faulty) == ["HEAD"]
+        for made in (amd64, arm64):
+            found = builder.images.resolve(name, made.config.platform, pull=Pull.ALWAYS)
+            assert found.config == made.config
+        assert asked(faulty) == ["HEAD"], "one for all platforms"
     newer = image(AMD64, newer="yes")
     provide_index(faulty, provide(faulty, newer))
     with command(tmp_path) as builder:

@@ -19,7 +19,7 @@ from assembler.events import VertexDone, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
-from assembler.plan.plan import ImageBase, Plan
+from assembler.plan.plan import ImageBase, Plan, Target
 from assembler.plan.steps import Run
 from assembler.values import replace, value
 
@@ -129,10 +129,18 @@ def _hand_over(plan: Plan, services: Services, done: _Executed) -> None:
     for target in plan.targets:
         tree = done.realisation.tree(done.stacks[target.index], keep=True)
         if isinstance(tree, MergedTree) and tree.packed:
-            with vertex("files", "taking files out of layers", services.sink, services.clock):
+            id, title = _called(plan, target, "files", "taking files out of layers")
+            with vertex(id, title, services.sink, services.clock):
                 gather(_checked(everything(tree), services.cancellation.check))
         trees[target.platform] = tree
     services.files_to(trees)
+
+
+def _called(plan: Plan, target: Target, id: str, title: str) -> tuple[str, str]:
+    """What progress calls some work on a target: with the platform where there may be several."""
+    if not plan.stage(target.index).label:
+        return id, title
+    return f"{id} {target.platform}", f"{title} for {target.platform}"
 
 
 def _checked(entries: Iterable[Entry], check: Callable[[], None]) -> Iterator[Entry]:
@@ -250,9 +258,8 @@ def _image(
     snapshot: Snapshot,
     layers: Iterator[Layer],
 ) -> Image:
-    id, title = "export", "exporting layers"
-    if plan.stage(plan.target).label:
-        id, title = f"export {plan.platform}", f"exporting layers for {plan.platform}"
+    (target,) = plan.targets
+    id, title = _called(plan, target, "export", "exporting layers")
     with vertex(id, title, services.sink, services.clock) as work:
         found: list[Layer] = []
         services.cancellation.check()
