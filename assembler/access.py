@@ -27,3 +27,7 @@ class Access:
     def creds_to(self, *registries: str) -> Access:
         """The same, with `creds` for `registries`."""
         return replace(self, creds_for=frozenset(registries))
+
+    def insecure_for(self, *registries: str) -> Access:
+        """The same, with `registries` among the insecure ones."""
+        return replace(self, insecure=(*self.insecure, *registries))

@@ -23,6 +23,7 @@ from assembler.errors import (
     UsageError,
 )
 from assembler.events import Event, Sink, VertexProgress, Warned, discard
+from assembler.images import host_platform
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
@@ -197,6 +198,7 @@ class Builder:
         services = self.services(request)
         if request.require_cached:
             self._require_cached(plan, services)
+        self._check_programs(plan, services)
         return services
 
     def _index(self, request: BuildRequest, plan: Plan, images: Sequence[Image]) -> ImageIndex:
@@ -212,21 +214,25 @@ class Builder:
     @contextmanager
     def recorded(
         self, request: BuildRequest, names: Sequence[Reference], place: str = ""
-    ) -> Iterator[None]:
-        """A build of `request` under `names`, of which a record is kept when the block ends, however
-        that is. Builds of the same `place`, if it is known, are of the same Dockerfile and context."""
+    ) -> Iterator[str]:
+        """The id of a build of `request` under `names`, of which a record is kept when the block ends,
+        however that is. Builds of the same `place`, if it is known, are of the same Dockerfile and
+        context."""
         from assembler.recording import recording
+        from assembler.store.builds import new_id
 
+        id = new_id()
         with recording(
             request,
             names,
             place,
+            id=id,
             store=self.store,
             compared_with=lambda: self._earlier(request, names, place),
             warn=self.warn,
             clock=self._clock,
         ) as self._ledger:
-            yield
+            yield id
 
     def _earlier(self, request: BuildRequest, names: Sequence[Reference], place: str) -> Earlier:
         from assembler.recording import earlier
@@ -244,6 +250,17 @@ class Builder:
 
         published = PublishedLayers(self.store.layers_directory)
         require_cached(plan, services, published, Unfetched())
+
+    def _check_programs(self, plan: Plan, services: Services) -> None:
+        """See `engine.emulation.check`, which is imported where this host does not execute all."""
+        if not _foreign(plan, services):
+            return
+        from assembler.engine.emulation import check
+        from assembler.remotes import Unfetched
+        from assembler.snapshot.published import PublishedLayers
+
+        published = PublishedLayers(self.store.layers_directory)
+        check(plan, services, published, Unfetched(), lambda: self._sandboxes.enter_for_files())
 
     def recompressed(self, image: Image, compression: Compression) -> Image:
         """`image` with all of its layers in `compression`, in the store."""
@@ -271,7 +288,13 @@ class Builder:
         self.store.look_only()
         ledger = Ledger(lambda: self._earlier(request, (), place))
         services = replace(self.services(request), remote=Unfetched(), ledger=ledger)
-        return forecast(plan, services, PublishedLayers(self.store.layers_directory))
+        found = forecast(plan, services, PublishedLayers(self.store.layers_directory))
+        if _foreign(plan, services):
+            from assembler.engine.emulation import foreseen
+
+            for warned in foreseen(plan, found, services):
+                self._sink(warned)
+        return found
 
     def services(self, request: BuildRequest) -> Services:
         """What the engine is given for `request`."""
@@ -495,3 +518,11 @@ class Builder:
             agents = Agents(self._given_agents, self._environment.get("PATH"))
             self._started_agents = self._stack.enter_context(agents)
         return self._started_agents
+
+
+def _foreign(plan: Plan, services: Services) -> bool:
+    """Whether anything of `plan` is said to be for an architecture that this host does not execute."""
+    platforms = {stage.platform for stage in plan.stages}
+    platforms |= {image.config.platform for image in plan.images.values()}
+    others = {one.architecture for one in platforms} - {host_platform().architecture}
+    return bool(others) and not all(map(services.host().executes, others))

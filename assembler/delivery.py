@@ -55,6 +55,11 @@ class Delivery:
             for output in outputs
         ]
 
+    def announce(self) -> None:
+        """See `engine.services.Destination.announce`."""
+        for route in self._routes:
+            route.announce()
+
     def layer(self, layer: Descriptor) -> None:
         """See `engine.services.Destination.layer`."""
         for route in self._routes:
@@ -195,6 +200,10 @@ class _Route:
     def begun(self) -> bool:
         """Whether there is something on its way."""
         return self._work is not None
+
+    def announce(self) -> None:
+        if self._transfer is not None:
+            self._transfer.announce()
 
     def layer(self, layer: Descriptor) -> None:
         if self._transfer is not None:

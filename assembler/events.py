@@ -13,6 +13,14 @@ from assembler.values import value
 
 
 @value
+class Planned:
+    """Work that is going to be done, the ids of its vertexes; there may be more."""
+
+    vertexes: tuple[str, ...]
+    time: float
+
+
+@value
 class VertexStarted:
     """Work began; `name` is what buildx would print (`[build 2/5] RUN make`)."""
 
@@ -106,14 +114,24 @@ class Requested:
 
 
 @value
-class Finished:
-    """Nothing more will come, whether it went well or not."""
+class Forking:
+    """This process is about to fork or to enter a namespace, which it has to be alone for: a sink
+    with a thread has ended it when it returns, and has none until some work begins."""
 
     time: float
 
 
+@value
+class Finished:
+    """Nothing more will come, whether it went well or not."""
+
+    time: float
+    failed: bool = False
+
+
 Event = (
-    VertexStarted
+    Planned
+    | VertexStarted
     | VertexOutput
     | VertexWaiting
     | VertexProgress
@@ -122,6 +140,7 @@ Event = (
     | VertexFailed
     | Warned
     | Requested
+    | Forking
     | Finished
 )
 Sink = Callable[[Event], None]

@@ -6,7 +6,7 @@ from assembler.errors import UsageError
 from assembler.expressions import expression
 from assembler.oci.digest import Digest
 from assembler.oci.reference import LAYOUT, Reference
-from assembler.values import value
+from assembler.values import replace, value
 
 _DIGEST = expression(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -51,3 +51,12 @@ def parse_layout(text: str) -> LayoutName:
         return LayoutName.parse(text)
     except ValueError as error:
         raise UsageError(f"{text}: {error}", hint="it is PATH[:TAG][@DIGEST]") from error
+
+
+def parse_repository(text: str, what: str) -> Reference:
+    """The repository `text` spells, as a reference without tag and digest. Raises UsageError, also
+    for a tag or a digest; `what` is said to forbid it."""
+    reference = parse_reference(text)
+    if "@" in text or ":" in text.rpartition("/")[2]:
+        raise UsageError(f"{what}: {text} has a tag or a digest", hint="leave it out of the name")
+    return replace(reference, tag="")

@@ -45,13 +45,15 @@ def pulling(
         cancellation=cancellation,
         clock=clock,
     )
+    failed = True
     try:
         with opened, images:
             yield opened, images
+        failed = False
     except Exception as error:
         reason = shortage(error, opened.path) or refusal(error, opened.path)
         if reason is None:
             raise
         raise reason from error
     finally:
-        sink(Finished(clock()))
+        sink(Finished(clock(), failed))

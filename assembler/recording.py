@@ -35,13 +35,14 @@ def recording(
     names: Sequence[Reference],
     place: str,
     *,
+    id: str,
     store: Store,
     compared_with: Callable[[], Earlier],
     warn: Callable[[str], None],
     clock: Callable[[], float],
 ) -> Iterator[Ledger]:
-    """The ledger of a build of `request` under `names` in `place`, its steps `compared_with` earlier
-    ones. A record is kept when the block ends, however that is; but none of a build that was not to
+    """The ledger of the build `id` of `request` under `names` in `place`, its steps `compared_with`
+    earlier ones. A record is kept when the block ends, however that is; but none of a build that was not to
     do anything, and did not."""
     started, status = clock(), builds.ERROR
     ledger = Ledger(compared_with, store.listings, warn)
@@ -60,7 +61,7 @@ def recording(
     finally:
         if status:
             record = builds.BuildRecord(
-                id=builds.new_id(),
+                id=id,
                 started=started,
                 seconds=round(max(0.0, clock() - started), 3),
                 status=status,

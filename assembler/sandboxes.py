@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from assembler.cancellation import Cancellation
 from assembler.engine.services import Sandbox
 from assembler.errors import HostError, NamespacesForbidden
-from assembler.events import Sink, Warned
+from assembler.events import Forking, Sink, Warned
 from assembler.plan.steps import Limit
 from assembler.request import BuildRequest
 from assembler.store.store import Store
@@ -56,6 +56,7 @@ class Sandboxes:
         from assembler.snapshot.published import RECORDED
 
         if self._id_map is None:
+            self._sink(Forking(self._clock()))
             self._id_map = self._enter()
         return RECORDED if self._id_map.single else self._id_map.kind, self._id_map
 
@@ -143,6 +144,7 @@ class Sandboxes:
         return CopySnapshotter(directory, recorded=single)
 
     def _start_runtime(self, id_map: IdMap) -> Forked:
+        self._sink(Forking(self._clock()))
         if id_map.kind == "host":
             from assembler.runtime.chroot import Chroot
 

@@ -123,7 +123,7 @@ def _shown(span: Span, around: int, last: int, blamed: Place | None) -> list[int
 def _cut(line: str, blamed: Place | None, room: int) -> tuple[str, str]:
     """The part of `line` that fits into `room` columns, and the carets below it."""
     cells = [printable(char) for char in line]
-    widths = [_width(cell) for cell in cells]
+    widths = [columns_of(cell) for cell in cells]
     start, end = 0, len(cells)
     if sum(widths) > room:
         if blamed is not None and sum(widths[: blamed.end]) > room:
@@ -143,8 +143,8 @@ def _cut(line: str, blamed: Place | None, room: int) -> tuple[str, str]:
     return text, " " * offset + "^" * max(1, sum(widths[blamed.start : min(blamed.end, end)]))
 
 
-def _width(text: str) -> int:
-    """How many columns a terminal gives to `text`."""
+def columns_of(text: str) -> int:
+    """How many columns a terminal gives to `text` (UAX #11)."""
     if text.isascii():
         return len(text)
     import unicodedata

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,14 @@ from assembler.cancellation import Cancellation
 from assembler.delivery import Delivery, FilesDelivery
 from assembler.engine.services import Destination, Nowhere, Services
 from assembler.environment import Environment
-from assembler.errors import BlobCorrupt, Cancelled, NoSpace, Unauthorized, Unreachable
+from assembler.errors import (
+    BlobCorrupt,
+    Cancelled,
+    NoSpace,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)
 from assembler.events import Event, VertexDone, VertexFailed
 from assembler.layer.changeset import Entry, Kind
 from assembler.layer.tree import ChangesetTree, EmptyTree, Tree, everything
@@ -425,11 +432,216 @@ def test_a_registry_that_forbids_it_ends_the_build_with_what_it_says(
 
 
 def test_a_cached_build_asks_for_its_layers_only(yard: Yard, registry: MemoryRegistry) -> None:
-    yard.push(STEPS, f"{registry.host}/app:1")
+    image = yard.push(STEPS, f"{registry.host}/app:1")
     before = len(registry.asked)
     yard.push(STEPS, f"{registry.host}/app:2")
-    assert not [one for one in registry.asked[before:] if one.method in ("POST", "PATCH")]
+    asked = [(one.method, one.path.rpartition("/")[2]) for one in registry.asked[before:]]
+    blobs = [("HEAD", str(one.digest)) for one in (*image.manifest.layers, image.manifest.config)]
+    digest = str(image.digest)
+    assert sorted(asked[: len(blobs)]) == sorted(blobs)
+    assert asked[len(blobs) :] == [("PUT", digest), ("GET", digest), ("PUT", "2")]
     assert registry.tags("app") == ["1", "2"]
+
+
+WAITING = 'FROM scratch\nRUN ["sh", "await /after 1"]\n'
+"""Until there is something to send nothing is heard of a registry, but by asking."""
+
+
+def refusing(*repositories: str, status: int = 403) -> Callable[[Asked], Answer | None]:
+    """What lets nobody begin an upload to `repositories`."""
+
+    def refuse(asked: Asked) -> Answer | None:
+        name = asked.path.removeprefix("/v2/").partition("/")[0]
+        return Answer(status) if asked.method == "POST" and name in repositories else None
+
+    return refuse
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_who_may_not_push_learns_it_while_the_first_step_runs(
+    yard: Yard, registry: MemoryRegistry, status: int
+) -> None:
+    registry.fault = refusing("app", status=status)
+    yard.runtime.awaited = lambda: False
+    with pytest.raises(RegistryError, match=f"{registry.host}/app: the upload") as caught:
+        yard.push(WAITING, f"{registry.host}/app:1")
+    assert caught.value.status == status and caught.value.hint
+    assert [one.method for one in registry.asked] == ["POST"]
+
+
+def test_each_repository_is_asked_once_and_its_upload_gone_on_with(
+    yard: Yard, registry: MemoryRegistry
+) -> None:
+    with MemoryRegistry() as other:
+        names = [f"{registry.host}/{name}" for name in ("a:1", "a:2", "b:1")]
+        yard.runtime.awaited = lambda: len(registry.uploads) == 2 and len(other.uploads) == 1
+        image = yard.push(WAITING, *names, f"{other.host}/a:1")
+        assert other.tags("a") == ["1"] and registry.tags("a") == ["1", "2"]
+        assert [one.path.split("/")[2] for one in sent(registry, "POST")[:2]] == ["a", "b"]
+        assert len(sent(other, "POST")) == len(image.layers) + 1 and not sent(other, "DELETE")
+        # b has its blobs from a, and no use for an upload
+        assert [one.path.split("/")[2] for one in sent(registry, "DELETE")] == ["b"]
+        assert not registry.uploads and not other.uploads
+
+
+@pytest.mark.usefixtures("heard")
+def test_when_a_step_fails_the_upload_is_given_up(yard: Yard, registry: MemoryRegistry) -> None:
+    def failed() -> bool:
+        if registry.uploads:
+            raise ValueError("broken")
+        return False
+
+    yard.runtime.awaited = failed
+    with pytest.raises(ValueError, match="broken"):
+        yard.push(WAITING, f"{registry.host}/app:1")
+    assert [one.method for one in registry.asked] == ["POST", "DELETE"] and not registry.uploads
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+def test_what_fails_in_passing_is_no_verdict(
+    yard: Yard, registry: MemoryRegistry, status: int
+) -> None:
+    down = True
+    registry.fault = lambda asked: Answer(status) if down and asked.method == "POST" else None
+    yard.runtime.awaited = lambda: bool(sent(registry, "POST"))
+    with yard.dock.delivery(yard.dock.output(f"{registry.host}/app:1")) as delivery:
+        yard.destination = delivery
+        image = yard.build(WAITING)
+        down = False
+        delivery.write(image)
+    assert registry.tags("app") == ["1"]
+
+
+def test_nothing_is_asked_where_nothing_is_run(
+    yard: Yard, registry: MemoryRegistry, tmp_path: Path
+) -> None:
+    (yard.context / "file").write_text("x")
+    image = yard.push("FROM scratch\nCOPY file /\n", f"{registry.host}/app:1")
+    assert len(sent(registry, "POST")) == len(image.layers) + 1 and not sent(registry, "DELETE")
+
+
+def test_an_output_that_is_refused_keeps_no_other_from_having_the_image(
+    yard: Yard, registry: MemoryRegistry
+) -> None:
+    with MemoryRegistry(refusing("app")) as other:
+        outputs = [yard.dock.output(f"{one.host}/app:1") for one in (other, registry)]
+        yard.runtime.awaited = lambda: bool(sent(other, "POST"))
+        with (
+            pytest.raises(Unauthorized, match=f"{other.host}/app"),
+            yard.dock.delivery(*outputs) as delivery,
+        ):
+            yard.destination = delivery
+            delivery.write(yard.build(WAITING))
+    assert registry.tags("app") == ["1"] and not yard.dock.cancellation.cancelled
+
+
+@pytest.mark.parametrize("text", [WAITING, STEPS])
+def test_a_repository_that_is_refused_keeps_no_other_of_its_registry_from_having_the_image(
+    yard: Yard, registry: MemoryRegistry, text: str
+) -> None:
+    registry.fault = refusing("a")
+    yard.runtime.awaited = lambda: any(one.path.startswith("/v2/a/") for one in registry.asked)
+    with pytest.raises(Unauthorized, match=f"{registry.host}/a:") as caught:
+        yard.push(text, f"{registry.host}/a:1", f"{registry.host}/b:1")
+    assert "/b" not in caught.value.message
+    assert registry.tags("b") == ["1"] and not registry.tags("a")
+
+
+def test_when_all_repositories_refuse_the_error_names_them(
+    yard: Yard, registry: MemoryRegistry
+) -> None:
+    registry.fault = refusing("a", "b")
+    yard.runtime.awaited = lambda: False
+    with pytest.raises(Unauthorized, match="2 of 2 repositories could not be pushed to"):
+        yard.push(WAITING, f"{registry.host}/a:1", f"{registry.host}/b:1")
+
+
+class Silence:
+    """A registry that answers no POST while it lasts."""
+
+    def __init__(self, registry: MemoryRegistry) -> None:
+        self.asked, self.over = threading.Event(), threading.Event()
+        self._right = registry.answer
+
+    def answer(self, asked: Asked, body: Iterable[bytes]) -> Answer:
+        if asked.method == "POST":
+            self.asked.set()
+            self.over.wait(SECONDS)
+        return self._right(asked, body)
+
+
+@pytest.fixture
+def silence(registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silence]:
+    found = Silence(registry)
+    monkeypatch.setattr(registry, "answer", found.answer)
+    yield found
+    found.over.set()
+
+
+def provide(registry: MemoryRegistry, directory: Path, dock: Dock, text: str) -> None:
+    """Have what building `text` gives in the registry, but for the manifest."""
+    directory.mkdir()
+    image = Yard(directory, dock).build(text)
+    for blob in (*image.manifest.layers, image.manifest.config):
+        content = (directory / "store/blobs/sha256" / blob.digest.hex).read_bytes()
+        registry.add_blob("app", content)
+
+
+def test_a_registry_that_does_not_say_keeps_no_image_and_no_thread(
+    yard: Yard,
+    registry: MemoryRegistry,
+    silence: Silence,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "FAREWELL", 0.1)
+    provide(registry, tmp_path / "earlier", yard.dock, WAITING)
+    yard.runtime.awaited = silence.asked.is_set
+    yard.push(WAITING, f"{registry.host}/app:1")
+    assert registry.tags("app") == ["1"] and not silence.over.is_set()
+
+
+@pytest.mark.usefixtures("heard")
+def test_an_answer_that_is_late_is_waited_for_and_its_upload_given_up(
+    yard: Yard, registry: MemoryRegistry, silence: Silence, tmp_path: Path
+) -> None:
+    def tagged(asked: Asked) -> None:
+        if asked.path.endswith("/manifests/1"):
+            silence.over.set()
+
+    registry.fault = tagged
+    provide(registry, tmp_path / "earlier", yard.dock, WAITING)
+    yard.runtime.awaited = silence.asked.is_set
+    yard.push(WAITING, f"{registry.host}/app:1")
+    assert len(sent(registry, "DELETE")) == 1 and not registry.uploads
+
+
+def test_CN01_a_signal_ends_the_question_too(
+    yard: Yard, registry: MemoryRegistry, silence: Silence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "FAREWELL", 0.1)
+
+    def interrupted() -> bool:
+        if silence.asked.is_set():
+            yard.dock.cancellation.cancel(2)
+        return False
+
+    yard.runtime.awaited = interrupted
+    with pytest.raises(Cancelled) as caught:
+        yard.push(WAITING, f"{registry.host}/app:1")
+    assert caught.value.signal == 2 and not silence.over.is_set()
+
+
+def test_a_question_that_waits_for_its_next_attempt_is_given_up_at_once(
+    yard: Yard, registry: MemoryRegistry, tmp_path: Path
+) -> None:
+    provide(registry, tmp_path / "earlier", yard.dock, WAITING)
+    registry.fault = lambda asked: (
+        Answer(503, {"Retry-After": "200"}) if asked.method == "POST" else None
+    )
+    yard.runtime.awaited = lambda: bool(sent(registry, "POST"))
+    yard.push(WAITING, f"{registry.host}/app:1")
+    assert registry.tags("app") == ["1"] and len(sent(registry, "POST")) == 1
 
 
 def test_packing_that_fails_beside_a_step_ends_the_build(

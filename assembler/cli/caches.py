@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from assembler.cache.exporting import MODES, CacheTarget
 from assembler.cache.places import CacheSource
 from assembler.cli.limits import size_of
-from assembler.cli.outputs import parse_packaging, parse_truth
+from assembler.cli.outputs import parse_packaging
+from assembler.cli.truths import parse_truth
 from assembler.dockerfile.flags import parse_csv_fields
 from assembler.errors import BadFlag, UsageError
 from assembler.oci.digest import Digest

@@ -66,7 +66,8 @@ def command(
             store=store,
             access=access.creds_to(*hosts),
             archive_limits=archive_limits_of(environment),
-            sink=sink_for(progress, environment),
+            sink=sink_for(progress, environment, "Copying", cancellation),
             cancellation=cancellation,
         ) as builder:
-            sys.stdout.write(f"{builder.copy(source, wanted, targets)}\n")
+            digest = builder.copy(source, wanted, targets)
+        sys.stdout.write(f"{digest}\n")

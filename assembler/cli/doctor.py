@@ -15,6 +15,7 @@ from assembler.source import printable
 
 if TYPE_CHECKING:
     from assembler.cdi.registry import Registry
+    from assembler.linux.emulators import Foreign, Host
     from assembler.linux.probes import Answer, Report
 
 
@@ -26,13 +27,14 @@ def command(style: str, cdi_spec_dirs: tuple[str, ...], store: str) -> None:
     """Ask the kernel what builds can do on this host. The exit status is 1 when RUN cannot be
     executed at all."""
     from assembler.cdi.directories import DIRECTORIES, read
+    from assembler.linux.emulators import Host
     from assembler.linux.probes import report
 
     with cancellable() as cancellation:
         found = report(store or Environment.read().store)
         cancellation.check()
-    devices = read(cdi_spec_dirs or DIRECTORIES)
-    shown = as_json(found, devices) if style == "json" else text(found, devices)
+    devices, host = read(cdi_spec_dirs or DIRECTORIES), Host.here()
+    shown = as_json(found, devices, host) if style == "json" else text(found, devices, host)
     click.echo(shown, nl=False)
     if not usable(found):
         raise click.exceptions.Exit(1)
@@ -46,9 +48,21 @@ def usable(found: Report) -> bool:
     )
 
 
-def as_json(found: Report, devices: Registry) -> str:
-    """The report as an object of its fields, with the devices that RUN can ask for."""
+def as_json(found: Report, devices: Registry, host: Host) -> str:
+    """The report as an object of its fields, with the devices that RUN can ask for and the platforms
+    whose programs it can execute."""
     document: dict[str, Any] = {"usable": usable(found), **asdict(found)}
+    document["platforms"] = [
+        {"platform": host.platform, "emulator": "", "in_image": False},
+        *(
+            {
+                "platform": f"linux/{one.architecture}",
+                "emulator": one.emulator.interpreter if one.emulator else "",
+                "in_image": bool(one.emulator and not one.emulator.fixed),
+            }
+            for one in host.foreign()
+        ),
+    ]
     document["devices"] = [
         {"name": name, "path": one.path, "auto_allowed": one.auto_allowed}
         for name, one in devices.devices.items()
@@ -57,9 +71,9 @@ def as_json(found: Report, devices: Registry) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def text(found: Report, devices: Registry) -> str:
-    """The report for people: the mode, then every answer, and what would mend the missing ones;
-    devices, where there are any."""
+def text(found: Report, devices: Registry, host: Host) -> str:
+    """The report for people: the mode, what it executes, then every answer, and what would mend the
+    missing ones; devices, where there are any."""
     lines = []
     if found.mode:
         lines.append(f"ids      {found.mode}: {found.reason}")
@@ -69,7 +83,7 @@ def text(found: Report, devices: Registry) -> str:
         lines.append(f"         {found.remedy}")
     others = f"; also here: {', '.join(found.runtimes)}" if found.runtimes else ""
     runtime = "chroot" if found.mode == "host" else "native"
-    lines += [f"runtime  {runtime}{others}", ""]
+    lines += [f"runtime  {runtime}{others}", printable(_programs(host)), ""]
     width = max((len(answer.feature) for answer in found.answers), default=0)
     for answer in found.answers:
         lines += _shown(answer, width)
@@ -80,6 +94,24 @@ def text(found: Report, devices: Registry) -> str:
         lines.append(printable(f"ok  {name}{flag}  ({one.path})"))
     lines += [printable(f"no  {problem}") for problem in devices.problems]
     return "".join(f"{line}".rstrip() + "\n" for line in lines)
+
+
+def _programs(host: Host) -> str:
+    """The platforms whose programs RUN can execute, in one line."""
+    from assembler.linux.emulators import remedy
+
+    foreign = host.foreign()
+    named = ", ".join((host.platform, *map(_platform, foreign)))
+    if any(one.emulator for one in foreign):
+        return f"executes {named}"
+    return f"executes {named}; for others: {remedy()}"
+
+
+def _platform(one: Foreign) -> str:
+    if one.emulator is None:
+        return f"linux/{one.architecture}"
+    where = "" if one.emulator.fixed else f", if the image has {one.emulator.interpreter}"
+    return f"linux/{one.architecture} ({one.emulator.name}{where})"
 
 
 def _shown(answer: Answer, width: int) -> list[str]:

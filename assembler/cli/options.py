@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assembler.access import Access
 from assembler.cli import declared as click
@@ -15,7 +15,12 @@ from assembler.errors import UsageError
 from assembler.events import Sink, discard
 from assembler.oci.platform import Platform
 
+if TYPE_CHECKING:
+    from assembler.cancellation import Cancellation
+    from assembler.cli.display.live import Live
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+_KEPT = 8 << 20  # bytes of a step's output that a terminal's display has in memory at most
 RESOURCES = (
     "memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems",
 )  # fmt: skip
@@ -178,29 +183,60 @@ def cdi_option(command: Command) -> Command:
     return CDI.by_click(command)
 
 
-def sink_for(progress: str, environment: Environment) -> Sink:
+def sink_for(
+    progress: str,
+    environment: Environment,
+    title: str = "Building",
+    cancellation: Cancellation | None = None,
+) -> Sink:
     """The display `progress` names; `auto` is BUILDKIT_PROGRESS, else `tty` on a terminal and `plain`
-    elsewhere."""
-    stream = sys.stderr
-    if progress == "auto":
-        asked = environment.get("BUILDKIT_PROGRESS")
-        moves = stream.isatty() and environment.get("TERM") not in ("", "dumb")
-        progress = "tty" if moves else "plain"
-        progress = asked if asked in ("tty", "plain", "rawjson", "quiet") else progress
+    elsewhere. A terminal shows `title`, and is given back before `cancellation` has the process die."""
+    progress = _shown_by(progress, environment)
     if progress == "quiet":
         return discard
     if progress == "rawjson":
         from assembler.cli.display.rawjson import RawJson
 
-        return RawJson(stream)
+        return RawJson(sys.stderr)
+    if progress == "tty":
+        return _live(environment, title, cancellation)
     from assembler.cli.display.plain import Plain
 
-    footer = None
-    if progress == "tty":
-        from assembler.cli.display.footer import Footer
+    return Plain(sys.stderr, expand=_debugs())
 
-        footer = Footer(lambda: _columns(stream))
-    return Plain(stream, expand=_debugs(), footer=footer)
+
+def _shown_by(progress: str, environment: Environment) -> str:
+    """The display, where lines can be moved or not."""
+    asked = environment.get("BUILDKIT_PROGRESS")
+    if progress != "auto":
+        asked = progress
+    elif asked not in ("tty", "plain", "rawjson", "quiet"):
+        asked = "tty" if environment.get("TERM") else "plain"
+    if asked == "tty" and (environment.get("TERM") == "dumb" or not sys.stderr.isatty()):
+        return "plain"
+    return asked
+
+
+def _live(environment: Environment, title: str, cancellation: Cancellation | None) -> Live:
+    from assembler.cli.display.colors import colors
+    from assembler.cli.display.layout import LINES
+    from assembler.cli.display.live import Live
+    from assembler.cli.display.tty import Tty
+
+    asked = environment.get("BUILDKIT_TTY_LOG_LINES")
+    display = Tty(
+        sys.stderr,
+        _size,
+        title=title,
+        colors=colors(environment.variables),
+        expand=_debugs(),
+        output=int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 4 else LINES,
+        foreground=_foreground,
+    )
+    live = Live(display)
+    if cancellation is not None:
+        cancellation.before_death(live.restore)
+    return live
 
 
 def _debugs() -> bool:
@@ -213,22 +249,40 @@ def _debugs() -> bool:
     return context is not None and bool((context.find_root().obj or {}).get("debug"))
 
 
-def _columns(stream: TextIO) -> int:
+def _size() -> tuple[int, int]:
+    """Columns and rows of the terminal on stderr; of one that does not know, a usual one's."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):
-        return 80
+        columns = rows = 0
+    return columns or 80, rows or 24
 
 
-def build_sink(progress: str, environment: Environment, store: str) -> Sink:
+def _foreground() -> bool:
+    """Whether the terminal is not somebody else's just now, as it is after `bg`."""
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # not the one that we are controlled by
+        return True
+
+
+def build_sink(
+    progress: str, environment: Environment, store: str, cancellation: Cancellation | None = None
+) -> Sink:
     """As `sink_for`; all output of steps is kept below the directory `store`, and what of it is
     shown is bounded."""
-    sink = sink_for(progress, environment)
+    sink = sink_for(progress, environment, cancellation=cancellation)
     if sink is discard:
         return sink
     from assembler.cli.display.step_logs import StepLogs, limits
 
-    return StepLogs(sink, os.path.join(store, "logs"), *limits(environment.variables))
+    size, speed = limits(environment.variables)
+    directory = os.path.join(store, "logs")
+    if _shown_by(progress, environment) != "tty":
+        return StepLogs(sink, directory, size, speed)
+    live = cast("Live", sink)
+    size = _KEPT if size < 0 else min(size, _KEPT)
+    return StepLogs(live, directory, size, speed, watch=live.watch)
 
 
 def pairs(

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from assembler.cli.image_attributes import EVERY, NAMED, ImageAttributes, annotation_words
+from assembler.cli.request import DELETE
+from assembler.cli.truths import parse_truth
 from assembler.dockerfile.flags import parse_csv_fields
 from assembler.errors import BadFlag, UsageError
 from assembler.values import field, replace, value
@@ -14,15 +17,17 @@ from assembler.values import field, replace, value
 if TYPE_CHECKING:
     from assembler.builder import Builder
     from assembler.layer.compression import Compression
+    from assembler.linux.outside import Outside
     from assembler.oci.reference import Reference
     from assembler.output.base import FilesOutput, Output
 
 PACKAGING = {"compression", "compression-level", "force-compression", "oci-mediatypes"}
+IMAGE = {"name"} | PACKAGING | EVERY
 TYPES = {
-    "oci": {"dest", "tar", "name"} | PACKAGING,
-    "docker": {"dest", "name"} | PACKAGING,
-    "image": {"name", "push"} | PACKAGING,
-    "registry": {"name"} | PACKAGING,
+    "oci": {"dest", "tar"} | IMAGE,
+    "docker": {"dest", "tar", "context"} | IMAGE,
+    "image": IMAGE | NAMED,
+    "registry": IMAGE | NAMED,
     "local": {"dest", "mode", "platform-split", "attestation-prefix", "source-date-epoch"},
     "tar": {"dest", "platform-split", "attestation-prefix", "source-date-epoch"},
     "cacheonly": set[str](),
@@ -33,12 +38,14 @@ FILES = ("local", "tar")
 @value
 class Packaging:
     """How an image is packed: `level` None is the compression's default, `force` recompresses
-    layers that exist, `docker` is for Docker's media types instead of OCI's."""
+    layers that exist, `docker` is for Docker's media types instead of OCI's, `annotations` are words
+    of `--annotation`."""
 
     compression: str = "gzip"
     level: int | None = None
     force: bool = False
     docker: bool = False
+    annotations: tuple[str, ...] = ()
 
     def checked(self) -> Compression:
         """The compression. Raises UsageError where there is none with this name and level, and
@@ -56,22 +63,35 @@ class Packaging:
 
 @value
 class OutputRequest:
-    """One `-o`, read and checked. `destination` is a path or `-`. Files get the time `epoch`, in
-    seconds, if it is given, and with `split` a directory for each platform; None is for several
-    platforms only."""
+    """One `-o`, read and checked. `destination` is a path or `-`, empty for what `docker` or podman
+    load; `context` is the one of docker's. Files get the time `epoch`, in seconds, if it is given;
+    with `only`, what else is in their directory is removed; with `split` they are in a directory for
+    each platform, where it is None only if there are several."""
 
     type: str
     destination: str = ""
     names: tuple[str, ...] = ()
     archive: bool = True
     packaging: Packaging = field(default_factory=Packaging)
+    attributes: ImageAttributes = field(default_factory=ImageAttributes)
+    context: str = ""
     epoch: int | None = None
+    only: bool = False
     split: bool | None = None
 
     @property
     def files(self) -> bool:
         """Whether the files of the target are written, and no image."""
         return self.type in FILES
+
+    @property
+    def loads(self) -> bool:
+        """Whether docker or podman are to load it."""
+        return self.type == "docker" and not self.destination
+
+    def pushed(self) -> OutputRequest:
+        """The same, pushed."""
+        return replace(self, type="registry", attributes=replace(self.attributes, push=True))
 
     @property
     def writes(self) -> bool:
@@ -85,15 +105,26 @@ class OutputRequest:
         return self.type not in ("registry", "cacheonly", *FILES)
 
 
-def requested(words: Sequence[str], push: bool) -> tuple[OutputRequest, ...]:
-    """What `-o` and `--push` ask for. Raises UsageError for what they cannot mean."""
+def requested(
+    words: Sequence[str], push: bool, load: bool = False, allow: Sequence[str] = ()
+) -> tuple[OutputRequest, ...]:
+    """What `-o`, `--push` and `--load` ask for, with `--allow`. Raises UsageError for what they cannot
+    mean."""
     found = [_read(word) for word in filter(None, words)]
     if push:  # as buildx does it: what is kept in the store anyway is pushed as it is packed there
-        found = [replace(one, type="registry") if one.type == "store" else one for one in found]
+        found = [one.pushed() if one.type == "store" else one for one in found]
     if push and not any(output.type == "registry" for output in found):
-        found.append(OutputRequest("registry"))
+        found.append(OutputRequest("store").pushed())
+    if load and not any(output.loads for output in found):
+        found.append(OutputRequest("docker"))
     for packaging in {output.packaging for output in found}:
         packaging.checked()
+    for output in found:
+        if output.only and DELETE not in allow and not _is_below_here(output.destination):
+            raise UsageError(
+                f"-o mode=delete: {output.destination} is not below the working directory",
+                hint=f"--allow {DELETE} lets what is there be removed",
+            )
     streams = [output.type for output in found if output.destination == "-"]
     if len(streams) > 1:
         raise UsageError("multiple outputs configured to write to stdout")
@@ -115,13 +146,19 @@ def concrete(
     request: OutputRequest,
     names: Sequence[Reference],
     builder: Builder,
-    annotations: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str],
+    programs: Mapping[str, Outside],
 ) -> Output:
-    """The output that `request` means. `annotations` are of the manifest's descriptor."""
+    """The output that `request` means. `annotations` are of the manifest's descriptor; `programs`
+    load images, by the contexts of docker."""
     if request.type == "registry":
-        return builder.registry_output(tuple(names))
+        return builder.registry_output(request.attributes.targets(names))
+    if request.loads:
+        from assembler.output.load import Load
+
+        return Load(programs[request.context], tuple(map(str, names)), annotations)
     name = str(names[0]) if names else ""
-    if request.type == "oci" and not request.archive:
+    if not request.archive:
         from assembler.output.layout import LayoutDirectory
 
         return LayoutDirectory(request.destination, name, annotations)
@@ -147,7 +184,7 @@ def files_output(request: OutputRequest, epoch: int | None, several: bool) -> Fi
         return Tarball(request.destination, epoch, split=split)
     from assembler.output.directory import Directory
 
-    return Directory(request.destination, epoch, split=split)
+    return Directory(request.destination, epoch, only=request.only, split=split)
 
 
 def _read(word: str) -> OutputRequest:
@@ -162,26 +199,41 @@ def _read(word: str) -> OutputRequest:
         raise UsageError(
             f"-o {word}: unknown or unsupported type {kind!r}", hint=f"one of {', '.join(TYPES)}"
         )
-    if unknown := sorted(fields.keys() - TYPES[kind]):
+    annotations = annotation_words(fields) if kind not in ("cacheonly", *FILES) else {}
+    if unknown := sorted(fields.keys() - TYPES[kind] - annotations.keys()):
         raise UsageError(f"-o {word}: {kind} has no attribute {unknown[0]!r}")
     if kind in FILES:
         return _read_files(word, kind, fields)
     names = tuple(filter(None, fields.get("name", "").split(",")))
     packaging = parse_packaging(f"-o {word}", fields)
-    if kind == "image":
-        kind = "registry" if fields.get("push") == "true" else "store"
-    if kind in ("oci", "docker"):
-        destination = fields.get("dest", "")
-        if not destination:
-            raise UsageError(f"-o {word}: dest is missing", hint=f"-o type={kind},dest=PATH")
-        return OutputRequest(
-            kind,
-            destination if destination == "-" else os.path.abspath(destination),
-            names,
-            fields.get("tar", "true") != "false",
-            packaging,
-        )
-    return OutputRequest(kind, names=names, packaging=packaging)
+    packaging = replace(packaging, annotations=tuple(annotations.values()))
+    attributes = ImageAttributes.read(f"-o {word}", fields)
+    if kind not in ("oci", "docker"):
+        # a registry is pushed to whatever it says of push, as under buildx
+        pushed = attributes.push or kind == "registry"
+        kind = "store" if kind == "image" else kind
+        found = OutputRequest(kind, names=names, packaging=packaging, attributes=attributes)
+        return found.pushed() if pushed else found
+    archive = parse_truth(f"-o {word}", fields, "tar", True)
+    return OutputRequest(
+        kind,
+        _destination(word, kind, archive, fields.get("dest", "")),
+        names,
+        archive,
+        packaging,
+        attributes,
+        fields.get("context", ""),
+    )
+
+
+def _destination(word: str, kind: str, archive: bool, path: str) -> str:
+    """Where an archive or a layout goes: without a path to stdout, or to docker. Raises UsageError."""
+    if not archive and path in ("", "-"):
+        hint = f"-o type={kind},tar=false,dest=DIR"
+        raise UsageError(f"-o {word}: dest, a directory, is missing", hint=hint)
+    if not path and kind == "oci":
+        path = "-"
+    return os.path.abspath(path) if path not in ("", "-") else path
 
 
 def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputRequest:
@@ -203,18 +255,20 @@ def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputReques
     if fields.get("attestation-prefix"):
         raise UsageError(f"{option}: attestation-prefix has no meaning: no attestation is written")
     mode = fields.get("mode") or "copy"
-    if mode == "delete":
-        raise UsageError(
-            f"{option}: mode=delete is not supported",
-            hint="remove the directory before the build; the default, mode=copy, writes over it",
-        )
-    if mode != "copy":
-        raise UsageError(f"{option}: invalid mode {mode!r}", hint="copy")
+    if mode not in ("copy", "delete"):
+        raise UsageError(f"{option}: invalid mode {mode!r}", hint="copy or delete")
     time = fields.get("source-date-epoch", "")
     if time and not (time.isdecimal() and time.isascii() and len(time) <= 11):
         raise UsageError(f"{option}: source-date-epoch is not a number of seconds since 1970")
     path = destination if destination == "-" else os.path.abspath(destination)
-    return OutputRequest(kind, path, epoch=int(time) if time else None, split=split)
+    when = int(time) if time else None
+    return OutputRequest(kind, path, epoch=when, only=mode == "delete", split=split)
+
+
+def _is_below_here(path: str) -> bool:
+    """Whether `path`, wherever links lead, is in the working directory, and not that itself."""
+    here = os.path.join(os.path.realpath("."), "")
+    return os.path.realpath(path).startswith(here)
 
 
 def parse_packaging(option: str, fields: Mapping[str, str]) -> Packaging:
@@ -229,21 +283,3 @@ def parse_packaging(option: str, fields: Mapping[str, str]) -> Packaging:
         )
     except ValueError as error:
         raise UsageError(f"{option}: compression-level is not a number") from error
-
-
-_TRUTHS = {
-    text: truth
-    for truth, texts in ((True, "1 t T TRUE true True"), (False, "0 f F FALSE false False"))
-    for text in texts.split()
-}
-
-
-def parse_truth(option: str, fields: Mapping[str, str], key: str, default: bool) -> bool:
-    """A value as Go's ParseBool reads it, which buildx uses; a key alone is true. Raises
-    UsageError."""
-    text = fields.get(key)
-    if text is None:
-        return default
-    if text and text not in _TRUTHS:
-        raise UsageError(f"{option}: {key} is neither true nor false")
-    return _TRUTHS.get(text, True)

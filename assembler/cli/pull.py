@@ -53,20 +53,24 @@ def command(
 
         references = list(map(parse_reference, names))
         wanted = platforms_of(platforms, environment) or (host_platform(),)
-        with pulling(
-            environment,
-            store=store,
-            access=access.creds_to(*(one.registry for one in references)),
-            sink=sink_for(progress, environment),
-            cancellation=cancellation,
-        ) as (_, images):
-            for reference in references:
-                if all_platforms or len(wanted) > 1:
-                    chosen = () if all_platforms else wanted
-                    digest = images.pull_index(reference, chosen).descriptor.digest
-                else:
-                    image = images.pull_manifest(reference, wanted[0], alone=True)
-                    images.complete(image)
-                    digest = image.digest
-                sys.stdout.write(f"{digest}\n")
-                sys.stdout.flush()
+        digests = []
+        try:
+            with pulling(
+                environment,
+                store=store,
+                access=access.creds_to(*(one.registry for one in references)),
+                sink=sink_for(progress, environment, "Pulling", cancellation),
+                cancellation=cancellation,
+            ) as (_, images):
+                for reference in references:
+                    if all_platforms or len(wanted) > 1:
+                        chosen = () if all_platforms else wanted
+                        digest = images.pull_index(reference, chosen).descriptor.digest
+                    else:
+                        image = images.pull_manifest(reference, wanted[0], alone=True)
+                        images.complete(image)
+                        digest = image.digest
+                    digests.append(str(digest))
+        finally:  # of those that came; the terminal is no more the display's
+            for one in digests:
+                sys.stdout.write(f"{one}\n")

@@ -66,7 +66,7 @@ def command(
             store=store,
             access=access.creds_to(*(one.registry for one in references)),
             archive_limits=archive_limits_of(environment),
-            sink=sink_for(progress, environment),
+            sink=sink_for(progress, environment, "Pushing", cancellation),
             cancellation=cancellation,
         ) as builder:
             if wanted is None:
@@ -75,6 +75,7 @@ def command(
                 found = builder.recompressed(find(builder, subject), wanted)
             if isinstance(found, Image):
                 builder.write(found, [builder.registry_output(references)])
-                sys.stdout.write(f"{found.digest}\n")
+                digest = found.digest
             else:
-                sys.stdout.write(f"{builder.copy(found, (), targets)}\n")
+                digest = builder.copy(found, (), targets)
+        sys.stdout.write(f"{digest}\n")

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ENTITLEMENTS = ("network.host", "security.insecure", "device")
+DELETE = "buildx.local.delete"
+"""What `--allow` calls the removal of files that are not below the working directory; RUN has nothing
+of it."""
 OPTIONS = (
     click.option(
         "-f", "--file", "file", metavar="FILE", default="", help="The Dockerfile; - is stdin."
@@ -295,7 +298,7 @@ def is_indexed(platforms: Sequence[Platform], arguments: Mapping[str, str]) -> b
     several, name = len(platforms) > 1, "BUILDKIT_MULTI_PLATFORM"
     if not arguments.get(name):
         return several
-    from assembler.cli.outputs import parse_truth
+    from assembler.cli.truths import parse_truth
 
     wanted = parse_truth("--build-arg", arguments, name, several)
     if several and not wanted:
@@ -337,6 +340,8 @@ def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
     found = {"network.host"} if network == "host" else set()
     for word in words:
         name, equals, rest = word.partition("=")
+        if word == DELETE:
+            continue
         if name not in ENTITLEMENTS:
             known = ", ".join(ENTITLEMENTS)
             raise UsageError(f"--allow {word}: unknown entitlement", hint=f"one of {known}")

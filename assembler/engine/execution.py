@@ -15,7 +15,7 @@ from assembler.engine.lookup import KnownStage, demanded, look_up, missing, untr
 from assembler.engine.recorder import vertex, where
 from assembler.engine.services import Sandbox, Services
 from assembler.engine.sources import Sources
-from assembler.events import VertexDone, VertexStarted
+from assembler.events import Planned, VertexDone, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
@@ -111,6 +111,8 @@ def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
         snapshotter = None if sandbox is None else sandbox.snapshotter
         spool = stack.enter_context(services.store.scratch())
         apart = None if sandbox is None else sandbox.apart
+        if needed:  # not before the namespace is entered: it may begin threads
+            services.destination.announce()
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
@@ -233,8 +235,19 @@ def _run(
     scheduler: Scheduler[BuiltStage] = Scheduler(
         lambda index: builder.build(index, scheduler), services.cancellation, services.jobs
     )
-    scheduler.run(demanded(plan, known, realisation), plan.target)
+    wanted = demanded(plan, known, realisation)
+    services.sink(Planned(_vertexes(plan, wanted), services.clock()))
+    scheduler.run(wanted, plan.target)
     return {index: scheduler.result(index) for index in chain_indexes(plan)}
+
+
+def _vertexes(plan: Plan, stages: frozenset[int]) -> tuple[str, ...]:
+    """What will be told of: bases and steps of `stages`, and the export."""
+    found = ["export"]
+    for stage in map(plan.stage, sorted(stages)):
+        found += [f"{stage.index}/base"] if isinstance(stage.base, ImageBase) else []
+        found += [f"{stage.index}/{number}" for number in range(len(stage.steps))]
+    return tuple(found)
 
 
 def _finish(

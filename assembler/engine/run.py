@@ -12,7 +12,7 @@ from assembler.engine.mounts import Mounted
 from assembler.engine.services import Sandbox, Services
 from assembler.errors import AssemblerError, ProcessFailed, StepError
 from assembler.plan.steps import Limit, Run
-from assembler.runtime.base import HOSTNAME, Process
+from assembler.runtime.base import HOSTNAME, Process, Root
 from assembler.store.disk import mount_point
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from assembler.masking import Masks
 
 _KILLED = 137  # 128 + SIGKILL
+_NOT_EXECUTED = (1, 126, 127)  # of containers, and of shells, when a program is no use
+_REMEMBERED = 4096  # bytes of output
 
 
 def execute(
@@ -42,8 +44,9 @@ def execute(
     masks = services.concealed.masks(services.secrets, values)
     with sandbox.snapshotter.prepare(id, lowers) as root, sandbox.groups.step() as group:
         process = _process(step, services, mounted, sandbox.limits, group.groups, more)
+        said = _Tail(output)
         try:
-            with _masked(masks, output) as shown:
+            with _masked(masks, said) as shown:
                 status = sandbox.runtime.run(
                     process, root, mounted.mounts, shown, services.cancellation
                 )
@@ -57,7 +60,9 @@ def execute(
                 f"exit code: {status}",
                 status,
                 step.span,
-                hint=group.shortage(status == _KILLED) or _full(root.upper),
+                hint=group.shortage(status == _KILLED)
+                or _full(root.upper)
+                or _unexecuted(status, step, root, said, services, masks),
             )
 
 
@@ -104,6 +109,35 @@ def _process(
         cgroups=cgroups,
         more=more,
     )
+
+
+def _unexecuted(
+    status: int, step: Run, root: Root, said: _Tail, services: Services, masks: Masks | None
+) -> str:
+    """A hint when the step failed because a program could not be executed."""
+    if status not in _NOT_EXECUTED:
+        return ""
+    from assembler.engine.refusals import refusal
+
+    told = refusal(status, step, root, said.text, services.host())
+    return masks.text(told) if masks is not None else told  # a script may name a secret
+
+
+class _Tail:
+    """The end of what a step says, on its way to `output`."""
+
+    def __init__(self, output: Callable[[bytes], None]) -> None:
+        self._output = output
+        self._said = b""
+
+    def __call__(self, piece: bytes) -> None:
+        self._said = (self._said + piece[-_REMEMBERED:])[-_REMEMBERED:]
+        self._output(piece)
+
+    @property
+    def text(self) -> str:
+        """What it was."""
+        return self._said.decode("utf-8", "surrogateescape")
 
 
 def _full(path: str) -> str:

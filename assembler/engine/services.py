@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from assembler.layer.directory import Lower
     from assembler.layer.tree import Tree
     from assembler.linux.cgroups import Groups
+    from assembler.linux.emulators import Host
     from assembler.oci.platform import Platform
     from assembler.runtime.base import Runtime
     from assembler.snapshot.base import Snapshotter
@@ -170,7 +171,11 @@ class NoMounts:
 
 
 class Destination(Protocol):
-    """Where the image goes, told of its layers while it is being built. Both return at once."""
+    """Where the image goes, told of its layers while it is being built. All return at once."""
+
+    def announce(self) -> None:
+        """An image is to come, behind steps that are run first."""
+        ...
 
     def layer(self, layer: Descriptor) -> None:
         """The image has `layer`, whose blob is in the store or where its base is."""
@@ -183,6 +188,9 @@ class Destination(Protocol):
 
 class Nowhere:
     """For images that only the store keeps."""
+
+    def announce(self) -> None:
+        """Nothing."""
 
     def layer(self, layer: Descriptor) -> None:
         """Nothing."""
@@ -201,6 +209,13 @@ def no_devices() -> Registry:
     from assembler.cdi.registry import Registry
 
     return Registry()
+
+
+def this_host() -> Host:
+    """What executes programs on this host."""
+    from assembler.linux.emulators import Host
+
+    return Host.here()
 
 
 @value(kw_only=True)
@@ -224,9 +239,9 @@ class Services:
     socket of an ssh agent, None for an id it does not know. `devices` reads the host's CDI
     specifications, of which steps may have what `devices_allowed` says. `archive_limits` is what
     layers and archives may hold. `carried` gives cache mounts that are new here the content that they
-    had elsewhere. `made` knows what was made in spite of the cache. `clock` is seconds since the epoch.
-    With `recompress`, base layers too are in `compression`; with `docker_types`, the image has Docker's
-    media types instead of OCI's.
+    had elsewhere. `made` knows what was made in spite of the cache. `clock` is seconds since the epoch,
+    `host` tells what programs are executed here. With `recompress`, base layers too are in
+    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
     store: Store
@@ -263,5 +278,6 @@ class Services:
     ledger: Ledger = field(default_factory=Ledger)
     concealed: Concealed = field(default_factory=Concealed)
     since: float | None = None
+    host: Callable[[], Host] = this_host
     carried: CarriedMounts = field(default_factory=NoMounts)
     made: Made = field(default_factory=Made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,14 @@ from typing import BinaryIO
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NAMED_ONLY = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+_WHOLE = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_STANDARD = {
+    path: number
+    for number, name in ((1, "stdout"), (2, "stderr"))
+    for path in (f"/dev/{name}", f"/dev/fd/{number}", f"/proc/self/fd/{number}")
+}
+_IN_PLACE = frozenset((errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS))
+"""What is said to who may not replace a file that he may perhaps write to."""
 _STALE = 3600.0  # seconds, after which nobody is writing a file any more
 
 
@@ -80,6 +89,34 @@ def replacing(path: str, mode: int = 0o666) -> Iterator[BinaryIO]:
         sync(parent)
     finally:
         os.close(parent)
+
+
+def written(path: str, content: bytes) -> None:
+    """Have `content` in the file at `path`: as `replacing` does, or in place where that is another's:
+    a device, a pipe, a file that is mounted there, one in a directory that cannot be written.
+    Raises OSError."""
+    standard = _STANDARD.get(path)
+    try:
+        if standard is None and _replaceable(path):
+            with replacing(path) as stream:
+                stream.write(content)
+            return
+    except OSError as error:
+        if error.errno not in _IN_PLACE or not os.path.isfile(path):
+            raise
+    with _named(path):
+        # opened anew, a file that is stdout would be written to from its beginning
+        opened = os.dup(standard) if standard is not None else os.open(path, _WHOLE)
+        with os.fdopen(opened, "wb") as stream:
+            os.set_blocking(opened, True)  # that of a pipe without a reader would be waited for
+            stream.write(content)
+
+
+def _replaceable(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True
 
 
 @contextmanager

@@ -46,6 +46,13 @@ class Cause(StrEnum):
         return 1 if lasting else 0
 
     @property
+    def lasts(self) -> bool:
+        """Whether it will be so at the end of a build, too, unless somebody mends it: that nothing
+        listens is how registries restart, and networks of new pods begin (kaniko#2657)."""
+        passes = self is Cause.NOT_YET_VALID
+        return self is Cause.NAME_UNKNOWN or (self.worth == 1 and not passes)
+
+    @property
     def is_certificate(self) -> bool:
         """Whether the server's certificate was not accepted."""
         return self in (

@@ -47,6 +47,23 @@ class Annotations:
         )
         return replace(self, manifest=manifest, descriptor=descriptor, only={})
 
+    def under(self, other: Annotations) -> Annotations:
+        """Those of both; `other` wins."""
+        none = Annotations()
+        platforms = {**self.only, **other.only}
+        return Annotations(
+            {**self.manifest, **other.manifest},
+            {**self.descriptor, **other.descriptor},
+            {**self.index, **other.index},
+            {**self.index_descriptor, **other.index_descriptor},
+            {
+                one: self.only[one].under(other.only.get(one, none))
+                if one in self.only
+                else other.only[one]
+                for one in platforms
+            },
+        )
+
     @property
     def carried(self) -> bool:
         """Whether a manifest or an index is to carry any, which Docker's have no room for."""

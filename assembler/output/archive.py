@@ -84,11 +84,14 @@ class Archive:
             assert isinstance(image, Image)  # `cli.outputs` asks for no index here
             legacy = {
                 "Config": _path(image.manifest.config.digest),
-                "RepoTags": [Reference.parse(name).familiar for name in self._references] or None,
+                "RepoTags": self._tags() or None,
                 "Layers": [_path(layer.digest) for layer in image.manifest.layers],
             }
             documents["manifest.json"] = json.dumps([legacy], separators=(",", ":")).encode()
         return documents
+
+    def _tags(self) -> list[str]:
+        return [Reference.parse(name).familiar for name in self._references]
 
 
 def _path(digest: Digest) -> str:

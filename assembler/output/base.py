@@ -26,6 +26,11 @@ class Transfer(Protocol):
     """An output that has begun before its image is finished. Use it with `with`: no thread is left
     when that ends, and what is not done is given up."""
 
+    def announce(self) -> None:
+        """Begin to find out whether the image can be written there: it takes a while before there is
+        something of it. Returns at once."""
+        ...
+
     def layer(self, layer: Descriptor) -> None:
         """Begin with `layer`, which the image will have. Returns at once."""
         ...

@@ -40,17 +40,21 @@ _USABLE = 0o700
 
 
 class Directory:
-    """Writes files into the directory at `path`, over what it holds: what is not replaced stays. They
-    belong to the caller, with their modes, links and times; with an `epoch` (seconds) that is when
-    everything was changed. The directory itself stays as it is, and is made with mode 0700.
+    """Writes files into the directory at `path`, over what it holds: what is not replaced stays, or is
+    removed where only files of the target are to be there. They belong to the caller, with their modes,
+    links and times; with an `epoch` (seconds) that is when everything was changed. The directory itself
+    stays as it is, and is made with mode 0700.
 
     Make it before a user namespace is entered: capabilities of files are for a caller who is root.
     """
 
-    def __init__(self, path: str, epoch: int | None = None, *, split: bool = False) -> None:
+    def __init__(
+        self, path: str, epoch: int | None = None, *, only: bool = False, split: bool = False
+    ) -> None:
         self.split = split
         self._path = path
         self._epoch = epoch
+        self._only = only
         self._privileged = os.geteuid() == 0
         self.name = f"exporting to directory {path}"
 
@@ -62,7 +66,7 @@ class Directory:
             root = paths.open_root(self._path)
         except OSError as error:
             raise translated(error, existing(self._path)) from error
-        with _Writing(self._path, root, self._privileged, check) as writing:
+        with _Writing(self._path, root, self._privileged, self._only, check) as writing:
             for entry in everything(tree):
                 check()
                 if entry.path:
@@ -72,29 +76,32 @@ class Directory:
 
 class _Level:
     """A directory that is being filled: `descriptor` is -1 while it is not open; `merged`, whether it
-    was there before."""
+    was there before; `names` are of what the target has in it."""
 
-    __slots__ = ("descriptor", "entry", "merged")
+    __slots__ = ("descriptor", "entry", "merged", "names")
 
     def __init__(self, entry: Entry, descriptor: int, merged: bool) -> None:
         self.entry = entry
         self.descriptor = descriptor
         self.merged = merged
+        self.names: set[str] = set()
 
 
 class _Writing:
     """Makes entries that come as a walk meets them. A directory gets its attributes when the walk
     leaves it."""
 
-    def __init__(self, path: str, root: int, privileged: bool, check: Check) -> None:
+    def __init__(self, path: str, root: int, privileged: bool, only: bool, check: Check) -> None:
         self._path = path
         self._root = root
         self._privileged = privileged
+        self._only = only
         self._check = check
         self._near = Openings()
         self._owner = os.geteuid(), os.getegid()
         self._levels: list[_Level] = []  # those of a walk: each is in the one before it
         self._has_unnamed = True
+        self._names: set[str] = set()  # what the target has in its root
 
     def __enter__(self) -> _Writing:
         return self
@@ -113,17 +120,20 @@ class _Writing:
             above = self._levels[-1].entry.path if self._levels else ""
             if above != entry.parent or entry.name in ("", ".", ".."):  # no tree says so
                 raise BadArchive(f"{entry.path!r} is in no directory", entry.path)
+            if self._only:
+                (self._levels[-1].names if self._levels else self._names).add(entry.name)
             self._place(entry)
         except OSError as error:
             raise self._failure(entry, error) from error
 
     def finish(self) -> None:
         """Leave all directories."""
-        entry = self._levels[-1].entry if self._levels else None
+        entry = self._levels[-1].entry if self._levels else Entry("", Kind.DIRECTORY)
         try:
             self._leave("")
+            if self._only:
+                self._remove_others(self._root, self._names)
         except OSError as error:
-            assert entry is not None
             raise self._failure(entry, error) from error
 
     def _failure(self, entry: Entry, error: OSError) -> Exception:
@@ -141,9 +151,18 @@ class _Writing:
             level = self._levels[-1]
             if level.entry.path == path or path.startswith(f"{level.entry.path}/"):
                 return
-            self._attributes(self._descriptor(level), level.entry)
-            os.close(level.descriptor)
+            descriptor = self._descriptor(level)
+            if self._only and level.merged:
+                self._remove_others(descriptor, level.names)
+            self._attributes(descriptor, level.entry)
+            os.close(descriptor)
             self._levels.pop()
+
+    def _remove_others(self, directory: int, names: set[str]) -> None:
+        for name in os.listdir(directory):
+            if name not in names:
+                self._check()
+                paths.remove_at(directory, name)
 
     def _parent(self) -> int:
         return self._descriptor(self._levels[-1]) if self._levels else self._root

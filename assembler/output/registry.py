@@ -11,6 +11,7 @@ from assembler.oci.descriptor import Descriptor
 from assembler.oci.image import ImageIndex, Result
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
+from assembler.output.probe import Probe
 from assembler.output.sending import Sending
 from assembler.registry.client import RegistryClient
 from assembler.registry.push import Sent, Sources, one_of, push, would_send
@@ -42,14 +43,17 @@ class RegistryOutput:
 
     def begin(self, blobs: Blobs, refused: Refused) -> RegistryTransfer:
         """See `output.base.Output.begin`: each layer goes to one repository of every registry, from
-        where the others mount it. Only when all registries refuse, it is `refused`."""
+        where the others mount it. Only when all repositories refuse, it is `refused`."""
         firsts = {reference.registry: reference for reference in reversed(self._references)}
-        refusals: dict[str, RegistryError] = {}
+        each: dict[tuple[str, str], Reference] = {}
+        for one in self._references:
+            each.setdefault((one.registry, one.repository), one)
+        refusals: dict[tuple[str, str], RegistryError] = {}
 
         def note(reference: Reference, error: RegistryError) -> None:
-            refusals.setdefault(reference.registry, error)
-            if len(refusals) == len(firsts):
-                refused(one_of(list(refusals.values()), len(firsts)))
+            refusals.setdefault((reference.registry, reference.repository), error)
+            if len(refusals) == len(each):
+                refused(one_of(list(refusals.values()), len(each)))
 
         sendings = {
             registry: Sending(
@@ -63,7 +67,8 @@ class RegistryOutput:
             )
             for registry, reference in firsts.items()
         }
-        return RegistryTransfer(sendings, lambda image, sent: self._push(image, blobs, sent))
+        probe = Probe(self._client, tuple(each.values()), note)
+        return RegistryTransfer(sendings, probe, lambda image, sent: self._push(image, blobs, sent))
 
     def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
@@ -102,10 +107,18 @@ class RegistryTransfer:
     """A push that begins while its image is built."""
 
     def __init__(
-        self, sendings: Mapping[str, Sending], push: Callable[[Result, Sent], Descriptor]
+        self,
+        sendings: Mapping[str, Sending],
+        probe: Probe,
+        push: Callable[[Result, Sent], Descriptor],
     ) -> None:
         self._sendings = sendings
+        self._probe = probe
         self._push = push
+
+    def announce(self) -> None:
+        """See `output.base.Transfer.announce`."""
+        self._probe.begin()
 
     def layer(self, layer: Descriptor) -> None:
         """See `output.base.Transfer.layer`."""
@@ -119,6 +132,7 @@ class RegistryTransfer:
 
     def write(self, image: Result) -> Descriptor:
         """See `output.base.Transfer.write`."""
+        self._probe.stop()
         return self._push(image, self._sent)
 
     def _sent(self, reference: Reference, layer: Descriptor) -> bool:
@@ -129,7 +143,8 @@ class RegistryTransfer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sending in self._sendings.values():
-            sending.stop()
-        for sending in self._sendings.values():
-            sending.close()
+        parts: list[Probe | Sending] = [*self._sendings.values(), self._probe]
+        for part in parts:
+            part.stop()
+        for part in parts:
+            part.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ class RegistryClient:
         if policy is None and self._access.retries is not None:
             policy = RetryPolicy(tries=self._access.retries + 1)
         self._stack = ExitStack()
+        self._policy = policy
         self.http = self._stack.enter_context(self._connected(cancellation, policy, warn))
         self._lock = threading.Lock()
         self._finding = threading.Lock()
@@ -74,6 +76,9 @@ class RegistryClient:
         self._repositories: dict[tuple[Endpoint, Reference], Repository] = {}
         self.unreachable: set[str] = set()
         """The mirrors that did not answer, or with nothing but failures: they are not asked again."""
+        self.ahead: dict[str, tuple[Repository, Response]] = {}
+        """Uploads that were opened before there was something to send, by the URLs of repositories:
+        the answers. The next upload there takes one out and goes on with it."""
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -153,6 +158,15 @@ class RegistryClient:
                     stack.close()
                     answer = stack.enter_context(self.http.stream(again))
             yield answer
+
+    @contextmanager
+    def until(self, limit: Cancellation) -> Iterator[RegistryClient]:
+        """This client for what nobody waits for: its requests end with `limit`, and nothing is said of
+        those that are tried again. What one of them learns the other knows."""
+        other = copy.copy(self)
+        other.cancellation = limit
+        with self._connected(limit, self._policy) as other.http:
+            yield other
 
     def farewell(self, repository: Repository, request: Request) -> None:
         """Send `request` though the command may be cancelled, for at most `FAREWELL` seconds. Whether

@@ -129,7 +129,11 @@ class RegistryConfiguration:
                 f"registries.conf makes {reference} into {name}, which is no image name",
                 registry=reference.registry,
             ) from error
-        if (there.tag, there.digest) != (reference.tag, reference.digest):
+        bare = (
+            not reference.tag and reference.digest is None
+        )  # a repository, where nothing is tagged
+        asked = ("latest" if bare else reference.tag, reference.digest)
+        if (there.tag, there.digest) != asked:
             raise RegistryError(
                 f"registries.conf makes {reference} into {there}, which has another tag",
                 registry=reference.registry,

@@ -23,6 +23,7 @@ from assembler.registry.credential import Found
 from assembler.registry.repository import Repository
 from assembler.source import printable
 
+NOT_ALLOWED = "the registry does not allow this: is it a read-only mirror, or the tag immutable?"
 LONGEST = 200  # characters of a server's text that are shown
 _WRITES = ("upload", "push", "blob upload", "mount")
 _NAMED = ("the blob ", "a part of the blob ", "the configuration ")
@@ -74,7 +75,7 @@ def refused(response: Response, repository: Repository, operation: str) -> Regis
         kind = Unreachable
         hint = "the registry, or a proxy before it, fails: try again later, or ask who runs it"
     elif status == 405 or "UNSUPPORTED" in said:
-        hint = "the registry does not allow this: is it a read-only mirror, or the tag immutable?"
+        hint = NOT_ALLOWED
     return kind(text, registry=repository.registry, operation=operation, status=status, hint=hint)
 
 
@@ -119,6 +120,14 @@ def quoted(response: Response, secrets: Iterable[str]) -> str:
         said = response.body[: 4 * LONGEST].decode("utf-8", "replace")
     said = shown(said, secrets)
     return f" ({said})" if said else ""
+
+
+def codes(response: Response) -> set[str]:
+    """The error codes of the distribution spec in a refusal."""
+    try:
+        return {str(one.get("code")) for one in json.loads(response.body)["errors"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
 
 
 def shown(text: str, secrets: Iterable[str] = ()) -> str:

@@ -3,15 +3,16 @@ read back, and then the tags."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from assembler.errors import ProtocolViolation, RegistryError, Unauthorized
 from assembler.net.client import Request, Response
+from assembler.net.retry import RETRYABLE
 from assembler.oci.digest import Digest
 from assembler.oci.manifest import Document, Manifest
 from assembler.registry.client import PULL, PUSH, refused
 from assembler.registry.destination import Destination
+from assembler.registry.messages import NOT_ALLOWED, codes
 from assembler.registry.referring import add_referrer
 from assembler.values import value
 
@@ -38,8 +39,32 @@ class Publication:
             add_referrer(self.destination, self.document, subject)
 
     def tag(self, name: str) -> None:
-        """Have the tag `name` mean it. Raises RegistryError."""
-        self._put(name)
+        """Have the tag `name` mean it. Raises RegistryError.
+
+        Registries whose tags are immutable refuse one that means it already, too: ECR and Artifact
+        Registry by 400, Docker Hub by 403, Harbor by 412. ECR has changed the words of that
+        (kaniko#3481), so the tag is looked at. The manifest itself was taken, so it is not the right
+        to write that is missing.
+        """
+        try:
+            self._put(name)
+        except RegistryError as error:
+            passing = error.status in RETRYABLE or not 400 <= error.status < 500
+            meant = None if passing else self._meant(name)
+            if meant is None:
+                raise
+            if meant != self.document.content:
+                error.hint = NOT_ALLOWED
+                raise
+
+    def _meant(self, tag: str) -> bytes | None:
+        """The manifest that `tag` means in the registry, None where there is none to be seen."""
+        operation = f"the check of the tag {tag}"
+        try:
+            answer = self._get(tag, operation)
+        except RegistryError:  # the refusal is what is told
+            return None
+        return answer.body if answer.status == 200 else None
 
     def _put(self, name: str) -> Response:
         """Where blobs are said to be missing, their registry is late to know what it took, or has
@@ -51,7 +76,7 @@ class Publication:
             if answer.status in (200, 201, 202, 204):
                 self._check(answer, operation)
                 return answer
-            missing = answer.status in (400, 404) and _codes(answer) & _MISSING
+            missing = answer.status in (400, 404) and codes(answer) & _MISSING
             if not missing or attempt == _AGAIN:
                 break
             self.complete()
@@ -83,18 +108,11 @@ class Publication:
         may only write, that it says so (`put`)."""
         repository, digest = self.destination.repository, self.digest
         operation = f"the check of manifest {digest}"
-        request = Request(
-            "GET",
-            f"{repository.url}/manifests/{digest}",
-            repository.registry,
-            operation,
-            headers={"Accept": self.document.media_type},
-        )
         http = self.destination.client.http
         attempts = http.attempts()
         while True:
             try:
-                answer = self.destination.client.send(repository, request, PULL)
+                answer = self._get(str(digest), operation)
             except Unauthorized:  # by the token server
                 if put.status != 201:
                     raise
@@ -109,6 +127,17 @@ class Publication:
         if answer.body != self.document.content:
             raise self._violation(operation, f"gives back other bytes for {operation}")
 
+    def _get(self, name: str, operation: str) -> Response:
+        repository = self.destination.repository
+        request = Request(
+            "GET",
+            f"{repository.url}/manifests/{name}",
+            repository.registry,
+            operation,
+            headers={"Accept": self.document.media_type},
+        )
+        return self.destination.client.send(repository, request, PULL)
+
     @property
     def _where(self) -> str:
         return f"{self.destination.repository.registry}/{self.destination.repository.name}"
@@ -120,11 +149,3 @@ class Publication:
             operation=operation,
             hint="a proxy in between changes content, or the registry does",
         )
-
-
-def _codes(answer: Response) -> set[str]:
-    """The error codes of the distribution spec in a refusal."""
-    try:
-        return {str(one.get("code")) for one in json.loads(answer.body)["errors"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 from assembler.errors import (
     BlobCorrupt,
@@ -19,11 +19,11 @@ from assembler.errors import (
 )
 from assembler.net.body import FileBody
 from assembler.net.client import Body, Request, Response
-from assembler.net.origin import Origin
 from assembler.net.retry import RETRYABLE
 from assembler.oci.descriptor import Descriptor
 from assembler.registry.client import PUSH, refused
 from assembler.registry.destination import CHUNK, Destination
+from assembler.registry.locations import located, stands, violation, with_digest
 from assembler.registry.source import Source, Stored
 from assembler.store.uploads import OpenUpload
 
@@ -85,7 +85,7 @@ class _Sending:
         self._largest = destination.largest
         self._refused = -1  # the offset at which it would take nothing
         self._lost = 0
-        self._resumed = self._whole = self._failed = False
+        self._resumed = self._whole = self._failed = self._ahead = False
 
     @property
     def _operation(self) -> str:
@@ -185,16 +185,17 @@ class _Sending:
         }
         answer = self._once("PATCH", self._location, headers, length)
         if answer.status < 300:
-            self._location = self._absolute(answer, self._location)
-            stands = _stands(answer)
-            self._offset = min(end, stands) if stands else end
+            self._location = self._located(answer, self._location)
+            there = stands(answer)
+            self._offset = min(end, there) if there else end
+            self._ahead = False
             self._most = max(self._most, min(self._offset, self._largest))
             self._note()
         return answer
 
     def _put(self, blob: Descriptor, length: int) -> Response | None:
         headers = {"Content-Type": "application/octet-stream"}
-        answer = self._once("PUT", _with_digest(self._location, blob), headers, length)
+        answer = self._once("PUT", with_digest(self._location, blob), headers, length)
         if answer.status >= 300:
             return answer
         said = answer.header("docker-content-digest")
@@ -207,6 +208,9 @@ class _Sending:
     def _otherwise(self, status: int) -> bool:
         """Whether the upload can be done in another way after the refusal `status`."""
         length = self._sent - self._offset
+        if self._ahead:  # it was opened long ago, and may have ended since
+            self._ahead, self._location = False, ""
+            return True
         if status == 413 and length > max(_SMALLEST, self._least):
             self._most = max(length // 4, _SMALLEST, self._least)
             return True
@@ -244,14 +248,14 @@ class _Sending:
             "GET", self._location, self._repository.registry, f"the state of {self._operation}"
         )
         answer = self._client.send(self._repository, request, PUSH)
-        stands = _stands(answer)
-        if answer.status in (200, 202, 204) and stands is not None and stands <= most:
-            self._location = self._absolute(answer, self._location)
-            self._offset = self._sent = stands
+        there = stands(answer)
+        if answer.status in (200, 202, 204) and there is not None and there <= most:
+            self._location = self._located(answer, self._location)
+            self._offset = self._sent = there
             self._resumed = True
             self._note()
             return True
-        if answer.status not in (200, 202, 204) or stands is not None:
+        if answer.status not in (200, 202, 204) or there is not None:
             self._abandon()
         return False
 
@@ -270,11 +274,17 @@ class _Sending:
         return False
 
     def _begin(self) -> None:
+        """Open the upload, or take the one that was opened ahead."""
+        ahead = self._client.ahead.pop(self._repository.url, None)
+        self._began(self._opened() if ahead is None else ahead[1])
+        self._ahead = ahead is not None
+
+    def _opened(self) -> Response:
         operation = self._operation
         response = self._post("", operation)
         if response.status != 202:
             raise refused(response, self._repository, operation)
-        self._began(response)
+        return response
 
     def _post(self, query: str, operation: str) -> Response:
         url = f"{self._repository.url}/blobs/uploads/{query}"
@@ -282,9 +292,9 @@ class _Sending:
         return self._client.send(self._repository, request, PUSH)
 
     def _began(self, response: Response) -> None:
-        self._location = self._absolute(response, f"{self._repository.url}/blobs/uploads/")
         if not response.header("location"):
             raise self._violation("was given no location")
+        self._location = self._located(response, f"{self._repository.url}/blobs/uploads/")
         least = response.header("oci-chunk-min-length").strip()
         self._least = int(least[:18]) if least.isdigit() else 1
         self._most = max(self._most, self._least)
@@ -330,26 +340,11 @@ class _Sending:
 
         return pieces
 
-    def _absolute(self, answer: Response, base: str) -> str:
-        """The upload's location by `answer`, `base` if it says none. No https becomes http."""
-        location = answer.header("location")
-        if not location:
-            return base
-        try:
-            found = urljoin(base, location)
-            scheme = Origin.of(found).scheme
-        except ValueError as error:
-            raise self._violation("was given a location that is no URL") from error
-        if scheme == "http" and Origin.of(self._repository.url).scheme == "https":
-            raise self._violation("was given a location over plain http; refused")
-        return found
+    def _located(self, answer: Response, base: str) -> str:
+        return located(answer, base, self._repository, self._operation)
 
     def _violation(self, what: str) -> ProtocolViolation:
-        return ProtocolViolation(
-            f"{self._repository.registry}/{self._repository.name}: {self._operation} {what}",
-            registry=self._repository.registry,
-            operation=self._operation,
-        )
+        return violation(self._repository, self._operation, what)
 
     def _remember(self) -> None:
         """Have an entry for the upload in the store, as soon as its digest is known."""
@@ -370,19 +365,3 @@ class _Sending:
             self._entry.finished()
         if self._source.blob is not None:
             self._progress(self._source.blob.size, self._source.blob.size)
-
-
-def _stands(answer: Response) -> int | None:
-    """The offset a Range header says, None if that cannot be told: `0-0` is what distribution says
-    of no byte, and others of one."""
-    first, _, last = answer.header("range").removeprefix("bytes=").partition("-")
-    if first != "0" or not last.isdigit() or len(last) > 18 or int(last) == 0:
-        return None
-    return int(last) + 1
-
-
-def _with_digest(location: str, blob: Descriptor) -> str:
-    parts = urlsplit(location)
-    digest = urlencode({"digest": str(blob.digest)})
-    query = f"{parts.query}&{digest}" if parts.query else digest
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))

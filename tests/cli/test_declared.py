@@ -42,6 +42,8 @@ WORDS = (
     ),
     *("-1", "--jobs=٣", "--jobs= 3", "--cache-ttl=-5h", "--cache-ttl", "--no-cache-filter=a,b"),
     *("--cache-to=", "--cache-from=type=local,src=x", "--require-cached", "--tls-verify=", "-qt"),
+    *("--load", "--provenance=false", "--provenance", "--sbom", "false", "--attest=type=sbom"),
+    *("--digest-file", "--digestfile=d", "--load=true"),
     *("--pull=", "-f-", "--retry=1001", "--network", "Host", "--buil", "--label=a=b=c"),
 )
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from assembler.access import Access
 from assembler.cli.options import network_options
 from assembler.errors import UsageError
+from assembler.values import replace
 
 
 def given(*arguments: str, **env: str) -> Access:
@@ -82,4 +83,6 @@ def test_creds_are_for_no_registry_until_one_is_named() -> None:
     access = given("--creds=me:canary")
     assert access.creds_for == frozenset()
     assert access.creds_to("a.com").creds_for == {"a.com"}
+    insecure = access.insecure_for("b.com", "c.com")
+    assert insecure == replace(access, insecure=(*access.insecure, "b.com", "c.com"))
     assert "canary" not in repr(access)

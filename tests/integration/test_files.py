@@ -291,7 +291,7 @@ def test_what_is_said_where_no_image_is_made(
     words = ("--iidfile", tmp_path / "id", "--metadata-file", tmp_path / "metadata", "-t", "never")
     machine("-o", tmp_path / "out", *words, context)
     assert (tmp_path / "id").read_text() == ""
-    assert json.loads((tmp_path / "metadata").read_text()) == {}
+    assert json.loads((tmp_path / "metadata").read_text()).keys() == {"buildx.build.ref"}
     machine("-q", "-o", tmp_path / "out", context)
     assert "never" not in machine.assemble("images").stdout
     assert "never" not in machine.assemble("history").stdout

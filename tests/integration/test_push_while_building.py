@@ -96,7 +96,8 @@ def test_CN01_ctrl_c_leaves_no_upload_and_no_file(start: Any, tmp_path: Path) ->
         )
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
-        assert "DELETE" in {one.method for one in registry.asked}
+        begun = {one.upload for one in registry.asked if one.method == "PATCH"}
+        assert begun & {one.upload for one in registry.asked if one.method == "DELETE"}
         assert not registry.uploads and not registry.tags("app")
     assert leftovers(tmp_path / "store") == []
 
@@ -127,3 +128,33 @@ def test_a_registry_that_refuses_ends_the_build_before_its_last_step(
         assert process.wait(SECONDS) == 1
         last = (tmp_path / "err").read_text().splitlines()[-1]
         assert last.startswith("ERROR: ") and "not yours" in last and registry.host in last
+
+
+def test_who_may_not_push_learns_it_at_the_beginning_though_the_base_is_there(
+    start: Any, assemble: Any, tmp_path: Path
+) -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"not yours"}]}'
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/Dockerfile").write_text("FROM busybox\n")
+    with MemoryRegistry() as registry:
+        assemble("build", "--push", "-t", f"{registry.host}/app:base", tmp_path / "base")
+        registry.fault = lambda asked: Answer(403, {}, body) if asked.method == "POST" else None
+        process = start("FROM busybox\nRUN sleep 1000\n", f"{registry.host}/app:1")
+        assert process.wait(SECONDS) == 1
+        said = (tmp_path / "err").read_text()
+        last = said.splitlines()[-1]
+        assert last.startswith(f"ERROR: {registry.host}/app: the upload of a layer was answered")
+        assert "403 (not yours)" in last and f"`assemble login {registry.host}`" in said
+        assert not registry.uploads and registry.tags("app") == ["base"]
+    assert leftovers(tmp_path / "store") == []
+
+
+def test_a_cached_build_asks_nothing_more(start: Any, assemble: Any, tmp_path: Path) -> None:
+    with MemoryRegistry() as registry:
+        process = start("FROM busybox\nRUN echo x >/x\n", f"{registry.host}/app:1")
+        assert process.wait(SECONDS) == 0
+        assert not registry.uploads
+        before = len(registry.asked)
+        assemble("build", "--push", "-t", f"{registry.host}/app:2", tmp_path / "context")
+        methods = [one.method for one in registry.asked[before:]]
+        assert methods == ["HEAD", "HEAD", "HEAD", "PUT", "GET", "PUT"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from assembler.linux.replacing import replacing, sweep
+from assembler.linux.replacing import replacing, sweep, written
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -95,3 +95,65 @@ def test_a_file_may_have_the_longest_name(form: str, tmp_path: Path) -> None:
         with replacing(str(tmp_path / name)) as stream:
             stream.write(name.encode())
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {n: n for n in names}
+
+
+def test_what_can_be_replaced_is(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    written(str(path), b"old")
+    os.link(path, tmp_path / "other name")
+    written(str(path), b"new")
+    assert (path.read_bytes(), (tmp_path / "other name").read_bytes()) == (b"new", b"old")
+    with pytest.raises(FileNotFoundError) as caught:
+        written(str(tmp_path / "missing/file"), b"")
+    assert "missing" in caught.value.filename
+    with pytest.raises(IsADirectoryError):
+        written(str(tmp_path), b"x")
+
+
+def test_devices_and_pipes_are_written_to_not_replaced(tmp_path: Path) -> None:
+    written("/dev/null", b"x")
+    assert Path("/dev/null").is_char_device()
+    link, fifo = tmp_path / "link", tmp_path / "fifo"
+    link.symlink_to("/dev/null")
+    written(str(link), b"x")
+    assert link.is_symlink()
+    os.mkfifo(fifo)
+    with pytest.raises(OSError) as caught:  # nobody is waited for
+        written(str(fifo), b"x")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENXIO, str(fifo))
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    written(str(fifo), b"digest")
+    assert os.read(reader, 100) == b"digest" and fifo.is_fifo()
+    os.close(reader)
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_file_that_may_be_written_but_not_replaced_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "termination-log"
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError) as caught:
+        written(str(path), b"x")
+    assert (caught.value.errno, list(tmp_path.iterdir())) == (number, [])
+    path.write_text("longer than what is written")
+    inode = path.stat().st_ino
+    written(str(path), b"digest")
+    assert (path.read_bytes(), path.stat().st_ino) == (b"digest", inode)
+    assert os.listdir(tmp_path) == ["termination-log"]
+
+
+def test_stdout_that_is_a_file_is_continued(tmp_path: Path) -> None:
+    code = (
+        "import sys; from assembler.linux.replacing import written\n"
+        "print('before', flush=True)\n"
+        "for path in ('/dev/stdout', '/proc/self/fd/1'): written(path, b'digest\\n')\n"
+        "print('after')\n"
+    )
+    with open(tmp_path / "log", "wb") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\ndigest\ndigest\nafter\n"

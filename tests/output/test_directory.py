@@ -40,9 +40,13 @@ def same(path: str, first: str) -> Entry:
 
 
 def write(
-    into: Path, *entries: Entry, epoch: int | None = None, check: Callable[[], None] = nothing
+    into: Path,
+    *entries: Entry,
+    epoch: int | None = None,
+    check: Callable[[], None] = nothing,
+    only: bool = False,
 ) -> None:
-    Directory(str(into), epoch).write(MergedTree((ChangesetTree(entries),)), check)
+    Directory(str(into), epoch, only=only).write(MergedTree((ChangesetTree(entries),)), check)
 
 
 def listed(path: Path) -> list[str]:
@@ -196,6 +200,33 @@ def test_O1_what_is_there_is_replaced_and_nothing_outside(
     assert (out / "beside").read_text() == "kept" and listed(outside) == ["kept"]
     left = {"a", "x", "beside"} if after == "hard link" else {"x", "beside"}
     assert set(os.listdir(out)) == left, "nothing is left beside"
+
+
+@pytest.mark.parametrize("before", OLD)
+def test_O1_what_the_target_does_not_have_is_removed_on_demand(tmp_path: Path, before: str) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    (out / "d/below").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    for place in (out, out / "d", out / "d/below"):
+        old(place / "old", before, outside)
+        (place / "f").write_text("old")
+    entries = [directory("d", 0o555, mtime=SECOND), file("d/f", b"new"), directory("d/new")]
+    for _ in range(2):
+        write(out, *entries, only=True)
+        assert listed(out) == ["d", "d/f", "d/new"] and (out / "d/f").read_bytes() == b"new"
+        assert (mode(out / "d"), (out / "d").stat().st_mtime_ns) == (0o555, SECOND)
+    assert listed(outside) == ["kept"]
+    (out / "d").chmod(0o755)
+
+
+def test_what_cannot_be_written_removes_nothing_beside(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("kept")
+    with pytest.raises(StoreError):
+        write(out, file("n" * 300), only=True)
+    assert listed(out) == ["mine"]
 
 
 def test_a_file_of_an_earlier_build_that_somebody_reads_stays_whole(tmp_path: Path) -> None:

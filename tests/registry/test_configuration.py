@@ -172,6 +172,15 @@ def test_RG15_mirrors_are_for_digests_or_tags_only_when_they_say_so(tmp_path: Pa
     assert names(rules, f"b.com/x{DIGEST}") == ["m.org/x", "b.com/x"]
 
 
+def test_RG15_a_repository_without_a_tag_is_mapped_too(tmp_path: Path) -> None:
+    rules = configuration(tmp_path, '[[registry]]\nprefix="a.com/x"\nlocation="b.com/y"\n')
+    endpoint = rules.endpoint(Reference("a.com", "x/z"))
+    assert (endpoint.host, endpoint.repository) == ("b.com", "y/z")
+    rules = configuration(tmp_path, '[[registry]]\nprefix="a.com/x"\nlocation="b.com/y:2"\n')
+    with pytest.raises(RegistryError, match="another tag"):
+        rules.endpoint(Reference("a.com", "x"))
+
+
 def test_RG15_a_location_may_not_change_the_tag(tmp_path: Path) -> None:
     rules = configuration(tmp_path, '[[registry]]\nprefix="a.com/x:1"\nlocation="b.com/x:2"\n')
     with pytest.raises(RegistryError, match="another tag"):

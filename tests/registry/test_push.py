@@ -49,6 +49,7 @@ from tests.registry.rules import (
     Chaos,
     amend,
     reply,
+    reset,
 )
 
 QUICK = RetryPolicy(first=0.001, cap=0.002)
@@ -323,6 +324,90 @@ def test_R15_no_more_than_four_blobs_go_to_a_registry_at_once(
         cancellation=client.cancellation,
     )
     assert faulty.counts.most_open <= 4
+
+
+TAG = "/v2/*/manifests/1"
+REFUSALS = {
+    "ECR": (400, "TAG_INVALID", "The image tag '1' already exists and the tag is immutable."),
+    "Artifact Registry": (400, "MANIFEST_INVALID", "The repository has enabled tag immutability"),
+    "Docker Hub": (403, "DENIED", "tag is immutable"),
+    "Harbor": (412, "PRECONDITION", "configured as immutable"),
+    "a conflict": (409, "TAG_INVALID", ""),
+    "a mirror": (405, "UNSUPPORTED", ""),
+}
+"""How registries refuse to have an immutable tag written, be it as it is."""
+
+
+def immutable(name: str) -> Action:
+    status, code, message = REFUSALS[name]
+    body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+    return reply(status, {"Content-Type": "application/json"}, body)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_an_immutable_tag_that_means_the_image_already_is_pushed(
+    client: RegistryClient, faulty: FaultyRegistry, name: str
+) -> None:
+    send(client, f"{faulty.host}/app:1")
+    faulty.on("PUT", TAG, immutable(name))
+    send(client, f"{faulty.host}/app:1", f"{faulty.host}/app:2")
+    assert holds(faulty, "app:1") and holds(faulty, "app:2")
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_an_immutable_tag_that_means_another_image_is_said_to_be(
+    client: RegistryClient, faulty: FaultyRegistry, name: str
+) -> None:
+    other = made(b"other")[0].manifest
+    faulty.add_manifest("app", "1", MANIFEST, other.content)
+    faulty.on("PUT", TAG, immutable(name))
+    with pytest.raises(RegistryError, match="the manifest 1") as caught:
+        send(client, f"{faulty.host}/app:1")
+    assert caught.value.status == REFUSALS[name][0]
+    assert REFUSALS[name][2] in caught.value.message and "the tag immutable?" in caught.value.hint
+    assert faulty.manifests["app", "1"] == (MANIFEST, other.content)
+    assert ("app", str(IMAGE.digest)) in faulty.manifests
+
+
+def test_an_immutable_tag_of_an_index(client: RegistryClient, faulty: FaultyRegistry) -> None:
+    images = [made(CONTENTS[0], architecture="amd64"), made(CONTENTS[1], architecture="arm64")]
+    index = index_of(*(image for image, _ in images))
+    send_index(client, faulty, index, images)
+    faulty.on("PUT", "/v2/app/manifests/multi", immutable("ECR"))
+    send_index(client, faulty, index, images)
+    assert faulty.manifests["app", "multi"] == (INDEX, index.content)
+
+
+@pytest.mark.parametrize("seen", [None, reply(403), reply(500), reset()])
+def test_a_tag_that_is_refused_and_cannot_be_seen_is_refused(
+    client: RegistryClient, faulty: FaultyRegistry, seen: Action | None
+) -> None:
+    """There is none, or whoever pushes may not look."""
+    faulty.on("PUT", TAG, reply(400, {}, b'{"errors":[{"code":"TAG_INVALID"}]}'))
+    if seen is not None:
+        faulty.on("GET", TAG, seen)
+    with pytest.raises(ProtocolViolation, match="TAG_INVALID") as caught:
+        send(client, f"{faulty.host}/app:1")
+    assert caught.value.status == 400 and not caught.value.hint
+
+
+def test_a_tag_whose_registry_fails_is_no_immutable_one(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    send(client, f"{faulty.host}/app:1")
+    faulty.on("PUT", TAG, reply(503))
+    with pytest.raises(RegistryError) as caught:
+        send(client, f"{faulty.host}/app:1")
+    assert caught.value.status == 503 and not faulty.asked("GET", TAG)
+
+
+def test_who_may_not_write_is_not_told_that_the_image_is_there(
+    client: RegistryClient, faulty: FaultyRegistry
+) -> None:
+    send(client, f"{faulty.host}/app:1")
+    faulty.on("PUT", MANIFESTS, reply(403))
+    with pytest.raises(Unauthorized):
+        send(client, f"{faulty.host}/app:1")
 
 
 def index_of(*images: Image) -> Index:

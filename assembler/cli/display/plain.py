@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from assembler.ages import origin, since
+from assembler.cli.display.output import logged
 from assembler.cli.display.transfers import Transfer
+from assembler.cli.display.warned import summary, warning
 from assembler.events import (
     Event,
     Finished,
@@ -21,15 +22,10 @@ from assembler.events import (
     VertexWaiting,
     Warned,
 )
-from assembler.expressions import expression
-from assembler.source import excerpt, printable
+from assembler.source import printable
 from assembler.values import mutable
 
-if TYPE_CHECKING:
-    from assembler.cli.display.footer import Footer
-
 LINE_LIMIT = 1 << 16  # bytes of a line that are held back waiting for its end
-_ESCAPES = expression(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 
 
 @mutable
@@ -40,43 +36,22 @@ class _Vertex:
     pending: bytes = b""
 
 
-def warning(event: Warned) -> str:
-    """A warning in one line, as buildx shows it: rule, message, line."""
-    rule = f"{event.rule}: " if event.rule else ""
-    line = f" (line {event.span.start})" if event.span else ""
-    return f"{rule}{event.message}{line}"
-
-
 def _cached(event: VertexDone) -> str:
     """That it was, from where, and how old."""
     said = origin(event.source, since(event.ran, event.time))
     return f"CACHED ({printable(said)})" if said else "CACHED"
 
 
-def _details(event: Warned) -> Iterator[str]:
-    from assembler.dockerfile.lint import RULES
-
-    if rule := RULES.get(event.rule):
-        yield rule.description
-        if rule.url:
-            yield f"More info: {rule.url}"
-    if event.span is not None:
-        yield excerpt(event.span)
-
-
 class Plain:
     """A sink that writes to `stream`. A stream that is closed under it is written to no more.
 
     What is to be said about the Dockerfile is said at the end; with `expand` at length. Blobs on
-    their way have a line at times, or with `footer`, on a terminal, one each that moves.
+    their way have a line at times.
     """
 
-    def __init__(
-        self, stream: TextIO, *, expand: bool = False, footer: Footer | None = None
-    ) -> None:
+    def __init__(self, stream: TextIO, *, expand: bool = False) -> None:
         self._stream = stream
         self._expand = expand
-        self._footer = footer
         self._transfers: dict[tuple[str, str], Transfer] = {}
         self._warnings: dict[str, Warned] = {}
         self._lock = threading.Lock()
@@ -116,8 +91,8 @@ class Plain:
                     self._write(f"DEBUG: {printable(event.message)}\n")
                 case Finished():
                     self._transfers.clear()
-                    self._draw(event.time)
-                    self._sum_up()
+                    self._write(summary(self._warnings.values(), expand=self._expand))
+                    self._warnings.clear()
                 case VertexProgress():
                     self._progress(event)
 
@@ -147,25 +122,13 @@ class Plain:
             transfer.take(event)
         if transfer.over:
             del self._transfers[key]
-        self._draw(event.time)
-        if transfer.due() and (self._footer is None or transfer.over):
+        if transfer.due():
             self._line(self._vertexes[event.vertex], printable(transfer.line()))
-
-    def _draw(self, now: float) -> None:
-        if self._footer is None:
-            return
-        lines = [
-            f"#{self._vertexes[id].number} {printable(transfer.live())}"
-            for (id, _), transfer in self._transfers.items()
-        ]
-        self._emit(self._footer.show(lines, now))
 
     def _flush(self, id: str, time: float) -> _Vertex:
         vertex = self._vertexes[id]
-        if broken_off := [key for key in self._transfers if key[0] == id]:
-            for key in broken_off:
-                del self._transfers[key]
-            self._draw(time)
+        for key in [key for key in self._transfers if key[0] == id]:
+            del self._transfers[key]
         return self._end_line(vertex, time)
 
     def _end_line(self, vertex: _Vertex, time: float) -> _Vertex:
@@ -176,23 +139,7 @@ class Plain:
         return vertex
 
     def _text(self, vertex: _Vertex, line: bytes, time: float) -> None:
-        clean = _ESCAPES.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2])
-        text = printable(clean.decode("utf-8", "replace"))
-        self._line(vertex, f"{time - vertex.started:.3f} {text}")
-
-    def _sum_up(self) -> None:
-        """The warnings as buildx lists them at the end."""
-        if not self._warnings:
-            return
-        count = len(self._warnings)
-        found = "1 warning found" if count == 1 else f"{count} warnings found"
-        hint = "" if self._expand else " (use assemble --debug to expand)"
-        self._write(f"\n {found}{hint}:\n")
-        for text, event in self._warnings.items():
-            self._write(f" - {printable(text)}\n")
-            if self._expand:
-                self._write("".join(f"{line}\n" for line in _details(event)) + "\n")
-        self._warnings.clear()
+        self._line(vertex, f"{time - vertex.started:.3f} {logged(line)}")
 
     def _line(self, vertex: _Vertex, text: str) -> None:
         if self._shown and self._shown != vertex.number:
@@ -203,9 +150,6 @@ class Plain:
         self._write(f"#{vertex.number} {text}\n")
 
     def _write(self, text: str) -> None:
-        self._emit(text if self._footer is None else self._footer.above(text))
-
-    def _emit(self, text: str) -> None:
         if self._closed or not text:
             return
         try:

@@ -7,11 +7,13 @@ import hashlib
 import threading
 from typing import Any, TextIO
 
-from assembler.cli.display.plain import warning
+from assembler.cli.display.warned import warning
 from assembler.cli.serial import dumps
 from assembler.events import (
     Event,
     Finished,
+    Forking,
+    Planned,
     Requested,
     VertexDone,
     VertexFailed,
@@ -47,10 +49,8 @@ class RawJson:
 
     def __call__(self, event: Event) -> None:
         """Write `event`."""
-        if isinstance(
-            event, Finished | Requested | VertexMissed
-        ):  # which BuildKit's status has no place for
-            return
+        if isinstance(event, Planned | VertexMissed | Requested | Forking | Finished):
+            return  # BuildKit's status has no place for it
         with self._lock:
             if isinstance(event, VertexProgress) and not self._due(event):
                 return

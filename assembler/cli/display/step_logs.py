@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from assembler.events import (
@@ -25,6 +25,7 @@ from assembler.events import (
     VertexFailed,
     VertexOutput,
     VertexStarted,
+    discard,
 )
 from assembler.values import mutable
 
@@ -48,12 +49,19 @@ class _Step:
 
 class StepLogs:
     """A sink in front of `sink`. `max_size` bytes of a step are passed on, and no more than
-    `max_speed` bytes for each second it has taken; -1 is no limit."""
+    `max_speed` bytes for each second it has taken; -1 is no limit. `watch` is given all of them,
+    when they come."""
 
     def __init__(
-        self, sink: Sink, directory: str, max_size: int = MAX_SIZE, max_speed: int = MAX_SPEED
+        self,
+        sink: Sink,
+        directory: str,
+        max_size: int = MAX_SIZE,
+        max_speed: int = MAX_SPEED,
+        watch: Callable[[VertexOutput], None] = discard,
     ) -> None:
         self._sink = sink
+        self._watch = watch
         self._directory = directory
         self._max_size = max_size
         self._max_speed = max_speed
@@ -86,6 +94,7 @@ class StepLogs:
 
     def _output(self, event: VertexOutput) -> None:
         step = self._steps.setdefault(event.vertex, _Step(event.time))
+        self._watch(event)
         self._keep(step, event.output)
         step.size += len(event.output)
         if step.cut:

@@ -65,10 +65,13 @@ class Transfer:
         end = " done" if self.over else ""
         return f"{self.item} {size(self.current)}{of} {self.time - self.started:.1f}s{end}"
 
+    def arrival(self) -> str:
+        """For somebody who watched, when it is over: `sha256:0123456789ab 200.00MB`."""
+        return f"{self._short()} {size(self.current)}"
+
     def live(self) -> str:
         """For somebody who watches: `sha256:0123456789ab 12.58MB / 200.00MB 4.20MB/s 45s left`."""
-        algorithm, colon, hex = self.item.partition(":")
-        parts = [f"{algorithm}{colon}{hex[:12]}", size(self.current)]
+        parts = [self._short(), size(self.current)]
         parts += [f"/ {size(self.total)}"] if self.total else []
         seconds = self.time - self.before[0]
         rate = (self.current - self.before[1]) / seconds if seconds > 0 else 0.0
@@ -77,6 +80,10 @@ class Transfer:
             if self.total:
                 parts.append(f"{_duration((self.total - self.current) / rate)} left")
         return " ".join(parts)
+
+    def _short(self) -> str:
+        algorithm, colon, hex = self.item.partition(":")
+        return f"{algorithm}{colon}{hex[:12]}"
 
 
 def size(count: float) -> str:
