@@ -144,6 +144,15 @@ def test_Y8_what_is_for_one_platform_wins_and_an_index_has_its_own() -> None:
     assert (found.index, found.index_descriptor) == ({"i": "1"}, {"d": "1"})
 
 
+def test_Y8_of_two_the_other_wins_at_each_level() -> None:
+    one = annotations_of(("a=1", "b=1", "manifest[amd64]:c=1", "index:i=1"), indexed=True)
+    other = annotations_of(("b=2", "manifest[amd64]:d=2", "manifest[arm64]:e=2"), indexed=True)
+    both = one.under(other)
+    assert (both.manifest, both.index) == ({"a": "1", "b": "2"}, {"i": "1"})
+    assert both.of(AMD64).manifest == {"a": "1", "b": "2", "c": "1", "d": "2"}
+    assert both.of(Platform.parse("arm64")).manifest == {"a": "1", "b": "2", "e": "2"}
+
+
 def test_Y8_what_is_no_utf8_is_refused() -> None:
     with pytest.raises(UsageError, match="no UTF-8"):
         annotations_of(("k=caf\udce9",))

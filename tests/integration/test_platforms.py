@@ -256,12 +256,13 @@ def test_A12_O3_the_forms_of_an_index(
         "--annotation", "index:of=index", "--annotation", "index-descriptor:of=entry",
         "--annotation", "manifest[linux/arm/v7]:of=manifest", "--annotation", "manifest:of=all",
         "--annotation", "manifest-descriptor[linux/arm64]:of=none",
-        "-t", "forms:2", "-o", f"type=oci,dest={one},tar=false", context,
+        "-t", "forms:2", context, "-o",
+        f"type=oci,dest={one},tar=false,annotation-index.own=1,annotation-index.of=output",
     )  # fmt: skip
     (entry,) = json.loads((one / "index.json").read_text())["manifests"]
     assert (entry["digest"], entry["annotations"]["of"]) == (alone.stdout.strip(), "entry")
     index = json.loads(podman.skopeo("inspect", "--raw", f"oci:{one}:2"))
-    assert index["annotations"] == {"of": "index"}
+    assert index["annotations"] == {"of": "index", "own": "1"}
     (child,) = index["manifests"]
     assert child["platform"] == {"architecture": "arm", "os": "linux", "variant": "v7"}
     assert "annotations" not in child
