@@ -21,7 +21,7 @@ from typing import NoReturn
 from assembler.cancellation import Cancellation
 from assembler.errors import HostError
 
-GRACE = 3.0  # seconds from SIGTERM to SIGKILL
+GRACE = 3.0  # seconds from the end of stdin to SIGTERM, and from there to SIGKILL
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUN, _TERMINATE, _KILL = b"r", b"t", b"k"
 _NOT_STARTED = b"!"
@@ -137,15 +137,17 @@ class Running:
         return int(status), self._words.decode(errors="replace")
 
     def end(self) -> None:
-        """End it, by SIGTERM and then SIGKILL, unless it has ended."""
+        """End it, unless it has ended: by the end of its stdin, at which podman removes its temporary
+        files, then by SIGTERM and SIGKILL."""
+        self._writer.close()
         if self._status is None:
             poller = select.poll()
             poller.register(self._child, select.POLLIN)
             poller.register(self._cancellation.urgent_fileno(), select.POLLIN)
             with suppress(ConnectionError):
-                self._child.send(_TERMINATE)
-                poller.poll(GRACE * 1000)
-                self._child.send(_KILL)
+                for order in (_TERMINATE, _KILL):
+                    poller.poll(GRACE * 1000)
+                    self._child.send(order)
             self._status = self._answer()
 
     def _wait(self, *, writing: bool) -> None:
@@ -228,17 +230,18 @@ def _run(
     poller.register(requests, select.POLLIN)
     poller.register(ended, select.POLLIN)
     patience: float | None = None
-    told = False
+    last = b""
     while ended not in (ready := [descriptor for descriptor, _ in poller.poll(patience)]):
-        order = requests.recv(1) if ready else _KILL
-        if not order:  # whoever asked was killed
+        order = requests.recv(1) if ready else _KILL if last else _TERMINATE
+        if not order:  # whoever asked was killed, and its end of stdin closed
             poller.unregister(requests)
             patience = GRACE * 1000
-        told = True
+            continue
+        last = order
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL if order == _KILL else signal.SIGTERM)
     os.close(ended)
-    if told:
+    if last:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it left
     return b"%d" % process.wait()

@@ -128,7 +128,24 @@ def test_cancellation_ends_a_program_and_what_it_started(
     gone(number)
 
 
-def test_a_program_gets_time_to_end_by_itself(cancellation: Cancellation, tmp_path: Path) -> None:
+def test_a_program_sees_the_end_of_its_stdin_first(
+    cancellation: Cancellation, tmp_path: Path
+) -> None:
+    script = "cat >/dev/null; echo ended >$D/note"
+    with (
+        shell(script, cancellation, D=str(tmp_path)) as program,
+        pytest.raises(KeyError),
+        program.running() as running,
+    ):
+        running.write(memoryview(b"half"))
+        raise KeyError
+    assert (tmp_path / "note").read_text() == "ended\n"
+
+
+def test_a_program_gets_time_after_SIGTERM(
+    cancellation: Cancellation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "GRACE", 0.5)
     script = "trap 'echo ended >$D/note; kill $!; exit' TERM; sleep 1000 & echo >$D/begun; wait"
     env = {"D": str(tmp_path)}
     with shell(script, cancellation, **env) as program, pytest.raises(KeyError), program.running():
