@@ -253,6 +253,7 @@ class StageBuilder:
         content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
         given = Given(self.plan, task, reads)
         with self._turn(content, task, work) as turn:
+            self.services.cancellation.check()
             known = self._known(content, task)
             if known is not None:
                 self._records.taken(work, task, key, known)
@@ -270,7 +271,13 @@ class StageBuilder:
                 work.output(piece)
                 turn.say(piece)
 
-            self._run_process(output, task, step, change, dict(bound), scheduler)
+            try:
+                self._run_process(output, task, step, change, dict(bound), scheduler)
+            except (
+                Exception
+            ):  # before others have their turn: stages of this build would fail alike
+                self.services.cancellation.cancel()
+                raise
             self._records.record(key, content, change, given)
             return change
 

@@ -104,6 +104,14 @@ def test_another_platform_beside_one_that_is_known(platforms: Platforms) -> None
     assert (both[0], len(platforms.runtime.ran)) == (amd, 1)
 
 
+def test_a_step_of_all_that_fails_is_tried_once(platforms: Platforms) -> None:
+    text = CROSS.replace("write /once 1", "fail 7")
+    for no_cache in (True, False):
+        with pytest.raises(StepError, match="7"):
+            platforms.images_of(text, AMD64, ARM64, no_cache=no_cache)
+        assert len(platforms.runtime.ran) == 1
+
+
 def test_the_failure_of_one_ends_all(platforms: Platforms) -> None:
     text = CROSS.replace('RUN ["sh", "{word} /out x"]', 'RUN ["sh", "fail 7"]')
     with pytest.raises(StepError, match="7"):
