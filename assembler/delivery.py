@@ -144,8 +144,8 @@ class FilesDelivery:
         self._failures: list[Exception] = []
 
     def write(self, trees: Mapping[Platform, Tree]) -> None:
-        """Write `trees`, those of the targets for these platforms, to every output. Raises Cancelled and
-        BlobCorrupt."""
+        """Write `trees`, those of the targets for these platforms, to every output. Raises Cancelled,
+        BlobCorrupt and BrokenPipeError."""
         while self._left:
             output = self._left[0]
             try:

@@ -55,8 +55,8 @@ def export(plan: Plan, services: Services) -> None:
 @value
 class _Executed:
     """A plan that was executed: what its targets are made of, and the changes of the stages that they
-    are built from, by stage index. Some steps are `packed`; `pack` packs others. `realisation` is there where there are
-    files to hand over."""
+    are built from, by stage index. Some steps are `packed`; `pack` packs others. `realisation` is there
+    where there are files to hand over."""
 
     stacks: Mapping[int, Snapshot]
     changes: Mapping[int, tuple[StepChange, ...]]

@@ -30,7 +30,8 @@ class _Blob:
 
 
 class Archive:
-    """Writes one image, or an index with its images, to the file `path`, or to stdout for `-`. Files appear whole or not at all."""
+    """Writes one image, or an index with its images, to the file `path`, or to stdout for `-`. Files
+    appear whole or not at all."""
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ class Output(Protocol):
         ...
 
     def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
-        """The descriptor of the manifest or index written. `check` is called for each MiB and while another
+        """The descriptor of the manifest or index. `check` is called for each MiB and while another
         process is waited for, and may raise. Raises RegistryError, StoreError."""
         ...
 
