@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from assembler.events import VertexDone
 from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree, everything
 from assembler.oci.image import Image
+from assembler.oci.platform import Platform
 from assembler.plan.make import PlanRequest, make
 from assembler.source import Source
 from assembler.store.store import Store
@@ -32,7 +34,8 @@ class Bench(Workshop):
         self.events.clear()
         found: dict[str, str] = {}
 
-        def take(tree: Tree) -> None:
+        def take(trees: Mapping[Platform, Tree]) -> None:
+            (tree,) = trees.values()
             for entry in everything(tree):
                 if entry.kind is Kind.FILE and entry.source is not None:
                     with entry.source.open() as stream:
@@ -51,7 +54,7 @@ class Bench(Workshop):
             Cancellation() as cancellation,
         ):
             services = replace(self.services(store, cache, cancellation), files_to=take)
-            self.made: Image | None = execute(plan, services) if image else None
+            self.made: Image | None = execute(plan, services)[0] if image else None
             if not image:
                 export(plan, services)
         return found
