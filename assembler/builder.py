@@ -27,7 +27,7 @@ from assembler.images import host_platform
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image
+from assembler.oci.image import Image, ImageIndex, Result
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.pulling import pulling
@@ -173,13 +173,14 @@ class Builder:
         """See `planning.Planner.checked`."""
         return self._planner.checked(plan)
 
-    def build(self, request: BuildRequest, plan: Plan) -> Image:
-        """Execute `plan`; the image is in the store, complete where `request.whole` asks for it.
-        Raises NotCached where `request.require_cached` says so, and what steps and
-        `request.files_to` raise."""
+    def build(self, request: BuildRequest, plan: Plan) -> Result:
+        """Execute `plan`; the image, or the index with its images where `request.indexed` asks for
+        one, is in the store, complete where `request.whole` does. Raises NotCached where
+        `request.require_cached` says so, and what steps and `request.files_to` raise."""
         from assembler.engine.execution import execute
 
-        built = execute(plan, self._ready(request, plan))
+        images = execute(plan, self._ready(request, plan))
+        built = self._index(request, plan, images) if request.indexed else images[0]
         self._ledger.image = self._ledger.image or str(built.digest)
         return built
 
@@ -199,6 +200,16 @@ class Builder:
             self._require_cached(plan, services)
         self._check_programs(plan, services)
         return services
+
+    def _index(self, request: BuildRequest, plan: Plan, images: Sequence[Image]) -> ImageIndex:
+        """The index of `images`, which `plan` gave, in the store."""
+        platforms = [target.platform for target in plan.targets]
+        if request.platform is None:  # then it may be that of the base (rule S14)
+            platforms = [image.config.platform for image in images]
+        of = dict(zip(platforms, images, strict=True))
+        made = ImageIndex.create(of, request.annotations, docker=request.docker_types)
+        self.store.blobs.put(made.index.content)
+        return made
 
     @contextmanager
     def recorded(
@@ -340,7 +351,7 @@ class Builder:
         """See `store.working.Working.claim`, which a build that knows everything does not import."""
         return self.store.working.claim(name, tell, check)
 
-    def write(self, image: Image, outputs: Sequence[Output]) -> None:
+    def write(self, image: Result, outputs: Sequence[Output]) -> None:
         """Write `image` to every output. Layers that the store lacks are fetched if an output
         asks for their bytes. Raises RegistryError, StoreError; where that is because a blob is
         damaged, BlobCorrupt, and the blob is removed: what is built again then has it anew."""
@@ -368,19 +379,19 @@ class Builder:
             outputs, sink=self._sink, clock=self._clock, cancellation=self._cancellation
         )
 
-    def deliver(self, image: Image, delivery: Delivery) -> None:
+    def deliver(self, image: Result, delivery: Delivery) -> None:
         """See `write`."""
-        self.store.blobs.missing(image.manifest.layers)  # all are held now, not one after the other
+        self.store.blobs.missing(image.blobs)  # all are held now, not one after the other
         try:
             delivery.write(image)
         except (BlobCorrupt, RegistryError) as error:
             if not isinstance(error, RegistryError) or error.status == _BAD_REQUEST:
-                for layer in image.manifest.layers:
+                for layer in image.blobs:
                     self.store.blobs.condemn(layer.digest, error)
             raise
 
     def export(
-        self, request: BuildRequest, plan: Plan, image: Image | None, names: Sequence[Reference]
+        self, request: BuildRequest, plan: Plan, image: Result | None, names: Sequence[Reference]
     ) -> None:
         """Write the caches that `request` asks for, once `image`, if one is made, was built of `plan`
         and pushed to `names`. Raises AssemblerError, unless that is to be ignored."""
@@ -413,12 +424,21 @@ class Builder:
             )
             return copies.copy(copies.origin(source, len(targets)), platforms, targets)
 
-    def tag(self, image: Image, names: Sequence[Reference]) -> None:
+    def tag(self, image: Result, names: Sequence[Reference]) -> None:
         """Keep `image` in the store under `names`. What the store lacks of its layers must be, or be
         about to be, where these names are in a registry."""
-        remote = bool(self.store.blobs.missing(image.manifest.layers))
+        remote = bool(self.store.blobs.missing(image.blobs))
         for name in names:
-            self.store.refs.set(str(name), image.manifest.descriptor, remote=remote)
+            self.store.refs.set(str(name), image.document.descriptor, remote=remote)
+
+    def tag_index(self, entry: Descriptor, names: Sequence[Reference]) -> None:
+        """Keep the index `entry` of the store under `names` too, with the layers of its images that
+        are here: under another name they could not be fetched. Raises RegistryError, StoreError."""
+        for image in self.store.images(entry):
+            self.images.complete(image)
+        lacking = bool(self.store.blobs.missing(self.store.index(entry).manifests))
+        for name in names:
+            self.store.refs.set(str(name), replace(entry, annotations={}), remote=lacking)
 
     def usages(self) -> list[Usage]:
         """What the store holds, the longest unused first; enters the user namespace."""

@@ -15,7 +15,7 @@ from assembler.images import Images, host_platform
 from assembler.layer.limits import Limits
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image, Layer
+from assembler.oci.image import Layer, Result
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
 from assembler.store.store import Store
@@ -62,7 +62,7 @@ class Caches:
         self._limits = limits
         self._stack = ExitStack()
         self._local: LocalCache | None = None
-        self._shared: dict[tuple[tuple[CacheSource, ...], Platform], SharedCaches] = {}
+        self._shared: dict[tuple[tuple[CacheSource, ...], tuple[Platform, ...]], SharedCaches] = {}
 
     def __enter__(self) -> Caches:
         return self
@@ -112,9 +112,12 @@ class Caches:
 
     def _shared_by(self, request: BuildRequest | None) -> SharedCaches:
         """The shared caches of `request`; each is read once, however often it is built."""
-        key: tuple[tuple[CacheSource, ...], Platform] = (), host_platform()
+        sources: tuple[CacheSource, ...] = ()
+        platforms: tuple[Platform, ...] = (host_platform(),)
         if request is not None:
-            key = request.cache_from, request.platform or key[1]
+            sources = request.cache_from
+            platforms = (request.platform or platforms[0], *request.others)
+        key = sources, platforms
         if key not in self._shared:
             from assembler.imports import SharedCaches
 
@@ -134,7 +137,7 @@ class Caches:
         self,
         request: BuildRequest,
         plan: Plan,
-        image: Image | None,
+        image: Result | None,
         names: Sequence[Reference],
         services: Callable[[], Services],
     ) -> None:

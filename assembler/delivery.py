@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -16,12 +16,13 @@ from assembler.errors import AssemblerError, BlobCorrupt, Cancelled
 from assembler.events import Sink
 from assembler.oci.descriptor import Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image
+from assembler.oci.image import Result
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from assembler.layer.tree import Tree
+    from assembler.oci.platform import Platform
     from assembler.output.base import Blobs, FilesOutput, Output, Refused
     from assembler.store.growing import Growing
 
@@ -69,7 +70,7 @@ class Delivery:
         for route in self._routes:
             route.growing(blob)
 
-    def write(self, image: Image) -> None:
+    def write(self, image: Result) -> None:
         """Write `image` to every output. When one fails the others are completed. Raises the
         failure, with those of others named in it, by what outputs raise."""
         if len(self._routes) < 2:
@@ -79,7 +80,7 @@ class Delivery:
         self._over = True
         _raise_one(list(filter(None, failures)))
 
-    def _at_once(self, image: Image) -> list[Exception | None]:
+    def _at_once(self, image: Result) -> list[Exception | None]:
         from concurrent.futures import ThreadPoolExecutor, wait
 
         with ThreadPoolExecutor(len(self._routes), "output") as pool:
@@ -142,13 +143,14 @@ class FilesDelivery:
         self._cancellation = cancellation
         self._failures: list[Exception] = []
 
-    def write(self, tree: Tree) -> None:
-        """Write `tree` to every output. Raises Cancelled and BlobCorrupt."""
+    def write(self, trees: Mapping[Platform, Tree]) -> None:
+        """Write `trees`, those of the targets for these platforms, to every output. Raises Cancelled,
+        BlobCorrupt and BrokenPipeError."""
         while self._left:
             output = self._left[0]
             try:
                 with vertex(output.name, output.name, self._sink, self._clock):
-                    output.write(tree, self._cancellation.check)
+                    output.write(_arranged(trees, output.split), self._cancellation.check)
             except (Cancelled, BlobCorrupt, BrokenPipeError):
                 raise
             except Exception as error:  # is raised when the others are done
@@ -158,6 +160,17 @@ class FilesDelivery:
     def end(self) -> None:
         """Raises the failure, with those of others named in it, by what outputs raise."""
         _raise_one(self._failures)
+
+
+def _arranged(trees: Mapping[Platform, Tree], split: bool) -> Tree:
+    """`trees` as one: each in a directory with the name of its platform where that is asked for."""
+    from assembler.layer.beside import Beside, Together
+
+    if split:
+        return Beside({str(one).replace("/", "_"): tree for one, tree in trees.items()})
+    if len(trees) == 1:
+        return next(iter(trees.values()))
+    return Together({str(one): tree for one, tree in trees.items()})
 
 
 class _Route:
@@ -209,7 +222,7 @@ class _Route:
                 self._work = self._shown.enter_context(vertex(name, name, self._sink, self._clock))
             return self._work
 
-    def write(self, image: Image, cancellation: Cancellation) -> Exception | None:
+    def write(self, image: Result, cancellation: Cancellation) -> Exception | None:
         """What kept the image from being written. Raises Cancelled."""
         work = self._show()
         try:

@@ -28,7 +28,7 @@ from assembler.layer.compression import Compression, by_name
 from assembler.oci.config import INLINE_CACHE
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image, Layer
+from assembler.oci.image import Layer, Result
 from assembler.oci.reference import Reference
 from assembler.output.layout import existing, write_layout
 from assembler.plan.plan import Plan
@@ -56,7 +56,7 @@ class Exports:
     def __init__(
         self,
         plan: Plan,
-        image: Image | None,
+        image: Result | None,
         compression: Compression,
         names: Sequence[Reference],
         *,
@@ -71,8 +71,7 @@ class Exports:
         self._plan = plan
         self._compression = compression
         self._names = tuple(names)
-        layers = () if image is None else image.manifest.layers
-        self._layers = {layer.digest for layer in layers}
+        self._layers = set() if image is None else {layer.digest for layer in image.blobs}
         self._seen = Seen(services.cache)
         self._services = replace(services, cache=self._seen, whole=False)
         self._store: Store = services.store

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from assembler.clients import RegistryClients
     from assembler.fetcher import BlobFetcher
     from assembler.registry.client import RegistryClient
+    from assembler.registry.pull import Resolved
     from assembler.registry.registries_conf import Registries
 
 RESOLVED = "assembler.resolved"
@@ -94,6 +95,7 @@ class Images:
         self._kept: dict[Digest, tuple[Reference, ...]] | None = None
         self._pulled: dict[tuple[str, Platform], Image] = {}
         self._meant: dict[str, Document] = {}
+        self._now: dict[str, Digest | None] = {}
         self._names: dict[str, Reference] = {}
         self._making = threading.Lock()
         self._made_clients: RegistryClients | None = None
@@ -248,11 +250,11 @@ class Images:
                 for name, entry in self._store.refs.items():
                     # A name that is none of ours, or an image that is damaged, is no place to look.
                     with contextlib.suppress(ValueError, AssemblerError):
-                        manifest = self._store.image(entry, None).manifest
-                        layers = () if REMOTE in entry.annotations else manifest.layers
-                        for one in (manifest.config, *layers):
-                            names = self._kept.get(one.digest, ())
-                            self._kept[one.digest] = (*names, Reference.parse(name))
+                        for image in self._store.images(entry):
+                            layers = () if REMOTE in entry.annotations else image.manifest.layers
+                            for one in (image.manifest.config, *layers):
+                                names = self._kept.get(one.digest, ())
+                                self._kept[one.digest] = (*names, Reference.parse(name))
             return self._kept
 
     def open(self, layer: Descriptor, take: Take = unseen) -> BinaryIO:
@@ -286,8 +288,10 @@ class Images:
             if not self._learnt:
                 for name, entry in self._store.refs.items():
                     if REMOTE in entry.annotations:
-                        with contextlib.suppress(ValueError):  # a name that is none of ours
-                            self.stored(Reference.parse(name), None)
+                        # a name that is none of ours, or not all is here
+                        with contextlib.suppress(ValueError, AssemblerError):
+                            for image in self._store.images(entry):
+                                self.know(_resolved(str(Reference.parse(name)), image))
             self._learnt = True
         return tuple(self._sources.get(layer.digest, {}).values())
 
@@ -320,15 +324,18 @@ class Images:
         self.know(_resolved(str(reference), image))
         return image
 
-    def pull_manifest(self, reference: Reference, platform: Platform) -> Image:
-        """Ask the registry; manifest and configuration are stored under `reference`. A name is asked
-        for once, and where it means what it meant before, by HEAD only (rule R15)."""
+    def pull_manifest(
+        self, reference: Reference, platform: Platform, *, alone: bool = False
+    ) -> Image:
+        """Ask the registry; manifest and configuration are stored under `reference`, beside those of
+        the same index for other platforms, unless it is to be there `alone`. A name is asked for once,
+        and where it means what it meant before, by HEAD only (rule R15)."""
         key = str(reference), platform
         if key not in self._pulled:
             title = f"[internal] load metadata for {reference}"
             with vertex(f"resolve {reference}", title, self._sink, self._clock) as work:
                 image = self._unchanged(reference, platform)
-                image = image or self._asked_once(work, reference, platform)
+                image = image or self._asked_once(work, reference, platform, alone)
                 work.detail = str(image.digest)
                 self.know(_resolved(str(reference), image))
                 self._pulled[key] = image
@@ -336,8 +343,6 @@ class Images:
 
     def _unchanged(self, reference: Reference, platform: Platform) -> Image | None:
         """The image of the store, if the registry says that the name still means it."""
-        from assembler.registry.documents import current
-
         descriptor = self._store.refs.get(str(reference))
         image = self.stored(reference, platform)
         if descriptor is None or image is None or str(reference) in self._meant:
@@ -346,29 +351,53 @@ class Images:
         if descriptor.media_type not in INDEXES and not exact:
             return None  # an index may have a better one
         had = descriptor.annotations.get(RESOLVED) or str(descriptor.digest)
-        now = reference.digest or current(self.client, reference)
+        now = reference.digest or self._current(reference)
         return image if str(now) == had else None
 
-    def _asked_once(self, work: Vertex, reference: Reference, platform: Platform) -> Image:
+    def _current(self, reference: Reference) -> Digest | None:
+        """The digest that the name has in its registry, as far as HEAD tells; asked once."""
+        from assembler.registry.documents import current
+
+        if str(reference) not in self._now:
+            self._now[str(reference)] = current(self.client, reference)
+        return self._now[str(reference)]
+
+    def _asked_once(
+        self, work: Vertex, reference: Reference, platform: Platform, alone: bool
+    ) -> Image:
         """What the registry says, or has just said to another build on the store."""
         before = self._store.refs.get(str(reference))
         with self._store.working.claim(f"image {reference} {platform}", work.output):
             image = None
             if self._store.refs.get(str(reference)) != before:
                 image = self.stored(reference, platform)
-            return image or self._asked(reference, platform)
+            return image or self._asked(reference, platform, alone)
 
-    def _asked(self, reference: Reference, platform: Platform) -> Image:
+    def _asked(self, reference: Reference, platform: Platform, alone: bool) -> Image:
         from assembler.registry.pull import resolve
 
-        resolved = resolve(self.client, reference, platform, self._means(reference))
-        descriptor = replace(
-            self._store.put_image(resolved.image),
-            platform=resolved.platform,
-            annotations={RESOLVED: str(resolved.top)},
-        )
+        means = self._means(reference)
+        resolved = resolve(self.client, reference, platform, means)
+        descriptor = replace(self._store.put_image(resolved.image), platform=resolved.platform)
+        together = isinstance(means, Index) and self._has_others(reference, resolved, means)
+        if together and not alone:
+            self._store.blobs.put(means.content)
+            descriptor = means.descriptor
+        descriptor = replace(descriptor, annotations={RESOLVED: str(resolved.top)})
         self._store.refs.set(str(reference), descriptor, remote=True)
         return resolved.image
+
+    def _has_others(self, reference: Reference, resolved: Resolved, means: Index) -> bool:
+        """Whether the store has, under the name, images of the same index for other platforms: it is
+        the index that is kept then, so that one does not take the place of the other."""
+        had = self._store.refs.get(str(reference))
+        entries = {entry.digest for entry in means.manifests}
+        if had is None or resolved.image.digest not in entries:
+            return False
+        if had.digest == means.descriptor.digest:
+            return True
+        same = had.annotations.get(RESOLVED) == str(resolved.top)
+        return same and had.digest in entries - {resolved.image.digest}
 
     def _means(self, reference: Reference) -> Document:
         """What the name means in its registry, asked once."""

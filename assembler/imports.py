@@ -56,13 +56,13 @@ _PIECE = 1 << 20
 
 
 class SharedCaches:
-    """The caches `sources` of one build for `platform`, and those that earlier builds took layers
+    """The caches `sources` of one build for `platforms`, and those that earlier builds took layers
     from. It is the engine's `CachedBlobs`."""
 
     def __init__(
         self,
         sources: Sequence[CacheSource],
-        platform: Platform,
+        platforms: Sequence[Platform],
         *,
         local: LocalCache,
         store: Store,
@@ -72,7 +72,7 @@ class SharedCaches:
         clock: Callable[[], float],
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._platform = platform
+        self._platforms = tuple(platforms)
         self._local = local
         self._origins = Origins(local)
         self._store = store
@@ -111,7 +111,7 @@ class SharedCaches:
         self._read_places.append(place)
         with vertex(title, title, self._sink, self._clock):
             try:
-                return place.document(self._platform).without(self._refused)
+                return place.document(self._platforms).without(self._refused)
             except Cancelled:
                 raise
             except (AssemblerError, ValueError, OSError) as error:

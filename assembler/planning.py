@@ -15,7 +15,7 @@ from assembler.plan.plan import Plan, PlanWarning
 from assembler.plan.resolution import Need
 from assembler.plan.resolved import ResolvedImage
 from assembler.remotes import Remotes
-from assembler.request import BuildRequest, plan_request
+from assembler.request import BuildRequest, each_platform, plan_request
 from assembler.values import replace
 
 
@@ -31,12 +31,20 @@ class Planner:
         self._clock = clock
 
     def plan(self, request: BuildRequest, *, offline: bool = False) -> Plan:
-        """The plan, every image it needs resolved by the store or a registry.
+        """The plan, every image it needs resolved by the store or a registry, for all platforms.
 
         With `offline` no registry is asked, and what the store lacks is the plan's `missing`; no
         time is asked for then either (rule T1). Raises DockerfileError, RegistryError.
         """
         self._warn_of_stages(request)
+        plans = [self._planned(one, offline) for one in each_platform(request)]
+        if not request.indexed:
+            return plans[0]
+        from assembler.plan.several import merged
+
+        return merged(plans, alone=len(request.dockerfile.stages) == 1)
+
+    def _planned(self, request: BuildRequest, offline: bool) -> Plan:
         asked = plan_request(request)
         if not offline:
             asked = self._timed(asked)
@@ -55,13 +63,19 @@ class Planner:
         self, request: BuildRequest, error: DockerfileError | None, *, offline: bool = False
     ) -> tuple[tuple[PlanWarning, ...], DockerfileError | None]:
         """What lint says about the Dockerfile, of every stage where no target is named, and what
-        keeps it from being built. `error` is the parser's, where there was one."""
-        asked = plan_request(request, every_stage=not request.target)
-        resolved: dict[str, ResolvedImage] = {}
-        if error is None:
-            with suppress(DockerfileError):  # `examine` meets it too, with what was before it
-                resolved = self.resolved(request, asked, offline=offline, lenient=True)
-        return examine(asked, resolved, error)
+        keeps it from being built, for any platform. `error` is the parser's, where there was one."""
+        found: dict[PlanWarning, None] = {}
+        for one in each_platform(request):
+            asked = plan_request(one, every_stage=not one.target)
+            resolved: dict[str, ResolvedImage] = {}
+            if error is None:
+                with suppress(DockerfileError):  # `examine` meets it too, with what was before it
+                    resolved = self.resolved(one, asked, offline=offline, lenient=True)
+            warnings, error = examine(asked, resolved, error)
+            found |= dict.fromkeys(warnings)
+            if error is not None:
+                break
+        return tuple(found), error
 
     def _timed(self, asked: PlanRequest) -> PlanRequest:
         """`asked` with the time of the stage that SOURCE_DATE_EPOCH names, if it names one; what

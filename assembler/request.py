@@ -17,7 +17,7 @@ from assembler.oci.platform import Platform
 from assembler.plan.contexts import Contexts
 from assembler.plan.make import PlanRequest
 from assembler.plan.steps import SHARED_MEMORY, Limit
-from assembler.values import field, value
+from assembler.values import field, replace, value
 
 if TYPE_CHECKING:
     from assembler.cache.exporting import CacheTarget
@@ -36,9 +36,11 @@ class BuildRequest:
     Without `whole`, layers of base images that nothing needs are left where they are: for an image
     that is pushed, to a registry that may have them. `wanted` says of a layer that passes through
     whether it will be asked for; `destination` is told of the image's layers, `files_to` is handed the
-    files of the target, and may write to the directories `files_into`. With `recompress`,
+    files of each target, and may write to the directories `files_into`. With `recompress`,
     base layers too are in `compression`; with `docker_types`, the image has Docker's media types
-    instead of OCI's."""
+    instead of OCI's.
+    `indexed` says that an index is made, of the images for `platform` and `others`; without it there
+    are no others."""
 
     dockerfile: Dockerfile
     context: Context | None = None
@@ -48,6 +50,8 @@ class BuildRequest:
     require: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
+    others: tuple[Platform, ...] = ()
+    indexed: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[Unset, ...] = ()
     annotations: Annotations = field(default_factory=Annotations)
@@ -58,7 +62,7 @@ class BuildRequest:
     whole: bool = True
     wanted: Callable[[Descriptor], bool] = lambda layer: False
     destination: Destination = field(default_factory=Nowhere)
-    files_to: Callable[[Tree], object] | None = None
+    files_to: Callable[[Mapping[Platform, Tree]], object] | None = None
     files_into: tuple[str, ...] = ()
     no_cache: frozenset[str] = frozenset()
     since: float | None = None
@@ -73,6 +77,12 @@ class BuildRequest:
     limits: tuple[Limit, ...] = ()
     resources: Resources = field(default_factory=Resources)
     cgroup_parent: str = ""
+
+
+def each_platform(request: BuildRequest) -> tuple[BuildRequest, ...]:
+    """`request` for one image after the other, in the order of the index."""
+    platforms = (request.platform, *request.others)
+    return tuple(replace(request, platform=one, others=()) for one in platforms)
 
 
 def plan_request(request: BuildRequest, *, every_stage: bool = False) -> PlanRequest:

@@ -12,7 +12,8 @@ class Terminal:
     """One of `columns` and `rows`, with `before` on its lines and the cursor below them. Whatever
     else than text, line ends, SGR and the cursor movements below comes fails the test.
 
-    `scrollback` are the lines that left it at the top, `cursor` is row and column.
+    `scrollback` are the lines that left it at the top, `cursor` is row and column, `top` the highest
+    row that the cursor was on since, counted from the first line that was scrolled away.
     """
 
     def __init__(self, columns: int, rows: int, before: str = "") -> None:
@@ -22,13 +23,12 @@ class Terminal:
         self.hidden = False
         self.wraps = True
         self.top = 0
-        """The highest row that the cursor was on, less what was scrolled since."""
         self._grid: list[list[str]] = [[]]
         self._joined: list[bool] = [False]
         """Which rows go on with the text of the row above."""
         self._pending = False
         self.write(before.replace("\n", "\r\n"))
-        self.top = self.cursor[0]
+        self.top = len(self.scrollback) + self.cursor[0]
 
     @property
     def screen(self) -> str:
@@ -66,8 +66,7 @@ class Terminal:
             else:
                 lines.append(list(cells))
             if number == row:
-                before = self.columns * sum(self._joined[: row + 1][-1:]) if joined else 0
-                at = (len(lines) - 1, before + column)
+                at = (len(lines) - 1, len(lines[-1]) - len(cells) + column)
         self._grid, self._joined = [], []
         for number, cells in enumerate(lines):
             pieces = [cells[one : one + columns] for one in range(0, len(cells), columns)] or [[]]
@@ -83,7 +82,7 @@ class Terminal:
                 self.cursor = (self.cursor[0] - 1, self.cursor[1])
             else:
                 del self._grid[rows:], self._joined[rows:]
-        self.top = min(self.top, self.cursor[0])
+        self.top = len(self.scrollback) + self.cursor[0]
 
     def _put(self, char: str) -> None:
         if unicodedata.category(char) in ("Mn", "Me"):
@@ -118,12 +117,11 @@ class Terminal:
     def _scroll(self) -> None:
         self.scrollback.append(_text(self._grid.pop(0)))
         self._joined.pop(0)
-        self.top -= 1
 
     def _move(self, row: int, column: int) -> None:
         self._pending = False
         self.cursor = (max(0, min(row, self.rows - 1)), max(0, min(column, self.columns - 1)))
-        self.top = min(self.top, self.cursor[0])
+        self.top = min(self.top, len(self.scrollback) + self.cursor[0])
         self._fill(self.cursor[0])
 
     def _fill(self, row: int) -> None:

@@ -27,7 +27,8 @@ from assembler.errors import (
     Unreachable,
 )
 from assembler.events import Event, VertexDone, VertexFailed
-from assembler.layer.tree import EmptyTree, Tree
+from assembler.layer.changeset import Entry, Kind
+from assembler.layer.tree import ChangesetTree, EmptyTree, Tree, everything
 from assembler.net.retry import RetryPolicy
 from assembler.oci.config import Execution, ImageConfig
 from assembler.oci.descriptor import LAYER_TAR, Descriptor
@@ -656,8 +657,13 @@ def test_packing_that_fails_beside_a_step_ends_the_build(
         yard.build(STEPS)
 
 
+PLATFORM = Platform("linux", "amd64")
+
+
 class Files:
     """An output of files that does what `acts` say, one after another."""
+
+    split = False
 
     def __init__(self, name: str, *acts: Exception | None) -> None:
         self.name = name
@@ -683,7 +689,7 @@ def test_O2_files_go_everywhere_also_when_one_place_refuses_them() -> None:
     outputs = [Files("one", NoSpace("full", "")), Files("two"), Files("three", OSError("broken"))]
     with Cancellation() as cancellation:
         delivery = files_delivery(outputs, events, cancellation)
-        delivery.write(EmptyTree())
+        delivery.write({PLATFORM: EmptyTree()})
         assert [one.written for one in outputs] == [0, 1, 0]
         with pytest.raises(NoSpace) as caught:
             delivery.end()
@@ -698,16 +704,40 @@ def test_files_of_a_build_that_began_again_go_to_each_place_once() -> None:
     with Cancellation() as cancellation:
         delivery = files_delivery(outputs, [], cancellation)
         with pytest.raises(BlobCorrupt):
-            delivery.write(EmptyTree())
-        delivery.write(EmptyTree())
-        delivery.write(EmptyTree())
+            delivery.write({PLATFORM: EmptyTree()})
+        delivery.write({PLATFORM: EmptyTree()})
+        delivery.write({PLATFORM: EmptyTree()})
         delivery.end()
     assert [one.written for one in outputs] == [1, 1, 1]
+
+
+def test_O2_files_of_several_platforms_are_in_directories_of_theirs_or_together() -> None:
+    trees: dict[Platform, Tree] = {
+        Platform("linux", "amd64"): ChangesetTree([Entry("a", Kind.FILE)]),
+        Platform("linux", "arm", "v7"): ChangesetTree([Entry("b", Kind.FILE)]),
+    }
+    seen: list[list[str]] = []
+
+    class Seeing(Files):
+        def write(self, tree: Tree, check: Callable[[], None]) -> None:
+            seen.append([entry.path for entry in everything(tree)])
+
+    outputs: list[Files] = [Seeing("apart"), Seeing("together")]
+    outputs[0].split = True
+    with Cancellation() as cancellation:
+        files_delivery(outputs, [], cancellation).write(trees)
+        alone = [Seeing("alone")]
+        files_delivery([*alone], [], cancellation).write({PLATFORM: trees[PLATFORM]})
+    assert seen == [
+        ["", "linux_amd64", "linux_amd64/a", "linux_arm_v7", "linux_arm_v7/b"],
+        ["", "a", "b"],
+        ["", "a"],
+    ]
 
 
 @pytest.mark.parametrize("error", [Cancelled(), BrokenPipeError()])
 def test_a_reader_that_has_gone_ends_the_build(error: Exception) -> None:
     outputs = [Files("one", error), Files("two")]
     with Cancellation() as cancellation, pytest.raises(type(error)):
-        files_delivery(outputs, [], cancellation).write(EmptyTree())
+        files_delivery(outputs, [], cancellation).write({PLATFORM: EmptyTree()})
     assert outputs[1].written == 0

@@ -113,6 +113,34 @@ def test_R15_a_tag_that_means_what_it_meant_costs_one_head(
     assert asked(faulty) == ["HEAD", "GET", "GET"]
 
 
+def test_R15_a_base_for_several_platforms_is_kept_for_all_of_them(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    amd64, arm64, arm7 = image(AMD64), image(ARM64), image(Platform.parse("linux/arm/v7"))
+    provide_index(faulty, *(provide(faulty, one) for one in (amd64, arm64, arm7)))
+    name = str(reference(faulty))
+    with command(tmp_path) as builder:
+        for made in (amd64, arm64):
+            assert builder.images.resolve(name, made.config.platform).config == made.config
+    asked(faulty)
+    with command(tmp_path) as builder:
+        for made in (amd64, arm64, amd64):
+            found = builder.images.resolve(name, made.config.platform, pull=Pull.NEVER)
+            assert found.config == made.config
+        assert builder.images.resolve(name, arm7.config.platform).config == arm7.config
+        assert asked(faulty) == ["GET", "GET"], "the index, which says nothing new, and one image"
+    with command(tmp_path) as builder:
+        for made in (amd64, arm64):
+            found = builder.images.resolve(name, made.config.platform, pull=Pull.ALWAYS)
+            assert found.config == made.config
+        assert asked(faulty) == ["HEAD"], "one for all platforms"
+    newer = image(AMD64, newer="yes")
+    provide_index(faulty, provide(faulty, newer))
+    with command(tmp_path) as builder:
+        assert builder.images.pull_manifest(reference(faulty), AMD64) == newer
+        assert builder.images.stored(reference(faulty), ARM64) is None, "it has none any more"
+
+
 @pytest.mark.parametrize("answer", [reply(405), reply(200), amend({"Docker-Content-Digest": None})])
 def test_R15_where_head_says_nothing_get_does(
     faulty: FaultyRegistry, tmp_path: Path, answer: Action

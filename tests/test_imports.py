@@ -60,7 +60,7 @@ class Machine:
     def caches(self, registry: FaultyRegistry) -> SharedCaches:
         made = SharedCaches(
             [CacheSource(Reference.parse(f"{registry.host}/app:cache"))],
-            host_platform(),
+            [host_platform()],
             local=self.cache,
             store=self.builder.store,
             images=self.builder.images,

@@ -86,6 +86,15 @@ class CacheDocument:
         found += [] if self.listings is None else [self.listings.blob]
         return tuple({blob.digest: blob for blob in found}.values())
 
+    def with_all_of(self, other: CacheDocument) -> CacheDocument:
+        """What either says; where they differ, it is this one that is believed."""
+        return CacheDocument(
+            {**other.records, **self.records},
+            {**other.results, **self.results},
+            (*self.mounts, *other.mounts),
+            self.listings or other.listings,
+        )
+
     def without(self, blobs: Container[Digest]) -> CacheDocument:
         """The same, but for what is in `blobs`."""
         results = {

@@ -7,7 +7,7 @@ with a cache in its configuration. Of a result only those layers are taken that 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,7 +26,7 @@ from assembler.oci.descriptor import (
 )
 from assembler.oci.digest import Digest
 from assembler.oci.document import load
-from assembler.oci.manifest import Document, Index
+from assembler.oci.manifest import Document, Index, Manifest
 from assembler.oci.platform import Platform
 from assembler.oci.reference import LAYOUT, Reference
 from assembler.values import replace, value
@@ -59,8 +59,8 @@ class Place(Protocol):
     text: str
     """What remembers it: its blobs are there whatever its tag means by then."""
 
-    def document(self, platform: Platform) -> CacheDocument:
-        """The cache that is there; of an index of images that of the one for `platform`. Raises
+    def document(self, platforms: Sequence[Platform]) -> CacheDocument:
+        """The cache that is there; of an index of images what those for `platforms` have. Raises
         RegistryError, StoreError, BadArchive, ValueError."""
         ...
 
@@ -97,7 +97,7 @@ class RegistryPlace:
         place.name = replace(place.reference, tag="").familiar
         return place
 
-    def document(self, platform: Platform) -> CacheDocument:
+    def document(self, platforms: Sequence[Platform]) -> CacheDocument:
         """See `Place.document`."""
         from assembler.registry.documents import configuration, described, named
 
@@ -106,7 +106,7 @@ class RegistryPlace:
             named(client, self.reference),
             lambda entry: described(client, self.reference, entry),
             lambda blob: configuration(client, self.reference, blob),
-            platform,
+            platforms,
             self.name,
         )
 
@@ -139,7 +139,7 @@ class LayoutPlace:
         self._cancellation = cancellation
         self._reading = ExitStack()
 
-    def document(self, platform: Platform) -> CacheDocument:
+    def document(self, platforms: Sequence[Platform]) -> CacheDocument:
         """See `Place.document`."""
         from assembler.store.importing import LayoutFiles
 
@@ -153,7 +153,7 @@ class LayoutPlace:
             layout.document(layout.entry(self._choice)),
             layout.document,
             self._content,
-            platform,
+            platforms,
             self.name,
         )
 
@@ -217,22 +217,43 @@ def _cache(
     top: Document,
     below: Callable[[Descriptor], Document],
     content: Callable[[Descriptor], bytes],
-    platform: Platform,
+    platforms: Sequence[Platform],
     source: str,
 ) -> CacheDocument:
     """The cache in `top`. `below` gives what an index names, `content` a small blob."""
-    if isinstance(top, Index):
-        own = next((one for one in top.manifests if one.media_type == CACHE_CONFIG), None)
-        if own is not None:
-            return _holding(CacheDocument.parse(content(own), source), top.manifests)
-        _refuse_foreign([entry.media_type for entry in top.manifests])
-        images = [one for one in top.manifests if one.media_type in MANIFESTS | INDEXES]
-        entry = top.select(platform) or (images[0] if len(images) == 1 else None)
-        if entry is None:
-            raise ValueError(f"it has no image for {platform}")
-        top = below(entry)
-        if isinstance(top, Index):
-            raise ValueError("it is an index of indexes")
+    if not isinstance(top, Index):
+        return _of_manifest(top, content, source)
+    own = next((one for one in top.manifests if one.media_type == CACHE_CONFIG), None)
+    if own is not None:
+        return _holding(CacheDocument.parse(content(own), source), top.manifests)
+    _refuse_foreign([entry.media_type for entry in top.manifests])
+    images = [one for one in top.manifests if one.media_type in MANIFESTS | INDEXES]
+    chosen = [entry for one in platforms if (entry := top.select(one)) is not None]
+    chosen = chosen or (images if len(images) == 1 else [])
+    if not chosen:
+        raise ValueError(f"it has no image for {' or '.join(map(str, platforms))}")
+    found: CacheDocument | None = None
+    failure: ValueError | None = None
+    for entry in {one.digest: one for one in chosen}.values():
+        image = below(entry)
+        try:
+            if isinstance(image, Index):
+                raise ValueError("it is an index of indexes")
+            document = _of_manifest(image, content, source)
+        except ValueError as error:  # the image for another platform may have one
+            failure = failure or error
+            continue
+        found = document if found is None else found.with_all_of(document)
+    if found is None:
+        assert failure is not None
+        raise failure
+    return found
+
+
+def _of_manifest(
+    top: Manifest, content: Callable[[Descriptor], bytes], source: str
+) -> CacheDocument:
+    """The cache that is an image manifest of its own, or is in an image."""
     kind = top.config.media_type
     if kind == CACHE_CONFIG:
         return _holding(CacheDocument.parse(content(top.config), source), top.layers)

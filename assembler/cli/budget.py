@@ -8,7 +8,7 @@ from assembler.errors import OverBudget, UsageError
 from assembler.values import value
 
 if TYPE_CHECKING:
-    from assembler.oci.image import Image
+    from assembler.oci.image import Image, Result
 
 _SHOWN = 5  # layers that are to blame
 _LONGEST = 100  # characters of an instruction
@@ -21,15 +21,25 @@ class Budget:
     size: int | None = None
     layers: int | None = None
 
-    def check(self, image: Image) -> None:
-        """Raises OverBudget, with the largest layers and what made them."""
+    def check(self, result: Result) -> None:
+        """Raises OverBudget, with the largest layers and what made them, for an image, or the first of
+        an index, that has more."""
+        from assembler.oci.image import Image
+
+        if isinstance(result, Image):
+            self._check(result, "the image")
+        else:
+            for image in result.images:
+                self._check(image, f"the image for {image.config.platform}")
+
+    def _check(self, image: Image, called: str) -> None:
         layers = image.manifest.layers
         size = sum(layer.size for layer in layers)
         if self.size is not None and size > self.size:
-            problem = f"the image has {size} bytes, and may have {self.size} (--max-size)"
+            problem = f"{called} has {size} bytes, and may have {self.size} (--max-size)"
         elif self.layers is not None and len(layers) > self.layers:
             problem = (
-                f"the image has {len(layers)} layers, and may have {self.layers} (--max-layers)"
+                f"{called} has {len(layers)} layers, and may have {self.layers} (--max-layers)"
             )
         else:
             return

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from assembler.cli.budget import Budget
     from assembler.cli.outputs import OutputRequest, Packaging
     from assembler.linux.outside import Outside
-    from assembler.oci.image import Annotations, Image
+    from assembler.oci.digest import Digest
+    from assembler.oci.image import Annotations, Result
     from assembler.oci.reference import Reference
     from assembler.plan.plan import Plan
     from assembler.request import BuildRequest
 
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 
 @click.command("build", click.Argument("context", "CONTEXT"))
@@ -170,7 +171,7 @@ def command(**options: Any) -> int | None:
 
 
 def _told(
-    names: tuple[Reference, ...], asked: tuple[OutputRequest, ...], image: Image | None
+    names: tuple[Reference, ...], asked: tuple[OutputRequest, ...], image: Result | None
 ) -> tuple[Reference, ...]:
     """What the results say that `image` is called; nothing where there is none."""
     if image is None:
@@ -209,11 +210,16 @@ def _build(
     budget: Budget,
     programs: Mapping[str, Outside],
     cancellation: Cancellation,
-) -> Image | None:
-    """The first image that is made; None where only files are written."""
+) -> Result | None:
+    """The first image or index that is made; None where only files are written."""
     from assembler.cli.image_attributes import kept_names
     from assembler.cli.outputs import Packaging, concrete, files_output, imaged
 
+    if request.indexed and any(one.type == "docker" for one in asked):
+        raise UsageError(
+            "docker exporter does not currently support exporting manifest lists",
+            hint="an archive of -o type=oci has room for the images of all platforms",
+        )
     request = replace(
         request,
         whole=not asked or any(one.whole for one in asked),
@@ -222,7 +228,7 @@ def _build(
     kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
     packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
     annotated = {one: _annotations(one, request) for one in packagings}
-    if any(annotated[one].manifest for one in packagings if one.docker):
+    if any(annotated[one].carried for one in packagings if one.docker):
         raise UsageError("annotations cannot be exported with oci-mediatypes=false")
     plan = builder.checked(builder.plan(request))
     if plan.epoch is not None and any(one.attributes.rewrite is False for one in asked):
@@ -231,10 +237,11 @@ def _build(
             hint="build without SOURCE_DATE_EPOCH for the times that files have",
         )
 
-    def build(packaging: Packaging, plan: Plan, first: bool) -> Image:
-        compression = packaging.checked()
+    def build(packaging: Packaging, plan: Plan, first: bool) -> Result:
+        compression, annotations = packaging.checked(), annotated[packaging]
+        of_top = annotations.index_descriptor if request.indexed else annotations.descriptor
         outputs = [
-            concrete(one, names, builder, annotated[packaging].descriptor, programs)
+            concrete(one, names, builder, of_top, programs)
             for one in asked
             if one.writes and not one.files and one.packaging == packaging
         ]
@@ -245,7 +252,7 @@ def _build(
                 compression=compression,
                 recompress=packaging.force,
                 docker_types=packaging.docker,
-                annotations=annotated[packaging],
+                annotations=annotations,
                 wanted=lambda layer: any(output.reads(layer) for output in outputs),
                 destination=delivery,
                 files_to=None if images else files_to,
@@ -256,8 +263,10 @@ def _build(
             builder.deliver(image, delivery)
         return image
 
-    images: list[Image] = []
-    files = builder.files_delivery([files_output(one, plan.epoch) for one in asked if one.files])
+    images: list[Result] = []
+    files = builder.files_delivery(
+        [files_output(one, plan.epoch, request.indexed) for one in asked if one.files]
+    )
     files_to = files.write if any(one.files for one in asked) else None
     if not imaged(asked):
         only = replace(request, files_to=files_to)
@@ -276,22 +285,20 @@ def _build(
 
 
 def _annotations(packaging: Packaging, request: BuildRequest) -> Annotations:
-    """Those of one output and those of all, which win, as under buildx."""
-    every = request.annotations
-    if not packaging.annotations:
-        return every
-    from assembler.cli.request import annotations_of
+    """Those of one output and those of all, which win, as under buildx; of one image what is for its
+    platform."""
     from assembler.images import host_platform
 
-    own = annotations_of(packaging.annotations, request.platform or host_platform(), "-o")
-    return replace(
-        own,
-        manifest={**own.manifest, **every.manifest},
-        descriptor={**own.descriptor, **every.descriptor},
-    )
+    found = request.annotations
+    if packaging.annotations:
+        from assembler.cli.annotations import annotations_of
+
+        own = annotations_of(packaging.annotations, indexed=request.indexed, option="-o")
+        found = own.under(found)
+    return found if request.indexed else found.of(request.platform or host_platform())
 
 
-def _repaired(build: Callable[[], Result], builder: Builder, cancellation: Cancellation) -> Result:
+def _repaired(build: Callable[[], Made], builder: Builder, cancellation: Cancellation) -> Made:
     """What `build` gives. A blob of the store that proves damaged is gone then: what was in it is
     fetched or made anew by building again, once for each blob."""
     while True:
@@ -320,7 +327,7 @@ def _names(tags: tuple[str, ...], asked: tuple[OutputRequest, ...]) -> tuple[Ref
 
 
 def _write_results(
-    image: Image | None,
+    image: Result | None,
     names: tuple[Reference, ...],
     build: str,
     options: Mapping[str, Any],
@@ -328,7 +335,7 @@ def _write_results(
     """What `--iidfile`, `--digest-file` and `--metadata-file` ask for. Where no image was made they
     say so: nothing that an earlier build left there is taken for this one's."""
     if options["iidfile"]:
-        _write(options["iidfile"], "" if image is None else str(image.manifest.config.digest))
+        _write(options["iidfile"], "" if image is None else str(_id(image)))
     if options["digest_file"]:
         _write(options["digest_file"], "" if image is None else str(image.digest))
     if options["metadata_file"]:
@@ -336,10 +343,17 @@ def _write_results(
         _write(options["metadata_file"], json.dumps(document, indent=2) + "\n")
 
 
-def _metadata(image: Image, names: tuple[Reference, ...]) -> dict[str, object]:
-    descriptor = image.manifest.descriptor
-    return {
-        "containerimage.config.digest": str(image.manifest.config.digest),
+def _id(image: Result) -> Digest:
+    """The digest of an image's configuration; an index has only its own."""
+    from assembler.oci.image import Image
+
+    return image.manifest.config.digest if isinstance(image, Image) else image.digest
+
+
+def _metadata(image: Result, names: tuple[Reference, ...]) -> dict[str, object]:
+    descriptor, id = image.document.descriptor, _id(image)
+    configured = {} if id == image.digest else {"containerimage.config.digest": str(id)}
+    return configured | {
         "containerimage.descriptor": descriptor.to_document(),
         "containerimage.digest": str(descriptor.digest),
         "image.name": ",".join(map(str, names)),

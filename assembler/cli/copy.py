@@ -13,7 +13,7 @@ from assembler.cli.options import (
     STORE,
     TIMEOUT,
     access_of,
-    platform_of,
+    platforms_of,
     sink_for,
 )
 from assembler.environment import Environment
@@ -49,8 +49,7 @@ def command(
 
     environment = Environment.read()
     access = access_of(network)
-    words = [word for text in platforms for word in text.split(",")]
-    wanted = [one for word in words if (one := platform_of(word, environment)) is not None]
+    wanted = platforms_of(platforms, environment) if platforms else ()
     with cancellable(timeout_of(timeout), "copy") as cancellation:
         from assembler.builder import Builder
         from assembler.cli.limits import archive_limits_of

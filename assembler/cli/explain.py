@@ -72,7 +72,7 @@ def command(build: str, wanted: str, against: str, as_json: bool, store: str) ->
 
 def _wanted(steps: Sequence[StepRecord], wanted: str) -> list[StepRecord]:
     """The steps of the stage `wanted`, else with that number, else with these words in their name."""
-    stage = [step for step in steps if wanted in ("", step.stage)]
+    stage = [step for step in steps if not wanted or _is_in(step, wanted)]
     numbered = [step for step in steps if _is_at(step, wanted)]
     words = wanted.lower()
     return stage or numbered or [step for step in steps if words in step.name.lower()]
@@ -83,7 +83,12 @@ def _is_at(step: StepRecord, wanted: str) -> bool:
     shown = _NUMBER.match(step.name)
     if match is None or shown is None or match[2] != shown[1]:
         return False
-    return match[1] in (None, step.stage)
+    return match[1] is None or _is_in(step, match[1])
+
+
+def _is_in(step: StepRecord, stage: str) -> bool:
+    """Whether the step is of this stage, for whatever platform where there were several."""
+    return stage in (step.stage, step.stage.rpartition(" ")[2])
 
 
 def _compared(builder: Builder, build: BuildRecord, other: BuildRecord) -> BuildRecord:

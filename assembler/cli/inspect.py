@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from assembler.cli.main import cancellable
-from assembler.cli.options import store_option
+from assembler.cli.options import platforms_of, store_option
 from assembler.environment import Environment
+from assembler.errors import UsageError
 
 if TYPE_CHECKING:
     from assembler.oci.image import Image
+    from assembler.oci.manifest import Index
 
 
 @click.command("inspect")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text")
+@click.option("--platform", metavar="OS/ARCH", default="", help="Of an index, the image for this.")
 @store_option
 @click.argument("image", metavar="IMAGE|LAYOUT|ARCHIVE")
-def command(image: str, style: str, store: str) -> None:
-    """Show digest, platform, configuration, layers and history of IMAGE."""
+def command(image: str, style: str, platform: str, store: str) -> None:
+    """Show digest, platform, configuration, layers and history of IMAGE; of an index those of the
+    image for this host, and what platforms there are."""
+    environment = Environment.read()
+    wanted = platforms_of((platform,), environment) if platform else ()
+    if len(wanted) > 1:
+        raise UsageError(f"--platform {platform}: one image is shown")
     with cancellable() as cancellation:
         from assembler.builder import Builder
-        from assembler.cli.subjects import find
+        from assembler.cli.subjects import find, index_of
 
-        with Builder(Environment.read(), store=store, cancellation=cancellation) as builder:
-            found = find(builder, image)
-    click.echo(_json(found) if style == "json" else text(found))
+        with Builder(environment, store=store, cancellation=cancellation) as builder:
+            found = find(builder, image, *wanted)
+            entry = index_of(builder, image)
+            index = None if entry is None else builder.store.index(entry)
+    click.echo(_json(found, index) if style == "json" else text(found, index))
 
 
-def _json(image: Image) -> str:
-    document = {
+def _json(image: Image, index: Index | None) -> str:
+    document: dict[str, Any] = {}
+    if index is not None:
+        digest = str(index.descriptor.digest)
+        document["index"] = {"digest": digest, "manifest": json.loads(index.content)}
+    document |= {
         "digest": str(image.digest),
         "manifest": json.loads(image.manifest.content),
         "config": json.loads(image.config_content),
@@ -40,12 +54,16 @@ def _json(image: Image) -> str:
     return json.dumps(document, indent=2)
 
 
-def text(image: Image) -> str:
-    """`image` for people."""
+def text(image: Image, index: Index | None = None) -> str:
+    """`image`, which is of `index` if of any, for people."""
     from assembler.source import printable
 
     execution = image.config.execution
-    lines = [
+    lines = []
+    if index is not None:
+        lines.append(f"Index:       {index.descriptor.digest}")
+        lines.append(f"Platforms:   {printable(', '.join(map(str, index.platforms)))}")
+    lines += [
         f"Digest:      {image.digest}",
         f"Config:      {image.manifest.config.digest}",
         f"Platform:    {image.config.platform}",

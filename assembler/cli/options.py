@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from assembler.access import Access
@@ -219,7 +219,7 @@ def _shown_by(progress: str, environment: Environment) -> str:
 
 def _live(environment: Environment, title: str, cancellation: Cancellation | None) -> Live:
     from assembler.cli.display.colors import colors
-    from assembler.cli.display.layout import LINES
+    from assembler.cli.display.lines import LINES
     from assembler.cli.display.live import Live
     from assembler.cli.display.tty import Tty
 
@@ -302,16 +302,25 @@ def pairs(
     return found
 
 
-def platform_of(text: str, environment: Environment) -> Platform | None:
-    """The platform asked for by flag or DOCKER_DEFAULT_PLATFORM, None when neither was given."""
-    text = text or environment.get("DOCKER_DEFAULT_PLATFORM")
-    if "," in text:
+def platforms_of(words: Sequence[str], environment: Environment) -> tuple[Platform, ...]:
+    """The platforms asked for by flags or DOCKER_DEFAULT_PLATFORM, each once and always in the same
+    order; none when neither was given. Raises UsageError."""
+    asked = ",".join(filter(None, words)) or environment.get("DOCKER_DEFAULT_PLATFORM")
+    parts = [part.strip() for part in asked.split(",")] if asked else []
+    if parts and not all(parts):
         raise UsageError(
-            f"--platform {text}: several platforms in one build are not supported yet",
-            hint="build one platform at a time",
+            f"--platform {asked}: a platform is empty", hint="say linux/amd64,linux/arm64"
         )
+    return tuple(sorted({_platform(part) for part in parts}))
+
+
+def _platform(text: str) -> Platform:
+    if text.lower() == "local":
+        from assembler.images import host_platform
+
+        return host_platform()
     try:
-        return Platform.parse(text) if text else None
+        return Platform.parse(text)
     except ValueError as error:
         raise UsageError(
             f"--platform {text}: {error}", hint="say linux/amd64, linux/arm64 or linux/arm/v7"

@@ -66,7 +66,8 @@ class Packaging:
 class OutputRequest:
     """One `-o`, read and checked. `destination` is a path or `-`, empty for what `docker` or podman
     load; `context` is the one of docker's. Files get the time `epoch`, in seconds, if it is given;
-    with `only`, what else is in their directory is removed."""
+    with `only`, what else is in their directory is removed; with `split` they are in a directory for
+    each platform, where it is None only if there are several."""
 
     type: str
     destination: str = ""
@@ -77,6 +78,7 @@ class OutputRequest:
     context: str = ""
     epoch: int | None = None
     only: bool = False
+    split: bool | None = None
 
     @property
     def files(self) -> bool:
@@ -171,17 +173,19 @@ def concrete(
     )
 
 
-def files_output(request: OutputRequest, epoch: int | None) -> FilesOutput:
-    """The output of files that `request` means, in a build of the time `epoch`."""
+def files_output(request: OutputRequest, epoch: int | None, several: bool) -> FilesOutput:
+    """The output of files that `request` means, in a build of the time `epoch`, which may be for
+    `several` platforms."""
+    split = several if request.split is None else request.split
     if request.epoch is not None:
         epoch = request.epoch
     if request.type == "tar":
         from assembler.output.tarball import Tarball
 
-        return Tarball(request.destination, epoch)
+        return Tarball(request.destination, epoch, split=split)
     from assembler.output.directory import Directory
 
-    return Directory(request.destination, epoch, only=request.only)
+    return Directory(request.destination, epoch, only=request.only, split=split)
 
 
 def _read(word: str) -> OutputRequest:
@@ -246,8 +250,9 @@ def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputReques
         raise UsageError(f"{option}: dest cannot be stdout", hint="-o - is a tar on stdout")
     elif os.path.exists(destination) and not os.path.isdir(destination):
         raise UsageError(f"{option}: {destination} is no directory")
-    if parse_truth(option, fields, "platform-split", False):
-        raise UsageError(f"{option}: platform-split is for several platforms, and one is built")
+    split = None
+    if "platform-split" in fields:
+        split = parse_truth(option, fields, "platform-split", True)
     if fields.get("attestation-prefix"):
         raise UsageError(f"{option}: attestation-prefix has no meaning: no attestation is written")
     mode = fields.get("mode") or "copy"
@@ -257,7 +262,8 @@ def _read_files(word: str, kind: str, fields: Mapping[str, str]) -> OutputReques
     if time and not (time.isdecimal() and time.isascii() and len(time) <= 11):
         raise UsageError(f"{option}: source-date-epoch is not a number of seconds since 1970")
     path = destination if destination == "-" else os.path.abspath(destination)
-    return OutputRequest(kind, path, epoch=int(time) if time else None, only=mode == "delete")
+    when = int(time) if time else None
+    return OutputRequest(kind, path, epoch=when, only=mode == "delete", split=split)
 
 
 def _is_below_here(path: str) -> bool:

@@ -13,7 +13,7 @@ from assembler.cli.options import (
     STORE,
     TIMEOUT,
     access_of,
-    platform_of,
+    platforms_of,
     sink_for,
 )
 from assembler.environment import Environment
@@ -44,8 +44,7 @@ def command(
 
     environment = Environment.read()
     access = access_of(network)
-    words = [word for text in platforms for word in text.split(",")]
-    if words and all_platforms:
+    if platforms and all_platforms:
         raise UsageError("--all-platforms with --platform: say which")
     with cancellable(timeout_of(timeout), "pull") as cancellation:
         from assembler.image_names import parse_reference
@@ -53,7 +52,7 @@ def command(
         from assembler.pulling import pulling
 
         references = list(map(parse_reference, names))
-        wanted = [platform_of(word, environment) or host_platform() for word in words or [""]]
+        wanted = platforms_of(platforms, environment) or (host_platform(),)
         digests = []
         try:
             with pulling(
@@ -65,10 +64,10 @@ def command(
             ) as (_, images):
                 for reference in references:
                     if all_platforms or len(wanted) > 1:
-                        chosen = [] if all_platforms else wanted
+                        chosen = () if all_platforms else wanted
                         digest = images.pull_index(reference, chosen).descriptor.digest
                     else:
-                        image = images.pull_manifest(reference, wanted[0])
+                        image = images.pull_manifest(reference, wanted[0], alone=True)
                         images.complete(image)
                         digest = image.digest
                     digests.append(str(digest))

@@ -4,13 +4,13 @@ they amount to."""
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assembler.cli import declared as click
-from assembler.cli.options import RESOURCES, pairs, platform_of
+from assembler.cli.annotations import annotations_of
+from assembler.cli.options import RESOURCES, pairs, platforms_of
 from assembler.environment import PROXY_NAMES, Environment
 from assembler.errors import UsageError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from assembler.dockerfile.instructions import Dockerfile
     from assembler.events import Sink
     from assembler.images import Pull
-    from assembler.oci.image import Annotations
     from assembler.oci.platform import Platform
     from assembler.plan.unset import Unset
     from assembler.request import BuildRequest
@@ -53,7 +52,13 @@ OPTIONS = (
         multiple=True,
         help="What stands in for a stage or image: a directory, URL or docker-image://.",
     ),
-    click.option("--platform", metavar="OS/ARCH", default="", help="The platform of the image."),
+    click.option(
+        "--platform",
+        "platforms",
+        metavar="OS/ARCH[,…]",
+        multiple=True,
+        help="The platform of the image; of several, an index of images is made.",
+    ),
     click.option("--label", "labels", metavar="K=V", multiple=True, help="Label of the image."),
     click.option(
         "--unset",
@@ -207,12 +212,13 @@ def request_for(
     """The request that the options amount to, for a Dockerfile that is parsed."""
     from assembler.cli.durations import ttl_of
     from assembler.cli.limits import cgroup_parent_of, limits_of, resources_of, shared_memory_of
-    from assembler.images import host_platform
     from assembler.plan.contexts import Contexts
     from assembler.request import BuildRequest
 
     ttl = ttl_of(options["cache_ttl"])
-    platform = platform_of(options["platform"], environment)
+    platforms = platforms_of(options["platforms"], environment)
+    arguments = build_args_of(options["build_args"], environment)
+    indexed = is_indexed(platforms, arguments)
     return BuildRequest(
         dockerfile=dockerfile,
         context=inputs.context,
@@ -220,11 +226,13 @@ def request_for(
         contexts=Contexts(inputs.named),
         target=options["target"],
         require=tuple(filter(None, ",".join(options["require"]).split(","))),
-        build_args=build_args_of(options["build_args"], environment),
-        platform=platform,
+        build_args=arguments,
+        platform=platforms[0] if platforms else None,
+        others=platforms[1:],
+        indexed=indexed,
         labels=pairs(options["labels"], "--label"),
         unset=unset_of(options["unset"]),
-        annotations=annotations_of(options["annotations"], platform or host_platform()),
+        annotations=annotations_of(options["annotations"], indexed=indexed),
         network=options["network"],
         allow=allowed(options["allow"], options["network"]),
         pull=pull_of(options["pull"]),
@@ -284,6 +292,23 @@ def build_args_of(words: tuple[str, ...], environment: Environment) -> dict[str,
     return {name: environment.get(name) for name in own if environment.get(name)} | given
 
 
+def is_indexed(platforms: Sequence[Platform], arguments: Mapping[str, str]) -> bool:
+    """Whether an index is made: for several platforms, or where BUILDKIT_MULTI_PLATFORM asks for one
+    (rule A12). Raises UsageError."""
+    several, name = len(platforms) > 1, "BUILDKIT_MULTI_PLATFORM"
+    if not arguments.get(name):
+        return several
+    from assembler.cli.truths import parse_truth
+
+    wanted = parse_truth("--build-arg", arguments, name, several)
+    if several and not wanted:
+        raise UsageError(
+            f"--build-arg {name}={arguments[name]}: several platforms make an index",
+            hint="leave it out, or build for one --platform",
+        )
+    return wanted
+
+
 def caches_of(options: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
     """What `--cache-from` and `--cache-to` amount to. Raises UsageError."""
     arguments = build_args_of(options["build_args"], environment)
@@ -325,61 +350,6 @@ def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
         found.add(f"{name}={rest}" if rest else name)
     device_allowance(found)
     return frozenset(found)
-
-
-def annotations_of(
-    words: tuple[str, ...], platform: Platform, option: str = "--annotation"
-) -> Annotations:
-    """`[TYPE[[PLATFORM]],…:]KEY=VALUE` (rule Y8) of `option`; what is for another platform is left
-    out.
-
-    Raises UsageError for another form, and for a type that nothing here carries.
-    """
-    from assembler.oci.image import Annotations
-
-    found: dict[str, dict[str, str]] = {"manifest": {}, "manifest-descriptor": {}}
-    for word in words:
-        head, equals, value = word.partition("=")
-        kinds, colon, key = head.partition(":")
-        kinds, key = (kinds, key) if colon else ("manifest", head)
-        if not equals or not key:
-            raise UsageError(
-                f"invalid {option} {word!r}, expected key=value", hint="--annotation KEY=VALUE"
-            )
-        if word != word.encode("utf-8", "replace").decode():
-            raise UsageError(f"{option} {word!r}: it is no UTF-8, which a manifest has to be")
-        for kind in kinds.split(","):
-            name, wanted = _annotated(f"{option} {word}", kind)
-            if wanted is None or wanted == platform:
-                found[name][key] = value
-    return Annotations(found["manifest"], found["manifest-descriptor"])
-
-
-def _annotated(word: str, kind: str) -> tuple[str, Platform | None]:
-    """What an annotation is put on, and for which platform only."""
-    from assembler.oci.platform import Platform
-
-    match = re.fullmatch(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?", kind)
-    if match is None:
-        raise UsageError(
-            f"{word}: invalid annotation type {kind!r}",
-            hint="--annotation manifest[linux/amd64]:KEY=VALUE",
-        )
-    name, platform = match[1], match[2]
-    if name in ("index", "index-descriptor"):
-        raise UsageError(
-            f"{word}: {name} annotations not supported for single platform export",
-            hint="manifest:KEY=VALUE is of the image, manifest-descriptor: of what names it",
-        )
-    if name not in ("manifest", "manifest-descriptor"):
-        raise UsageError(
-            f"{word}: unknown annotation type {name!r}",
-            hint="manifest or manifest-descriptor",
-        )
-    try:
-        return name, None if platform is None else Platform.parse(platform)
-    except ValueError as error:
-        raise UsageError(f"{word}: {error}") from error
 
 
 def hosts_of(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

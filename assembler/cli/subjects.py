@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from assembler.image_names import LayoutName
     from assembler.oci.descriptor import Descriptor
     from assembler.oci.image import Image
+    from assembler.oci.platform import Platform
 
 
 def is_path(subject: str) -> bool:
@@ -56,17 +57,26 @@ def whole(builder: Builder, subject: str) -> Image | Descriptor | str:
     return image_of(builder.store, place.path, entry, host_platform())
 
 
+def index_of(builder: Builder, subject: str) -> Descriptor | None:
+    """The index that is in the store by the name `subject`, None where that means no index there."""
+    from assembler.image_names import parse_reference
+    from assembler.oci.descriptor import INDEXES
+
+    if is_path(_written(subject)):
+        return None
+    found = builder.store.refs.get(str(parse_reference(subject)))
+    return found if found is not None and found.media_type in INDEXES else None
+
+
 def _index_of(builder: Builder, subject: str) -> str:
     """What `assemble copy` calls the index that `subject` means, in the store or a layout directory;
     empty when it means no index there."""
-    from assembler.image_names import parse_reference
     from assembler.oci.descriptor import INDEXES
     from assembler.oci.reference import LAYOUT
     from assembler.store.importing import LayoutFiles
 
     if not is_path(subject):
-        found = builder.store.refs.get(str(parse_reference(subject)))
-        return f"store:{subject}" if found and found.media_type in INDEXES else ""
+        return f"store:{subject}" if index_of(builder, subject) else ""
     place = _place(subject)
     if not os.path.isdir(place.path):
         return ""
@@ -77,8 +87,9 @@ def _index_of(builder: Builder, subject: str) -> str:
     return f"{LAYOUT}{subject}" if entry.media_type in INDEXES else ""
 
 
-def find(builder: Builder, subject: str) -> Image:
-    """The image `subject` means, in the store (a layout or archive is read into it).
+def find(builder: Builder, subject: str, platform: Platform | None = None) -> Image:
+    """The image `subject` means, in the store (a layout or archive is read into it); of an index that
+    for `platform`, without one that for this host if it has one.
 
     Raises NotFound, UsageError.
     """
@@ -93,12 +104,15 @@ def find(builder: Builder, subject: str) -> Image:
         if not os.path.exists(place.path):
             raise NotFound(f"{subject}: no such file or directory")
         choice = place.digest or place.tag
-        return import_image(builder.store, place.path, choice, host_platform(), limits)
-    reference = parse_reference(subject)
-    image = builder.images.stored(reference, None)
+        return import_image(builder.store, place.path, choice, platform or host_platform(), limits)
+    reference, images = parse_reference(subject), builder.images
+    image = images.stored(reference, platform or host_platform())
+    if image is None and platform is None:
+        image = images.stored(reference, None)
     if image is None:
+        of = f" for {platform}" if platform else ""
         raise NotFound(
-            f"the store holds no image named {reference.familiar}",
+            f"the store holds no image named {reference.familiar}{of}",
             hint="`assemble images` lists what it holds",
         )
     return image

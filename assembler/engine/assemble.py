@@ -14,7 +14,7 @@ from assembler.oci.config import CACHE_FIELDS, History, ImageConfig
 from assembler.oci.descriptor import Descriptor, toc_annotations
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
-from assembler.plan.plan import Plan, PlannedStage
+from assembler.plan.plan import Plan
 from assembler.values import replace
 
 COMMENT = "buildkit.dockerfile.v0"  # rule Y5: what tools that read histories look for
@@ -27,7 +27,7 @@ def assemble(
     services: Services,
     described: Mapping[str, Any],
 ) -> Image:
-    """The image of the plan's target, its manifest and configuration in the store.
+    """The image of the plan's one target, its manifest and configuration in the store.
 
     `changes` are the step results of the target and of the stages it is built from; `layers` are
     the packed layers of the whole stack. The configuration has the fields `described`. An image
@@ -35,7 +35,7 @@ def assemble(
     """
     config = configuration(plan, changes, layers)
     config = replace(config, unknown={**_own(config.unknown), **described})
-    annotations = services.annotations.manifest
+    annotations = services.annotations.of(plan.platform).manifest
     key = _key(config, layers, annotations, services.docker_types)
     found = services.packed.recall(key)
     if found is not None and services.store.blobs.has(found.digest):
@@ -51,7 +51,7 @@ def configuration(
     plan: Plan, changes: Mapping[int, tuple[StepChange, ...]], layers: tuple[Layer, ...]
 ) -> ImageConfig:
     """The target's configuration with its history and diff_ids (rules Y2-Y5, T2)."""
-    stages = _chain(plan)
+    stages = list(plan.lineage(plan.target))[::-1]
     config = stages[-1].config
     history = list(config.history)
     created = _latest(config)
@@ -82,10 +82,6 @@ def _latest(config: ImageConfig) -> str:
     return max((entry.created for entry in config.history if entry.created), default="")
 
 
-def _chain(plan: Plan) -> list[PlannedStage]:
-    return list(plan.lineage(plan.target))[::-1]
-
-
 def _key(
     config: ImageConfig, layers: tuple[Layer, ...], annotations: Mapping[str, str], docker: bool
 ) -> Digest:
@@ -105,5 +101,6 @@ def descriptor_text(descriptor: Descriptor) -> bytes:
 
 
 def chain_indexes(plan: Plan) -> tuple[int, ...]:
-    """The stages whose layers the target's image has, lowest first."""
-    return tuple(stage.index for stage in _chain(plan))
+    """The stages whose layers the images of the targets have, each after what it is built from."""
+    chains = (list(plan.lineage(target.index))[::-1] for target in plan.targets)
+    return tuple(dict.fromkeys(stage.index for chain in chains for stage in chain))

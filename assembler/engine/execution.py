@@ -19,7 +19,7 @@ from assembler.events import Planned, VertexDone, VertexStarted
 from assembler.oci.digest import Digest
 from assembler.oci.image import Image, Layer
 from assembler.plan.make import base_name
-from assembler.plan.plan import ImageBase, Plan
+from assembler.plan.plan import ImageBase, Plan, Target
 from assembler.plan.steps import Run
 from assembler.values import replace, value
 
@@ -27,37 +27,38 @@ if TYPE_CHECKING:
     from assembler.engine.realisation import Realisation
     from assembler.engine.stage import BuiltStage
     from assembler.layer.changeset import Entry
+    from assembler.layer.tree import Tree
+    from assembler.oci.platform import Platform
 
 
-def execute(plan: Plan, services: Services) -> Image:
-    """The image of the plan's target, in the store: complete, but where `services.whole` says
-    otherwise for base layers that nothing needed. `services.files_to` is handed its files too.
+def execute(plan: Plan, services: Services) -> tuple[Image, ...]:
+    """The images of the plan's targets, in the store: complete, but where `services.whole` says
+    otherwise for base layers that nothing needed. `services.files_to` is handed their files too.
 
     When the cache knows every layer, nothing is run and no namespace is entered. Raises
     DockerfileError for devices that are not allowed, and what steps and `files_to` raise.
     """
     with _executed(plan, services) as done:
-        layers = _layers(done.snapshot, done.blobs, done.packed, done.pack)
-        image = _finish(plan, services, done, layers)
-        _hand_over(services, done)
-        return image
+        images = _finish(plan, services, done)
+        _hand_over(plan, services, done)
+        return images
 
 
 def export(plan: Plan, services: Services) -> None:
-    """Hand the files of the plan's target to `services.files_to`. Nothing is packed, and where all of
+    """Hand the files of the plan's targets to `services.files_to`. Nothing is packed, and where all of
     them are in blobs no namespace is entered. Raises what `execute` raises."""
     services = replace(services, image=False)
     with _executed(plan, services) as done:
-        _hand_over(services, done)
+        _hand_over(plan, services, done)
 
 
 @value
 class _Executed:
-    """A plan that was executed: what its target is made of, and the changes of the stages that it is
-    built from. Some steps are `packed`; `pack` packs others. `realisation` is there where there are
-    files to hand over."""
+    """A plan that was executed: what its targets are made of, and the changes of the stages that they
+    are built from, by stage index. Some steps are `packed`; `pack` packs others. `realisation` is there
+    where there are files to hand over."""
 
-    snapshot: Snapshot
+    stacks: Mapping[int, Snapshot]
     changes: Mapping[int, tuple[StepChange, ...]]
     blobs: ChangeBlobs
     packed: Mapping[Digest, Layer]
@@ -68,7 +69,7 @@ class _Executed:
 
 @contextmanager
 def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
-    """`plan`, executed; its target can be packed and read within the block."""
+    """`plan`, executed; its targets can be packed and read within the block."""
     if any(isinstance(step, Run) and step.devices for stage in plan.stages for step in stage.steps):
         from assembler.engine.devices import check
 
@@ -78,8 +79,10 @@ def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
     services.ledger.begin(plan)
     known = look_up(plan, services, sources)
     _note_known(plan, services, known)
-    target = known[plan.target]
-    packed = _all_packed(target, blobs)
+    packed: dict[Digest, Layer] | None = {}
+    for target in plan.targets:
+        found = _all_packed(known[target.index], blobs)
+        packed = None if packed is None or found is None else packed | found
     with ExitStack() as stack:
         if packed is not None and not untried(plan, known):
             _report_cached(plan, services, known)
@@ -96,7 +99,8 @@ def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
 
                 spool = stack.enter_context(services.store.scratch())
                 files = Realisation(services, None, plan.epoch, spool)
-            yield _Executed(target.snapshot, changes, blobs, packed, pack, files, cached=True)
+            stacks = {target.index: known[target.index].snapshot for target in plan.targets}
+            yield _Executed(stacks, changes, blobs, packed, pack, files, cached=True)
             return
         from assembler.engine.realisation import Realisation
 
@@ -112,26 +116,39 @@ def _executed(plan: Plan, services: Services) -> Iterator[_Executed]:
         realisation = Realisation(services, snapshotter, plan.epoch, spool, apart)
         built = _run(plan, services, sources, realisation, known, sandbox)
         changes = {index: built[index].changes for index in chain_indexes(plan)}
-        snapshot = built[plan.target].snapshot
-        yield _Executed(snapshot, changes, realisation.blobs, {}, realisation.pack, realisation)
+        stacks = {target.index: built[target.index].snapshot for target in plan.targets}
+        yield _Executed(stacks, changes, realisation.blobs, {}, realisation.pack, realisation)
 
 
-def _hand_over(services: Services, done: _Executed) -> None:
-    """Give the target's files to who is to have them, their bytes at hand."""
+def _hand_over(plan: Plan, services: Services, done: _Executed) -> None:
+    """Give the targets' files to who is to have them, their bytes at hand."""
     if services.files_to is None or done.realisation is None:
         return
     from assembler.layer.members import gather
     from assembler.layer.tree import MergedTree, everything
 
-    tree, check = done.realisation.tree(done.snapshot, keep=True), services.cancellation.check
-    if isinstance(tree, MergedTree) and tree.packed:
-        with vertex("files", "taking files out of layers", services.sink, services.clock):
-            gather(_checked(everything(tree), check))
-    if services.files_into:
-        from assembler.engine.held import held
+    trees: dict[Platform, Tree] = {}
+    check, into = services.cancellation.check, services.files_into
+    for target in plan.targets:
+        stack = done.stacks[target.index]
+        tree = done.realisation.tree(stack, keep=True)
+        if isinstance(tree, MergedTree) and tree.packed:
+            id, title = _called(plan, target, "files", "taking files out of layers")
+            with vertex(id, title, services.sink, services.clock):
+                gather(_checked(everything(tree), check))
+        if into:
+            from assembler.engine.held import held
 
-        tree = held(tree, done.snapshot, services.files_into, done.realisation.spool, check)
-    services.files_to(tree)
+            tree = held(tree, stack, into, done.realisation.spool, check)
+        trees[target.platform] = tree
+    services.files_to(trees)
+
+
+def _called(plan: Plan, target: Target, id: str, title: str) -> tuple[str, str]:
+    """What progress calls some work on a target: with the platform where there may be several."""
+    if not plan.stage(target.index).label:
+        return id, title
+    return f"{id} {target.platform}", f"{title} for {target.platform}"
 
 
 def _checked(entries: Iterable[Entry], check: Callable[[], None]) -> Iterator[Entry]:
@@ -243,9 +260,26 @@ def _finish(
     plan: Plan,
     services: Services,
     done: _Executed,
+) -> tuple[Image, ...]:
+    """The images of the targets."""
+    images = []
+    for target in plan.targets:
+        stack = done.stacks[target.index]
+        layers = _layers(stack, done.blobs, done.packed, done.pack)
+        images.append(_image(plan.part(target), services, done, stack, layers))
+    return tuple(images)
+
+
+def _image(
+    plan: Plan,
+    services: Services,
+    done: _Executed,
+    snapshot: Snapshot,
     layers: Iterator[Layer],
 ) -> Image:
-    with vertex("export", "exporting layers", services.sink, services.clock) as work:
+    (target,) = plan.targets
+    id, title = _called(plan, target, "export", "exporting layers")
+    with vertex(id, title, services.sink, services.clock) as work:
         found: list[Layer] = []
         services.cancellation.check()
         for layer in layers:
@@ -254,7 +288,7 @@ def _finish(
             services.cancellation.check()
         results = {
             change.identity: layer
-            for change, layer in zip(done.snapshot, found, strict=True)
+            for change, layer in zip(snapshot, found, strict=True)
             if isinstance(change, StepChange)
         }
         if services.whole:

@@ -32,8 +32,13 @@ class Exports:
         layer = self.realisation.exact(change)
         if layer is not None:
             self.services.destination.layer(layer.descriptor)
-        elif task.stage.index != self.plan.target or task.number + 1 < len(task.stage.steps):
+        elif not self._is_last(task):
             scheduler.beside(lambda: self.pack(task, change))
+
+    def _is_last(self, task: Task) -> bool:
+        """Whether everything is done with this step: no time is left to pack anything beside it."""
+        last = task.stage.index == self.plan.target and task.number + 1 == len(task.stage.steps)
+        return last and not self.plan.also
 
     def base(self, stage: PlannedStage, snapshot: Snapshot) -> None:
         """The same for those of a base whose blobs are here; others need not come before the end."""

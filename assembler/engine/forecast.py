@@ -236,9 +236,9 @@ def _pulls(
                 blobs.add(digest)
                 pulls.setdefault(image, []).append(change.descriptor)
 
-    target = _root(plan, plan.target)
-    if isinstance(target.base, ImageBase) and services.whole:
-        want(target.base.image, unpacked=False)
+    for root in (_root(plan, target.index) for target in plan.targets):
+        if isinstance(root.base, ImageBase) and services.whole:
+            want(root.base.image, unpacked=False)
     for stage in plan.stages:
         for number, step in enumerate(stage.steps):
             if fates[stage.index, number] in (Fate.CACHED, Fate.UNNEEDED):

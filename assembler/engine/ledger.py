@@ -210,7 +210,8 @@ class Ledger:
     @property
     def platform(self) -> str:
         """What is built for, empty while that is not settled."""
-        return "" if self._plan is None else str(self._plan.platform)
+        targets = () if self._plan is None else self._plan.targets
+        return ",".join(str(target.platform) for target in targets)
 
     def inputs(self) -> dict[str, str]:
         """The inputs of steps that were executed, by their keys."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from assembler.cache.base import Record
-from assembler.engine.assemble import chain_indexes
 from assembler.engine.change import Snapshot, StepChange, base_snapshot
 from assembler.engine.selection import Selection
 from assembler.engine.services import Services
@@ -66,9 +65,9 @@ def look_up(plan: Plan, services: Services, sources: Sources) -> dict[int, Known
 
 
 def recorded(services: Services, stage: PlannedStage, key: Digest) -> Record | None:
-    """The cache's record for `key`, unless the build was told not to use it for this stage, or not
-    to use what ran so long ago."""
-    record = None if stage.fresh else services.cache.lookup(key)
+    """The cache's record for `key`, unless the build was told not to use it for this stage, and has
+    not just made it, or not to use what ran so long ago."""
+    record = services.cache.lookup(key) if not stage.fresh or key in services.made else None
     return None if record is None or expired(services, record) else record
 
 
@@ -119,17 +118,20 @@ def read_once(
 
 
 def ends_in_image(plan: Plan, stage: PlannedStage, number: int, services: Services) -> bool:
-    """Whether the image, if one is made, has the layer of step `number` of `stage`, and no RUN is
-    above it."""
-    if not services.image:
-        return False
-    above: list[Step] = []
-    for index in reversed(chain_indexes(plan)):
-        if index == stage.index:
-            above += stage.steps[number + 1 :]
-            return not any(isinstance(step, Run) for step in above)
-        above += plan.stage(index).steps
-    return False
+    """Whether an image, if any is made, has the layer of step `number` of `stage`, and in none a RUN
+    is above it."""
+    ends = False
+    for target in plan.targets if services.image else ():
+        above: list[Step] = []
+        for one in plan.lineage(target.index):
+            if one.index == stage.index:
+                above += stage.steps[number + 1 :]
+                if any(isinstance(step, Run) for step in above):
+                    return False
+                ends = True
+                break
+            above += one.steps
+    return ends
 
 
 def _look_up_stage(
@@ -174,17 +176,20 @@ def _base(plan: Plan, stage: PlannedStage, known: dict[int, KnownStage]) -> Snap
 def demanded(
     plan: Plan, known: Mapping[int, KnownStage], realisation: Realisation
 ) -> frozenset[int]:
-    """The stages whose content is needed to write the target, and those that are required; none when
-    all of the target is packed, and all that is required known to have succeeded.
+    """The stages whose content is needed to write the targets, and those that are required; none when
+    all of the targets is packed, and all that is required known to have succeeded.
 
     A stage is needed when something above it must execute, when files are taken out of it, or
     when one of its own layers is in no packed form yet.
     """
-    target = known[plan.target]
+    targets = [target.index for target in plan.targets]
     needed: set[int] = set()
-    pending = list(untried(plan, known))
-    if not target.complete or not all(realisation.packed(change) for change in target.snapshot):
-        pending.append(plan.target)
+    pending = untried(plan, known)
+    if not all(
+        known[index].complete and all(map(realisation.packed, known[index].snapshot))
+        for index in targets
+    ):
+        pending += targets
     while pending:
         index = pending.pop()
         if index in needed:

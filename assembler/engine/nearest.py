@@ -164,7 +164,7 @@ class _Alignment:
         now = list(map(title, place.names))
         same: dict[str, int] = {}
         called, best = place.stage in stages, place.stage
-        if not called or best.startswith("stage-"):
+        if not called or best.rpartition(" ")[2].startswith("stage-"):
             same = {name: _common(steps, now) for name, steps in stages.items()}
             best = max(same, key=lambda name: (same[name], name == place.stage), default="")
         steps = stages[best] if called or same.get(best) else []

@@ -21,7 +21,7 @@ from assembler.plan.differences import Listing
 from assembler.plan.inputs import inputs
 from assembler.plan.keys import Read
 from assembler.plan.plan import Plan
-from assembler.plan.steps import Copy
+from assembler.plan.steps import Copy, Run
 
 
 class Given:
@@ -88,6 +88,8 @@ class Records:
         record = Record(change.identity, change.created, given.text, change.ran, change.source)
         self.services.cache.record(key, record)
         step, also = given.task.step, {content, change.identity}
+        if isinstance(step, Run):
+            self.services.made.add(key, *also)
         if isinstance(step, Copy):
             also.add(keys.mark_key(given.task.parent, step))
         for one in also - {key}:

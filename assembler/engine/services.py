@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from assembler.engine.concealed import Concealed
 from assembler.engine.ledger import Ledger
-from assembler.engine.sharing import unclaimed
+from assembler.engine.sharing import Made, unclaimed
 from assembler.engine.take import Take as Take
 from assembler.errors import BlobMissing, LayerError
 from assembler.layer.limits import DEFAULT_LIMITS, Limits
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from assembler.layer.tree import Tree
     from assembler.linux.cgroups import Groups
     from assembler.linux.emulators import Host
+    from assembler.oci.platform import Platform
     from assembler.runtime.base import Runtime
     from assembler.snapshot.base import Snapshotter
     from assembler.store.growing import Growing
@@ -230,17 +231,17 @@ class Services:
     after the build. `claims` gives a turn at work that other builds on the store may be at.
     `described` gives what the image's configuration says besides. `destination` is told of the
     image's layers when they are there, and while they are packed.
-    Where no `image` is made, nothing is packed. `files_to` is handed the target's files, while they can
-    be read, and may write to the directories `files_into`.
+    Where no `image` is made, nothing is packed. `files_to` is handed the files of each target, while they
+    can be read, and may write to the directories `files_into`.
     `ledger` notes what becomes of steps, and tells why. Results of steps that ran before `since`, in
     seconds since the epoch, are not used.
     `secrets` maps an id to its value, `concealed` hides those that were read; `agents` gives the
     socket of an ssh agent, None for an id it does not know. `devices` reads the host's CDI
     specifications, of which steps may have what `devices_allowed` says. `archive_limits` is what
     layers and archives may hold. `carried` gives cache mounts that are new here the content that they
-    had elsewhere. `clock` is seconds since the epoch, `host` tells what programs are executed here.
-    With `recompress`, base layers too are in `compression`; with `docker_types`, the image has
-    Docker's media types instead of OCI's.
+    had elsewhere. `made` knows what was made in spite of the cache. `clock` is seconds since the epoch,
+    `host` tells what programs are executed here. With `recompress`, base layers too are in
+    `compression`; with `docker_types`, the image has Docker's media types instead of OCI's.
     """
 
     store: Store
@@ -266,7 +267,7 @@ class Services:
     described: Described = nothing_more
     destination: Destination = field(default_factory=Nowhere)
     image: bool = True
-    files_to: Callable[[Tree], object] | None = None
+    files_to: Callable[[Mapping[Platform, Tree]], object] | None = None
     files_into: tuple[str, ...] = ()
     annotations: Annotations = field(default_factory=Annotations)
     jobs: int = 4
@@ -280,3 +281,4 @@ class Services:
     since: float | None = None
     host: Callable[[], Host] = this_host
     carried: CarriedMounts = field(default_factory=NoMounts)
+    made: Made = field(default_factory=Made)

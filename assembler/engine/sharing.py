@@ -7,12 +7,15 @@ blobs, which wait for nobody. While a thread has a turn it waits for no stage of
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from assembler.engine.recorder import Vertex, vertex
 from assembler.events import Sink
+from assembler.oci.digest import Digest
 
 if TYPE_CHECKING:  # a build that knows everything needs none
     from assembler.store.working import Tell, Turn
@@ -25,6 +28,27 @@ if TYPE_CHECKING:  # a build that knows everything needs none
         def __call__(
             self, name: str, tell: Tell, check: Check = None
         ) -> AbstractContextManager[Turn]: ...
+
+
+class Made:
+    """What RUNs gave, of stages that take nothing from the cache, while one plan is executed: who is
+    asked for the same in it takes that, as it would be one step under BuildKit. Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        self._keys: set[Digest] = set()
+        self._guard = threading.Lock()
+        self.name = os.urandom(16).hex()
+        """Of the execution, for claims that no other build has a part in."""
+
+    def add(self, *keys: Digest) -> None:
+        """Results are recorded under `keys`."""
+        with self._guard:
+            self._keys.update(keys)
+
+    def __contains__(self, key: Digest) -> bool:
+        with self._guard:
+            return key in self._keys
 
 
 @contextmanager

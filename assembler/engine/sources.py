@@ -104,7 +104,7 @@ class Sources:
             image = self._plan.images.get(origin.image)
             return None if image is None else keys.base_key(image)
         if isinstance(origin, ScratchOrigin):
-            return keys.scratch_key(self._plan.platform)
+            return keys.nothing_key()
         return self._context_digest(origin, copy, mounted)
 
     def _fetched(self, step: Step, source: UrlSource | GitSource) -> Digest | None:

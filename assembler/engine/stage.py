@@ -175,12 +175,14 @@ class StageBuilder:
 
     def _turn(self, key: Digest, task: Task, work: Vertex) -> AbstractContextManager[Turn]:
         """The turn at what `key` leads to; its result is held from now on. A stage that is to take
-        nothing from others has no part in that, nor has what they could not use: a changeset."""
-        shared = isinstance(task.step, Run) or self._form(task) is not None
-        if task.stage.fresh or not shared:
+        nothing from others shares a RUN with stages of this build only; nobody has a part in what
+        others could not use: a changeset."""
+        run, fresh = isinstance(task.step, Run), task.stage.fresh
+        if not run and (fresh or self._form(task) is None):
             return unclaimed("", work.output)
         self.realisation.hold(StepChange(key, "", True))
-        return self.services.claims(f"step {key}", work.output)
+        name = f"step {key} {self.services.made.name}" if fresh else f"step {key}"
+        return self.services.claims(name, work.output)
 
     def _form(self, task: Task) -> Callable[[Task, StepChange], object] | None:
         """What gives the changeset of a step the form that it will have anyway, which other builds
@@ -251,6 +253,7 @@ class StageBuilder:
         content = keys.content_key(task.parent, step, [each.digest for _, each in bound])
         given = Given(self.plan, task, reads)
         with self._turn(content, task, work) as turn:
+            self.services.cancellation.check()
             known = self._known(content, task)
             if known is not None:
                 self._records.taken(work, task, key, known)
@@ -268,7 +271,13 @@ class StageBuilder:
                 work.output(piece)
                 turn.say(piece)
 
-            self._run_process(output, task, step, change, dict(bound), scheduler)
+            try:
+                self._run_process(output, task, step, change, dict(bound), scheduler)
+            except (
+                Exception
+            ):  # before others have their turn: stages of this build would fail alike
+                self.services.cancellation.cancel()
+                raise
             self._records.record(key, content, change, given)
             return change
 

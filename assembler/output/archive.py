@@ -11,7 +11,8 @@ from assembler.cancellation import nothing
 from assembler.layer.changeset import ByteSource, Entry, InlineBytes, Kind
 from assembler.layer.tar_writer import TarWriter
 from assembler.oci.descriptor import INDEX, Descriptor
-from assembler.oci.image import Image
+from assembler.oci.digest import Digest
+from assembler.oci.image import Image, Result
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
 from assembler.output.layout import named
@@ -29,7 +30,8 @@ class _Blob:
 
 
 class Archive:
-    """Writes one image to the file `path`, or to stdout for `-`. Files appear whole or not at all."""
+    """Writes one image, or an index with its images, to the file `path`, or to stdout for `-`. Files
+    appear whole or not at all."""
 
     def __init__(
         self,
@@ -48,31 +50,28 @@ class Archive:
     def begin(self, blobs: Blobs, refused: Refused) -> None:
         """None: an archive is written in one go."""
 
-    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
+    def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         written(self._path, lambda stream: self._pack(image, blobs, stream, check), check)
-        return image.manifest.descriptor
+        return image.document.descriptor
 
     def reads(self, layer: Descriptor) -> bool:
         """Always: every layer is in what is written."""
         return True
 
-    def _pack(self, image: Image, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
+    def _pack(self, image: Result, blobs: Blobs, stream: BinaryIO, check: Check) -> None:
         writer = TarWriter(sink(stream, check))
         for path in ("blobs", "blobs/sha256"):
             writer.add(Entry(path, Kind.DIRECTORY, mode=0o755))
-        manifest = image.manifest
-        inline = ((manifest.config, image.config_content), (manifest.descriptor, manifest.content))
-        for descriptor, content in inline:
-            writer.add(_file(_path(descriptor), len(content), InlineBytes(content)))
-        for layer in dict.fromkeys((layer.digest, layer.size) for layer in manifest.layers):
-            descriptor = next(one for one in manifest.layers if one.digest == layer[0])
-            writer.add(_file(_path(descriptor), descriptor.size, _Blob(descriptor, blobs)))
+        for digest, content in image.documents.items():
+            writer.add(_file(_path(digest), len(content), InlineBytes(content)))
+        for layer in image.blobs:
+            writer.add(_file(_path(layer.digest), layer.size, _Blob(layer, blobs)))
         for name, content in self._documents(image).items():
             writer.add(_file(name, len(content), InlineBytes(content)))
         writer.close()
 
-    def _documents(self, image: Image) -> dict[str, bytes]:
+    def _documents(self, image: Result) -> dict[str, bytes]:
         entries = [
             named(image, name, self._annotations).to_document()
             for name in self._references or ("",)
@@ -83,10 +82,11 @@ class Archive:
             "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
         }
         if self._docker:
+            assert isinstance(image, Image)  # `cli.outputs` asks for no index here
             legacy = {
-                "Config": _path(image.manifest.config),
+                "Config": _path(image.manifest.config.digest),
                 "RepoTags": self._tags() or None,
-                "Layers": [_path(layer) for layer in image.manifest.layers],
+                "Layers": [_path(layer.digest) for layer in image.manifest.layers],
             }
             documents["manifest.json"] = json.dumps([legacy], separators=(",", ":")).encode()
         return documents
@@ -95,8 +95,8 @@ class Archive:
         return [Reference.parse(name).familiar for name in self._references]
 
 
-def _path(descriptor: Descriptor) -> str:
-    return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
+def _path(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def _file(path: str, size: int, source: ByteSource) -> Entry:

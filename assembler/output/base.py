@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from assembler.cancellation import nothing
 from assembler.oci.descriptor import Descriptor
-from assembler.oci.image import Image
+from assembler.oci.image import Result
 from assembler.store.growing import Growing
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Transfer(Protocol):
         """Begin with a layer that is being packed. Returns at once."""
         ...
 
-    def write(self, image: Image) -> Descriptor:
+    def write(self, image: Result) -> Descriptor:
         """See `Output.write`; what has begun is completed first."""
         ...
 
@@ -58,6 +58,8 @@ class FilesOutput(Protocol):
 
     name: str
     """What progress shows: `exporting to directory out`."""
+    split: bool
+    """Whether what is written has a directory for each platform."""
 
     def write(self, tree: Tree, check: Check = nothing) -> None:
         """Write all of `tree`. `check` is called for each entry and few MiB, and may raise. Raises
@@ -66,7 +68,7 @@ class FilesOutput(Protocol):
 
 
 class Output(Protocol):
-    """Writes one image somewhere."""
+    """Writes one image, or an index with its images, somewhere."""
 
     name: str
     """What progress shows: `exporting to OCI layout /x`, `pushing 127.0.0.1:5000/a:1`."""
@@ -75,8 +77,8 @@ class Output(Protocol):
         """The output, begun; None where nothing can be done without the whole image."""
         ...
 
-    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
-        """The descriptor of the manifest written. `check` is called for each MiB and while another
+    def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
+        """The descriptor of the manifest or index. `check` is called for each MiB and while another
         process is waited for, and may raise. Raises RegistryError, StoreError."""
         ...
 

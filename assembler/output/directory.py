@@ -48,7 +48,10 @@ class Directory:
     Make it before a user namespace is entered: capabilities of files are for a caller who is root.
     """
 
-    def __init__(self, path: str, epoch: int | None = None, *, only: bool = False) -> None:
+    def __init__(
+        self, path: str, epoch: int | None = None, *, only: bool = False, split: bool = False
+    ) -> None:
+        self.split = split
         self._path = path
         self._epoch = epoch
         self._only = only

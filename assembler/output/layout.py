@@ -12,7 +12,7 @@ from assembler.errors import BlobCorrupt
 from assembler.linux.claims import held, sweep
 from assembler.oci.descriptor import REF_NAME, Descriptor
 from assembler.oci.digest import Digest
-from assembler.oci.image import Image
+from assembler.oci.image import Result
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
 from assembler.store.blobs import Blobs as BlobDirectory
@@ -46,7 +46,7 @@ class LayoutDirectory:
     def begin(self, blobs: Blobs, refused: Refused) -> None:
         """None: layers are copied when all are there."""
 
-    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
+    def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         try:
             return self._write(image, blobs, check)
@@ -57,13 +57,9 @@ class LayoutDirectory:
         """Always: every layer is in what is written."""
         return True
 
-    def _write(self, image: Image, blobs: Blobs, check: Check) -> Descriptor:
+    def _write(self, image: Result, blobs: Blobs, check: Check) -> Descriptor:
         entry = named(image, self._reference, self._annotations)
-        documents = {
-            image.manifest.config.digest: image.config_content,
-            entry.digest: image.manifest.content,
-        }
-        write_layout(self._path, entry, image.manifest.layers, blobs, documents, check)
+        write_layout(self._path, entry, image.blobs, blobs, image.documents, check)
         return entry
 
 
@@ -120,15 +116,13 @@ def _put(target: BlobDirectory, blob: Descriptor, open: Blobs, check: Check) -> 
         ingest.commit(blob)
 
 
-def named(image: Image, reference: str, asked: Mapping[str, str]) -> Descriptor:
-    """The manifest's descriptor as an index entry: platform, the annotations `asked` for, and the
-    names other tools look for."""
+def named(image: Result, reference: str, asked: Mapping[str, str]) -> Descriptor:
+    """The descriptor of an image or index as an entry of a layout's index: platform, the annotations
+    `asked` for, and the names other tools look for."""
     annotations = dict(asked)
     if reference:
         annotations |= {FULL_NAME: reference, REF_NAME: Reference.parse(reference).tag}
-    return replace(
-        image.manifest.descriptor, annotations=annotations, platform=image.config.platform
-    )
+    return replace(image.described, annotations=annotations)
 
 
 def _replaced(old: Descriptor, new: Descriptor, tag: str | None) -> bool:

@@ -11,7 +11,7 @@ from assembler.cancellation import nothing
 from assembler.errors import HostError
 from assembler.linux.outside import Outside, Over
 from assembler.oci.descriptor import Descriptor
-from assembler.oci.image import Image
+from assembler.oci.image import Result
 from assembler.output.archive import Archive
 from assembler.output.base import Blobs, Check
 
@@ -51,7 +51,7 @@ class Load(Archive):
         self._tool = os.path.basename(program.argv[0])
         self.name = f"importing to {self._tool}"
 
-    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
+    def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`. Raises HostError with the last words of a program that
         failed."""
         with self._program.running() as running:
@@ -61,7 +61,7 @@ class Load(Archive):
             status, said = running.finish()
         if status:
             raise HostError(f"{self._tool} load {_ended(status, said)}", self._tool, hint=_INSTEAD)
-        return image.manifest.descriptor
+        return image.document.descriptor
 
     def _tags(self) -> list[str]:
         return list(self._references)  # podman puts familiar names into localhost/

@@ -8,7 +8,7 @@ from functools import partial
 from assembler.cancellation import nothing
 from assembler.errors import RegistryError
 from assembler.oci.descriptor import Descriptor
-from assembler.oci.image import Image
+from assembler.oci.image import ImageIndex, Result
 from assembler.oci.reference import Reference
 from assembler.output.base import Blobs, Check, Refused
 from assembler.output.probe import Probe
@@ -70,16 +70,19 @@ class RegistryOutput:
         probe = Probe(self._client, tuple(each.values()), note)
         return RegistryTransfer(sendings, probe, lambda image, sent: self._push(image, blobs, sent))
 
-    def write(self, image: Image, blobs: Blobs, check: Check = nothing) -> Descriptor:
+    def write(self, image: Result, blobs: Blobs, check: Check = nothing) -> Descriptor:
         """See `output.base.Output.write`."""
         return self._push(image, blobs, lambda reference, layer: False)
 
-    def _push(self, image: Image, blobs: Blobs, sent: Sent) -> Descriptor:
+    def _push(self, image: Result, blobs: Blobs, sent: Sent) -> Descriptor:
+        images = image.images if isinstance(image, ImageIndex) else (image,)
+        manifests = {one.digest: one.manifest for one in images}
         return push(
             self._client,
             self._references,
-            image.manifest,
+            image.document,
             blobs,
+            documents=lambda entry: manifests[entry.digest],
             mount_from=self._mount_from,
             progress=self._told,
             cancellation=self._client.cancellation,
@@ -107,7 +110,7 @@ class RegistryTransfer:
         self,
         sendings: Mapping[str, Sending],
         probe: Probe,
-        push: Callable[[Image, Sent], Descriptor],
+        push: Callable[[Result, Sent], Descriptor],
     ) -> None:
         self._sendings = sendings
         self._probe = probe
@@ -127,7 +130,7 @@ class RegistryTransfer:
         for sending in self._sendings.values():
             sending.growing(blob)
 
-    def write(self, image: Image) -> Descriptor:
+    def write(self, image: Result) -> Descriptor:
         """See `output.base.Transfer.write`."""
         self._probe.stop()
         return self._push(image, self._sent)

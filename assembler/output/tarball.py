@@ -19,7 +19,8 @@ class Tarball:
     without the root, with owners, attributes and hard links. With an `epoch` (seconds) that is when
     everything was changed."""
 
-    def __init__(self, path: str, epoch: int | None = None) -> None:
+    def __init__(self, path: str, epoch: int | None = None, *, split: bool = False) -> None:
+        self.split = split
         self._path = path
         self._epoch = epoch
         self.name = f"exporting to tar {'stdout' if path == '-' else path}"

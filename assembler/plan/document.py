@@ -32,7 +32,7 @@ _CLASSES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            Plan, nouns.PlannedStage, nouns.PlanWarning, nouns.ResolvedImage, nouns.HistoryLine,
+            Plan, nouns.PlannedStage, nouns.PlanWarning, nouns.ResolvedImage, nouns.HistoryLine, nouns.Target,
             nouns.ScratchBase, nouns.StageBase, nouns.ImageBase, nouns.ContextBase, Need, History,
             steps.Run, steps.Copy, steps.MakeDirectory, steps.ContextOrigin, steps.StageOrigin,
             steps.ImageOrigin, steps.ScratchOrigin, steps.InlineFile, steps.UrlSource, steps.GitSource, GitReference,

@@ -82,7 +82,7 @@ def kind(step: Step) -> str:
 
 
 def _stage(stage: PlannedStage) -> str | int:
-    return stage.name or stage.index
+    return stage.title if stage.label else stage.name or stage.index
 
 
 def _parent(plan: Plan, stage: PlannedStage, number: int, key: Digest) -> dict[str, Any]:

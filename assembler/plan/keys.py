@@ -69,6 +69,11 @@ def scratch_key(platform: Platform) -> Digest:
     return _digest("scratch", (str(platform),))
 
 
+def nothing_key() -> Digest:
+    """The identity of no files, for whatever platform (`from=scratch`)."""
+    return _digest("nothing", ())
+
+
 def base_key(image: ResolvedImage) -> Digest:
     """The identity of an image's file system: its platform, its diff_ids, and the tables of contents
     of its layers, which are believed (`layer.table`): an image that lies in one has its own key."""

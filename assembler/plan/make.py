@@ -254,7 +254,8 @@ def base_name(plan: Plan, stage: PlannedStage) -> str:
     image = plan.images[stage.base.image]
     total = len(stage.steps) + 1
     digest = "" if "@" in image.name else f"@{image.manifest.digest}"
-    prefix = f"{stage.title} " if stage.name or stage.index or len(plan.stages) > 1 else ""
+    alone = not (stage.label or stage.name or stage.index or len(plan.stages) > 1)
+    prefix = "" if alone else f"{stage.title} "
     return f"[{prefix}{1:>{len(str(total))}}/{total}] FROM {image.name}{digest}"
 
 

@@ -80,8 +80,7 @@ class Node:
 
 def text(plan: Plan, forecast: Forecast) -> str:
     """The plan as lines: images with what will be pulled, stages with the fate of each step."""
-    target = plan.stage(plan.target)
-    lines = [f"target {target.title}, {plan.platform}"]
+    lines = [f"target {plan.stage(one.index).title}, {one.platform}" for one in plan.targets]
     if plan.images or plan.missing:
         lines += ["", "images"]
     for key, image in plan.images.items():
@@ -146,7 +145,7 @@ def dot(plan: Plan, forecast: Forecast) -> str:
 
 
 def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[str]:
-    target = stage.index == plan.target
+    target = _is_target(plan, stage)
     title = f"<b>{_html(stage.title)}</b>{_role(plan, stage)}"
     colour, width = ("#1f4e79", 2) if target else ("#c4c4c4", 1)
     yield f"  subgraph cluster_{stage.index} {{"
@@ -163,14 +162,14 @@ def _cluster(plan: Plan, stage: PlannedStage, forecast: Forecast) -> Iterator[st
 
 def _role(plan: Plan, stage: PlannedStage) -> str:
     """What the title of a stage says of it."""
-    if stage.index == plan.target:
+    if _is_target(plan, stage):
         return " (target)"
     return " (required)" if stage.index in plan.required else ""
 
 
 def _heading(plan: Plan, forecast: Forecast) -> str:
     """The title, the figures, and what the colours mean, as far as they occur."""
-    title = f"{plan.stage(plan.target).title}, {plan.platform}"
+    title = "; ".join(f"{plan.stage(one.index).title}, {one.platform}" for one in plan.targets)
     used = [fate for fate in Fate if forecast.count(plan, fate)]
     cells = "".join(
         f'<td border="1" color="{look.line}" bgcolor="{look.fill}">'
@@ -215,8 +214,13 @@ def mermaid(plan: Plan, forecast: Forecast) -> str:
     looks = {"outside": _OUTSIDE} | {fate.value: _LOOKS[fate] for fate in Fate}
     for kind, look in looks.items():
         lines.append(f"  classDef {kind} fill:{look.fill},stroke:{look.line},color:#222222")
-    lines.append(f"  style stage_{plan.target} stroke:#1f4e79,stroke-width:3px")
+    for index in dict.fromkeys(target.index for target in plan.targets):
+        lines.append(f"  style stage_{index} stroke:#1f4e79,stroke-width:3px")
     return "\n".join(lines) + "\n"
+
+
+def _is_target(plan: Plan, stage: PlannedStage) -> bool:
+    return any(stage.index == target.index for target in plan.targets)
 
 
 def _two_lines(node: Node) -> str:

@@ -10,7 +10,7 @@ from assembler.plan.resolution import Need
 from assembler.plan.resolved import ResolvedImage as ResolvedImage
 from assembler.plan.steps import StageOrigin, Step, origins_of
 from assembler.source import Span
-from assembler.values import field, value
+from assembler.values import field, replace, value
 
 
 @value
@@ -70,10 +70,14 @@ class PlannedStage:
     fresh: bool = False
     """Nothing of it is taken from the cache (rule S12)."""
     span: Span = field(compare=False, repr=False)
+    label: str = ""
+    """What tells it from the same stage for another platform (rule S18)."""
 
     @property
     def title(self) -> str:
-        """The name progress shows: the AS-name, else `stage-N` (rule S18)."""
+        """The name progress shows: the AS-name, else `stage-N`, after its label (rule S18)."""
+        if self.label:
+            return f"{self.label} {self.name}".rstrip()
         return self.name or f"stage-{self.index}"
 
 
@@ -87,8 +91,20 @@ class PlanWarning:
 
 
 @value
+class Target:
+    """A stage that an image is made of, and the platform that was asked for."""
+
+    index: int
+    platform: Platform
+
+
+@value
 class Plan:
-    """Every stage that is needed, in an order in which each comes after what it needs."""
+    """Every stage that is needed, in an order in which each comes after what it needs.
+
+    A plan for several platforms (`plan.several`) has a target for each: `also` are those after the
+    first.
+    """
 
     stages: tuple[PlannedStage, ...]
     target: int
@@ -103,6 +119,28 @@ class Plan:
     """Lint rules that found something where that is an error (rule D7)."""
     missing: tuple[Need, ...] = ()
     """Images that are not resolved; a plan with any cannot be executed."""
+    also: tuple[Target, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every target, in the order of the images."""
+        return (Target(self.target, self.platform), *self.also)
+
+    def part(self, target: Target) -> Plan:
+        """The plan of one of the `targets` alone, its stages under the same indexes."""
+        needed = {target.index}
+        for stage in reversed(self.stages):  # each comes after what it needs
+            if stage.index in needed:
+                needed |= self.sources(stage)
+        stages = tuple(stage for stage in self.stages if stage.index in needed)
+        return replace(
+            self,
+            stages=stages,
+            target=target.index,
+            platform=target.platform,
+            required=(),
+            also=(),
+        )
 
     def stage(self, index: int) -> PlannedStage:
         """The stage with this index in the Dockerfile."""

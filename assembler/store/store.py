@@ -184,6 +184,13 @@ class Store:
                 self.blobs.path(descriptor.digest),
             ) from error
 
+    def index(self, descriptor: Descriptor) -> Index:
+        """The index that is `descriptor`. Raises BlobMissing, BlobCorrupt."""
+        with self._garbled(descriptor):
+            document = parse(self.blobs.read(descriptor), descriptor.media_type)
+        assert isinstance(document, Index)  # by the media type, which `parse` compares
+        return document
+
     def images(self, descriptor: Descriptor) -> Iterator[Image]:
         """All images that `descriptor` leads to and that are here: of an index those of its platforms,
         without attestations. Raises BlobMissing, BlobCorrupt."""
@@ -193,10 +200,7 @@ class Store:
             yield from self._all_within(descriptor, _DEPTH)
 
     def _all_within(self, descriptor: Descriptor, depth: int) -> Iterator[Image]:
-        with self._garbled(descriptor):
-            document = parse(self.blobs.read(descriptor), descriptor.media_type)
-        assert isinstance(document, Index)  # by the media type, which `parse` compares
-        for entry in document.manifests if depth else ():
+        for entry in self.index(descriptor).manifests if depth else ():
             none = entry.platform is not None and entry.platform.os == "unknown"
             if none or not self.blobs.has(entry.digest):
                 continue

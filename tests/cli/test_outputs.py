@@ -197,7 +197,7 @@ def test_T1_a_time_of_an_output_s_own() -> None:
         ("type=tar,dest=/", "/ is a directory", ""),
         ("type=tar,mode=copy", "tar has no attribute 'mode'", ""),
         ("type=local,dest=x,mode=move", "invalid mode 'move'", "copy or delete"),
-        ("type=local,dest=x,platform-split=true", "platform-split is for several platforms", ""),
+        ("type=local,dest=x,platform-split=x", "platform-split is neither true nor false", ""),
         ("type=tar,attestation-prefix=a", "no attestation is written", ""),
         ("type=tar,source-date-epoch=now", "source-date-epoch is not a number", ""),
         ("type=local,dest=x,compression=zstd", "local has no attribute 'compression'", ""),

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from assembler.cli.annotations import annotations_of
 from assembler.cli.inputs import Inputs
 from assembler.cli.main import run
-from assembler.cli.options import pairs, platform_of
+from assembler.cli.options import pairs, platforms_of
 from assembler.cli.request import (
     allowed,
-    annotations_of,
     build_args_of,
     hosts_of,
     request_of,
@@ -26,6 +26,7 @@ from assembler.cli.request import (
 from assembler.cli.secrets import MAX_SECRET, agents_of, secrets_of
 from assembler.environment import Environment
 from assembler.errors import UsageError
+from assembler.images import host_platform
 from assembler.oci.image import Annotations
 from assembler.oci.platform import Platform
 from assembler.plan.make import make
@@ -43,7 +44,7 @@ def request(text: str = "FROM scratch\n", **options: Any) -> BuildRequest:
     """The request of a command line with these options only."""
     variables = options.pop("variables", {})
     given = {
-        "target": "", "require": (), "build_args": (), "platform": "", "labels": (), "unset": (), "annotations": (),
+        "target": "", "require": (), "build_args": (), "platforms": (), "labels": (), "unset": (), "annotations": (),
         "network": "default", "allow": (), "pull": "missing", "no_cache": False,
         "no_cache_filter": (), "cache_ttl": "", "add_hosts": (), "shm_size": "", "ulimits": (),
         "resources": (), "cgroup_parent": "", **options,
@@ -128,21 +129,39 @@ def test_K9_labels_of_the_command_line() -> None:
     ],
 )
 def test_Y8_annotations(word: str, expected: Annotations) -> None:
-    assert annotations_of((word,), AMD64) == expected
+    assert annotations_of((word,)).of(AMD64) == expected
 
 
 def test_Y8_the_last_one_of_a_key_wins() -> None:
-    assert annotations_of(("k=1", "manifest:k=2"), AMD64) == Annotations({"k": "2"})
+    assert annotations_of(("k=1", "manifest:k=2")) == Annotations({"k": "2"})
+
+
+def test_Y8_what_is_for_one_platform_wins_and_an_index_has_its_own() -> None:
+    words = ("manifest[linux/arm64]:k=arm", "k=all", "index:i=1", "index-descriptor:d=1")
+    found = annotations_of(words, indexed=True)
+    assert found.of(AMD64).manifest == {"k": "all"}
+    assert found.of(Platform.parse("arm64")).manifest == {"k": "arm"}
+    assert (found.index, found.index_descriptor) == ({"i": "1"}, {"d": "1"})
+
+
+def test_Y8_of_two_the_other_wins_at_each_level() -> None:
+    one = annotations_of(("a=1", "b=1", "manifest[amd64]:c=1", "index:i=1"), indexed=True)
+    other = annotations_of(("b=2", "manifest[amd64]:d=2", "manifest[arm64]:e=2"), indexed=True)
+    both = one.under(other)
+    assert (both.manifest, both.index) == ({"a": "1", "b": "2"}, {"i": "1"})
+    assert both.of(AMD64).manifest == {"a": "1", "b": "2", "c": "1", "d": "2"}
+    assert both.of(Platform.parse("arm64")).manifest == {"a": "1", "b": "2", "e": "2"}
 
 
 def test_Y8_what_is_no_utf8_is_refused() -> None:
     with pytest.raises(UsageError, match="no UTF-8"):
-        annotations_of(("k=caf\udce9",), AMD64)
+        annotations_of(("k=caf\udce9",))
 
 
 def test_Y8_they_are_of_the_platform_that_is_asked_for() -> None:
-    words = ("manifest[linux/arm64]:k=v",)
-    assert request(annotations=words, platform="linux/arm64").annotations == Annotations({"k": "v"})
+    asked = request(annotations=("manifest[linux/arm64]:k=v",), platforms=("linux/arm64",))
+    assert asked.platform is not None
+    assert asked.annotations.of(asked.platform).manifest == {"k": "v"}
 
 
 # --secret, --ssh ---------------------------------------------------------------------------------
@@ -333,11 +352,39 @@ def test_R5_hosts(word: str, expected: list[tuple[str, str]]) -> None:
     assert list(hosts_of((word,))) == expected
 
 
-def test_A10_the_platform_asked_for() -> None:
-    assert platform_of("linux/aarch64", environment()) == Platform.parse("linux/arm64")
-    assert platform_of("", environment(DOCKER_DEFAULT_PLATFORM="arm")) == Platform.parse("arm")
-    assert platform_of("amd64", environment(DOCKER_DEFAULT_PLATFORM="arm")) == AMD64
-    assert platform_of("", environment()) is None
+@pytest.mark.parametrize(
+    ("words", "default", "expected"),
+    [
+        (("linux/aarch64",), "", "linux/arm64"),
+        (("",), "arm", "linux/arm/v7"),
+        (("amd64",), "arm", "linux/amd64"),
+        ((), "", ""),
+        (("linux/arm64,linux/amd64",), "", "linux/amd64 linux/arm64"),
+        (("linux/arm64", "amd64, linux/arm/v7"), "", "linux/amd64 linux/arm/v7 linux/arm64"),
+        (("amd64,x86_64", "linux/amd64"), "", "linux/amd64"),
+        (("linux/arm64/v8,linux/arm64",), "", "linux/arm64"),
+        ((), "arm64,amd64", "linux/amd64 linux/arm64"),
+    ],
+)
+def test_A10_the_platforms_asked_for_each_once_in_one_order(
+    words: tuple[str, ...], default: str, expected: str
+) -> None:
+    found = platforms_of(words, environment(DOCKER_DEFAULT_PLATFORM=default))
+    assert " ".join(map(str, found)) == expected
+
+
+def test_A10_local_is_the_platform_of_this_machine() -> None:
+    assert platforms_of(("local",), environment()) == (host_platform(),)
+
+
+def test_A12_an_index_is_for_several_platforms_or_where_it_is_asked_for() -> None:
+    one, two = ("linux/amd64",), ("linux/amd64,linux/arm64",)
+    asked = ("BUILDKIT_MULTI_PLATFORM=1",)
+    assert not request(platforms=one).indexed and not request().indexed
+    assert request(platforms=two).indexed and request(platforms=two).others
+    assert request(platforms=one, build_args=asked).indexed
+    assert request(build_args=asked).indexed and request(build_args=asked).platform is None
+    assert not request(platforms=one, build_args=("BUILDKIT_MULTI_PLATFORM=false",)).indexed
 
 
 def test_pairs_with_and_without_an_environment() -> None:
@@ -357,6 +404,7 @@ def test_pairs_with_and_without_an_environment() -> None:
         (["--annotation", "com.example:k=v"], "invalid annotation type 'com.example'"),
         (["--annotation", "layer:k=v"], "unknown annotation type 'layer'"),
         (["--annotation", "index:k=v"], "index annotations not supported for single platform"),
+        (["--platform", "amd64,arm64", "--annotation", "index[amd64]:k=v"], "for all platforms"),
         (["--annotation", "manifest[a/b/c/d]:k=v"], "invalid platform 'a/b/c/d'"),
         (["--annotation", "manifest[linux:k=v"], "invalid annotation type 'manifest[linux'"),
         (["--secret", "x"], "invalid --secret 'x'"),
@@ -372,7 +420,20 @@ def test_pairs_with_and_without_an_environment() -> None:
         (["--add-host", "h:nowhere"], "invalid --add-host 'h:nowhere'"),
         (["--add-host", "h\n1.1.1.1 g:1.1.1.1"], "invalid --add-host"),
         (["--platform", "linux/"], "--platform linux/: invalid platform"),
-        (["--platform", "a,b"], "several platforms"),
+        (["--platform", "amd64,linux/"], "--platform linux/: invalid platform"),
+        (["--platform", "amd64,"], "--platform amd64,: a platform is empty"),
+        (
+            ["--platform", "amd64,arm64", "--build-arg", "BUILDKIT_MULTI_PLATFORM=0"],
+            "BUILDKIT_MULTI_PLATFORM=0: several platforms make an index",
+        ),
+        (
+            ["--build-arg", "BUILDKIT_MULTI_PLATFORM=x"],
+            "BUILDKIT_MULTI_PLATFORM is neither true nor false",
+        ),
+        (
+            ["--platform", "amd64,arm64", "-o", "type=docker,dest=x"],
+            "docker exporter does not currently support exporting manifest lists",
+        ),
         (["--network", "bridge"], "'bridge' is not one of 'default', 'none', 'host'"),
         (["--build-context", "x"], "invalid --build-context 'x'"),
         (["--jobs", "0"], "0 is not in the range x>=1"),

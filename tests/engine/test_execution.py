@@ -144,7 +144,7 @@ class Workshop:
             LocalCache(str(self.directory / "cache.db")) as cache,
             Cancellation() as cancellation,
         ):
-            return execute(plan, self.services(store, cache, cancellation))
+            return execute(plan, self.services(store, cache, cancellation))[0]
 
     def services(self, store: Store, cache: LocalCache, cancellation: Cancellation) -> Services:
         return Services(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from assembler.events import VertexDone
 from assembler.layer.changeset import Kind
 from assembler.layer.tree import Tree, everything
 from assembler.oci.image import Image
+from assembler.oci.platform import Platform
 from assembler.plan.make import PlanRequest, make
 from assembler.source import Source
 from assembler.store.store import Store
@@ -37,9 +38,10 @@ class Bench(Workshop):
         self.events.clear()
         found: dict[str, str] = {}
 
-        def take(tree: Tree) -> None:
+        def take(trees: Mapping[Platform, Tree]) -> None:
             if self.first is not None:
                 self.first()
+            (tree,) = trees.values()
             for entry in everything(tree):
                 if entry.kind is Kind.FILE and entry.source is not None:
                     with entry.source.open() as stream:
@@ -59,7 +61,7 @@ class Bench(Workshop):
         ):
             services = self.services(store, cache, cancellation)
             services = replace(services, files_to=take, files_into=self.into)
-            self.made: Image | None = execute(plan, services) if image else None
+            self.made: Image | None = execute(plan, services)[0] if image else None
             if not image:
                 export(plan, services)
         return found

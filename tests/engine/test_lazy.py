@@ -155,7 +155,7 @@ class Bench:
             LocalCache(str(self.directory / "cache.db")) as cache,
             Cancellation() as cancellation,
         ):
-            return execute(plan, self.services(store, cache, cancellation, whole))
+            return execute(plan, self.services(store, cache, cancellation, whole))[0]
 
     def services(
         self, store: Store, cache: LocalCache, cancellation: Cancellation, whole: bool

@@ -91,7 +91,7 @@ class Aging(Workshop):
         with self.asking(text, *no_cache, **arguments) as (plan, services):
             directories = PlainDirectories(self.directory / "layers")
             require_cached(plan, services, directories, Unfetched())
-            return execute(plan, services)
+            return execute(plan, services)[0]
 
     def aged(self, text: str, since: float | None) -> Image:
         """A build that takes nothing that ran before `since`."""

@@ -21,7 +21,7 @@ from assembler.source import printable
 from assembler.values import field, mutable
 
 if TYPE_CHECKING:
-    from assembler.cli.display.layout import Line
+    from assembler.cli.display.lines import Line
     from assembler.cli.display.output import Kept, Tail
     from assembler.cli.display.transfers import Transfer
 

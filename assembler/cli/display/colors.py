@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from assembler.cli.display.board import CACHED, CANCELED, DONE, ERROR
-from assembler.cli.display.layout import HEADER, OUTPUT, WARNING
+from assembler.cli.display.lines import HEADER, OUTPUT, WARNING
 
 USUAL = {HEADER: "1", DONE: "36", CACHED: "36", ERROR: "31", CANCELED: "33", WARNING: "33",
          OUTPUT: "2"}  # fmt: skip

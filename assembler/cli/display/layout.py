@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from assembler.cli.display.board import CACHED, CANCELED, DONE, ERROR, RUNNING, Board, Work
+from assembler.cli.display.board import CACHED, DONE, ERROR, RUNNING, Board, Work
 from assembler.cli.display.cells import cut, row
+from assembler.cli.display.lines import LINES, OUTPUT, Line, below, details, elapsed, head, header
 from assembler.source import printable
-from assembler.values import NamedTuple, field, mutable
+from assembler.values import field, mutable
 
-HEADER, OUTPUT, WARNING = "HEADER", "OUTPUT", "WARNING"
-LINES = 6  # of output below each step that runs, as buildx has
 _BLOBS = 8  # lines of blobs below each that are on their way
-
-
-class Line(NamedTuple):
-    """One line, and what it is: HEADER, OUTPUT or the state of a vertex."""
-
-    text: str
-    style: str = ""
 
 
 @mutable
@@ -57,63 +49,23 @@ def present(
     lines = [line for block in blocks for line in block.lines]
     if len(lines) > room:
         lines = _first(blocks, room, columns)
-    return [_header(board, columns, now, title), *lines]
-
-
-def whole(
-    board: Board, columns: int, now: float, title: str, *, failed: bool = False
-) -> list[Line]:
-    """All of it, when it is over: a line of each vertex and what is to be said of it."""
-    ends = {work.state for work in board.works.values()}
-    badly = "CANCELED" if CANCELED in ends and ERROR not in ends else "FAILED"
-    lines = [_header(board, columns, now, title, badly if failed else "FINISHED")]
-    for work in board.works.values():
-        lines += [_head(work, columns, now), *_details(work, columns)]
-    return lines
-
-
-def _header(board: Board, columns: int, now: float, title: str, end: str = "") -> Line:
-    done = sum(work.state in (DONE, CACHED) for work in board.works.values())
-    count = len(board.works) if end == "FINISHED" else board.expected
-    seconds = _seconds(now - board.started)
-    return Line(cut(f"[+] {title} {seconds} ({done}/{count}) {end}".rstrip(), columns), HEADER)
+    return [header(board, columns, now, title), *lines]
 
 
 def _block(work: Work, columns: int, now: float, output: int) -> _Block:
     if work.over:
         if work.lines is None or work.lines[0] != columns:
-            work.lines = columns, [_head(work, columns, now), *_details(work, columns)]
+            work.lines = columns, [head(work, columns, now), *details(work, columns)]
         return _Block(work.lines[1][0], True, work.stage, work.lines[1][1:], members=[work])
-    head, details = _head(work, columns, now), _details(work, columns)
     moving = [work.waiting] if work.waiting else []
     blobs = [printable(transfer.live()) for transfer in work.moving.values()]
     if len(blobs) > _BLOBS:  # what comes first goes first where there is less room
         blobs = [f"… {len(blobs) - _BLOBS + 1} others", *blobs[: _BLOBS - 1]]
     moving += blobs
-    lines = [_below(text, columns, RUNNING) for text in moving]
+    lines = [below(text, columns, RUNNING) for text in moving]
     if work.tail is not None and output:
-        lines += [_below(f"# {text}", columns, OUTPUT) for text in work.tail.lines(output)]
-    return _Block(head, False, work.stage, details, lines)
-
-
-def _head(work: Work, columns: int, now: float) -> Line:
-    marked = work.state in (CACHED, ERROR, CANCELED)
-    left = f" => {work.state} {work.name}" if marked else f" => {work.name}"
-    right = _seconds((work.ended if work.over else now) - work.started)
-    if work.origin and columns >= 60:
-        right = f"{work.origin}  {right}"
-    return Line(row(left, right, columns), work.state)
-
-
-def _details(work: Work, columns: int) -> list[Line]:
-    style = work.state
-    lines = [_below(f"why: {work.reason}", columns, style)] if work.reason else []
-    lines += [_below(text, columns, style, _seconds(taken)) for text, taken in work.arrived]
-    return [*lines, _below(work.detail, columns, style)] if work.detail else lines
-
-
-def _below(text: str, columns: int, style: str, right: str = "") -> Line:
-    return Line(row(f" => => {text}", right, columns), style)
+        lines += [below(f"# {text}", columns, OUTPUT) for text in work.tail.lines(output)]
+    return _Block(head(work, columns, now), False, work.stage, details(work, columns), lines)
 
 
 def _fit(blocks: list[_Block], room: int, columns: int) -> None:
@@ -122,7 +74,7 @@ def _fit(blocks: list[_Block], room: int, columns: int) -> None:
     excess = sum(block.rows for block in blocks) - room
     for over in (True, False):
         for block in blocks:
-            if excess > 0 and block.over == over and block.head.style != ERROR:
+            if excess > 0 and block.over == over and block.head[1] != ERROR:
                 excess -= len(block.details)
                 block.details = []
     groups: dict[str, list[_Block]] = {}
@@ -142,7 +94,7 @@ def _fit(blocks: list[_Block], room: int, columns: int) -> None:
 
 def _folds(block: _Block) -> bool:
     """Whether it may be shown with others: what ended well."""
-    return block.head.style in (DONE, CACHED)
+    return block.head[1] in (DONE, CACHED)
 
 
 def _fold(blocks: list[_Block], groups: Iterable[list[_Block]], columns: int) -> None:
@@ -161,7 +113,8 @@ def _together(group: Sequence[_Block], columns: int) -> _Block:
     said = f" => [{stage}] " if stage else " => "
     said += f"{len(members)} steps done{f', {cached} cached' if cached else ''}"
     taken = max(work.ended for work in members) - min(work.started for work in members)
-    return _Block(Line(row(said, _seconds(taken), columns), DONE), True, stage, [], members=members)
+    line = row(said, elapsed(taken), columns)
+    return _Block((line, DONE), True, stage, [], members=members)
 
 
 def _trim(blocks: Sequence[_Block], excess: int) -> int:
@@ -186,10 +139,6 @@ def _first(blocks: Iterable[_Block], room: int, columns: int) -> list[Line]:
     """The most important lines where there is not even one for each that runs."""
     heads = [block.head for block in blocks if not _folds(block)]
     if len(heads) > room > 1:
-        more = Line(cut(f" => … and {len(heads) - room + 1} more", columns), RUNNING)
+        more = cut(f" => … and {len(heads) - room + 1} more", columns), RUNNING
         return [*heads[: room - 1], more]
     return heads[:room]
-
-
-def _seconds(seconds: float) -> str:
-    return f"{max(0.0, seconds):.1f}s"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from assembler.cli.display.layout import Line
+from assembler.cli.display.lines import Line
 
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _ERASE = "\x1b[K"
+_BLANK: Line = ("", "")
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 RESTORE = _WRAP + _SHOW
 """What makes the terminal as it was."""
@@ -82,7 +83,7 @@ class Screen:
         parts: list[str] = []
         at = 0
         for number, line in enumerate(lines):
-            old = self._shown[number] if number < len(self._shown) else Line("")
+            old = self._shown[number] if number < len(self._shown) else _BLANK
             if line != old:
                 parts.append(_down(number - at) + self._change(old, line))
                 at = number
@@ -92,14 +93,14 @@ class Screen:
         return "".join([*parts, "\r", _up(at)]) if parts else ""
 
     def _change(self, old: Line, line: Line) -> str:
-        same = _same(old.text, line.text) if old.style == line.style else 0
+        same = _same(old[0], line[0]) if old[1] == line[1] else 0
         start = f"\x1b[{same + 1}G" if same else "\r"
-        covers = line.text.isascii() and old.text.isascii() and len(line.text) >= len(old.text)
+        covers = line[0].isascii() and old[0].isascii() and len(line[0]) >= len(old[0])
         return start + self._painted(line, same) + ("" if covers else _ERASE)
 
     def _painted(self, line: Line, start: int) -> str:
-        color = self._colors.get(line.style)
-        text = line.text[start:]
+        color = self._colors.get(line[1])
+        text = line[0][start:]
         return f"\x1b[{color}m{text}\x1b[0m" if color and text else text
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 from assembler.cli.display.board import ERROR, Board, Work
-from assembler.cli.display.layout import LINES, WARNING, Line, present, whole
+from assembler.cli.display.lines import LINES, WARNING, Line, whole
 from assembler.cli.display.screen import RESTORE, Screen
 from assembler.cli.display.warned import summary, warning
 from assembler.events import Event, Finished, Requested, VertexOutput, Warned
@@ -62,11 +62,11 @@ class Tty:
         with self._lock:
             match event:
                 case Warned() if event.span is None:
-                    self._above.append(Line(f"WARNING: {printable(warning(event))}", WARNING))
+                    self._above.append((f"WARNING: {printable(warning(event))}", WARNING))
                 case Warned():
                     self._warnings.setdefault(warning(event), event)
                 case Requested():
-                    self._above.append(Line(f"DEBUG: {printable(event.message)}"))
+                    self._above.append((f"DEBUG: {printable(event.message)}", ""))
                 case Finished():
                     text = self._end(event)
                 case _:
@@ -81,25 +81,26 @@ class Tty:
 
     def draw(self) -> None:
         """Show what is now. Events are taken meanwhile, however slow the terminal is."""
+        from assembler.cli.display.layout import (
+            present,
+        )  # which a build that is cached does not need
+
         foreground = self._foreground()
         self._ours = self._ours or foreground
         if self._closed or (self._ours and not foreground):
             return
         with self._drawing:
-            size = self._size()
+            size = columns, rows = self._size()
             with self._lock:
-                text = self._frame(size)
+                above = self._screen.paint(self._above)
+                self._above.clear()
+                if self._board.works:
+                    now, room = self._clock(), max(1, rows - 1)
+                    lines = present(self._board, columns - 1, room, now, self._title, self._output)
+                    text = self._screen.draw(list(map(self._encodable, lines)), size, above)
+                else:
+                    text = self._screen.leave(size, above)
             self._emit(text)
-
-    def _frame(self, size: tuple[int, int]) -> str:
-        columns, rows = size
-        above = self._screen.paint(self._above)
-        self._above.clear()
-        if not self._board.works:
-            return self._screen.leave(size, above)
-        now, room = self._clock(), max(1, rows - 1)
-        lines = present(self._board, columns - 1, room, now, self._title, self._output)
-        return self._screen.draw(list(map(self._encodable, lines)), size, above)
 
     def pause(self) -> None:
         """Leave the terminal to others for now; the next drawing is made below of what they wrote."""
@@ -132,9 +133,9 @@ class Tty:
     def _encodable(self, line: Line) -> Line:
         """`line` as the terminal gets it: what its characters are written as has a width, too."""
         encoding = self._stream.encoding
-        if line.text.isascii() or encoding is None or encoding.lower().startswith("utf"):
+        if line[0].isascii() or encoding is None or encoding.lower().startswith("utf"):
             return line
-        return line._replace(text=line.text.encode(encoding, "replace").decode(encoding))
+        return line[0].encode(encoding, "replace").decode(encoding), line[1]
 
     def _emit(self, text: str) -> None:
         if self._closed or not text:
