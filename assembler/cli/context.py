@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from assembler.context.base import Context
     from assembler.engine.readers import Readers
     from assembler.layer.changeset import Entry
-    from assembler.layer.tree import Tree
     from assembler.plan.steps import Step
 
 
@@ -79,8 +77,13 @@ class _Shown:
 
     def all(self) -> None:
         """Everything but directories, in the order of paths, and how much that is."""
+        from assembler.layer.changeset import Kind
+        from assembler.layer.tree import everything
+
         files = size = unread = unread_size = 0
-        for entry in _below(self._tree):
+        for entry in everything(self._tree, linked=False):
+            if entry.kind is Kind.DIRECTORY:
+                continue
             steps = self._steps.get(entry.path, [])
             files, size = files + 1, size + entry.size
             if not steps:
@@ -116,23 +119,6 @@ class _Shown:
         else:
             click.echo(f"{printable(path)}: there is no such file in the context")
         return entry is not None
-
-
-def _below(tree: Tree) -> Iterator[Entry]:
-    """All that is no directory."""
-    from assembler.layer.changeset import Kind
-
-    left = [iter(sorted(tree.children(""), key=lambda entry: entry.path))]
-    while left:
-        for entry in left[-1]:
-            if entry.kind is not Kind.DIRECTORY:
-                yield entry
-                continue
-            inside = sorted(tree.children(entry.path), key=lambda entry: entry.path)
-            left.append(iter(inside))
-            break
-        else:
-            left.pop()
 
 
 def _place(step: Step) -> str:

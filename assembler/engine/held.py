@@ -71,7 +71,7 @@ def _below(snapshot: Snapshot, directories: Iterable[str]) -> Iterator[Entry]:
     roots: dict[str, str] = {}
     for change in snapshot:
         entries = change.changeset if isinstance(change, StepChange) else None
-        for entry in entries or () if directories else ():
+        for entry in entries or ():
             root = getattr(entry.source, "root", "")  # as a file of a context has it
             if not root:
                 continue

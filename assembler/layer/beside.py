@@ -36,11 +36,9 @@ class Beside:
         return (self._moved(name, entry) for entry in self._trees[name].children(rest))
 
     def _moved(self, name: str, entry: Entry) -> Entry:
-        """`entry` below the directory `name`; names of one file in other trees are of other files."""
-        inode = entry.inode
-        if inode is not None:
-            inode = inode[0] * len(self._trees) + self._numbers[name], inode[1]
-        return entry._replace(path=f"{name}/{entry.path}", inode=inode)
+        """`entry` below the directory `name`."""
+        own = _apart(entry, self._numbers[name], len(self._trees))
+        return own.at(f"{name}/{entry.path}")
 
 
 class Together:
@@ -63,7 +61,8 @@ class Together:
             if here is None or here.kind is not Kind.DIRECTORY:
                 continue
             for entry in tree.children(path):
-                first, other = found.setdefault(entry.name, (name, self._own(number, entry)))
+                own = _apart(entry, number, len(self._trees))
+                first, other = found.setdefault(entry.name, (name, own))
                 if first != name and (other.kind, entry.kind) != (Kind.DIRECTORY, Kind.DIRECTORY):
                     raise BadArchive(
                         f"{entry.path!r} of {name} would take the place of that of {first}",
@@ -72,8 +71,10 @@ class Together:
                     )
         return [entry for _, (_, entry) in sorted(found.items())]
 
-    def _own(self, number: int, entry: Entry) -> Entry:
-        inode = entry.inode
-        if inode is not None:
-            inode = inode[0] * len(self._trees) + number, inode[1]
-        return entry._replace(inode=inode)
+
+def _apart(entry: Entry, number: int, count: int) -> Entry:
+    """`entry` of the tree `number` of `count`: names of one file in others are of other files."""
+    if entry.inode is None:
+        return entry
+    device, inode = entry.inode
+    return entry._replace(inode=(device * count + number, inode))
