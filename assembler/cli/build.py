@@ -213,7 +213,7 @@ def _build(
 ) -> Result | None:
     """The first image or index that is made; None where only files are written."""
     from assembler.cli.image_attributes import kept_names
-    from assembler.cli.outputs import Packaging, concrete, files_output, imaged
+    from assembler.cli.outputs import concrete, files_output, imaged
 
     if request.indexed and any(one.type == "docker" for one in asked):
         raise UsageError(
@@ -225,11 +225,8 @@ def _build(
         whole=not asked or any(one.whole for one in asked),
         files_into=tuple(one.destination for one in asked if one.type == "local"),
     )
-    kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
-    packagings = tuple(dict.fromkeys(one.packaging for one in kept)) or (Packaging(),)
-    annotated = {one: _annotations(one, request) for one in packagings}
-    if any(annotated[one].carried for one in packagings if one.docker):
-        raise UsageError("annotations cannot be exported with oci-mediatypes=false")
+    annotated = _annotated(request, asked)
+    packagings = tuple(annotated)
     plan = builder.checked(builder.plan(request))
     if plan.epoch is not None and any(one.attributes.rewrite is False for one in asked):
         raise UsageError(
@@ -282,6 +279,21 @@ def _build(
     pushed = tuple(dict.fromkeys(name for targets in registries for name in targets))
     builder.export(replace(request, compression=packagings[0].checked()), plan, image, pushed)
     return image
+
+
+def _annotated(
+    request: BuildRequest, asked: tuple[OutputRequest, ...]
+) -> dict[Packaging, Annotations]:
+    """How the image is packed, in the order of the outputs, each with what it is annotated with. Raises
+    UsageError."""
+    from assembler.cli.outputs import Packaging
+
+    kept = [one for one in asked if one.type != "cacheonly" and not one.files] or asked
+    packagings = dict.fromkeys(one.packaging for one in kept) or {Packaging(): None}
+    found = {one: _annotations(one, request) for one in packagings}
+    if any(annotations.carried for one, annotations in found.items() if one.docker):
+        raise UsageError("annotations cannot be exported with oci-mediatypes=false")
+    return found
 
 
 def _annotations(packaging: Packaging, request: BuildRequest) -> Annotations:
