@@ -30,6 +30,7 @@ from assembler.oci.digest import Digest
 from assembler.oci.image import Image, ImageIndex, Result
 from assembler.oci.platform import Platform
 from assembler.oci.reference import Reference
+from assembler.plan.steps import Run
 from assembler.pulling import pulling
 from assembler.remotes import Remotes
 from assembler.values import replace
@@ -522,7 +523,10 @@ class Builder:
 
 
 def _foreign(plan: Plan, services: Services) -> bool:
-    """Whether anything of `plan` is said to be for an architecture that this host does not execute."""
+    """Whether `plan` runs something, and anything of it is said to be for an architecture that this
+    host does not execute."""
+    if not any(isinstance(step, Run) for stage in plan.stages for step in stage.steps):
+        return False
     platforms = {stage.platform for stage in plan.stages}
     platforms |= {image.config.platform for image in plan.images.values()}
     others = {one.architecture for one in platforms} - {host_platform().architecture}

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from assembler.engine.change import Change, base_snapshot
 from assembler.engine.forecast import Ahead, look_ahead
-from assembler.engine.program import Programs, within
+from assembler.engine.program import Programs
 from assembler.engine.realisation import Realisation
 from assembler.engine.services import Remote, Services
 from assembler.errors import DockerfileError, StepError
 from assembler.events import Warned
 from assembler.layer.tree import resolve
+from assembler.linux.beneath import within
 from assembler.linux.emulators import Host, remedy
 from assembler.oci.platform import Platform
 from assembler.plan.forecast import Fate, Forecast
@@ -113,7 +114,11 @@ def _refused(one: _Next, plan: Plan, reason: str, host: Host) -> DockerfileError
 
 def _foreign(plan: Plan, stage: PlannedStage, host: Host) -> Platform:
     """The platform that makes a stage one of the `foreign_stages`."""
-    return next(one for one in _platforms(plan, stage) if not host.executes(one.architecture))
+    return next(
+        one
+        for one in _platforms(plan, stage)
+        if one.os == "linux" and not host.executes(one.architecture)
+    )
 
 
 def _platforms(plan: Plan, stage: PlannedStage) -> Iterator[Platform]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from assembler.layer.changeset import Entry, InlineBytes, Kind
 from assembler.layer.reading import as_file
 from assembler.layer.tree import Lookup, resolve
-from assembler.linux.beneath import Openings
+from assembler.linux.beneath import Openings, within
 from assembler.linux.elf import HEAD, Elf, loader
 from assembler.linux.emulators import Host, remedy
 from assembler.oci.config import DEFAULT_PATH
@@ -167,11 +167,6 @@ class Programs:
             return True
         targets = [mount.target for mount in self.step.mounts if mount.target]
         return any(within(place, resolve(self, target)) for target in targets)
-
-
-def within(path: str, directory: str) -> bool:
-    """Whether `path` is `directory` or in it, both as `layer.tree.resolve` gives them."""
-    return not directory or path == directory or path.startswith(f"{directory}/")
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Openings:
             self._open.append(("", os.open(root, _PATH)))
             self._root = root
         self._above = "//"  # no path: whatever fails below, nothing is taken for open
-        while self._open and not _holds(self._open[-1][0], path):
+        while self._open and not within(path, self._open[-1][0]):
             os.close(self._open.pop()[1])
         if not self._open:  # the root was given up for deeper ones
             self._open.append(("", os.open(root, _PATH)))
@@ -77,5 +77,6 @@ class Openings:
         self.close()
 
 
-def _holds(directory: str, path: str) -> bool:
-    return not directory or directory == path or path.startswith(f"{directory}/")
+def within(path: str, directory: str) -> bool:
+    """Whether `path` is `directory` or in it, both relative to one root and without links."""
+    return not directory or path == directory or path.startswith(f"{directory}/")

@@ -38,14 +38,7 @@ class Annotations:
 
     def of(self, platform: Platform) -> Annotations:
         """Those for the image of `platform`."""
-        own = self.only.get(platform)
-        if own is None:
-            return replace(self, only={})
-        manifest, descriptor = (
-            {**self.manifest, **own.manifest},
-            {**self.descriptor, **own.descriptor},
-        )
-        return replace(self, manifest=manifest, descriptor=descriptor, only={})
+        return replace(self.under(self.only.get(platform, Annotations())), only={})
 
     def under(self, other: Annotations) -> Annotations:
         """Those of both; `other` wins."""
@@ -56,12 +49,7 @@ class Annotations:
             {**self.descriptor, **other.descriptor},
             {**self.index, **other.index},
             {**self.index_descriptor, **other.index_descriptor},
-            {
-                one: self.only[one].under(other.only.get(one, none))
-                if one in self.only
-                else other.only[one]
-                for one in platforms
-            },
+            {one: self.only.get(one, none).under(other.only.get(one, none)) for one in platforms},
         )
 
     @property
