@@ -13,13 +13,14 @@ from assembler.errors import BadFlag, UsageError
 def refuse_attestations(attests: Sequence[str], provenance: str, sbom: str) -> None:
     """Raise UsageError for options that ask for an attestation, or mean nothing."""
     for word in attests:
-        _refuse(f"--attest {word}", word)
+        _refuse(word)
     for kind, text in (("provenance", provenance), ("sbom", sbom)):
         if text and TRUTHS.get(text) is not False:
             raise _not_made(f"--{kind}={text}", kind, f"--{kind}=false")
 
 
-def _refuse(option: str, word: str) -> None:
+def _refuse(word: str) -> None:
+    option = f"--attest {word}"
     try:
         fields: Mapping[str, str] = {key: text or "" for key, text in parse_csv_fields(word)}
     except BadFlag as error:

@@ -252,7 +252,7 @@ def _build(
                 annotations=annotations,
                 wanted=lambda layer: any(output.reads(layer) for output in outputs),
                 destination=delivery,
-                files_to=None if images else files_to,
+                files_to=files_to if first else None,
             )
             image = builder.build(packaged, plan)
             budget.check(image)

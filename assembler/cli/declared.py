@@ -1,9 +1,9 @@
 """What commands take, as data: plain words are read here, everything else by click.
 
 To import click takes a tenth of a build that finds all in the cache, or of a push that finds all
-there. It is asked where there is more
-to do: for help, for a mistake, for variables of the environment, for types that are rarely given. So
-`Command.read` says either what click would, or nothing. The names here are click's.
+there. It is asked where there is more to do: for help, for a mistake, for variables of the
+environment, for types that are rarely given. So `Command.read` says either what click would, or
+nothing. The names here are click's.
 """
 
 from __future__ import annotations

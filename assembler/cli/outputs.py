@@ -229,6 +229,7 @@ def _read(word: str) -> OutputRequest:
 
 def _destination(word: str, kind: str, archive: bool, path: str) -> str:
     """Where an archive or a layout goes: without a path to stdout, or to docker. Raises UsageError."""
+    path = "-" if path in _STDOUT else path
     if not archive and path in ("", "-"):
         hint = f"-o type={kind},tar=false,dest=DIR"
         raise UsageError(f"-o {word}: dest, a directory, is missing", hint=hint)

@@ -117,7 +117,7 @@ OPTIONS = (
         "allow",
         metavar="ENTITLEMENT",
         multiple=True,
-        help=f"Let RUN ask for it: {', '.join(ENTITLEMENTS)}[=NAME[,alias=NAME]].",
+        help=f"Let RUN ask for it: {', '.join(ENTITLEMENTS)}[=NAME[,alias=NAME]]; or {DELETE}.",
     ),
     click.option("--no-cache", is_flag=True, help="Run every step."),
     click.option(
@@ -343,7 +343,7 @@ def allowed(words: tuple[str, ...], network: str) -> frozenset[str]:
         if word == DELETE:
             continue
         if name not in ENTITLEMENTS:
-            known = ", ".join(ENTITLEMENTS)
+            known = ", ".join((*ENTITLEMENTS, DELETE))
             raise UsageError(f"--allow {word}: unknown entitlement", hint=f"one of {known}")
         if equals and name != "device":
             raise UsageError(f"--allow {word}: {name} takes no value")

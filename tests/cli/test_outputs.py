@@ -228,6 +228,13 @@ def test_O1_what_is_not_below_the_working_directory_is_removed_where_that_is_all
     assert not only(f"type=local,dest={place},mode=copy").only
 
 
+@pytest.mark.parametrize("word", ["type=oci,dest=/dev/stdout", "type=docker,dest=/dev/fd/1"])
+def test_O2_another_name_of_stdout_is_stdout_for_an_archive_too(word: str) -> None:
+    assert only(word).destination == "-"
+    with pytest.raises(UsageError, match="multiple outputs"):
+        requested([word, "type=tar"], push=False)
+
+
 def test_O2_two_outputs_cannot_share_stdout() -> None:
     with pytest.raises(UsageError, match="multiple outputs configured to write to stdout"):
         requested(["-", "type=oci,dest=-"], push=False)
